@@ -1,0 +1,99 @@
+"""The nouns of the house: paths, visibility, payloads, and the rows that listings consist of."""
+
+import enum
+from typing import Self
+
+import msgspec
+
+from conclave.errors import InvalidName
+from conclave.names import NameKind, check_name
+
+PROTOCOL_VERSION = 1
+"""What a v1 Hello carries; compatibility is strict equality."""
+
+
+class SessionPath(msgspec.Struct, frozen=True):
+    """Where a live connection is reached: `user/machine/session`."""
+
+    user: str
+    machine: str
+    session: str
+
+    def __str__(self) -> str:
+        return f"{self.user}/{self.machine}/{self.session}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `user/machine/session`.
+
+        Raises:
+            InvalidName: unless there are exactly three parts and each is a valid name.
+        """
+        parts = text.split("/")
+        if len(parts) != 3:  # noqa: PLR2004 - the three parts of a path
+            raise InvalidName(f"invalid session path: `{text}` (expected `user/machine/session`)")
+        return cls(
+            check_name(NameKind.USER, parts[0]),
+            check_name(NameKind.MACHINE, parts[1]),
+            check_name(NameKind.SESSION, parts[2]),
+        )
+
+
+class Visibility(enum.Enum):
+    """Who finds a channel: everybody; everybody who knows its name; its members only."""
+
+    PUBLIC = "public"
+    UNLISTED = "unlisted"
+    PRIVATE = "private"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a visibility token; case matters.
+
+        Raises:
+            ValueError: with the text that the original prints.
+        """
+        try:
+            return cls(text)
+        except ValueError:
+            raise ValueError(f"unknown visibility tier `{text}` (expected public, unlisted, or private)") from None
+
+
+class Plain(msgspec.Struct, frozen=True):
+    """A message body in clear text. It may be empty."""
+
+    text: str
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """A message body that only its recipients can open: relayed and kept as it is, never interpreted."""
+
+    ciphertext: bytes
+    key_id: str | None = None
+
+
+Payload = Plain | Sealed
+
+
+class ChannelInfo(msgspec.Struct, frozen=True):
+    """A channel as its listing shows it to one user; `member` is that user's entry in the channel's ACL."""
+
+    name: str
+    visibility: Visibility
+    member: bool
+
+
+class MachineInfo(msgspec.Struct, frozen=True):
+    """An enrolled machine: its public key as unpadded base64url, and when it was added (RFC 3339)."""
+
+    name: str
+    pubkey: str
+    added_at: str
+
+
+class InviteInfo(msgspec.Struct, frozen=True):
+    """An outstanding invite; None means without a limit, `expires_at` is RFC 3339."""
+
+    token: str
+    uses_remaining: int | None
+    expires_at: str | None
