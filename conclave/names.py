@@ -13,9 +13,16 @@ from conclave.errors import InvalidName
 
 # Printable by category, yet drawn as nothing (Unicode: Default_Ignorable_Code_Point, and the blank braille pattern).
 _INVISIBLE = frozenset(
-    [0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10)]
-    + [*range(0xE0100, 0xE01F0)]
+    (
+        *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0),
+        *range(0x180B, 0x1810),
+        *range(0xFE00, 0xFE10),
+        *range(0xE0100, 0xE01F0),
+    )
 )
+
+_SHOWN = 200
+"""How much of a refused name its error repeats, in characters."""
 
 
 class NameKind(enum.Enum):
@@ -39,7 +46,8 @@ def check_name(kind: NameKind, value: str) -> str:
     """
     broken = _broken_rule(value, kind.longest)
     if broken is not None:
-        raise InvalidName(f"invalid {kind.label}: `{value}` ({broken})")
+        shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
+        raise InvalidName(f"invalid {kind.label}: `{shown}` ({broken})")
     return value
 
 

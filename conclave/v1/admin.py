@@ -1,0 +1,113 @@
+"""The operations of an Admin frame. `AdminOp` is the table: the order of its types is their number on the wire."""
+
+import msgspec
+
+from conclave.model import Visibility
+from conclave.v1.bincode import U32, U64
+
+
+class CreateChannel(msgspec.Struct, frozen=True):
+    name: str
+    visibility: Visibility
+
+
+class DeleteChannel(msgspec.Struct, frozen=True):
+    name: str
+
+
+class RenameChannel(msgspec.Struct, frozen=True):
+    name: str
+    new_name: str
+
+
+class SetVisibility(msgspec.Struct, frozen=True):
+    name: str
+    visibility: Visibility
+
+
+class AclAdd(msgspec.Struct, frozen=True):
+    channel: str
+    user: str
+
+
+class AclRemove(msgspec.Struct, frozen=True):
+    channel: str
+    user: str
+
+
+class InviteCreate(msgspec.Struct, frozen=True):
+    """None means without a limit."""
+
+    channel: str
+    uses: U32 | None = None
+    expires_in_secs: U64 | None = None
+
+
+class InviteRevoke(msgspec.Struct, frozen=True):
+    token: str
+
+
+class Kick(msgspec.Struct, frozen=True):
+    """`target` is text: whom it names is for the server to work out."""
+
+    channel: str
+    target: str
+
+
+class Ban(msgspec.Struct, frozen=True):
+    channel: str
+    user: str
+
+
+class UserRemove(msgspec.Struct, frozen=True):
+    username: str
+
+
+class MachineRemove(msgspec.Struct, frozen=True):
+    name: str
+
+
+class MachineAdd(msgspec.Struct, frozen=True):
+    name: str
+    pubkey: bytes
+
+
+class AclList(msgspec.Struct, frozen=True):
+    channel: str
+
+
+class Unban(msgspec.Struct, frozen=True):
+    channel: str
+    user: str
+
+
+class BanList(msgspec.Struct, frozen=True):
+    channel: str
+
+
+class InviteListOp(msgspec.Struct, frozen=True):
+    """The question that an InviteList frame answers."""
+
+    channel: str
+
+
+# In wire order. New operations are appended; none ever moves.
+AdminOp = (
+    CreateChannel
+    | DeleteChannel
+    | RenameChannel
+    | SetVisibility
+    | AclAdd
+    | AclRemove
+    | InviteCreate
+    | InviteRevoke
+    | Kick
+    | Ban
+    | UserRemove
+    | MachineRemove
+    | MachineAdd
+    | AclList
+    | Unban
+    | BanList
+    | InviteListOp
+)

@@ -1,0 +1,120 @@
+"""A node's configuration: read once, frozen."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from conclave.errors import ConfigError
+from relay.admins import Admins
+from relay.redis.channel_log import Retention
+
+DEFAULT_BIND = "0.0.0.0:4390"
+DEFAULT_MAX_MESSAGE_BYTES = 1024 * 1024
+DEFAULT_KEY_PREFIX = "conclave"
+
+_RETENTION_MS = 7 * 24 * 3600 * 1000
+_RETENTION_ROWS = 1_000_000
+_MESSAGE_BYTES = range(1024, 8 * 1024 * 1024 + 1)
+"""Beyond 8 MiB a page of history could exceed the 16 MiB that one v1 frame may have."""
+
+NO_STORE = (
+    "`serve` requires `--data-dir <path>` for persistent storage, `--redis-url <url>` to join a cluster, "
+    "or `--ephemeral` for a throwaway in-memory store"
+)
+TWO_STORES = "`--data-dir`, `--redis-url` and `--ephemeral` exclude each other: give exactly one"
+
+
+class RedisUrl(msgspec.Struct, frozen=True):
+    """A Redis that somebody runs: redis://, rediss:// or unix://."""
+
+    url: str
+
+
+class DataDir(msgspec.Struct, frozen=True):
+    """A private server that keeps everything in this directory."""
+
+    path: Path
+
+
+class Ephemeral(msgspec.Struct, frozen=True):
+    """Everything in this process, gone with it."""
+
+
+Store = RedisUrl | DataDir | Ephemeral
+
+
+class NodeConfig(msgspec.Struct, frozen=True):
+    """All that a node is told."""
+
+    host: str
+    port: int
+    store: Store
+    admins: Admins
+    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+    key_prefix: str = DEFAULT_KEY_PREFIX
+    redis_timeout: float = 2.0
+    idle_seconds: float = 60.0
+
+    @property
+    def retention(self) -> Retention:
+        return Retention(ms=_RETENTION_MS, rows=_RETENTION_ROWS, group_bytes=self.max_message_bytes)
+
+    @property
+    def outbox_bytes(self) -> int:
+        """What may wait for one session: a page of history at its largest, and live messages behind it."""
+        return 4 * 1024 * 1024 + 4 * self.max_message_bytes
+
+
+def parse_config(
+    *,
+    bind: str = DEFAULT_BIND,
+    redis_url: str | None = None,
+    data_dir: Path | None = None,
+    ephemeral: bool = False,
+    admins: Iterable[str] = (),
+    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+    key_prefix: str = DEFAULT_KEY_PREFIX,
+) -> NodeConfig:
+    """Check what the command line says.
+
+    Raises:
+        ConfigError: with what was expected.
+    """
+    host, port = _address(bind)
+    if max_message_bytes not in _MESSAGE_BYTES:
+        raise ConfigError(
+            f"invalid message limit {max_message_bytes} "
+            f"(expected {_MESSAGE_BYTES.start} to {_MESSAGE_BYTES.stop - 1} bytes)"
+        )
+    return NodeConfig(
+        host=host,
+        port=port,
+        store=_store(redis_url, data_dir, ephemeral=ephemeral),
+        admins=Admins.parse(admins),
+        max_message_bytes=max_message_bytes,
+        key_prefix=key_prefix,
+    )
+
+
+def _address(bind: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(?:\[(?P<v6>[0-9a-fA-F:.%\w]+)\]|(?P<host>[^:\[\]]*)):(?P<port>\d{1,5})", bind)
+    if match is None or int(match["port"]) > 65_535:  # noqa: PLR2004 - the highest port
+        raise ConfigError(f"invalid address `{bind}` (expected HOST:PORT, for example 127.0.0.1:4390 or [::1]:4390)")
+    return match["v6"] or match["host"] or "0.0.0.0", int(match["port"])  # noqa: S104 - what an empty host means
+
+
+def _store(redis_url: str | None, data_dir: Path | None, *, ephemeral: bool) -> Store:
+    given: list[Store] = []
+    if redis_url is not None:
+        if not redis_url.startswith(("redis://", "rediss://", "unix://")):
+            raise ConfigError(f"invalid Redis URL `{redis_url}` (expected redis://, rediss:// or unix://)")
+        given.append(RedisUrl(redis_url))
+    if data_dir is not None:
+        given.append(DataDir(data_dir))
+    if ephemeral:
+        given.append(Ephemeral())
+    if len(given) != 1:
+        raise ConfigError(TWO_STORES if given else NO_STORE)
+    return given[0]

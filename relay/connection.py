@@ -1,0 +1,166 @@
+"""A connection's life: handshake, login, requests one after the other, close."""
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING
+
+import structlog
+from aiohttp import web
+
+from conclave import v1
+from conclave.errors import Code, FrameError, Refusal
+from conclave.handshake import NONCE_BYTES, Enroll, Login, Reply, ServerHandshake, timed_out, undecodable
+from conclave.model import SessionPath
+from relay.closing import CloseReason
+from relay.desk import Desk, Services
+from relay.dialect.v1 import DialectV1, answer
+from relay.framing import CLOSE, binary_frame
+from relay.outbox import Flusher, Outbox
+from relay.services.accounts import key_text
+from relay.session import Session
+from relay.socket import Interrupted, Socket
+
+if TYPE_CHECKING:
+    from relay.metrics import Metrics
+
+log = structlog.get_logger()
+
+HANDSHAKE_SECONDS = 10.0
+
+
+class Connections:
+    """Serves connections, each in its request's task."""
+
+    def __init__(self, *, services: Services, flusher: Flusher, metrics: "Metrics", outbox_bytes: int) -> None:
+        self._services = services
+        self._flusher = flusher
+        self._metrics = metrics
+        self._outbox_bytes = outbox_bytes
+        self._dialect = DialectV1()
+
+    async def serve(self, request: web.Request, server_id: str) -> web.WebSocketResponse:
+        """Serve one client from the upgrade to the close."""
+        socket = await Socket.accept(request, server_id)
+        try:
+            session = await self._log_in(socket)
+        except Refusal as refusal:
+            self._metrics.logins.labels(outcome=refusal.code.value).inc()
+            log.info("login.refused", code=refusal.code.value, reason=refusal.message, remote=request.remote)
+            socket.write(self._dialect.refusal(refusal) + CLOSE)
+        except _Gone as gone:
+            self._metrics.logins.labels(outcome="gone").inc()
+            log.debug("login.abandoned", reason=str(gone), remote=request.remote)
+            socket.write(CLOSE)
+        else:
+            self._metrics.logins.labels(outcome="ok").inc()
+            await self._serve_session(socket, session)
+        await socket.hang_up()
+        return socket.response
+
+    async def _log_in(self, socket: Socket) -> Session:
+        accounts = self._services.accounts
+        claim = await self._shake_hands(socket)
+        # From here on nothing of the peer's is waited for, so the handshake's deadline cannot hit a registration.
+        if isinstance(claim, Enroll):
+            await accounts.enroll(claim.user, claim.machine, claim.pubkey)
+            user, machine = claim.user, claim.machine
+            log.info("user.registered", user=user, machine=machine)
+        else:
+            user, machine = await accounts.authenticate(claim.pubkey)
+        session = self._session(socket, SessionPath(user, machine, claim.session), claim.pubkey)
+        await self._services.presence.open(session)
+        socket.trust()
+        session.outbox.open(self._dialect.welcome(session.path, admin=session.admin))
+        return session
+
+    def _session(self, socket: Socket, path: SessionPath, pubkey: bytes) -> Session:
+        def overflowed() -> None:
+            session.close(CloseReason.SLOW_READER)
+
+        session = Session(
+            path=path,
+            pubkey=key_text(pubkey),
+            admin=self._services.accounts.is_admin(path.user, pubkey),
+            connection=secrets.token_hex(8),
+            dialect=self._dialect,
+            outbox=Outbox(
+                socket.transport,
+                self._flusher,
+                limit=self._outbox_bytes,
+                on_overflow=overflowed,
+                clock=asyncio.get_running_loop().time,
+            ),
+            interrupt=socket.interrupt,
+        )
+        return session
+
+    async def _shake_hands(self, socket: Socket) -> Login | Enroll:
+        handshake = ServerHandshake(secrets.token_bytes(NONCE_BYTES))
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS):
+                while True:
+                    data = await socket.receive()
+                    if data is None:
+                        raise _Gone("closed during the handshake")
+                    step = handshake.receive(v1.decode(data))
+                    if isinstance(step, Login | Enroll):
+                        return step
+                    if isinstance(step, Reply):
+                        socket.write(binary_frame(v1.encode(step.frame)))
+        except TimeoutError:
+            raise timed_out() from None
+        except Interrupted:
+            raise socket.excess or timed_out() from None
+        except FrameError as error:
+            raise undecodable(error) from None
+
+    async def _serve_session(self, socket: Socket, session: Session) -> None:
+        bound = log.bind(path=session.path_text, connection=session.connection)
+        bound.info("session.established")
+        try:
+            reason = await self._requests(socket, session)
+        except Exception:
+            bound.exception("session.failed")
+            reason = CloseReason.LOST
+            raise
+        finally:
+            session.close(CloseReason.LOST)
+            await self._services.presence.close(session)
+        self._metrics.closes.labels(reason=reason.value).inc()
+        bound.info("session.closed", reason=reason.value)
+        session.outbox.finish(self._dialect.closing(reason))
+
+    async def _requests(self, socket: Socket, session: Session) -> CloseReason:
+        desk = Desk(session, self._services)
+        while session.close_reason is None:
+            try:
+                data = await socket.receive()
+            except Interrupted:
+                continue
+            if data is None:
+                return CloseReason.LEFT
+            session.heard()
+            session.outbox.send(await self._answer(desk, data))
+            try:
+                await socket.drain()
+            except TimeoutError:
+                return CloseReason.SLOW_READER
+            except ConnectionError:
+                return CloseReason.LOST
+        return session.close_reason
+
+    async def _answer(self, desk: Desk, data: bytes) -> bytes:
+        try:
+            return await answer(desk, data)
+        except Refusal as refusal:
+            self._metrics.refusals.labels(code=refusal.code.value).inc()
+            log.debug("request.refused", path=desk.session.path_text, code=refusal.code.value)
+            return self._dialect.refusal(refusal)
+        except Exception:
+            log.exception("request.failed", path=desk.session.path_text)
+            self._metrics.refusals.labels(code=Code.INTERNAL.value).inc()
+            return self._dialect.refusal(Refusal(Code.INTERNAL, "the relay failed to carry this out"))
+
+
+class _Gone(Exception):
+    """The peer left before it logged in."""

@@ -1,0 +1,21 @@
+"""What a dialect's commands are given: the session that asks, and the services that answer."""
+
+import msgspec
+
+from relay.services.accounts import Accounts
+from relay.services.channels import Channels
+from relay.services.messages import Messages
+from relay.services.presence import Presence
+from relay.session import Session
+
+
+class Services(msgspec.Struct, frozen=True):
+    accounts: Accounts
+    channels: Channels
+    messages: Messages
+    presence: Presence
+
+
+class Desk(msgspec.Struct, frozen=True):
+    session: Session
+    services: Services

@@ -1,0 +1,178 @@
+"""Protocol v1: bincode in binary messages, one reply to every request, in order."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from conclave import v1
+from conclave.errors import Code, FrameError, Refusal
+from conclave.model import SessionPath
+from conclave.v1 import admin, frames
+from conclave.v1.errors import error_frame
+from relay.closing import CloseReason
+from relay.desk import Desk
+from relay.framing import CLOSE, binary_frame
+from relay.message import Message
+from relay.redis.inbox import Whisper
+
+
+class DialectV1:
+    """What the node says, as v1 frames. A kill is an Unauthorized error with the reason as its text, then a close."""
+
+    def message(self, channel: str, message: Message) -> bytes:
+        return _ready(frames.ChannelMsg(channel, _path(message.sender), frames.RawPayload(message.payload)))
+
+    def whisper(self, whisper: Whisper) -> bytes:
+        payload = frames.RawPayload(whisper.payload)
+        return _ready(frames.Whisper(_path(whisper.sender), _path(whisper.target), payload))
+
+    def refusal(self, refusal: Refusal) -> bytes:
+        return _ready(error_frame(refusal))
+
+    def closing(self, reason: CloseReason) -> bytes:
+        if reason.text is None:
+            return CLOSE
+        return _ready(frames.Error(frames.Unauthorized(reason.text))) + CLOSE
+
+    def welcome(self, path: SessionPath, *, admin: bool) -> bytes:
+        """Encode what follows a login: Established, ServerInfo."""
+        return _ready(frames.Established(path)) + _ready(frames.ServerInfo(admin))
+
+
+async def answer(desk: Desk, data: bytes) -> bytes:
+    """Carry out one request and return its reply as a WebSocket frame.
+
+    Raises:
+        Refusal: if it was refused, is no request, or cannot be read. Only requests are read at all.
+    """
+    try:
+        command = _COMMANDS.get(v1.frame_type(data))
+        if command is None:
+            raise Refusal(Code.MALFORMED, "unexpected frame from client")
+        frame = v1.decode(data)
+    except FrameError as error:
+        raise Refusal(Code.MALFORMED, str(error)) from None
+    return _ready(await command(desk, frame))
+
+
+def _ready(frame: frames.Frame) -> bytes:
+    return binary_frame(v1.encode(frame))
+
+
+def _path(text: str) -> SessionPath:
+    return SessionPath(*text.split("/"))
+
+
+# --- Requests ---
+
+
+async def _ping(_: Desk, __: frames.Ping) -> frames.Pong:
+    return frames.Pong()
+
+
+async def _join(desk: Desk, frame: frames.Join) -> frames.Joined:
+    await desk.services.channels.join(desk.session, frame.channel, frame.token)
+    return frames.Joined(frame.channel)
+
+
+async def _leave(desk: Desk, frame: frames.Leave) -> frames.Ack:
+    await desk.services.channels.leave(desk.session, frame.channel)
+    return frames.Ack(frame.channel)
+
+
+async def _who(desk: Desk, frame: frames.Who) -> frames.Presence:
+    presence = desk.services.presence
+    if frame.channel is None:
+        paths = await presence.everybody()
+    else:
+        paths = await presence.in_channel(desk.session, frame.channel)
+    return frames.Presence(frame.channel, tuple(map(_path, paths)))
+
+
+async def _list_channels(desk: Desk, _: frames.ListChannels) -> frames.ChannelList:
+    return frames.ChannelList(tuple(await desk.services.channels.listed(desk.session)))
+
+
+async def _list_machines(desk: Desk, _: frames.ListMachines) -> frames.MachineList:
+    return frames.MachineList(tuple(await desk.services.accounts.machines(desk.session)))
+
+
+async def _list_users(desk: Desk, _: frames.ListUsers) -> frames.UserList:
+    return frames.UserList(tuple(await desk.services.accounts.users(desk.session)))
+
+
+async def _channel_msg(desk: Desk, frame: frames.ChannelMsg) -> frames.Ack:
+    await desk.services.messages.post(desk.session, frame.channel, v1.encode_payload(frame.payload))
+    return frames.Ack(None)
+
+
+async def _whisper(desk: Desk, frame: frames.Whisper) -> frames.Ack:
+    await desk.services.messages.whisper(desk.session, frame.target, v1.encode_payload(frame.payload))
+    return frames.Ack(None)
+
+
+async def _read_since(desk: Desk, frame: frames.ReadSince) -> frames.History:
+    rows = await desk.services.messages.read_since(desk.session, frame.channel, frame.since_ms)
+    return frames.History(
+        frame.channel,
+        tuple(frames.HistoryMessage(_path(row.sender), row.ts_ms, frames.RawPayload(row.payload)) for row in rows),
+    )
+
+
+async def _admin(desk: Desk, frame: frames.Admin) -> frames.Frame:
+    operation = _OPERATIONS.get(type(frame.op))
+    if operation is None:
+        raise Refusal(Code.INTERNAL, f"`{frames.kind(frame)}` is not available on this relay yet")
+    return await operation(desk, frame.op)
+
+
+# --- Admin operations ---
+
+
+async def _create_channel(desk: Desk, op: admin.CreateChannel) -> frames.Ack:
+    await desk.services.channels.create(desk.session, op.name, op.visibility)
+    return frames.Ack(op.name)
+
+
+async def _acl_add(desk: Desk, op: admin.AclAdd) -> frames.Ack:
+    await desk.services.channels.add_member(desk.session, op.channel, op.user)
+    return frames.Ack(op.user)
+
+
+async def _invite_create(desk: Desk, op: admin.InviteCreate) -> frames.InviteToken:
+    token = await desk.services.channels.create_invite(desk.session, op.channel, op.uses, op.expires_in_secs)
+    return frames.InviteToken(token)
+
+
+async def _machine_add(desk: Desk, op: admin.MachineAdd) -> frames.Ack:
+    await desk.services.accounts.add_machine(desk.session, op.name, op.pubkey)
+    return frames.Ack(op.name)
+
+
+async def _machine_remove(desk: Desk, op: admin.MachineRemove) -> frames.Ack:
+    await desk.services.accounts.remove_machine(desk.session, op.name)
+    return frames.Ack(op.name)
+
+
+_Command = Callable[[Desk, Any], Awaitable[frames.Frame]]
+
+_COMMANDS: dict[type[frames.Frame], _Command] = {
+    frames.Ping: _ping,
+    frames.Join: _join,
+    frames.Leave: _leave,
+    frames.Who: _who,
+    frames.Admin: _admin,
+    frames.ChannelMsg: _channel_msg,
+    frames.Whisper: _whisper,
+    frames.ListChannels: _list_channels,
+    frames.ListMachines: _list_machines,
+    frames.ListUsers: _list_users,
+    frames.ReadSince: _read_since,
+}
+
+_OPERATIONS: dict[type[admin.AdminOp], _Command] = {
+    admin.CreateChannel: _create_channel,
+    admin.AclAdd: _acl_add,
+    admin.InviteCreate: _invite_create,
+    admin.MachineAdd: _machine_add,
+    admin.MachineRemove: _machine_remove,
+}

@@ -1,0 +1,15 @@
+"""The relay's own failures, beside the refusals of `conclave.errors`."""
+
+from conclave.errors import Code, ConclaveError, Refusal
+
+
+class StoreUnavailable(Refusal):
+    """Redis is away or did not answer in time. What was asked for may or may not have happened."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(Code.UNAVAILABLE, "the relay cannot reach its store; try again in a few seconds")
+        self.why = why
+
+
+class NodeFailure(ConclaveError):
+    """The node cannot go on and ends with a non-zero exit code; the text says what to do about it."""

@@ -1,0 +1,211 @@
+"""The one place where a node is put together, started and taken down."""
+
+import asyncio
+import contextlib
+
+import structlog
+from aiohttp import web
+
+from relay.closing import CloseReason
+from relay.config import NodeConfig
+from relay.connection import Connections
+from relay.desk import Services
+from relay.errors import NodeFailure, StoreUnavailable
+from relay.fanout import FanOut
+from relay.heart import Heart
+from relay.http import make_app
+from relay.metrics import Metrics
+from relay.outbox import Flusher
+from relay.redis.broker import Broker
+from relay.redis.channel_log import ChannelLog
+from relay.redis.client import RedisClient
+from relay.redis.connect import Make
+from relay.redis.directory import Directory
+from relay.redis.inbox import Inbox
+from relay.redis.keys import Keys
+from relay.redis.leases import Leases
+from relay.redis.nodes import Registry
+from relay.services.accounts import Accounts
+from relay.services.channels import Channels
+from relay.services.messages import Messages
+from relay.services.presence import Presence
+from relay.sessions import Sessions
+
+log = structlog.get_logger()
+
+_GOODBYE_SECONDS = 5.0
+_START_RETRY_SECONDS = 0.5
+
+
+class Node:
+    """A relay node: serves sessions from `start` to `stop`; everything that outlives it is in Redis."""
+
+    def __init__(self, config: NodeConfig, make: Make) -> None:
+        """`make` builds redis-py clients for the cluster's Redis."""
+        self._config = config
+        self._make = make
+        self._stopping = asyncio.Event()
+        self._failure: NodeFailure | None = None
+        self._ready = False
+        self.address = ""
+        """Where the node listens, as HOST:PORT, once it does."""
+
+    def stop(self) -> None:
+        """Have `run` end."""
+        self._stopping.set()
+
+    def fail(self, failure: NodeFailure) -> None:
+        """Have `run` end with this failure."""
+        self._failure = self._failure or failure
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Serve until `stop`.
+
+        Raises:
+            NodeFailure: if the address cannot be bound, or the node cannot go on.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            self._assemble(tasks)
+            self._cluster_id = ""
+            runner = web.AppRunner(self._app, access_log=None, handle_signals=False, shutdown_timeout=_GOODBYE_SECONDS)
+            running = [tasks.create_task(self._client.serve()), tasks.create_task(self._broker.serve(self._heart))]
+            try:
+                await self._listen(runner)
+                if await self._join():
+                    running.append(tasks.create_task(self._inbox.serve(self._sessions.handle)))
+                    running.append(tasks.create_task(self._heart.serve()))
+                    self._ready = True
+                    log.info("conclave server listening", addr=self.address, cluster=self._cluster_id)
+                    await self._stopping.wait()
+                    log.info("shutdown signal received; draining connections")
+                self._ready = False
+                await self._drain(runner)
+            finally:
+                await runner.cleanup()
+                for task in running:
+                    task.cancel()
+        if self._failure is not None:
+            raise self._failure
+
+    def _assemble(self, tasks: asyncio.TaskGroup) -> None:
+        config = self._config
+        keys = Keys(config.key_prefix)
+        self._metrics = metrics = Metrics()
+        self._sessions = Sessions()
+        self._client = client = RedisClient(self._make, timeout=config.redis_timeout)
+        self._broker = Broker(client, confirm_timeout=config.redis_timeout)
+        self._inbox = Inbox(client, keys)
+        self._registry = Registry(client, keys)
+        self._directory = Directory(client, keys)
+        leases = Leases(client, keys)
+        channel_log = ChannelLog(client, keys, config.retention)
+        fanout = FanOut(broker=self._broker, channel_log=channel_log, keys=keys, metrics=metrics, tasks=tasks)
+        presence = Presence(
+            sessions=self._sessions,
+            leases=leases,
+            directory=self._directory,
+            channel_log=channel_log,
+            fanout=fanout,
+            inbox=self._inbox,
+            registry=self._registry,
+        )
+        services = Services(
+            accounts=Accounts(
+                directory=self._directory, registry=self._registry, inbox=self._inbox, admins=config.admins
+            ),
+            channels=Channels(
+                directory=self._directory, channel_log=channel_log, fanout=fanout, registry=self._registry
+            ),
+            messages=Messages(
+                channel_log=channel_log,
+                leases=leases,
+                inbox=self._inbox,
+                registry=self._registry,
+                max_bytes=config.max_message_bytes,
+            ),
+            presence=presence,
+        )
+        self._heart = Heart(
+            client=client,
+            keys=keys,
+            registry=self._registry,
+            broker=self._broker,
+            inbox=self._inbox,
+            fanout=fanout,
+            presence=presence,
+            sessions=self._sessions,
+            idle_seconds=config.idle_seconds,
+        )
+        connections = Connections(
+            services=services, flusher=Flusher(), metrics=metrics, outbox_bytes=config.outbox_bytes
+        )
+        metrics.gauge("conclave_sessions", "Sessions on this node.", lambda: len(self._sessions))
+        metrics.gauge("conclave_channels", "Channels that this node delivers.", lambda: len(fanout))
+        self._app = make_app(
+            serve=lambda request: connections.serve(request, self._cluster_id),
+            why_unready=self._why_unready,
+            metrics=metrics.render,
+        )
+
+    def _why_unready(self) -> str | None:
+        if self._stopping.is_set():
+            return "shutting down"
+        if not self._client.is_up or not self._broker.is_connected:
+            return "Redis is not reachable"
+        if not self._ready:
+            return "starting"
+        return None
+
+    async def _listen(self, runner: web.AppRunner) -> None:
+        await runner.setup()
+        site = web.TCPSite(runner, self._config.host, self._config.port, backlog=1024)
+        try:
+            await site.start()
+        except OSError as error:
+            address = f"{self._config.host}:{self._config.port}"
+            raise NodeFailure(f"failed to bind `{address}`: {error.strerror or error}") from error
+        host, port = runner.addresses[0][:2]
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def _join(self) -> bool:
+        """Enter the cluster as soon as Redis lets us; False if the node is stopped before that."""
+        for warner in self._config.admins.unpinned:
+            log.warning("admin is not pinned to a key: whoever registers the name first has the role", admin=warner)
+        while not self._stopping.is_set():
+            try:
+                self._cluster_id = await self._directory.cluster_id()
+                await self._heart.join()
+            except StoreUnavailable as error:
+                log.warning("node.waiting", reason=error.why)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_START_RETRY_SECONDS):
+                        await self._stopping.wait()
+                continue
+            self._client.on_up(self._revive)
+            return True
+        return False
+
+    async def _revive(self) -> None:
+        cluster = await self._directory.cluster_id()
+        if cluster != self._cluster_id:
+            self.fail(
+                NodeFailure(
+                    f"Redis now holds cluster `{cluster}` instead of `{self._cluster_id}`: "
+                    "the node ends, so that its clients do not talk to the wrong one"
+                )
+            )
+            return
+        await self._heart.revive()
+
+    async def _drain(self, runner: web.AppRunner) -> None:
+        """Stop accepting, close every session with its reason, leave the cluster."""
+        for site in list(runner.sites):
+            await site.stop()
+        for session in self._sessions:
+            session.close(CloseReason.SHUTDOWN)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                await self._sessions.empty()
+        with contextlib.suppress(StoreUnavailable):
+            await self._registry.leave()

@@ -1,0 +1,98 @@
+"""A channel's log and its subscribers: what was said, in one order, and who listens."""
+
+import asyncio
+
+import msgspec
+
+from conclave.model import SessionPath
+from relay.message import Message
+from relay.redis import scripts
+from relay.redis.client import RedisClient
+from relay.redis.keys import Keys
+
+GROUP_ROWS = 250
+"""Most messages that share one millisecond: by so many rows a page of v1 history may exceed its 500."""
+
+
+class Retention(msgspec.Struct, frozen=True):
+    """How long and how much a channel's log keeps, and how much may share a millisecond."""
+
+    ms: int
+    rows: int
+    group_bytes: int
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A piece of a log, oldest first.
+
+    `known` is False if the log is not known to continue from where the page was asked to start: it was trimmed, or a
+    failover lost writes. `tip` is the id of the channel's last message.
+    """
+
+    rows: list[Message]
+    more: bool
+    known: bool
+    tip: str
+
+
+class ChannelLog:
+    """Append, read, subscribe. Every method raises StoreUnavailable."""
+
+    def __init__(self, client: RedisClient, keys: Keys, retention: Retention) -> None:
+        self._client = client
+        self._keys = keys
+        self._retention = retention
+
+    async def append(self, channel_id: str, sender: SessionPath, payload: bytes) -> str | None:
+        """Keep a message and publish it, in one step. Returns its id, or None if the channel was deleted.
+
+        When it returns an id the message is in the log, and every node with subscribers gets it or finds it there.
+        """
+        keys = (self._keys.log(channel_id), self._keys.head(channel_id), self._keys.live(channel_id))
+        kept = self._retention
+        args = (str(sender), payload, kept.rows, kept.ms, GROUP_ROWS, kept.group_bytes)
+        reply = await self._client.run(scripts.POST, keys, *args)
+        return None if reply is None else bytes(reply).decode()
+
+    async def page(self, channel_id: str, after: str, *, rows: int, size: int, whole_ms: bool = False) -> Page:
+        """Read what follows message `after`: up to `rows` rows and `size` bytes, one row at least.
+
+        With `whole_ms` the page goes on to the end of its last row's millisecond.
+        """
+        keys = (self._keys.log(channel_id), self._keys.head(channel_id))
+        args = (after, rows, size, int(whole_ms), self._retention.ms)
+        known, more, tip, flat = await self._client.run(scripts.PAGE, keys, *args)
+        return Page(list(_messages(flat)), bool(more), bool(known), bytes(tip).decode())
+
+    async def enter(self, channel_id: str, path: SessionPath, node: str, connection: str) -> str | None:
+        """Note a subscriber. Returns the id of the channel's last message, or None if the channel was deleted."""
+        keys = (self._keys.head(channel_id), self._keys.subscribers(channel_id))
+        reply, _ = await asyncio.gather(
+            self._client.run(scripts.ENTER, keys, str(path), f"{node} {connection}"),
+            self._client.call("SADD", self._keys.channels(node), channel_id),
+        )
+        return None if reply is None else bytes(reply).decode()
+
+    async def leave(self, channel_id: str, path: SessionPath, node: str, connection: str) -> None:
+        """Forget a subscriber, unless the path has been taken by another connection."""
+        keys = [self._keys.subscribers(channel_id)]
+        await self._client.run(scripts.UNSET, keys, str(path), f"{node} {connection}")
+
+    async def subscribers(self, channel_id: str) -> list[tuple[str, str]]:
+        """Return (path, node) of every noted subscriber, those of dead nodes included."""
+        rows = await self._client.call("HGETALL", self._keys.subscribers(channel_id))
+        return [(bytes(path).decode(), bytes(value).decode().partition(" ")[0]) for path, value in rows.items()]
+
+    async def forget_channel(self, node: str, channel_id: str) -> None:
+        """Note that a node has no subscribers in a channel any more."""
+        await self._client.call("SREM", self._keys.channels(node), channel_id)
+
+
+def _messages(flat: list[bytes]) -> list[Message]:
+    return [Message(flat[i].decode(), "", flat[i + 1].decode(), bytes(flat[i + 2])) for i in range(0, len(flat), 3)]
+
+
+def parse_live(data: bytes) -> Message:
+    """Read what the post script publishes."""
+    message_id, previous, sender, payload = data.split(b"\0", 3)
+    return Message(message_id.decode(), previous.decode(), sender.decode(), payload)

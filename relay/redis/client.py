@@ -1,0 +1,233 @@
+"""The way to Redis: commands of one moment share a pipeline, an outage is noticed once and answered at once.
+
+Every command goes through `call` or `run`. What arrives while the event loop turns once, or while all lanes are busy,
+travels in one pipeline: with redis-py that costs a sixth of the commands one by one (docs/decisions/0002).
+
+After a connection error or a time-out the client is *down*: calls fail immediately with `StoreUnavailable`, while a
+probe looks for Redis every 100 ms. When it answers, the client is up again and `on_up` callbacks run.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from relay.errors import StoreUnavailable
+from relay.redis.scripts import Script
+
+log = structlog.get_logger()
+
+Command = tuple[bytes | str | int | float, ...]
+Reply = Any
+"""What Redis answered: bytes, int, None, or a list of these."""
+
+_LANES = 4
+_PIPELINE_COMMANDS = 256
+_PIPELINE_BYTES = 4 * 1024 * 1024
+_WAITING_COMMANDS = 50_000
+_PROBE_SECONDS = 0.1
+
+
+class _Call:
+    __slots__ = ("command", "reply", "script", "size")
+
+    def __init__(self, command: Command, script: Script | None, reply: asyncio.Future[Reply]) -> None:
+        self.command = command
+        self.script = script
+        self.reply = reply
+        self.size = sum(len(part) if isinstance(part, bytes | str) else 8 for part in command)
+
+
+class RedisClient:
+    """A multiplexed, pipelining client of one Redis.
+
+    Calls made one after the other by one task are executed in that order; calls of different tasks in any order.
+    A call that failed with `StoreUnavailable` may still have been executed: nothing is sent twice.
+    """
+
+    def __init__(self, make: Callable[..., "Redis"], *, timeout: float) -> None:
+        """`make(**options)` builds a redis-py client; `timeout` bounds every call, in seconds."""
+        self._redis = make(socket_timeout=timeout, socket_connect_timeout=timeout)
+        self._patient = make(socket_timeout=None, socket_connect_timeout=timeout)
+        self._timeout = timeout
+        self._waiting: deque[_Call] = deque()
+        self._work = asyncio.Event()
+        self._down_since: float | None = None
+        self._down = asyncio.Event()
+        self._on_up: list[Callable[[], Awaitable[None]]] = []
+
+    @property
+    def is_up(self) -> bool:
+        return self._down_since is None
+
+    def on_up(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Have `callback` awaited, in the order of registration, each time Redis is back after an outage."""
+        self._on_up.append(callback)
+
+    async def connect(self) -> None:
+        """Reach Redis once. Raises: StoreUnavailable."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._redis.ping()
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreUnavailable(_describe(error)) from error
+
+    def call(self, *command: bytes | str | float) -> asyncio.Future[Reply]:
+        """Send one command; the future holds Redis' reply. Raises, in the future: StoreUnavailable."""
+        return self._submit(command, None)
+
+    def run(self, script: Script, keys: Sequence[str], *args: bytes | str | float) -> asyncio.Future[Reply]:
+        """Run one script atomically; the future holds its result. Raises, in the future: StoreUnavailable."""
+        return self._submit((len(keys), *keys, *args), script)
+
+    def _submit(self, command: Command, script: Script | None) -> asyncio.Future[Reply]:
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        if self._down_since is not None:
+            reply.set_exception(StoreUnavailable("down"))
+        elif len(self._waiting) >= _WAITING_COMMANDS:
+            reply.set_exception(StoreUnavailable("too many commands are waiting"))
+        else:
+            self._waiting.append(_Call(command, script, reply))
+            self._work.set()
+        return reply
+
+    async def connection(self) -> AbstractConnection:
+        """Open a connection of the caller's own, without a read time-out. Raises: StoreUnavailable."""
+        connection: AbstractConnection = self._patient.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            async with asyncio.timeout(self._timeout):
+                await connection.connect()  # type: ignore[no-untyped-call]
+        except (RedisError, OSError, TimeoutError) as error:
+            raise StoreUnavailable(_describe(error)) from error
+        return connection
+
+    async def serve(self) -> None:
+        """Carry commands until cancelled; then whatever still waits fails."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(_LANES):
+                    tasks.create_task(self._lane())
+                tasks.create_task(self._watch())
+        finally:
+            self._fail_waiting(StoreUnavailable("the node is shutting down"))
+            await self._redis.aclose()
+            await self._patient.aclose()
+
+    async def _lane(self) -> None:
+        while True:
+            await self._work.wait()
+            if batch := self._take():
+                await self._execute(batch)
+
+    def _take(self) -> list[_Call]:
+        batch: list[_Call] = []
+        size = 0
+        while self._waiting and len(batch) < _PIPELINE_COMMANDS and size < _PIPELINE_BYTES:
+            call = self._waiting.popleft()
+            if not call.reply.done():  # a caller that gave up takes its command along
+                batch.append(call)
+                size += call.size
+        if not self._waiting:
+            self._work.clear()
+        return batch
+
+    async def _execute(self, batch: list[_Call]) -> None:
+        try:
+            replies = await self._pipeline(batch)
+            unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            if unknown:  # Redis restarted, or has not met the script yet: it was not run
+                await self._load({script for i in unknown if (script := batch[i].script)})
+                for i, reply in zip(unknown, await self._pipeline([batch[i] for i in unknown]), strict=True):
+                    replies[i] = reply
+        except (RedisError, OSError, TimeoutError) as error:
+            self._mark_down(error)
+            _fail(batch, StoreUnavailable(_describe(error)))
+        except BaseException:
+            _fail(batch, StoreUnavailable("the node is shutting down"))
+            raise
+        else:
+            for call, reply in zip(batch, replies, strict=True):
+                self._settle(call, reply)
+
+    async def _pipeline(self, batch: list[_Call]) -> list[Reply]:
+        async with asyncio.timeout(self._timeout):
+            pipeline = self._redis.pipeline(transaction=False)
+            for call in batch:
+                if call.script is None:
+                    pipeline.execute_command(*call.command)
+                else:
+                    pipeline.execute_command("EVALSHA", call.script.sha, *call.command)
+            return await pipeline.execute(raise_on_error=False)
+
+    async def _load(self, scripts: set[Script]) -> None:
+        async with asyncio.timeout(self._timeout):
+            for script in scripts:
+                await self._redis.script_load(script.text)
+
+    def _settle(self, call: _Call, reply: Reply) -> None:
+        if call.reply.done():
+            return
+        if not isinstance(reply, Exception):
+            call.reply.set_result(reply)
+        elif isinstance(reply, ResponseError) and not _passing(reply):
+            # A script or a command of ours is wrong: a defect, not an outage.
+            log.error("redis.error", command=_name(call), error=str(reply))
+            call.reply.set_exception(StoreUnavailable(str(reply)))
+        else:
+            log.warning("redis.refused", command=_name(call), error=str(reply))
+            call.reply.set_exception(StoreUnavailable(str(reply)))
+
+    def _mark_down(self, error: BaseException) -> None:
+        if self._down_since is None:
+            self._down_since = asyncio.get_running_loop().time()
+            log.error("redis.down", error=_describe(error))
+            self._down.set()
+        self._fail_waiting(StoreUnavailable(_describe(error)))
+
+    def _fail_waiting(self, error: StoreUnavailable) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        self._work.clear()
+        _fail(waiting, error)
+
+    async def _watch(self) -> None:
+        while True:
+            await self._down.wait()
+            try:
+                await self.connect()
+            except StoreUnavailable:
+                await asyncio.sleep(_PROBE_SECONDS)
+                continue
+            since, self._down_since = self._down_since, None
+            self._down.clear()
+            away = asyncio.get_running_loop().time() - (since or 0.0)
+            log.info("redis.up", away_seconds=round(away, 3))
+            for callback in self._on_up:
+                try:
+                    await callback()
+                except StoreUnavailable as error:
+                    self._mark_down(error)
+                    break
+
+
+def _fail(calls: Sequence[_Call] | deque[_Call], error: StoreUnavailable) -> None:
+    for call in calls:
+        if not call.reply.done():
+            call.reply.set_exception(error)
+
+
+def _name(call: _Call) -> str:
+    return call.script.name if call.script is not None else str(call.command[0])
+
+
+def _passing(error: ResponseError) -> bool:
+    """Whether Redis says that it cannot now, rather than that the command is wrong."""
+    return str(error).startswith(("LOADING", "BUSY", "READONLY", "MASTERDOWN", "OOM", "CLUSTERDOWN", "TRYAGAIN"))
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -1,0 +1,42 @@
+"""How redis-py clients are made: one set of options for every place, real or in process."""
+
+from collections.abc import Callable
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+Make = Callable[..., Redis]
+
+_OPTIONS: dict[str, Any] = {
+    "protocol": 2,  # RESP3 formats a debug string for every published message
+    "retry": Retry(NoBackoff(), 0),  # what to do about an outage is decided in relay.redis.client
+    "decode_responses": False,
+}
+
+
+def real(url: str) -> Make:
+    """Return a maker of clients for redis://, rediss:// or unix:// URLs."""
+
+    def make(**options: Any) -> Redis:
+        return Redis.from_url(url, **_OPTIONS, **options)
+
+    return make
+
+
+def in_process() -> Make:
+    """Return a maker of clients that share one new, empty server inside this process.
+
+    Raises:
+        ImportError: if fakeredis is not installed.
+    """
+    from fakeredis import FakeAsyncRedis, FakeServer  # noqa: PLC0415 - only where it is asked for
+
+    server = FakeServer(server_type="redis", version=(7,))
+
+    def make(**options: Any) -> Redis:
+        client: Redis = FakeAsyncRedis(server=server, protocol=2, **options)
+        return client
+
+    return make

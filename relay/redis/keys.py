@@ -1,0 +1,88 @@
+"""Every key of the cluster, built in one place.
+
+Braces mark the hash slot, so that the same layout runs on Redis Cluster: whatever one script touches lies in one slot.
+
+{dir}          the directory: who exists and who may do what. Low rate, every change is one script.
+  :cluster             string   the cluster id
+  :users               hash     user -> created (ms)
+  :keys                hash     public key -> user/machine
+  :machines:<user>     hash     machine -> `public key` `added (ms)`
+  :names               hash     channel name -> channel id
+  :channel:<id>        hash     name, visibility, creator, created (ms)
+  :acl:<id>            set      users who are members
+  :bans:<id>           set      users who are banned
+  :member:<user>       set      channel ids, the reverse of :acl
+  :listed              set      ids of public channels
+  :invites:<id>        hash     token -> `uses left or -` `expires (ms) or -`
+  :tokens              hash     token -> channel id
+  :expiring            zset     token -> expires (ms)
+{c:<id>}       one channel
+  :log                 stream   what was said; f = from, p = payload
+  :head                hash     tip (last message id), weight (bytes in the tip's millisecond), gone
+  :live                pub/sub  what is being said
+  :subs                hash     path -> `node` `connection`
+{s:<path>}     one session path: its lease
+                       hash     connection -> `generation` `node`
+{n:<node>}     one node
+  :sessions            hash     path -> connection
+  :channels            set      ids of channels with subscribers on this node
+  :inbox               stream   what others tell this node
+  :probe               pub/sub  what this node tells itself
+{nodes}                zset     node -> last heartbeat (ms, Redis' clock)
+{nodes}:sweep:<node>   string   which node is cleaning up after a dead one
+"""
+
+import re
+
+from conclave.errors import ConfigError
+from conclave.model import SessionPath
+
+_PREFIX = re.compile(r"[A-Za-z0-9:._-]{1,64}")
+
+
+class Keys:
+    """The keys of the cluster that lives under one prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        if not _PREFIX.fullmatch(prefix):
+            raise ConfigError(f"invalid key prefix `{prefix}` (1 to 64 of letters, digits, `:`, `.`, `_` and `-`)")
+        self._prefix = prefix
+        self.directory = f"{prefix}:{{dir}}"
+        """What directory scripts get; they add the rest themselves, all of it in one slot."""
+        self.cluster = f"{self.directory}:cluster"
+        self.users = f"{self.directory}:users"
+        self.machine_keys = f"{self.directory}:keys"
+        self.nodes = f"{prefix}:{{nodes}}"
+
+    def machines(self, user: str) -> str:
+        return f"{self.directory}:machines:{user}"
+
+    def log(self, channel_id: str) -> str:
+        return f"{self._prefix}:{{c:{channel_id}}}:log"
+
+    def head(self, channel_id: str) -> str:
+        return f"{self._prefix}:{{c:{channel_id}}}:head"
+
+    def live(self, channel_id: str) -> str:
+        return f"{self._prefix}:{{c:{channel_id}}}:live"
+
+    def subscribers(self, channel_id: str) -> str:
+        return f"{self._prefix}:{{c:{channel_id}}}:subs"
+
+    def lease(self, path: SessionPath) -> str:
+        return f"{self._prefix}:{{s:{path}}}"
+
+    def sessions(self, node: str) -> str:
+        return f"{self._prefix}:{{n:{node}}}:sessions"
+
+    def channels(self, node: str) -> str:
+        return f"{self._prefix}:{{n:{node}}}:channels"
+
+    def inbox(self, node: str) -> str:
+        return f"{self._prefix}:{{n:{node}}}:inbox"
+
+    def probe(self, node: str) -> str:
+        return f"{self._prefix}:{{n:{node}}}:probe"
+
+    def sweep(self, node: str) -> str:
+        return f"{self.nodes}:sweep:{node}"

@@ -1,0 +1,86 @@
+"""Presence: which connection on which node holds which session path.
+
+A path is held through a lease. Taking it is one script that hands out a generation greater than all earlier ones and
+names the earlier holders; the taker tells their nodes. An earlier holder stays in the lease until it is gone, so a
+taker that dies before it told anybody leaves that to whoever looks at the lease next. Of any number of racing logins
+the one with the greatest generation survives.
+"""
+
+import asyncio
+from typing import Literal
+
+import msgspec
+
+from conclave.model import SessionPath
+from relay.redis import scripts
+from relay.redis.client import RedisClient
+from relay.redis.keys import Keys
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """A connection that holds, or held, a session path."""
+
+    connection: str
+    node: str
+    generation: int
+
+
+class Leases:
+    """Leases and the lists of sessions per node. Every method raises StoreUnavailable."""
+
+    def __init__(self, client: RedisClient, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+
+    async def take(
+        self, path: SessionPath, pubkey: str, *, node: str, connection: str
+    ) -> tuple[int, list[Holder], bool]:
+        """Take a path and show the session as present.
+
+        Returns the generation, the earlier holders, and whether `pubkey` was still enrolled after the lease was taken:
+        a key that is revoked from then on finds the session in the lists.
+        """
+        (generation, rows), _, owner = await asyncio.gather(
+            self._client.run(scripts.LEASE_TAKE, [self._keys.lease(path)], connection, node),
+            self._client.call("HSET", self._keys.sessions(node), str(path), connection),
+            self._client.call("HGET", self._keys.machine_keys, pubkey),
+        )
+        holders = [_holder(rows[i], rows[i + 1]) for i in range(0, len(rows), 2)]
+        enrolled = owner is not None and bytes(owner).decode() == f"{path.user}/{path.machine}"
+        return int(generation), holders, enrolled
+
+    async def keep(self, path: SessionPath, pubkey: str, holder: Holder) -> Literal["kept", "superseded", "revoked"]:
+        """Say again that a connection holds its path, unless it no longer may."""
+        kept, _, owner = await asyncio.gather(
+            self._client.run(
+                scripts.LEASE_KEEP, [self._keys.lease(path)], holder.connection, holder.node, holder.generation
+            ),
+            self._client.call("HSET", self._keys.sessions(holder.node), str(path), holder.connection),
+            self._client.call("HGET", self._keys.machine_keys, pubkey),
+        )
+        if owner is None:
+            return "revoked"
+        return "kept" if kept else "superseded"
+
+    async def drop(self, path: SessionPath, *, node: str, connection: str) -> None:
+        """Give a path back and take the session out of presence."""
+        await asyncio.gather(
+            self._client.call("HDEL", self._keys.lease(path), connection),
+            self._client.run(scripts.UNSET, [self._keys.sessions(node)], str(path), connection),
+        )
+
+    async def holder(self, path: SessionPath, alive: set[str]) -> Holder | None:
+        """Return who holds a path, among the nodes that are alive."""
+        rows = await self._client.call("HGETALL", self._keys.lease(path))
+        holders = [holder for row in rows.items() if (holder := _holder(*row)).node in alive]
+        return max(holders, key=lambda holder: holder.generation, default=None)
+
+    async def sessions(self, nodes: set[str]) -> list[str]:
+        """Return the paths of all sessions on these nodes, each once, sorted."""
+        lists = await asyncio.gather(*(self._client.call("HKEYS", self._keys.sessions(node)) for node in nodes))
+        return sorted({bytes(path).decode() for paths in lists for path in paths})
+
+
+def _holder(connection: bytes, value: bytes) -> Holder:
+    generation, _, node = bytes(value).decode().partition(" ")
+    return Holder(bytes(connection).decode(), node, int(generation))

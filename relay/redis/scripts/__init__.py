@@ -1,0 +1,43 @@
+"""The Lua scripts: each is one atomic step. The text of a script is in the file of its name beside this one."""
+
+import hashlib
+from importlib.resources import files
+
+
+class Script:
+    """A Lua script and the SHA-1 that Redis knows it by."""
+
+    def __init__(self, name: str, *, prelude: str | None = None) -> None:
+        self.name = name
+        self.text = "\n".join(_read(part) for part in (prelude, name) if part is not None)
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _read(name: str) -> str:
+    return files(__name__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
+
+
+def _directory(name: str) -> Script:
+    return Script(name, prelude="directory")
+
+
+ENROLL = _directory("enroll")
+MACHINE_ADD = _directory("machine_add")
+MACHINE_REMOVE = _directory("machine_remove")
+CHANNEL_CREATE = _directory("channel_create")
+CHANNEL_LIST = _directory("channel_list")
+JOIN = _directory("join")
+ACL_ADD = _directory("acl_add")
+INVITE_CREATE = _directory("invite_create")
+WHO_MAY_LOOK = _directory("who_may_look")
+
+LEASE_TAKE = Script("lease_take")
+LEASE_KEEP = Script("lease_keep")
+LEASE_BURY = Script("lease_bury")
+UNSET = Script("unset")
+ENTER = Script("enter")
+POST = Script("post")
+PAGE = Script("page")
+BEAT = Script("beat")
+EVICT = Script("evict")
+ALIVE = Script("alive")

@@ -1,0 +1,32 @@
+-- Read a log from behind a message on, oldest first, nothing beyond its time. KEYS: log, head.
+-- ARGV: id, rows, bytes, whole, longest time kept (ms). A page ends before it exceeds `rows` or `bytes`, but holds at
+-- least one row; with whole = 1 it goes on to the end of the last row's millisecond.
+-- Answers {1 if the log is known to continue from that id, 1 if there is more, the last message's id,
+-- {id, from, payload, ...}}.
+local after, rows, bytes, whole = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
+local tip = redis.call('HGET', KEYS[2], 'tip') or '0-0'
+local known = (after == '0-0' or after == tip) and 1 or #redis.call('XRANGE', KEYS[1], after, after)
+local start = '(' .. after
+local time = redis.call('TIME')
+local oldest = time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(ARGV[5])
+if tonumber(string.match(after, '^%d+')) < oldest then
+  start = string.format('%.0f', oldest)
+end
+local page, last = {}, nil
+while true do
+  local chunk = redis.call('XRANGE', KEYS[1], start, '+', 'COUNT', 32)
+  for _, entry in ipairs(chunk) do
+    local id, from, payload = entry[1], entry[2][2], entry[2][4]
+    local ms = string.match(id, '^%d+')
+    if last and (rows <= 0 or bytes < #payload) and not (whole and ms == last) then
+      return { known, 1, tip, page }
+    end
+    local n = #page
+    page[n + 1], page[n + 2], page[n + 3] = id, from, payload
+    rows, bytes, last = rows - 1, bytes - #payload, ms
+  end
+  if #chunk < 32 then
+    return { known, 0, tip, page }
+  end
+  start = '(' .. chunk[32][1]
+end

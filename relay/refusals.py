@@ -1,0 +1,29 @@
+"""The refusals that more than one service gives, in the original's words where it has them."""
+
+from conclave.errors import Code, InvalidName, Refusal
+from conclave.names import NameKind, check_name
+
+
+def not_member(channel: str) -> Refusal:
+    return Refusal(Code.UNAUTHORIZED, f"not a member of channel `{channel}`")
+
+
+def not_admin() -> Refusal:
+    return Refusal(Code.UNAUTHORIZED, "not authorized: admin role required")
+
+
+def private(channel: str) -> Refusal:
+    return Refusal(Code.UNAUTHORIZED, f"channel `{channel}` is private")
+
+
+def channel_not_found(channel: str) -> Refusal:
+    """Refuse alike whether the channel is absent or hidden from the caller."""
+    return Refusal(Code.NOT_FOUND, f"channel `{channel}` not found")
+
+
+def valid_name(kind: NameKind, value: str) -> str:
+    """Return `value` if it may name a `kind`. Raises: Refusal."""
+    try:
+        return check_name(kind, value)
+    except InvalidName as error:
+        raise Refusal(Code.MALFORMED, str(error)) from None

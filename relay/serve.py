@@ -1,0 +1,84 @@
+"""Running a node as a process: its store, its signals, its end."""
+
+import asyncio
+import signal
+import sys
+
+import structlog
+
+from conclave.errors import ConclaveError, ConfigError
+from relay import logs
+from relay.config import DataDir, Ephemeral, NodeConfig, RedisUrl
+from relay.errors import NodeFailure
+from relay.node import Node
+from relay.redis import connect
+from relay.store import PrivateServer
+
+log = structlog.get_logger()
+
+
+def run(config: NodeConfig, *, verbose: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        ConclaveError: if the node cannot start or cannot go on.
+    """
+    logs.configure(verbose=verbose)
+    if sys.platform == "win32":
+        asyncio.run(_serve(config))
+    else:
+        import uvloop  # noqa: PLC0415 - does not exist on Windows
+
+        uvloop.run(_serve(config))
+
+
+async def _serve(config: NodeConfig) -> None:
+    match config.store:
+        case RedisUrl(url):
+            await _run_node(config, connect.real(url))
+        case Ephemeral():
+            await _run_node(config, _in_process())
+        case DataDir(path):
+            server = await PrivateServer.start(path)
+            try:
+                await _run_node(config, connect.real(server.url), server)
+            finally:
+                await server.stop()
+
+
+async def _run_node(config: NodeConfig, make: connect.Make, server: PrivateServer | None = None) -> None:
+    node = Node(config, make)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, node.stop)
+    watching = asyncio.create_task(_watch(server, node)) if server is not None else None
+    try:
+        await node.run()
+    except* ConclaveError as failures:
+        raise _first(failures) from None
+    finally:
+        if watching is not None:
+            watching.cancel()
+
+
+async def _watch(server: PrivateServer, node: Node) -> None:
+    """Keep the private server running; when that is hopeless, the node ends."""
+    try:
+        await server.supervise()
+    except NodeFailure as failure:
+        node.fail(failure)
+
+
+def _in_process() -> connect.Make:
+    try:
+        return connect.in_process()
+    except ImportError:
+        raise ConfigError("`--ephemeral` needs fakeredis: pip install 'conclave-cli[standalone]'") from None
+
+
+def _first(failures: BaseExceptionGroup[ConclaveError]) -> ConclaveError:
+    failure: BaseException = failures
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    assert isinstance(failure, ConclaveError)  # noqa: S101 - by the type of the group
+    return failure

@@ -1,0 +1,72 @@
+"""What is said: posts, whispers, history."""
+
+from conclave.errors import Code, Refusal
+from conclave.model import SessionPath
+from relay.message import START, Message
+from relay.redis.channel_log import ChannelLog
+from relay.redis.inbox import Inbox, Whisper
+from relay.redis.leases import Leases
+from relay.redis.nodes import Registry
+from relay.refusals import not_member
+from relay.session import Session
+
+PAGE_ROWS = 500
+PAGE_BYTES = 4 * 1024 * 1024
+_LAST_OF_MS = 2**64 - 1
+
+
+class Messages:
+    """Takes messages in and hands history out. Every method raises Refusal."""
+
+    def __init__(
+        self, *, channel_log: ChannelLog, leases: Leases, inbox: Inbox, registry: Registry, max_bytes: int
+    ) -> None:
+        """`max_bytes` bounds an encoded body."""
+        self._log = channel_log
+        self._leases = leases
+        self._inbox = inbox
+        self._registry = registry
+        self._max_bytes = max_bytes
+
+    async def post(self, session: Session, channel: str, payload: bytes) -> str:
+        """Keep a message and hand it to every session in the channel but its sender's. Returns its id.
+
+        When this returns, the message is in the channel's log.
+        """
+        channel_id = session.joined.get(channel)
+        if channel_id is None:
+            raise not_member(channel)
+        self._check_size(payload)
+        message_id = await self._log.append(channel_id, session.path, payload)
+        if message_id is None:
+            raise not_member(channel)
+        return message_id
+
+    async def whisper(self, session: Session, target: SessionPath, payload: bytes) -> None:
+        """Hand a message to one session on whichever node it is; it is kept nowhere."""
+        self._check_size(payload)
+        if target == session.path:
+            raise Refusal(Code.MALFORMED, "cannot whisper to your own session")
+        holder = await self._leases.holder(target, await self._registry.alive())
+        if holder is None:
+            raise Refusal(Code.NOT_FOUND, f"session `{target}` is not online")
+        await self._inbox.send(holder.node, Whisper(holder.connection, session.path_text, str(target), payload))
+
+    async def read_since(self, session: Session, channel: str, since_ms: int) -> list[Message]:
+        """Return what was said after a millisecond, oldest first; one page, which ends with a whole millisecond.
+
+        So whoever asks again with the last row's millisecond reads every message once. A page has up to 500 rows or
+        4 MiB, and goes beyond that only to complete its last millisecond.
+        """
+        channel_id = session.joined.get(channel)
+        if channel_id is None:
+            raise not_member(channel)
+        after = START if since_ms < 0 else f"{since_ms}-{_LAST_OF_MS}"
+        page = await self._log.page(channel_id, after, rows=PAGE_ROWS, size=PAGE_BYTES, whole_ms=True)
+        return page.rows
+
+    def _check_size(self, payload: bytes) -> None:
+        if len(payload) > self._max_bytes:
+            raise Refusal(
+                Code.TOO_LARGE, f"message of {len(payload)} bytes exceeds the limit of {self._max_bytes} bytes"
+            )

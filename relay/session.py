@@ -1,0 +1,61 @@
+"""A session: one logged-in connection, as everything inside the node sees it."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from conclave.model import SessionPath
+from relay.closing import CloseReason
+from relay.outbox import Outbox
+from relay.redis.directory import Caller
+
+if TYPE_CHECKING:
+    from relay.dialect.base import Dialect
+
+
+class Session:
+    """Who is connected, what they have joined, and the way to them.
+
+    `joined` maps a channel's name to its id. A session that was told to close takes no more requests.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: SessionPath,
+        pubkey: str,
+        admin: bool,
+        connection: str,
+        dialect: "Dialect",
+        outbox: Outbox,
+        interrupt: Callable[[], None],
+    ) -> None:
+        """`interrupt` wakes the socket's reader, so that a close takes effect between two requests."""
+        self.path = path
+        self.path_text = str(path)
+        self.pubkey = pubkey
+        self.admin = admin
+        self.connection = connection
+        self.dialect = dialect
+        self.outbox = outbox
+        self.generation = 0
+        self.joined: dict[str, str] = {}
+        self.entered: set[str] = set()
+        """Ids of the channels that may list this session among their subscribers."""
+        self.close_reason: CloseReason | None = None
+        self.last_heard = asyncio.get_running_loop().time()
+        self._interrupt = interrupt
+
+    @property
+    def caller(self) -> Caller:
+        return Caller(self.path.user, admin=self.admin)
+
+    def heard(self) -> None:
+        """Note a sign of life."""
+        self.last_heard = asyncio.get_running_loop().time()
+
+    def close(self, reason: CloseReason) -> None:
+        """End the session after the request it is at, if any. The first reason counts."""
+        if self.close_reason is None:
+            self.close_reason = reason
+            self._interrupt()

@@ -1,0 +1,140 @@
+"""One client's WebSocket from the server's side: messages in, ready frames out, an end that always comes."""
+
+import asyncio
+import socket as sockets
+from typing import Self
+
+from aiohttp import WSMsgType, web
+from aiohttp.abc import AbstractStreamWriter
+
+from conclave.errors import Code, Refusal
+from relay.meter import Meter
+
+FRAME_BYTES = 16 * 1024 * 1024
+"""The longest message that v1 allows; a longer one ends the connection."""
+HANDSHAKE_BYTES = 64 * 1024
+"""What a peer may send, the HTTP request included, before it has logged in."""
+_SEND_BUFFER_BYTES = 64 * 1024
+_HIGH_WATER_BYTES = 256 * 1024
+_DRAIN_SECONDS = 30.0
+_GOODBYE_SECONDS = 3.0
+
+SERVER_ID_HEADER = "x-conclave-server-id"
+
+
+class Interrupted(Exception):
+    """The wait for the next message was interrupted."""
+
+
+class Socket:
+    """Reads whole messages and writes ready frames.
+
+    aiohttp keeps the reading side, control frames included. Frames are written straight to the transport: they are
+    encoded once for everybody, and without compression the two ways of writing mix.
+    """
+
+    def __init__(self, ws: web.WebSocketResponse, transport: asyncio.Transport) -> None:
+        self._ws = ws
+        self.transport = transport
+        self._meter = Meter(transport, HANDSHAKE_BYTES, self._on_excess)
+        self._stream: AbstractStreamWriter | None = None
+        self._scope: asyncio.Timeout | None = None
+        self._interrupted = False
+        self._received = 0
+
+    @classmethod
+    async def accept(cls, request: web.Request, server_id: str) -> Self:
+        """Upgrade a request. Raises: web.HTTPException, ConnectionResetError."""
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the client left before the upgrade")
+        raw = transport.get_extra_info("socket")
+        if raw is not None:
+            # Without this the kernel hides megabytes per slow reader before the transport's buffer grows.
+            raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
+        ws = web.WebSocketResponse(max_msg_size=FRAME_BYTES + 1, compress=False, autoclose=False)
+        ws.headers[SERVER_ID_HEADER] = server_id
+        socket = cls(ws, transport)
+        socket._stream = await ws.prepare(request)
+        return socket
+
+    @property
+    def response(self) -> web.WebSocketResponse:
+        return self._ws
+
+    def interrupt(self) -> None:
+        """Have the present or the next `receive` raise Interrupted."""
+        self._interrupted = True
+        if self._scope is not None:
+            self._scope.reschedule(0)
+
+    def trust(self) -> None:
+        """The peer has logged in: lift the bound on what it may send."""
+        self._meter.lift()
+
+    async def receive(self) -> bytes | None:
+        """Return the next binary message; None when the peer has closed, is gone, or broke the WebSocket protocol.
+
+        Raises:
+            Interrupted: after `interrupt`. No message is lost by it.
+        """
+        while True:
+            if self._interrupted:
+                raise Interrupted
+            try:
+                async with asyncio.timeout(None) as self._scope:
+                    message = await self._ws.receive()
+            except TimeoutError:
+                raise Interrupted from None
+            finally:
+                self._scope = None
+            self._received += 1
+            match message.type:
+                case WSMsgType.BINARY:
+                    data: bytes = message.data
+                    return data
+                case WSMsgType.TEXT:
+                    continue  # ignored in both directions, as the original does
+                case _:
+                    return None
+
+    def write(self, frames: bytes) -> None:
+        """Write frames, if the peer is still there."""
+        if not self.transport.is_closing():
+            self.transport.write(frames)
+
+    async def drain(self) -> None:
+        """Wait until the peer has read most of what was written. Raises: TimeoutError, ConnectionError."""
+        if self._stream is not None:
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                await self._stream.drain()
+
+    async def hang_up(self) -> None:
+        """Wait, not for long, until the peer has read its last words and closed too; then drop the connection."""
+        self.trust()
+        try:
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                while not self._ws.closed and (await self._ws.receive()).type in (WSMsgType.BINARY, WSMsgType.TEXT):
+                    pass
+        except (TimeoutError, ConnectionError, RuntimeError):
+            self.transport.abort()
+        else:
+            self.transport.close()  # once the last bytes are out, or never for a peer that does not read them:
+            asyncio.get_running_loop().call_later(_GOODBYE_SECONDS, self.transport.abort)
+
+    def _on_excess(self) -> None:
+        """Refuse a handshake that is too long, unless a message in it is complete and decides first."""
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, self._refuse_excess, self._received)
+
+    def _refuse_excess(self, received_before: int) -> None:
+        if self._received == received_before:
+            self.interrupt()
+
+    @property
+    def excess(self) -> Refusal | None:
+        """Why the handshake was interrupted, if it was for its size."""
+        if not self._meter.exceeded:
+            return None
+        return Refusal(Code.TOO_LARGE, f"the handshake exceeds {HANDSHAKE_BYTES} bytes")

@@ -1,0 +1,99 @@
+"""Runs the server as its child and ends it when the node is gone, however the node went.
+
+A program of its own, started by path: `python -I guard.py LOCK_FD GRACE_SECONDS PROGRAM ARGUMENT...`. Its standard
+input is a pipe whose other end only the node holds, so the end of that pipe means "stop the server": the node asked for
+it, or the node died, kill -9 included. That holds on every Unix. Where the kernel offers it (Linux), the server also
+goes when the guard is killed.
+
+The guard ignores the terminal's and a service manager's signals, because a node that drains still needs its server.
+LOCK_FD is a locked file that the server inherits: the kernel keeps it locked for as long as the server lives.
+"""
+
+import ctypes
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+
+PR_SET_PDEATHSIG = 1
+NOT_STARTED = 127
+FOR_THE_NODE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def main() -> int:
+    """The server's own exit status, or 128 plus the signal that ended it."""
+    lock, grace, command = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
+    for number in FOR_THE_NODE:
+        signal.signal(number, signal.SIG_IGN)
+    child_changed = _wake_on(signal.SIGCHLD)
+    os.umask(0o077)
+    try:
+        server = subprocess.Popen(  # noqa: S603 - the node chose the program
+            command,
+            stdin=subprocess.DEVNULL,
+            pass_fds=(lock,),
+            preexec_fn=lambda: _introduce(lock),  # noqa: PLW1509 - this program has one thread
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        sys.stderr.write(f"cannot run {command[0]}: {error}\n")
+        return NOT_STARTED
+    os.close(lock)
+    _wait_for_either(server, child_changed)
+    code = _end(server, grace)
+    return code if code >= 0 else 128 - code
+
+
+def _wake_on(number: signal.Signals) -> socket.socket:
+    """A socket that becomes readable when the signal arrives."""
+    woken, wake = socket.socketpair()
+    wake.setblocking(False)
+    signal.set_wakeup_fd(wake.detach())
+    signal.signal(number, lambda *_: None)
+    return woken
+
+
+def _introduce(lock: int) -> None:
+    """In the child, before it becomes the server: its pid into the lock file, and its death tied to the guard's.
+
+    The guard's deafness is undone: a SIGTERM that arrives before the server has its own handlers must end it.
+    """
+    for number in FOR_THE_NODE:
+        signal.signal(number, signal.SIG_DFL)
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """In a new child, on Linux: the kernel sends it SIGTERM when the thread that started it ends. Survives exec."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it ended before the kernel knew
+            os._exit(NOT_STARTED)
+
+
+def _wait_for_either(server: "subprocess.Popen[bytes]", child_changed: socket.socket) -> None:
+    """Until the server has ended or the node has closed the pipe. A server that is merely paused is neither."""
+    node = sys.stdin.fileno()
+    while server.poll() is None:
+        ready, _, _ = select.select([node, child_changed], [], [])
+        if node in ready:
+            return
+        child_changed.recv(4096)
+
+
+def _end(server: "subprocess.Popen[bytes]", grace: float) -> int:
+    if server.poll() is None:
+        server.terminate()
+    try:
+        return server.wait(grace)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        return server.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
