@@ -46,18 +46,15 @@ class _Channel:
 class FanOut:
     """The channels of one node and who listens to them."""
 
-    def __init__(
-        self, *, broker: Broker, channel_log: ChannelLog, keys: Keys, metrics: Metrics, tasks: asyncio.TaskGroup
-    ) -> None:
+    def __init__(self, *, broker: Broker, channel_log: ChannelLog, keys: Keys, metrics: Metrics) -> None:
         self._broker = broker
         self._log = channel_log
         self._keys = keys
         self._metrics = metrics
-        self._tasks = tasks
         self._channels: dict[str, _Channel] = {}
         self._by_topic: dict[str, _Channel] = {}
         self._idle: dict[str, _Channel] = {}
-        self._refills = asyncio.Semaphore(_REFILLS_AT_ONCE)
+        self._doubtful: asyncio.Queue[_Channel] = asyncio.Queue()
 
     def __len__(self) -> int:
         return len(self._channels)
@@ -162,17 +159,26 @@ class FanOut:
     def _check(self, channel: _Channel) -> None:
         if channel.started and not channel.feed.is_live and not channel.refilling:
             channel.refilling = True
-            self._tasks.create_task(self._refill(channel))
+            self._doubtful.put_nowait(channel)
+
+    async def serve(self) -> None:
+        """Read logs where live delivery lost something, until cancelled."""
+        async with asyncio.TaskGroup() as readers:
+            for _ in range(_REFILLS_AT_ONCE):
+                readers.create_task(self._refill_doubtful())
+
+    async def _refill_doubtful(self) -> None:
+        while True:
+            await self._refill(await self._doubtful.get())
 
     async def _refill(self, channel: _Channel) -> None:
         """Read the log from the feed's position on until the feed is live again, or the channel is let go."""
         try:
             while not channel.feed.is_live and self._channels.get(channel.id) is channel:
                 try:
-                    async with self._refills:
-                        page = await self._log.page(
-                            channel.id, channel.feed.position, rows=_REFILL_ROWS, size=_REFILL_BYTES
-                        )
+                    page = await self._log.page(
+                        channel.id, channel.feed.position, rows=_REFILL_ROWS, size=_REFILL_BYTES
+                    )
                 except StoreUnavailable:
                     await asyncio.sleep(_REFILL_RETRY_SECONDS)
                     continue

@@ -47,8 +47,15 @@ class Node:
         self._stopping = asyncio.Event()
         self._failure: NodeFailure | None = None
         self._ready = False
+        self._cluster_id = ""
+        self._assemble()
         self.address = ""
         """Where the node listens, as HOST:PORT, once it does."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether sessions are served right now."""
+        return self._why_unready() is None
 
     def stop(self) -> None:
         """Have `run` end."""
@@ -66,10 +73,12 @@ class Node:
             NodeFailure: if the address cannot be bound, or the node cannot go on.
         """
         async with asyncio.TaskGroup() as tasks:
-            self._assemble(tasks)
-            self._cluster_id = ""
             runner = web.AppRunner(self._app, access_log=None, handle_signals=False, shutdown_timeout=_GOODBYE_SECONDS)
-            running = [tasks.create_task(self._client.serve()), tasks.create_task(self._broker.serve(self._heart))]
+            running = [
+                tasks.create_task(self._client.serve()),
+                tasks.create_task(self._broker.serve(self._heart)),
+                tasks.create_task(self._fanout.serve()),
+            ]
             try:
                 await self._listen(runner)
                 if await self._join():
@@ -88,7 +97,7 @@ class Node:
         if self._failure is not None:
             raise self._failure
 
-    def _assemble(self, tasks: asyncio.TaskGroup) -> None:
+    def _assemble(self) -> None:
         config = self._config
         keys = Keys(config.key_prefix)
         self._metrics = metrics = Metrics()
@@ -100,7 +109,7 @@ class Node:
         self._directory = Directory(client, keys)
         leases = Leases(client, keys)
         channel_log = ChannelLog(client, keys, config.retention)
-        fanout = FanOut(broker=self._broker, channel_log=channel_log, keys=keys, metrics=metrics, tasks=tasks)
+        self._fanout = fanout = FanOut(broker=self._broker, channel_log=channel_log, keys=keys, metrics=metrics)
         presence = Presence(
             sessions=self._sessions,
             leases=leases,

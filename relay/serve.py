@@ -3,8 +3,7 @@
 import asyncio
 import signal
 import sys
-
-import structlog
+from typing import TYPE_CHECKING
 
 from conclave.errors import ConclaveError, ConfigError
 from relay import logs
@@ -12,9 +11,9 @@ from relay.config import DataDir, Ephemeral, NodeConfig, RedisUrl
 from relay.errors import NodeFailure
 from relay.node import Node
 from relay.redis import connect
-from relay.store import PrivateServer
 
-log = structlog.get_logger()
+if TYPE_CHECKING:
+    from relay.store import PrivateServer
 
 
 def run(config: NodeConfig, *, verbose: bool = False) -> None:
@@ -39,6 +38,8 @@ async def _serve(config: NodeConfig) -> None:
         case Ephemeral():
             await _run_node(config, _in_process())
         case DataDir(path):
+            from relay.store import PrivateServer  # noqa: PLC0415 - needs what Windows does not have
+
             server = await PrivateServer.start(path)
             try:
                 await _run_node(config, connect.real(server.url), server)
@@ -46,7 +47,7 @@ async def _serve(config: NodeConfig) -> None:
                 await server.stop()
 
 
-async def _run_node(config: NodeConfig, make: connect.Make, server: PrivateServer | None = None) -> None:
+async def _run_node(config: NodeConfig, make: connect.Make, server: "PrivateServer" | None = None) -> None:
     node = Node(config, make)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -61,7 +62,7 @@ async def _run_node(config: NodeConfig, make: connect.Make, server: PrivateServe
             watching.cancel()
 
 
-async def _watch(server: PrivateServer, node: Node) -> None:
+async def _watch(server: "PrivateServer", node: Node) -> None:
     """Keep the private server running; when that is hopeless, the node ends."""
     try:
         await server.supervise()

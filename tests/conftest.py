@@ -1,0 +1,51 @@
+"""Fixtures for every test: a real server that each test finds empty, and one of its own to break."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.redis_server import RedisProcess
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
+    """One server per test process (xdist worker), in memory only. Tests take `redis_url` instead."""
+    server = RedisProcess(tmp_path_factory.mktemp("redis"), durable=False)
+    loop = asyncio.new_event_loop()  # not asyncio.run: that would replace the loop of the tests that follow
+    try:
+        loop.run_until_complete(server.start())
+        yield server
+    finally:
+        loop.close()
+        server.close()
+
+
+@pytest.fixture
+def redis_url(shared_redis: RedisProcess) -> str:
+    """The URL of an empty server that this test has to itself."""
+    shared_redis.flush()
+    return shared_redis.url
+
+
+@pytest.fixture
+async def redis_process(tmp_path: Path) -> AsyncIterator[RedisProcess]:
+    """A started durable server of the test's own, on a Unix socket: to kill, pause and restart."""
+    server = RedisProcess(tmp_path / "redis")
+    try:
+        await server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+async def redis_process_tcp(tmp_path: Path) -> AsyncIterator[RedisProcess]:
+    """The same on a TCP port, for a proxy in between."""
+    server = RedisProcess(tmp_path / "redis", tcp=True)
+    try:
+        await server.start()
+        yield server
+    finally:
+        server.close()

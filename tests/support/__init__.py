@@ -1,0 +1,1 @@
+"""What several tests share: servers to run against and ways to wait."""

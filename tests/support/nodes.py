@@ -1,0 +1,136 @@
+"""Relay nodes for tests: in this process, and as processes of their own."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from relay.admins import Admins
+from relay.config import NodeConfig, RedisUrl
+from relay.node import Node
+from relay.redis import connect
+from relay.redis.connect import Make
+from tests.support.waiting import wait_until
+
+CONCLAVE = Path(sys.executable).with_name("conclave")
+
+
+@asynccontextmanager
+async def running_node(redis_url: str, *, make: Make | None = None, **settings: Any) -> AsyncIterator[str]:
+    """Run a node on this event loop; yields its ws:// URL."""
+    settings.setdefault("admins", Admins({}))
+    config = NodeConfig(host="127.0.0.1", port=0, store=RedisUrl(redis_url), **settings)
+    node = Node(config, make or connect.real(redis_url))
+    running = asyncio.create_task(node.run())
+    try:
+        await wait_until(lambda: running.done() or node.is_ready, what="the node is ready")
+        if running.done():
+            await running
+        yield f"ws://{node.address}/"
+    finally:
+        node.stop()
+        await running
+
+
+class NodeProcess:
+    """`conclave serve` as its user starts it."""
+
+    def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        self._arguments = arguments
+        self._environment = environment or {}
+        self._process: asyncio.subprocess.Process | None = None
+        self._logging: asyncio.Task[None] | None = None
+        self.log: list[str] = []
+        self.address = ""
+
+    @property
+    def url(self) -> str:
+        return f"ws://{self.address}/"
+
+    async def start(self) -> None:
+        """Start, and return once sessions are served. A restart keeps the address."""
+        self.log.clear()
+        self._process = await asyncio.create_subprocess_exec(
+            str(CONCLAVE),
+            "serve",
+            "--bind",
+            self.address or "127.0.0.1:0",
+            *self._arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env={**_environment(), **self._environment},
+        )
+        self._logging = asyncio.create_task(self._read_log(self._process))
+        await wait_until(lambda: self.address and self._says("server listening"), timeout=30, what="the node listens")
+
+    def _says(self, words: str) -> bool:
+        assert self._process is not None
+        if self._process.returncode is not None:
+            raise AssertionError(f"the node ended with {self._process.returncode}:\n" + "\n".join(self.log[-20:]))
+        return any(words in line for line in self.log)
+
+    async def _read_log(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stderr is not None
+        async for raw in process.stderr:
+            line = raw.decode(errors="replace").rstrip()
+            self.log.append(line)
+            if found := re.search(r"server listening.*?addr='([^']+)'", line):
+                self.address = found[1]
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        await self._end(signal.SIGKILL)
+
+    async def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        return await self._end(signal.SIGTERM)
+
+    async def _end(self, number: signal.Signals) -> int:
+        assert self._process is not None
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+        async with asyncio.timeout(30):
+            code = await self._process.wait()
+        if self._logging is not None:
+            await self._logging
+        return code
+
+    def pause(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    async def status(self, path: str) -> int:
+        """GET a path and return the status."""
+        async with aiohttp.ClientSession() as http, http.get(f"http://{self.address}{path}") as response:
+            return response.status
+
+    async def close(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self.resume()
+            await self.kill()
+
+
+@asynccontextmanager
+async def cluster(redis_url: str, size: int = 3, *arguments: str) -> AsyncIterator[list[NodeProcess]]:
+    """Run some nodes on one Redis."""
+    nodes = [NodeProcess("--redis-url", redis_url, *arguments) for _ in range(size)]
+    try:
+        await asyncio.gather(*(node.start() for node in nodes))
+        yield nodes
+    finally:
+        await asyncio.gather(*(node.close() for node in nodes))
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("CONCLAVE_")}

@@ -1,0 +1,212 @@
+"""A client of protocol v1 as the original's are, for tests: raw frames over a real WebSocket, nothing of our client."""
+
+import asyncio
+from collections import deque
+from typing import Self, TypeVar
+
+import aiohttp
+from nacl.signing import SigningKey
+
+from conclave import v1
+from conclave.model import Payload, Plain, SessionPath, Visibility
+from conclave.v1 import admin, frames
+from conclave.v1.errors import display
+
+T = TypeVar("T", bound=frames.Frame)
+
+PUSHED = (frames.ChannelMsg, frames.Whisper, frames.ServerInfo)
+
+
+class Refused(Exception):
+    """The server answered with an Error frame; the text is what the original's command line shows."""
+
+
+class Peer:
+    """One connection. Pushed frames are collected; every other frame answers the oldest open request."""
+
+    def __init__(self, http: aiohttp.ClientSession, ws: aiohttp.ClientWebSocketResponse, server_id: str) -> None:
+        self.ws = ws
+        self.server_id = server_id
+        self.path = SessionPath("", "", "")
+        self.admin = False
+        self.messages: list[frames.ChannelMsg] = []
+        self.whispers: list[frames.Whisper] = []
+        self.last_words: str | None = None
+        """The text of an Error that nobody had asked for: why the server closes."""
+        self._http = http
+        self._waiting: deque[asyncio.Future[frames.Frame]] = deque()
+        self._reading: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def dial(cls, url: str) -> Self:
+        """Connect, without a login."""
+        http = aiohttp.ClientSession()
+        try:
+            ws = await http.ws_connect(url, max_msg_size=0, compress=0, autoping=True)
+            server_id = ws._response.headers["x-conclave-server-id"]
+        except BaseException:
+            await http.close()
+            raise
+        return cls(http, ws, server_id)
+
+    @classmethod
+    async def login(
+        cls, url: str, key: SigningKey, session: str = "main", *, register: tuple[str, str] | None = None
+    ) -> Self:
+        """Connect and log in, or register. Raises: Refused."""
+        peer = await cls.dial(url)
+        try:
+            await peer._shake_hands(key, session, register)
+        except BaseException:
+            await peer.close()
+            raise
+        peer._reading = asyncio.create_task(peer._read())
+        return peer
+
+    @classmethod
+    async def register(cls, url: str, user: str, session: str = "main", machine: str = "laptop") -> Self:
+        """Connect as a new user with a new key."""
+        return await cls.login(url, SigningKey.generate(), session, register=(user, machine))
+
+    async def _shake_hands(self, key: SigningKey, session: str, register: tuple[str, str] | None) -> None:
+        await self.send(frames.Hello(1, session))
+        challenge = await self.read(frames.Challenge)
+        pubkey = bytes(key.verify_key)
+        if register is not None:
+            await self.send(frames.Register(*register, pubkey))
+        await self.send(frames.Auth(pubkey, key.sign(challenge.nonce).signature))
+        self.path = (await self.read(frames.Established)).path
+        self.admin = (await self.read(frames.ServerInfo)).admin
+
+    async def send(self, frame: frames.Frame) -> None:
+        await self.ws.send_bytes(v1.encode(frame))
+
+    async def read(self, expected: type[T]) -> T:
+        """Return the next frame, for use before the login is complete. Raises: Refused."""
+        message = await self.ws.receive(timeout=20)
+        assert message.type is aiohttp.WSMsgType.BINARY, f"expected {expected.__name__}, got {message!r}"
+        frame = v1.decode(message.data)
+        if isinstance(frame, frames.Error):
+            raise Refused(display(frame.error))
+        assert isinstance(frame, expected), frame
+        return frame
+
+    async def _read(self) -> None:
+        async for message in self.ws:
+            if message.type is not aiohttp.WSMsgType.BINARY:
+                break
+            frame = v1.decode(message.data)
+            if isinstance(frame, frames.ChannelMsg):
+                self.messages.append(frame)
+            elif isinstance(frame, frames.Whisper):
+                self.whispers.append(frame)
+            elif self._waiting:
+                self._waiting.popleft().set_result(frame)
+            elif isinstance(frame, frames.Error):
+                self.last_words = display(frame.error)
+        for waiting in self._waiting:
+            waiting.set_exception(ConnectionResetError("closed before the reply"))
+        self._waiting.clear()
+
+    async def ask(self, request: frames.Frame, expected: type[T]) -> T:
+        """Send a request and return its reply. Raises: Refused, ConnectionError."""
+        reply: asyncio.Future[frames.Frame] = asyncio.get_running_loop().create_future()
+        self._waiting.append(reply)
+        await self.send(request)
+        async with asyncio.timeout(20):
+            frame = await reply
+        if isinstance(frame, frames.Error):
+            raise Refused(display(frame.error))
+        assert isinstance(frame, expected), frame
+        return frame
+
+    async def refusal(self, request: frames.Frame) -> str:
+        """Send a request that must be refused and return the text."""
+        try:
+            reply = await self.ask(request, frames.Ack)
+        except Refused as refused:
+            return str(refused)
+        raise AssertionError(f"not refused: {reply}")
+
+    # --- The requests that tests make over and over ---
+
+    async def create(self, channel: str, visibility: Visibility = Visibility.PUBLIC) -> None:
+        await self.ask(frames.Admin(admin.CreateChannel(channel, visibility)), frames.Ack)
+
+    async def join(self, channel: str, token: str | None = None) -> None:
+        await self.ask(frames.Join(channel, token), frames.Joined)
+
+    async def post(self, channel: str, body: str | Payload) -> None:
+        payload = Plain(body) if isinstance(body, str) else body
+        await self.ask(frames.ChannelMsg(channel, SessionPath("x", "y", "z"), payload), frames.Ack)
+
+    async def whisper(self, target: SessionPath, body: str) -> None:
+        await self.ask(frames.Whisper(SessionPath("x", "y", "z"), target, Plain(body)), frames.Ack)
+
+    async def who(self, channel: str | None = None) -> list[str]:
+        return [str(path) for path in (await self.ask(frames.Who(channel), frames.Presence)).sessions]
+
+    async def invite(self, channel: str, uses: int | None = None, seconds: int | None = None) -> str:
+        token = await self.ask(frames.Admin(admin.InviteCreate(channel, uses, seconds)), frames.InviteToken)
+        return token.token
+
+    async def page(self, channel: str, since_ms: int = 0) -> tuple[frames.HistoryMessage, ...]:
+        return (await self.ask(frames.ReadSince(channel, since_ms), frames.History)).messages
+
+    async def history(self, channel: str) -> list[str]:
+        """Page through everything as the original's rule says, and return the bodies."""
+        bodies: list[str] = []
+        since = 0
+        while page := await self.page(channel, since):
+            bodies += [text(message.payload) for message in page]
+            since = page[-1].ts_ms
+        return bodies
+
+    @property
+    def bodies(self) -> list[str]:
+        """What was said in this session's channels since it connected."""
+        return [text(message.payload) for message in self.messages]
+
+    async def wait_closed(self) -> str | None:
+        """Wait until the server has closed, and return its last words."""
+        assert self._reading is not None
+        async with asyncio.timeout(20):
+            await asyncio.shield(self._reading)
+        return self.last_words
+
+    async def close(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+        await self.ws.close()
+        await self._http.close()
+
+    def cut(self) -> None:
+        """Drop the connection without a word."""
+        transport = self.ws._response.connection.transport if self.ws._response.connection else None
+        if transport is not None:
+            transport.abort()
+
+
+class Peers:
+    """Logs peers in and closes them all at the end."""
+
+    def __init__(self) -> None:
+        self._peers: list[Peer] = []
+
+    async def login(self, url: str, key: SigningKey, session: str = "main") -> Peer:
+        return self.keep(await Peer.login(url, key, session))
+
+    async def register(self, url: str, user: str, session: str = "main", machine: str = "laptop") -> Peer:
+        return self.keep(await Peer.register(url, user, session, machine))
+
+    def keep(self, peer: Peer) -> Peer:
+        self._peers.append(peer)
+        return peer
+
+    async def close(self) -> None:
+        await asyncio.gather(*(peer.close() for peer in self._peers))
+
+
+def text(payload: "Payload | frames.RawPayload") -> str:
+    assert isinstance(payload, Plain), payload
+    return payload.text
