@@ -69,7 +69,7 @@ class Connections:
             user, machine = await accounts.authenticate(claim.pubkey)
         session = self._session(socket, SessionPath(user, machine, claim.session), claim.pubkey)
         await self._services.presence.open(session)
-        socket.trust()
+        socket.admit()
         session.outbox.open(self._dialect.welcome(session.path, admin=session.admin))
         return session
 

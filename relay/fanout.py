@@ -89,7 +89,7 @@ class FanOut:
         channel.floors[session.connection] = tip
         if not channel.started:
             channel.started = True
-            self._deliver(channel, channel.feed.start(tip))
+            channel.feed.start(tip)
             self._check(channel)
         return True
 

@@ -21,16 +21,19 @@ class Feed:
         """The id of the message handed out last."""
         self._held: list[Message] | None = []
         self._held_bytes = 0
+        self._behind = False
+        """Whether live messages were missed since the present page may have been read: then it is not the last one."""
+        self._astray: str | None = None
+        """A held message that a complete page did not lead to. If the next one does not either, the log lost it."""
 
     @property
     def is_live(self) -> bool:
         """Whether the next live message is expected to be the next in order; if not, the log has to be read."""
         return self._held is None
 
-    def start(self, position: str) -> list[Message]:
-        """Begin after `position`. Returns the live messages held back until now that follow it."""
+    def start(self, position: str) -> None:
+        """Begin after `position`. Live delivery may have begun later than that, so the log has to be read first."""
         self.position = position
-        return self._release()
 
     def live(self, message: Message) -> Sequence[Message]:
         """Take a live message. Returns what is next in order; check `is_live` afterwards."""
@@ -50,21 +53,35 @@ class Feed:
         """Live delivery was interrupted: read the log before anything else is handed out."""
         if self._held is None:
             self._held = []
+        else:
+            self._behind = True
 
     def page(self, rows: Sequence[Message], *, more: bool, known: bool, tip: str) -> tuple[list[Message], bool]:
         """Take a page of the log that begins after `position`.
 
-        Returns what is next in order, and whether the log was NOT known to continue from the position: then messages
-        before these are lost. Check `is_live` afterwards; if it is False, the log has to be read on.
+        Returns what is next in order, and whether history was lost: the log is not known to continue from the
+        position, or live messages are not in it. Check `is_live` afterwards; if it is False, the log has to be read on.
         """
-        out = list(rows)
+        out, lost = list(rows), not known
         if out:
             self.position = out[-1].id
         elif not known:
             self.position = tip
-        if not more:
+        if self._behind and not more:
+            self._behind = False
+        elif not more:
+            lost = self._drop_strays() or lost
             out += self._release()
-        return out, not known
+            self._astray = self._held[0].id if self._held else None
+        return out, lost
+
+    def _drop_strays(self) -> bool:
+        """Let go of live messages that the log does not have (a failover lost them); True if there were any."""
+        stray, self._astray = self._astray, None
+        if stray is None or order(stray) <= order(self.position):
+            return False
+        self._held = [message for message in self._held or () if order(message.id) > order(stray)]
+        return True
 
     def _hold(self, message: Message) -> None:
         if self._held is None:
@@ -72,6 +89,7 @@ class Feed:
         if self._held_bytes + len(message.payload) > HELD_BYTES:
             self._held.clear()
             self._held_bytes = 0
+            self._behind = True
             return
         self._held.append(message)
         self._held_bytes += len(message.payload)

@@ -47,6 +47,7 @@ class Heart:
 
     async def join(self) -> None:
         """Enter the cluster under a new name and listen to what concerns it. Raises: StoreUnavailable."""
+        before = self._registry.node
         await self._registry.join()
         old, self._probe = self._probe, self._keys.probe(self._registry.node)
         await self._inbox.follow(self._registry.node)
@@ -55,6 +56,7 @@ class Heart:
         if old:
             await self._broker.unsubscribe(old)
             await self._presence.reassert()
+            await self._registry.remove(before)
         log.info("node.joined", node=self._registry.node)
 
     async def revive(self) -> None:

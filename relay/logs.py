@@ -7,31 +7,48 @@ from typing import Any
 
 import orjson
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
+
+_SHARED: list[Any] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+
+
+def configure(*, verbose: bool = False) -> None:
+    """Set logging up for this process: JSON if CONCLAVE_LOG_FORMAT=json, else text; colours only on a terminal."""
+    renderers = _renderers()
+    structlog.configure(
+        processors=[*_SHARED, *renderers],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    # The libraries' own words, warnings and worse, in the same form.
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+            foreign_pre_chain=_SHARED,
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("aiohttp.server").addFilter(_is_ours)
+
+
+def _renderers() -> list[Any]:
+    if os.environ.get("CONCLAVE_LOG_FORMAT", "").lower() == "json":
+        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(serializer=_json)]
+    colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    # repr of every string: a name with a line break or an escape sequence stays inside its field.
+    return [structlog.dev.ConsoleRenderer(colors=colors, repr_native_str=True, pad_event_to=0)]
 
 
 def _json(event: Any, **_: Any) -> str:
     return orjson.dumps(event, default=repr).decode()
 
 
-def configure(*, verbose: bool = False) -> None:
-    """Set logging up for this process: JSON if CONCLAVE_LOG_FORMAT=json, else text; colours only on a terminal."""
-    as_json = os.environ.get("CONCLAVE_LOG_FORMAT", "").lower() == "json"
-    colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    renderer: Any = (
-        structlog.processors.JSONRenderer(serializer=_json)
-        if as_json
-        # repr of every string: a name with a line break or an escape sequence stays inside its field.
-        else structlog.dev.ConsoleRenderer(colors=colors, repr_native_str=True, pad_event_to=0)
-    )
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([structlog.processors.dict_tracebacks] if as_json else []),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=False,
-    )
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Keep out the traces that anybody can cause by sending what is not HTTP."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))

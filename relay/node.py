@@ -10,6 +10,7 @@ from relay.closing import CloseReason
 from relay.config import NodeConfig
 from relay.connection import Connections
 from relay.desk import Services
+from relay.doorman import Doorman
 from relay.errors import NodeFailure, StoreUnavailable
 from relay.fanout import FanOut
 from relay.heart import Heart
@@ -35,6 +36,7 @@ log = structlog.get_logger()
 
 _GOODBYE_SECONDS = 5.0
 _START_RETRY_SECONDS = 0.5
+_BACKLOG = 1024
 
 
 class Node:
@@ -48,6 +50,7 @@ class Node:
         self._failure: NodeFailure | None = None
         self._ready = False
         self._cluster_id = ""
+        self._door: asyncio.Server | None = None
         self._assemble()
         self.address = ""
         """Where the node listens, as HOST:PORT, once it does."""
@@ -89,7 +92,7 @@ class Node:
                     await self._stopping.wait()
                     log.info("shutdown signal received; draining connections")
                 self._ready = False
-                await self._drain(runner)
+                await self._drain()
             finally:
                 await runner.cleanup()
                 for task in running:
@@ -168,13 +171,15 @@ class Node:
 
     async def _listen(self, runner: web.AppRunner) -> None:
         await runner.setup()
-        site = web.TCPSite(runner, self._config.host, self._config.port, backlog=1024)
+        serve = runner.server
+        assert serve is not None  # noqa: S101 - setup made it
+        host, port = self._config.host, self._config.port
+        loop = asyncio.get_running_loop()
         try:
-            await site.start()
+            self._door = await loop.create_server(lambda: Doorman(serve()), host, port, backlog=_BACKLOG)
         except OSError as error:
-            address = f"{self._config.host}:{self._config.port}"
-            raise NodeFailure(f"failed to bind `{address}`: {error.strerror or error}") from error
-        host, port = runner.addresses[0][:2]
+            raise NodeFailure(f"failed to bind `{host}:{port}`: {error.strerror or error}") from error
+        host, port = self._door.sockets[0].getsockname()[:2]
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     async def _join(self) -> bool:
@@ -207,10 +212,10 @@ class Node:
             return
         await self._heart.revive()
 
-    async def _drain(self, runner: web.AppRunner) -> None:
+    async def _drain(self) -> None:
         """Stop accepting, close every session with its reason, leave the cluster."""
-        for site in list(runner.sites):
-            await site.stop()
+        if self._door is not None:
+            self._door.close()
         for session in self._sessions:
             session.close(CloseReason.SHUTDOWN)
         with contextlib.suppress(TimeoutError):

@@ -47,7 +47,7 @@ async def _serve(config: NodeConfig) -> None:
                 await server.stop()
 
 
-async def _run_node(config: NodeConfig, make: connect.Make, server: "PrivateServer" | None = None) -> None:
+async def _run_node(config: NodeConfig, make: connect.Make, server: "PrivateServer | None" = None) -> None:
     node = Node(config, make)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

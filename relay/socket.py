@@ -8,12 +8,10 @@ from aiohttp import WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
 
 from conclave.errors import Code, Refusal
-from relay.meter import Meter
+from relay.doorman import ADMISSION_BYTES, Doorman
 
 FRAME_BYTES = 16 * 1024 * 1024
 """The longest message that v1 allows; a longer one ends the connection."""
-HANDSHAKE_BYTES = 64 * 1024
-"""What a peer may send, the HTTP request included, before it has logged in."""
 _SEND_BUFFER_BYTES = 64 * 1024
 _HIGH_WATER_BYTES = 256 * 1024
 _DRAIN_SECONDS = 30.0
@@ -36,7 +34,10 @@ class Socket:
     def __init__(self, ws: web.WebSocketResponse, transport: asyncio.Transport) -> None:
         self._ws = ws
         self.transport = transport
-        self._meter = Meter(transport, HANDSHAKE_BYTES, self._on_excess)
+        doorman = transport.get_protocol()
+        self._doorman = doorman if isinstance(doorman, Doorman) else None
+        if self._doorman is not None:
+            self._doorman.on_excess = self._on_excess
         self._stream: AbstractStreamWriter | None = None
         self._scope: asyncio.Timeout | None = None
         self._interrupted = False
@@ -69,9 +70,10 @@ class Socket:
         if self._scope is not None:
             self._scope.reschedule(0)
 
-    def trust(self) -> None:
-        """The peer has logged in: lift the bound on what it may send."""
-        self._meter.lift()
+    def admit(self) -> None:
+        """The peer has logged in: lift the bounds for those who have not."""
+        if self._doorman is not None:
+            self._doorman.admit()
 
     async def receive(self) -> bytes | None:
         """Return the next binary message; None when the peer has closed, is gone, or broke the WebSocket protocol.
@@ -112,7 +114,7 @@ class Socket:
 
     async def hang_up(self) -> None:
         """Wait, not for long, until the peer has read its last words and closed too; then drop the connection."""
-        self.trust()
+        self.admit()
         try:
             async with asyncio.timeout(_GOODBYE_SECONDS):
                 while not self._ws.closed and (await self._ws.receive()).type in (WSMsgType.BINARY, WSMsgType.TEXT):
@@ -135,6 +137,6 @@ class Socket:
     @property
     def excess(self) -> Refusal | None:
         """Why the handshake was interrupted, if it was for its size."""
-        if not self._meter.exceeded:
+        if self._doorman is None or not self._doorman.exceeded:
             return None
-        return Refusal(Code.TOO_LARGE, f"the handshake exceeds {HANDSHAKE_BYTES} bytes")
+        return Refusal(Code.TOO_LARGE, f"the handshake exceeds {ADMISSION_BYTES} bytes")

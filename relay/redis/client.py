@@ -30,6 +30,7 @@ _LANES = 4
 _PIPELINE_COMMANDS = 256
 _PIPELINE_BYTES = 4 * 1024 * 1024
 _WAITING_COMMANDS = 50_000
+_WAITING_BYTES = 64 * 1024 * 1024
 _PROBE_SECONDS = 0.1
 
 
@@ -56,6 +57,7 @@ class RedisClient:
         self._patient = make(socket_timeout=None, socket_connect_timeout=timeout)
         self._timeout = timeout
         self._waiting: deque[_Call] = deque()
+        self._waiting_bytes = 0
         self._work = asyncio.Event()
         self._down_since: float | None = None
         self._down = asyncio.Event()
@@ -89,10 +91,12 @@ class RedisClient:
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         if self._down_since is not None:
             reply.set_exception(StoreUnavailable("down"))
-        elif len(self._waiting) >= _WAITING_COMMANDS:
+        elif len(self._waiting) >= _WAITING_COMMANDS or self._waiting_bytes >= _WAITING_BYTES:
             reply.set_exception(StoreUnavailable("too many commands are waiting"))
         else:
-            self._waiting.append(_Call(command, script, reply))
+            call = _Call(command, script, reply)
+            self._waiting.append(call)
+            self._waiting_bytes += call.size
             self._work.set()
         return reply
 
@@ -129,6 +133,7 @@ class RedisClient:
         size = 0
         while self._waiting and len(batch) < _PIPELINE_COMMANDS and size < _PIPELINE_BYTES:
             call = self._waiting.popleft()
+            self._waiting_bytes -= call.size
             if not call.reply.done():  # a caller that gave up takes its command along
                 batch.append(call)
                 size += call.size
@@ -190,7 +195,7 @@ class RedisClient:
         self._fail_waiting(StoreUnavailable(_describe(error)))
 
     def _fail_waiting(self, error: StoreUnavailable) -> None:
-        waiting, self._waiting = self._waiting, deque()
+        waiting, self._waiting, self._waiting_bytes = self._waiting, deque(), 0
         self._work.clear()
         _fail(waiting, error)
 

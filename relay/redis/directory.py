@@ -1,5 +1,6 @@
 """The directory: who exists and who may do what. Every check and its action are one script."""
 
+import asyncio
 import secrets
 from typing import Literal
 
@@ -37,10 +38,11 @@ class Directory:
 
     async def cluster_id(self) -> str:
         """Return the cluster's id, which the first node makes up: 24 random bytes as base64url."""
-        made = self._client.call("SET", self._keys.cluster, secrets.token_urlsafe(24), "NX")
-        kept = self._client.call("GET", self._keys.cluster)
-        await made
-        return bytes(await kept).decode()
+        _, kept = await asyncio.gather(
+            self._client.call("SET", self._keys.cluster, secrets.token_urlsafe(24), "NX"),
+            self._client.call("GET", self._keys.cluster),
+        )
+        return _word(kept)
 
     async def owner_of(self, pubkey: str) -> tuple[str, str] | None:
         """Return the user and the machine that a public key is enrolled for."""

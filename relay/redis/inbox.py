@@ -17,6 +17,7 @@ log = structlog.get_logger()
 _RETRY_SECONDS = 0.1
 _BLOCK_MS = 5_000
 _ENTRIES = 128
+_TTL_SECONDS = 3600
 
 
 class Supersede(msgspec.Struct, frozen=True, tag="supersede"):
@@ -66,7 +67,11 @@ class Inbox:
 
     async def send(self, node: str, signal: Signal) -> None:
         """Put a signal into a node's inbox. Raises: StoreUnavailable."""
-        await self._client.call("XADD", self._keys.inbox(node), "*", "s", _encode(signal))
+        inbox = self._keys.inbox(node)
+        await asyncio.gather(
+            self._client.call("XADD", inbox, "*", "s", _encode(signal)),
+            self._client.call("EXPIRE", inbox, _TTL_SECONDS),  # a dead node's inbox has nobody who removes it
+        )
 
     async def broadcast(self, nodes: set[str], signal: Signal) -> None:
         """Put a signal into the inboxes of all these nodes. Raises: StoreUnavailable."""

@@ -75,9 +75,10 @@ class Registry:
 
     async def leave(self) -> None:
         """Take this node out of the cluster; its sessions must be gone."""
-        await self._remove(self.node)
+        await self.remove(self.node)
 
-    async def _remove(self, node: str) -> None:
+    async def remove(self, node: str) -> None:
+        """Remove a node's entry and its lists."""
         keys = (self._keys.sessions(node), self._keys.channels(node), self._keys.inbox(node))
         await self._client.call("DEL", *keys)
         await self._client.call("ZREM", self._keys.nodes, node)
@@ -102,7 +103,7 @@ class Registry:
         )
         for channel_id in await self._client.call("SMEMBERS", self._keys.channels(node)):
             await self._forget_subscribers(bytes(channel_id).decode(), node)
-        await self._remove(node)
+        await self.remove(node)
         await self._client.call("DEL", lock)
         self._heard.pop(node, None)
         log.warning("node.buried", node=node, sessions=len(rows))

@@ -1,14 +1,18 @@
 -- Read a log from behind a message on, oldest first, nothing beyond its time. KEYS: log, head.
 -- ARGV: id, rows, bytes, whole, longest time kept (ms). A page ends before it exceeds `rows` or `bytes`, but holds at
--- least one row; with whole = 1 it goes on to the end of the last row's millisecond.
+-- least one row; with whole = 1 it goes on to the end of the last row's millisecond. If that is the present one, it is
+-- declared full: what is posted from now on counts for a later one, so that the reader, who knows only milliseconds and
+-- asks for what is after this one, does not miss it.
 -- Answers {1 if the log is known to continue from that id, 1 if there is more, the last message's id,
 -- {id, from, payload, ...}}.
+local FULL = '1000000000000000'
 local after, rows, bytes, whole = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
 local tip = redis.call('HGET', KEYS[2], 'tip') or '0-0'
 local known = (after == '0-0' or after == tip) and 1 or #redis.call('XRANGE', KEYS[1], after, after)
 local start = '(' .. after
 local time = redis.call('TIME')
-local oldest = time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(ARGV[5])
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local oldest = now - tonumber(ARGV[5])
 if tonumber(string.match(after, '^%d+')) < oldest then
   start = string.format('%.0f', oldest)
 end
@@ -26,6 +30,9 @@ while true do
     rows, bytes, last = rows - 1, bytes - #payload, ms
   end
   if #chunk < 32 then
+    if whole and last and tonumber(last) >= now then
+      redis.call('HSET', KEYS[2], 'weight', FULL)
+    end
     return { known, 0, tip, page }
   end
   start = '(' .. chunk[32][1]
