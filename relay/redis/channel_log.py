@@ -68,20 +68,20 @@ class ChannelLog:
         """Note a subscriber. Returns the id of the channel's last message, or None if the channel was deleted."""
         keys = (self._keys.head(channel_id), self._keys.subscribers(channel_id))
         reply, _ = await asyncio.gather(
-            self._client.run(scripts.ENTER, keys, str(path), f"{node} {connection}"),
+            self._client.run(scripts.ENTER, keys, connection, f"{node} {path}"),
             self._client.call("SADD", self._keys.channels(node), channel_id),
         )
         return None if reply is None else bytes(reply).decode()
 
-    async def leave(self, channel_id: str, path: SessionPath, node: str, connection: str) -> None:
-        """Forget a subscriber, unless the path has been taken by another connection."""
-        keys = [self._keys.subscribers(channel_id)]
-        await self._client.run(scripts.UNSET, keys, str(path), f"{node} {connection}")
+    async def leave(self, channel_id: str, connection: str) -> None:
+        """Forget a subscriber."""
+        await self._client.call("HDEL", self._keys.subscribers(channel_id), connection)
 
     async def subscribers(self, channel_id: str) -> list[tuple[str, str]]:
-        """Return (path, node) of every noted subscriber, those of dead nodes included."""
-        rows = await self._client.call("HGETALL", self._keys.subscribers(channel_id))
-        return [(bytes(path).decode(), bytes(value).decode().partition(" ")[0]) for path, value in rows.items()]
+        """Return (node, path) of every noted subscriber, those of dead nodes included."""
+        values = await self._client.call("HVALS", self._keys.subscribers(channel_id))
+        pairs = (bytes(value).decode().split(" ", 1) for value in values)
+        return [(node, path) for node, path in pairs]
 
     async def forget_channel(self, node: str, channel_id: str) -> None:
         """Note that a node has no subscribers in a channel any more."""

@@ -20,11 +20,11 @@ Braces mark the hash slot, so that the same layout runs on Redis Cluster: whatev
   :log                 stream   what was said; f = from, p = payload
   :head                hash     tip (last message id), weight (bytes in the tip's millisecond), gone
   :live                pub/sub  what is being said
-  :subs                hash     path -> `node` `connection`
+  :subs                hash     connection -> `node` `path`
 {s:<path>}     one session path: its lease
                        hash     connection -> `generation` `node`
 {n:<node>}     one node
-  :sessions            hash     path -> connection
+  :sessions            hash     connection -> path
   :channels            set      ids of channels with subscribers on this node
   :inbox               stream   what others tell this node
   :probe               pub/sub  what this node tells itself

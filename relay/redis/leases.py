@@ -42,7 +42,7 @@ class Leases:
         """
         (generation, rows), _, owner = await asyncio.gather(
             self._client.run(scripts.LEASE_TAKE, [self._keys.lease(path)], connection, node),
-            self._client.call("HSET", self._keys.sessions(node), str(path), connection),
+            self._client.call("HSET", self._keys.sessions(node), connection, str(path)),
             self._client.call("HGET", self._keys.machine_keys, pubkey),
         )
         holders = [_holder(rows[i], rows[i + 1]) for i in range(0, len(rows), 2)]
@@ -55,7 +55,7 @@ class Leases:
             self._client.run(
                 scripts.LEASE_KEEP, [self._keys.lease(path)], holder.connection, holder.node, holder.generation
             ),
-            self._client.call("HSET", self._keys.sessions(holder.node), str(path), holder.connection),
+            self._client.call("HSET", self._keys.sessions(holder.node), holder.connection, str(path)),
             self._client.call("HGET", self._keys.machine_keys, pubkey),
         )
         if owner is None:
@@ -66,7 +66,7 @@ class Leases:
         """Give a path back and take the session out of presence."""
         await asyncio.gather(
             self._client.call("HDEL", self._keys.lease(path), connection),
-            self._client.run(scripts.UNSET, [self._keys.sessions(node)], str(path), connection),
+            self._client.call("HDEL", self._keys.sessions(node), connection),
         )
 
     async def holder(self, path: SessionPath, alive: set[str]) -> Holder | None:
@@ -77,7 +77,7 @@ class Leases:
 
     async def sessions(self, nodes: set[str]) -> list[str]:
         """Return the paths of all sessions on these nodes, each once, sorted."""
-        lists = await asyncio.gather(*(self._client.call("HKEYS", self._keys.sessions(node)) for node in nodes))
+        lists = await asyncio.gather(*(self._client.call("HVALS", self._keys.sessions(node)) for node in nodes))
         return sorted({bytes(path).decode() for paths in lists for path in paths})
 
 

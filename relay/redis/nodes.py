@@ -98,7 +98,7 @@ class Registry:
         await asyncio.gather(
             *(
                 self._client.run(scripts.LEASE_BURY, [self._keys.lease(_path(path))], connection, node)
-                for path, connection in rows.items()
+                for connection, path in rows.items()
             )
         )
         for channel_id in await self._client.call("SMEMBERS", self._keys.channels(node)):
@@ -114,8 +114,8 @@ class Registry:
         rows = await self._client.call("HGETALL", key)
         await asyncio.gather(
             *(
-                self._client.run(scripts.UNSET, [key], path, value)
-                for path, value in rows.items()
+                self._client.run(scripts.UNSET, [key], connection, value)
+                for connection, value in rows.items()
                 if bytes(value).partition(b" ")[0].decode() == node
             )
         )

@@ -56,7 +56,7 @@ class Channels:
         channel_id = session.joined.pop(name, None)
         if channel_id is not None:
             self._fanout.unsubscribe(session, channel_id)
-            await self._log.leave(channel_id, session.path, self._registry.node, session.connection)
+            await self._log.leave(channel_id, session.connection)
             session.entered.discard(channel_id)
 
     async def add_member(self, session: Session, name: str, user: str) -> None:

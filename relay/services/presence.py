@@ -84,7 +84,7 @@ class Presence:
         try:
             await asyncio.gather(
                 self._leases.drop(path, node=node, connection=connection),
-                *(self._log.leave(channel_id, path, node, connection) for channel_id in channels),
+                *(self._log.leave(channel_id, connection) for channel_id in channels),
             )
         except StoreUnavailable:
             self._departed.append((path, node, connection, channels))
@@ -130,7 +130,7 @@ class Presence:
         if channel_id is None:
             raise channel_not_found(name)
         subscribers, alive = await asyncio.gather(self._log.subscribers(channel_id), self._registry.alive())
-        return sorted(path for path, node in subscribers if node in alive)
+        return sorted({path for node, path in subscribers if node in alive})
 
 
 def _check(*, enrolled: bool, same_node: bool) -> None:

@@ -1,4 +1,4 @@
--- Note a subscriber. KEYS: head, subs. ARGV: path, 'node connection'. Answers the last message's id, or false if the
+-- Note a subscriber. KEYS: head, subs. ARGV: connection, 'node path'. Answers the last message's id, or false if the
 -- channel was deleted.
 local head = redis.call('HMGET', KEYS[1], 'tip', 'gone')
 if head[2] then
