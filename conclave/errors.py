@@ -43,7 +43,7 @@ class FrameError(ConclaveError):
     """Bytes that are not a frame of the protocol."""
 
 
-class InvalidName(ConclaveError):  # noqa: N818 - reads as what it is: "raise InvalidName"
+class InvalidName(ConclaveError):
     """A name that breaks the rules; the text is `invalid {kind}: `{value}`` and the rule that it breaks."""
 
 

@@ -1,0 +1,196 @@
+"""Following a channel: live messages and history joined into one stream, over any number of connections."""
+
+import asyncio
+import enum
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from cli.ledger import PAGE_ROWS, Ledger
+from conclave.backoff import Backoff
+from conclave.closing import LinkLost, in_words, may_retry
+from conclave.errors import Code, ConclaveError, LinkError, Refusal
+from conclave.link import Link
+from conclave.model import Payload, SessionPath
+from conclave.v1.frames import ChannelMsg, History, HistoryMessage, Join, RawPayload, ReadSince, Whisper
+
+CHECK_SECONDS = 30.0
+"""How often the history is read though nothing calls for it: a kick, a delete or a rename is told by nothing else."""
+
+AHEAD_LIMIT = PAGE_ROWS
+"""How many live messages are accounted for before the history is read up to them."""
+
+SINCE_SLACK_MS = 5_000
+"""How much further back than asked `since` goes, because clocks and connections take their time."""
+
+_PASSING = frozenset({Code.INTERNAL, Code.UNAVAILABLE, Code.RATE_LIMITED})
+
+Body = Payload | RawPayload
+
+
+class Change(enum.Enum):
+    """What happened to the connection, for whoever watches."""
+
+    LOST = "lost"
+    RESUMED = "resumed"
+
+
+class Screen(Protocol):
+    """Where a followed channel is shown."""
+
+    def started(self, channel: str, path: SessionPath) -> None: ...
+    def message(self, channel: str, sender: SessionPath, body: Body, ts_ms: int | None) -> None: ...
+    def whisper(self, sender: SessionPath, body: Body) -> None: ...
+    def changed(self, change: Change, channel: str) -> None: ...
+    def renamed(self, old: str, new: str) -> None: ...
+
+
+class Follower:
+    """Shows every message of a channel once: from `since` seconds ago, or from the first line on.
+
+    Whispers are shown as they come; a server keeps none, so those sent while the connection is down are lost.
+    """
+
+    def __init__(
+        self,
+        dial: Callable[[], Awaitable[Link]],
+        channel: str,
+        since: int | None,
+        screen: Screen,
+        *,
+        backoff: Backoff | None = None,
+        check_seconds: float = CHECK_SECONDS,
+    ) -> None:
+        self._dial = dial
+        self._channel = channel
+        self._since = since
+        self._screen = screen
+        self._backoff = backoff or Backoff()
+        self._check_seconds = check_seconds
+        self._ledger: Ledger | None = None
+
+    async def run(self) -> None:
+        """Follow until something final ends it.
+
+        Raises:
+            ConclaveError: why it ended: the first connection failed, or what the server said is final.
+        """
+        while True:
+            try:
+                async with await self._dial() as link:
+                    await self._follow(link)
+            except LinkError as error:
+                if self._ledger is None or not may_retry(error):
+                    raise _final(error) from error
+            except Refusal as error:
+                if self._ledger is None or error.code not in _PASSING:
+                    raise ConclaveError(f"server terminated the stream: {in_words(error)}") from error
+            await asyncio.sleep(self._backoff.wait())
+
+    async def _follow(self, link: Link) -> None:
+        try:
+            await link.request(Join(self._channel))
+        except Refusal as error:
+            if self._ledger is not None and error.code in _PASSING:
+                raise
+            raise ConclaveError(f"join rejected: {in_words(error)}") from error
+        if self._ledger is None:
+            self._ledger = await self._begin(link)
+        else:
+            self._ledger.joined()
+            self._screen.changed(Change.RESUMED, self._channel)
+        try:
+            await self._catch_up(link, self._ledger)
+            self._backoff.reset()
+            await self._listen(link, self._ledger)
+        except LinkLost as error:
+            if may_retry(error):
+                self._screen.changed(Change.LOST, self._channel)
+            raise
+
+    async def _begin(self, link: Link) -> Ledger:
+        """Find the position to start from, by the server's clock."""
+        if self._since is None:
+            ledger = Ledger(await self._near_end(link))
+            while ledger.page(await self._read(link, ledger.read_from)) is not None:
+                pass  # older than the first line
+        else:
+            ledger = Ledger(max(0, link.server_ms() - self._since * 1000 - SINCE_SLACK_MS))
+        self._screen.started(self._channel, link.path)
+        return ledger
+
+    async def _near_end(self, link: Link) -> int:
+        """Return a time with few rows behind it, whatever the clocks say: one with a row behind it, or 0 if none has.
+
+        Steps back from about now until there is a row, then halves the distance to the end while a page is full.
+        """
+        at, step, empty_at = link.server_ms() - 60_000, 60_000, None
+        while not (rows := await self._read(link, at)):
+            if at <= 0:
+                return 0
+            empty_at, at, step = at, max(0, at - step), step * 4
+        while empty_at is not None and len(rows) >= PAGE_ROWS and empty_at - at > 1:
+            middle = (at + empty_at) // 2
+            later = await self._read(link, middle)
+            if later:
+                at, rows = middle, later
+            else:
+                empty_at = middle
+        return at
+
+    async def _listen(self, link: Link, ledger: Ledger) -> None:
+        clock = asyncio.get_running_loop().time
+        check_at = clock() + self._check_seconds
+        covered = 0  # how many of the next events had arrived before the history was last read
+        while True:
+            if clock() >= check_at or ledger.ahead >= AHEAD_LIMIT:
+                covered = link.queued
+                await self._catch_up(link, ledger)
+                check_at = clock() + self._check_seconds
+            try:
+                async with asyncio.timeout_at(check_at):
+                    event = await link.next_event()
+            except TimeoutError:
+                continue
+            known, covered = covered > 0, max(0, covered - 1)
+            if isinstance(event, Whisper):
+                self._screen.whisper(event.from_, event.payload)
+            elif isinstance(event, ChannelMsg):
+                self._follow_rename(event)
+                if not known and not ledger.live(event):
+                    covered, known = link.queued, True
+                    await self._catch_up(link, ledger)
+                if not known or not ledger.settle(event):
+                    self._screen.message(self._channel, event.from_, event.payload, None)
+
+    def _follow_rename(self, event: ChannelMsg) -> None:
+        """A session that joined one channel hears one channel: another name means that it was renamed."""
+        if event.channel != self._channel:
+            self._screen.renamed(self._channel, event.channel)
+            self._channel = event.channel
+
+    async def _catch_up(self, link: Link, ledger: Ledger) -> None:
+        """Read the history from the ledger's position to its end, and show what was not shown yet."""
+        while (rows := ledger.page(await self._read(link, ledger.read_from))) is not None:
+            for row in rows:
+                self._screen.message(self._channel, row.from_, row.payload, row.ts_ms)
+
+    async def _read(self, link: Link, since_ms: int) -> tuple[HistoryMessage, ...]:
+        """Read a page; a server that cannot do it for a while is asked again while the link lasts."""
+        pause = Backoff(longest=5.0)
+        while True:
+            try:
+                reply = await link.request(ReadSince(self._channel, since_ms))
+            except Refusal as error:
+                if self._ledger is None or error.code not in _PASSING:
+                    raise
+                await asyncio.sleep(pause.wait())
+                continue
+            if not isinstance(reply, History):
+                raise LinkError("unexpected response")
+            return reply.messages
+
+
+def _final(error: LinkError) -> ConclaveError:
+    if isinstance(error, LinkLost) and error.reason is not None:
+        return ConclaveError(f"server terminated the stream: {error}")
+    return error

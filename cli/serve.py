@@ -1,0 +1,103 @@
+"""`conclave serve`: the flags of a node."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from cli.lazy import Verb
+from cli.settings import verbose
+from conclave.errors import ConfigError
+
+_STORES = ("redis_url", "data_dir", "ephemeral")
+
+
+class _Admins(click.ParamType[str]):
+    """`USER` or `USER=PUBKEY`; in the environment several, separated by commas."""
+
+    name = "USER[=PUBKEY]"
+    envvar_list_splitter = ","
+
+
+@click.command(
+    "serve",
+    cls=Verb,
+    example=[
+        "conclave serve --data-dir /var/lib/conclave",
+        "conclave serve --redis-url redis://redis:6379/0 --admin ann",
+    ],
+)
+@click.option(
+    "--bind",
+    envvar="CONCLAVE_BIND",
+    default="0.0.0.0:4390",
+    show_default=True,
+    show_envvar=True,
+    metavar="HOST:PORT",
+    help="Where to listen.",
+)
+@click.option(
+    "--data-dir",
+    envvar="CONCLAVE_DATA_DIR",
+    show_envvar=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="One durable relay without a Redis: keep everything in this directory.",
+)
+@click.option(
+    "--redis-url",
+    envvar="CONCLAVE_REDIS_URL",
+    show_envvar=True,
+    metavar="URL",
+    help="One node of a cluster, on this Redis: redis://, rediss:// or unix://.",
+)
+@click.option("--ephemeral", is_flag=True, help="One throwaway relay: everything in memory, gone with the process.")
+@click.option(
+    "--admin",
+    "admins",
+    type=_Admins(),
+    multiple=True,
+    envvar="CONCLAVE_ADMINS",
+    show_envvar=True,
+    help="Server administrator, best pinned to a key; repeatable, or several separated by commas.",
+)
+@click.option(
+    "--max-message-bytes",
+    type=click.IntRange(min=1),
+    default=1024 * 1024,
+    show_default=True,
+    metavar="BYTES",
+    help="The largest message body.",
+)
+@click.option(
+    "--key-prefix",
+    envvar="CONCLAVE_KEY_PREFIX",
+    default="conclave",
+    show_default=True,
+    show_envvar=True,
+    help="What the names of all keys in Redis start with; one per cluster.",
+)
+@click.pass_context
+def command(context: click.Context, /, **flags: Any) -> None:
+    """Run a relay, or one node of a cluster.
+
+    Exactly one store: --data-dir, --redis-url or --ephemeral. A store on the command line wins over any in the
+    environment. Ends on SIGTERM or SIGINT, after telling the connected sessions.
+    """
+    if any(context.get_parameter_source(store) is ParameterSource.COMMANDLINE for store in _STORES):
+        for store in _STORES:
+            if context.get_parameter_source(store) is not ParameterSource.COMMANDLINE:
+                flags[store] = False if store == "ephemeral" else None
+    _run(flags)
+
+
+def _run(flags: dict[str, Any]) -> None:
+    """Start the node: the only place where the command line meets the relay, which is imported for this alone."""
+    from relay.config import parse_config  # noqa: PLC0415
+    from relay.serve import run  # noqa: PLC0415
+
+    try:
+        config = parse_config(**flags)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error
+    run(config, verbose=verbose())

@@ -1,0 +1,35 @@
+"""What the global flags say: where the key and the configuration of this machine are."""
+
+from pathlib import Path
+
+import click
+
+from conclave.config import CONFIG_NAME, KEY_NAME, default_directory
+
+_DIRECTORY = "conclave.config_directory"
+_VERBOSE = "conclave.verbose"
+
+
+def set_config_directory(context: click.Context, value: str) -> None:
+    context.meta[_DIRECTORY] = Path(value)  # shared by all contexts of one command line
+
+
+def config_directory() -> Path:
+    chosen = click.get_current_context().meta.get(_DIRECTORY)
+    return chosen if isinstance(chosen, Path) else default_directory()
+
+
+def key_path() -> Path:
+    return config_directory() / KEY_NAME
+
+
+def config_path() -> Path:
+    return config_directory() / CONFIG_NAME
+
+
+def set_verbose(context: click.Context) -> None:
+    context.meta[_VERBOSE] = True
+
+
+def verbose() -> bool:
+    return bool(click.get_current_context().meta.get(_VERBOSE))

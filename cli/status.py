@@ -1,0 +1,114 @@
+"""`conclave status`: every registered server at once, and the autonomy levels."""
+
+import asyncio
+
+import click
+import msgspec
+
+from cli import output
+from cli.lazy import Verb
+from cli.online import json_option, passing_handle
+from cli.settings import config_path, key_path
+from conclave.closing import in_words
+from conclave.config import LocalConfig, Registration, load
+from conclave.errors import ConclaveError, LinkError, Refusal
+from conclave.keys import MachineKey
+from conclave.keys import load as load_key
+from conclave.link import connect
+from conclave.text import visible
+from conclave.v1.frames import Presence, Who
+
+DEADLINE = 20.0
+"""Seconds after which a server counts as unreachable, whatever it is still busy with."""
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """What one server answered: how many other sessions are online, or why it is not known."""
+
+    server: Registration
+    sessions: int | None
+    error: str | None = None
+
+
+@click.command("status", cls=Verb, example="conclave status")
+@json_option
+def command(as_json: bool) -> int:
+    """Ask every registered server whether it is there, and show the permission levels.
+
+    Exits with 1 if a server is unreachable.
+    """
+    config = load(config_path())
+    probes = asyncio.run(_probe_all(config.servers, load_key(key_path()))) if config.servers else []
+    if as_json:
+        output.document(_value(probes, config))
+    elif not probes:
+        output.data("no servers registered; run `conclave register --server <url> --username <you>`")
+    else:
+        for line in [*map(_line, probes), "", *permission_lines(config)]:
+            output.data(line)
+    unreachable = sum(probe.error is not None for probe in probes)
+    if unreachable:
+        output.failure(f"{unreachable} server(s) unreachable")
+    return 1 if unreachable else 0
+
+
+def permission_lines(config: LocalConfig) -> list[str]:
+    """Return the permission table: the default, then each override in the file's order."""
+    return [
+        f"default: {config.default_permission.value}",
+        *(
+            f"{visible(entry.server)} {'<whisper>' if entry.channel is None else visible(entry.channel)}"
+            f" -> {entry.level.value}"
+            for entry in config.overrides
+        ),
+    ]
+
+
+async def _probe_all(servers: tuple[Registration, ...], key: MachineKey) -> list[Probe]:
+    async with asyncio.TaskGroup() as tasks:
+        probes = [tasks.create_task(_probe(server, key)) for server in servers]
+    return [probe.result() for probe in probes]
+
+
+async def _probe(server: Registration, key: MachineKey) -> Probe:
+    try:
+        async with asyncio.timeout(DEADLINE):
+            return Probe(server, await _count_others(server.url, key))
+    except TimeoutError:
+        return Probe(server, None, f"no answer within {DEADLINE:g}s")
+    except Refusal as error:
+        return Probe(server, None, in_words(error))
+    except ConclaveError as error:
+        return Probe(server, None, str(error))
+
+
+async def _count_others(url: str, key: MachineKey) -> int:
+    async with await connect(url, key, passing_handle()) as link:
+        reply = await link.request(Who())
+        if not isinstance(reply, Presence):
+            raise LinkError("unexpected response")
+        return sum(path != link.path for path in reply.sessions)
+
+
+def _line(probe: Probe) -> str:
+    server = probe.server
+    head = f"{visible(server.url)}\t{visible(server.username)}/{visible(server.machine)}"
+    if probe.error is not None:
+        return f"{head}\tunreachable: {visible(probe.error)}"
+    return f"{head}\treachable ({probe.sessions} session(s) online)"
+
+
+def _value(probes: list[Probe], config: LocalConfig) -> dict[str, object]:
+    return {
+        "servers": [
+            {
+                **msgspec.to_builtins(probe.server),
+                "reachable": probe.error is None,
+                "sessions": probe.sessions,
+                "error": probe.error,
+            }
+            for probe in probes
+        ],
+        "default_permission": config.default_permission.value,
+        "overrides": msgspec.to_builtins(config.overrides),
+    }

@@ -1,0 +1,162 @@
+"""The machine's Ed25519 key: one small file, created once and for good.
+
+The file holds the 32-byte seed as unpadded base64url: 43 characters, no newline, readable by its owner only. Whoever
+reads it is the machine on every server where the machine is enrolled.
+"""
+
+import base64
+import binascii
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import Self
+
+from nacl.signing import SigningKey
+
+from conclave.errors import ConclaveError, KeyFileError
+
+KEY_BYTES = 32
+"""The length of a seed and of a public key."""
+
+_ALPHABET = re.compile(r"[A-Za-z0-9_-]*\Z")
+
+
+class InvalidKey(ConclaveError, ValueError):
+    """Text that is no Ed25519 key; the message starts with `malformed key or signature: `."""
+
+
+class MachineKey:
+    """The key that this machine signs logins with."""
+
+    def __init__(self, seed: bytes) -> None:
+        """Take a 32-byte seed.
+
+        Raises:
+            InvalidKey: for any other length.
+        """
+        self._signer = SigningKey(_checked(seed, "seed"))
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Make a fresh key from the system's randomness."""
+        return cls(secrets.token_bytes(KEY_BYTES))
+
+    @property
+    def public_key(self) -> bytes:
+        return bytes(self._signer.verify_key)
+
+    @property
+    def public_text(self) -> str:
+        """The public key as it is shown and stored everywhere: unpadded base64url, 43 characters."""
+        return _to_text(self.public_key)
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the 64-byte signature over exactly `message`."""
+        return self._signer.sign(message).signature
+
+    def seed_text(self) -> str:
+        """The content of the key file. It is the secret itself: write it nowhere else."""
+        return _to_text(bytes(self._signer))
+
+
+def parse_public_key(text: str) -> bytes:
+    """Read a public key: unpadded base64url with that exact alphabet; space around it is allowed.
+
+    Raises:
+        InvalidKey: with the broken rule in words.
+    """
+    return _checked(_from_text(text.strip()), "public key")
+
+
+def load(path: Path) -> MachineKey:
+    """Read the key file.
+
+    Raises:
+        KeyFileError: if it is missing, unreadable or holds no key. It never quotes the content.
+    """
+    try:
+        text = path.read_bytes().decode("ascii", "replace")
+    except FileNotFoundError as error:
+        raise KeyFileError(f"failed to read keyfile `{path}` (run `conclave key` first): {error.strerror}") from error
+    except OSError as error:
+        raise KeyFileError(f"failed to read keyfile `{path}`: {error.strerror}") from error
+    seed = _seed(path, text.strip())
+    return MachineKey(seed)
+
+
+def create_or_load(path: Path) -> MachineKey:
+    """Read the key file, or create it with a fresh key where there is none.
+
+    However many commands do this at once, all get one and the same key; a crash leaves a complete file or none.
+
+    Raises:
+        KeyFileError: if the file cannot be read or written.
+    """
+    if not path.exists():
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _create(path, MachineKey.generate().seed_text().encode())
+        except OSError as error:
+            raise KeyFileError(f"failed to write keyfile `{path}`: {error.strerror}") from error
+    return load(path)
+
+
+def _create(path: Path, content: bytes) -> None:
+    """Put a complete file in place unless one is there already: linking refuses to replace, which renaming does not."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return
+        _sync_directory(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a new directory entry survive a power cut: a key that a server knows must not vanish here."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _seed(path: Path, text: str) -> bytes:
+    try:
+        seed = _from_text(text)
+    except InvalidKey as error:
+        raise KeyFileError(f"{error} (in keyfile `{path}`)") from error
+    if len(seed) != KEY_BYTES:
+        raise KeyFileError(f"keyfile does not contain a 32-byte seed: `{path}` holds {len(seed)} bytes")
+    return seed
+
+
+def _checked(key: bytes, what: str) -> bytes:
+    if len(key) != KEY_BYTES:
+        raise InvalidKey(f"malformed key or signature: {what} must be {KEY_BYTES} bytes")
+    return key
+
+
+def _to_text(key: bytes) -> str:
+    return base64.urlsafe_b64encode(key).decode().rstrip("=")
+
+
+def _from_text(text: str) -> bytes:
+    if not _ALPHABET.match(text):
+        raise InvalidKey("malformed key or signature: expected base64url (A-Z, a-z, 0-9, `-`, `_`) without padding")
+    try:
+        key = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except binascii.Error:
+        raise InvalidKey("malformed key or signature: truncated base64url") from None
+    if _to_text(key) != text:  # bits left over at the end: a second spelling of the same key
+        raise InvalidKey("malformed key or signature: the last character carries extra bits")
+    return key

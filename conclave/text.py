@@ -1,0 +1,65 @@
+"""Text from other people, made safe to show: nothing in it moves a cursor, hides, reorders or starts a new line.
+
+Two strengths. `visible` is for names and one-line texts: everything that is not a plain visible character is written
+out. `visible_body` is for messages: what people really write (line breaks, tabs, joined emoji, typographic spaces)
+stays as it is, and a line break cannot forge another message because every further line is indented.
+"""
+
+import re
+import unicodedata
+
+INDENT = "    "
+"""What stands before every further line of a message body."""
+
+# Printable by category, yet drawn as nothing (Unicode: Default_Ignorable_Code_Point, and the blank braille pattern).
+INVISIBLE = frozenset(
+    chr(code)
+    for codes in (
+        [0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0],
+        range(0x180B, 0x1810),
+        range(0xFE00, 0xFE10),
+        range(0xE0100, 0xE01F0),
+    )
+    for code in codes
+)
+
+_SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+
+# What emoji and several scripts need inside words: the joiners and the two presentation selectors.
+_JOINERS = frozenset("\u200c\u200d\ufe0e\ufe0f")
+
+_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def visible(text: str) -> str:
+    r"""Write out every character that is not printable or not drawn: `\n`, `\x1b`, `\u202e`; leave plain text alone."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(char if _plain(char) else _escaped(char) for char in text)
+
+
+def visible_body(text: str) -> str:
+    """As `visible`, but line breaks stay line breaks; every line after the first is indented by `INDENT`."""
+    lines = re.split(r"\r\n|\n", text)
+    return f"\n{INDENT}".join("".join(char if _readable(char) else _escaped(char) for char in line) for line in lines)
+
+
+def _plain(char: str) -> bool:
+    return char.isprintable() and char not in INVISIBLE
+
+
+def _readable(char: str) -> bool:
+    if char in _JOINERS or char == "\t":
+        return True
+    return char not in INVISIBLE and unicodedata.category(char) not in _HIDDEN_CATEGORIES
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if char in _SHORT:
+        return _SHORT[char]
+    if code < 0x100:  # noqa: PLR2004 - what fits two hexadecimal digits
+        return f"\\x{code:02x}"
+    if code < 0x10000:  # noqa: PLR2004 - what fits four
+        return f"\\u{code:04x}"
+    return f"\\U{code:08x}"

@@ -1,0 +1,424 @@
+"""Following a channel, against a simulated server that delivers late, cuts connections and repeats the same words.
+
+The simulation has no socket and no clock: a seed decides when messages are posted, when their live copies arrive and
+when the connection breaks, and every run of it can be repeated.
+"""
+
+import random
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from typing import Self, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cli.follow import SINCE_SLACK_MS, Body, Change, Follower
+from conclave.backoff import Backoff
+from conclave.closing import KEY_REVOKED, LinkLost, LoginRefused
+from conclave.errors import Code, ConclaveError, LinkError, Refusal
+from conclave.exchange import Event
+from conclave.link import Link
+from conclave.model import Plain, SessionPath
+from conclave.v1.frames import (
+    ChannelMsg,
+    Frame,
+    History,
+    HistoryMessage,
+    Join,
+    Joined,
+    ReadSince,
+    ServerInfo,
+    Whisper,
+)
+
+ME = SessionPath("ann", "laptop", "cli-1")
+SENDERS = [SessionPath("bob", "desktop", "y"), SessionPath("cy", "phone", "z")]
+START_MS = 1_800_000_000_000
+
+
+class Done(Exception):
+    """Everything was posted and delivered."""
+
+
+class Server:
+    """A channel with a history, and live copies that are on their way for a while."""
+
+    def __init__(self, seed: int, posts: int, *, page: int = 3, in_order: bool = True, retained: int = 5) -> None:
+        self.random = random.Random(seed)  # noqa: S311 - a simulation
+        self.page = page
+        self.in_order = in_order
+        self.now_ms = START_MS
+        self.rows: list[HistoryMessage] = []
+        self.may_cut = False
+        self.posts_left = retained
+        while self.posts_left:
+            self.post()
+        self.posts_left = posts
+
+    def post(self) -> None:
+        if not self.posts_left:
+            return
+        self.posts_left -= 1
+        self.now_ms += self.random.choice([0, 0, 0, 1, 7, 400])
+        body = Plain(self.random.choice(["ok", "ok", "no", "see you"]))
+        self.rows.append(HistoryMessage(self.random.choice(SENDERS), self.now_ms, body))
+
+    def history(self, since_ms: int) -> tuple[HistoryMessage, ...]:
+        """A page ends with a whole millisecond, as a relay's does."""
+        newer = [row for row in self.rows if row.ts_ms > since_ms]
+        last = newer[min(self.page, len(newer)) - 1].ts_ms if newer else 0
+        return tuple(row for row in newer if row.ts_ms <= last)
+
+    async def dial(self) -> Link:
+        return cast("Link", FakeLink(self))
+
+
+class FakeLink:
+    """What the follower needs of a link. Something may happen before and after every step."""
+
+    path = ME
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.cut = False
+        self.joined = False
+        self.under_way: list[HistoryMessage] = []
+        self.sent = 0
+        self.arrived: deque[Event] = deque([ServerInfo(admin=False)])
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    def server_ms(self) -> int:
+        return self.server.now_ms // 1000 * 1000
+
+    @property
+    def queued(self) -> int:
+        return len(self.arrived)
+
+    async def request(self, frame: Frame) -> Frame:
+        self._happen()
+        if isinstance(frame, Join):
+            reply: Frame = Joined(frame.channel)
+            self.joined, self.sent = True, len(self.server.rows)
+        else:
+            assert isinstance(frame, ReadSince)
+            reply = History(frame.channel, self.server.history(frame.since_ms))
+        self._happen()
+        if self.cut:
+            raise LinkLost("connection closed before a response arrived")
+        return reply
+
+    async def next_event(self) -> Event:
+        while not self.arrived:
+            self._happen()
+            if self.cut:
+                raise LinkLost("connection closed before a response arrived")
+            if not (self.server.posts_left or self.under_way or self.arrived or self.sent < len(self.server.rows)):
+                raise Done
+        return self.arrived.popleft()
+
+    def _happen(self) -> None:
+        draw = self.server.random.random
+        while draw() < 0.4:
+            self.server.post()
+        if self.joined:
+            self.under_way += self.server.rows[self.sent :]
+            self.sent = len(self.server.rows)
+        if not self.server.in_order:
+            self.server.random.shuffle(self.under_way)
+        while self.under_way and draw() < 0.5:
+            row = self.under_way.pop(0)
+            self.arrived.append(ChannelMsg("ops", row.from_, row.payload))
+        if self.server.may_cut and self.server.posts_left and draw() < 0.04:
+            self.cut = True
+
+
+class Screen:
+    """What was shown."""
+
+    def __init__(self, server: Server | None = None) -> None:
+        self.server = server
+        self.messages: list[tuple[SessionPath, Body]] = []
+        self.log: list[str] = []
+        self.posted_at_start = 0
+
+    def started(self, channel: str, path: SessionPath) -> None:
+        self.log.append(f"started {channel} as {path}")
+        if self.server is not None:
+            self.posted_at_start = len(self.server.rows)
+            self.server.may_cut = True
+
+    def message(self, channel: str, sender: SessionPath, body: Body, _ts_ms: int | None) -> None:
+        self.messages.append((sender, body))
+        self.log.append(f"[{channel}] {cast('Plain', body).text}")
+
+    def whisper(self, sender: SessionPath, body: Body) -> None:
+        self.log.append(f"[whisper] {sender.user}: {cast('Plain', body).text}")
+
+    def changed(self, change: Change, channel: str) -> None:
+        self.log.append(f"{change.value} {channel}")
+
+    def renamed(self, old: str, new: str) -> None:
+        self.log.append(f"{old} is now {new}")
+
+
+def follower(
+    dial: Callable[[], Awaitable[Link]], screen: Screen, since: int | None, check_seconds: float = 30
+) -> Follower:
+    backoff = Backoff(draw=lambda _low, _high: 0.0)
+    return Follower(dial, "ops", since, screen, backoff=backoff, check_seconds=check_seconds)
+
+
+def sent(rows: list[HistoryMessage]) -> list[tuple[SessionPath, Body]]:
+    return [(row.from_, row.payload) for row in rows]
+
+
+@settings(deadline=None, max_examples=200)
+@given(seed=st.integers(0, 2**32), check_seconds=st.sampled_from([30.0, 0.0]), retained=st.sampled_from([0, 1, 5, 40]))
+async def test_from_the_first_line_on_everything_is_shown_once_and_in_order(
+    seed: int, check_seconds: float, retained: int
+) -> None:
+    """Across cuts and late copies, though most messages are equal and many share a millisecond."""
+    server = Server(seed, posts=60, retained=retained)
+    screen = Screen(server)
+    with pytest.raises(Done):
+        await follower(server.dial, screen, None, check_seconds).run()
+    assert screen.messages == sent(server.rows[len(server.rows) - len(screen.messages) :])
+    assert len(screen.messages) >= len(server.rows) - screen.posted_at_start
+
+
+@settings(deadline=None, max_examples=200)
+@given(seed=st.integers(0, 2**32), check_seconds=st.sampled_from([30.0, 0.0]), page=st.sampled_from([1, 3, 500]))
+async def test_since_shows_the_history_and_goes_on_live_without_a_seam(
+    seed: int, check_seconds: float, page: int
+) -> None:
+    """However many pages the history has."""
+    server = Server(seed, posts=60, retained=30, page=page)
+    screen = Screen(server)
+    with pytest.raises(Done):
+        await follower(server.dial, screen, 3600, check_seconds).run()
+    assert screen.messages == sent(server.rows)
+
+
+@settings(deadline=None, max_examples=200)
+@given(seed=st.integers(0, 2**32))
+async def test_nothing_is_left_out_by_a_server_without_order(seed: int) -> None:
+    """The original may deliver two posts in another order than its history has them: a repeat then, never a gap."""
+    server = Server(seed, posts=60, in_order=False)
+    screen = Screen(server)
+    with pytest.raises(Done):
+        await follower(server.dial, screen, 3600).run()
+    assert Counter(screen.messages) >= Counter(sent(server.rows))
+
+
+async def test_since_counts_back_from_the_servers_clock() -> None:
+    """A laptop's clock may be hours off."""
+    server = Server(1, posts=0, retained=0)
+    for age_s in (100, 61, 30):
+        server.rows.append(HistoryMessage(SENDERS[0], START_MS - age_s * 1000, Plain(f"{age_s}")))
+    screen = Screen(server)
+    with pytest.raises(Done):
+        await follower(server.dial, screen, 60).run()
+    assert SINCE_SLACK_MS == 5000
+    assert [body for _, body in screen.messages] == [Plain("61"), Plain("30")]
+
+
+@pytest.mark.parametrize("age_ms", [1, 61_000, 3_600_000, 6 * 86_400_000])
+async def test_the_position_is_found_however_long_the_channel_was_quiet(age_ms: int) -> None:
+    """And with few requests: a reader's clock decides how many, never what is found."""
+    server = Server(1, posts=0, retained=0)
+    for number in range(2000):
+        server.rows.append(HistoryMessage(SENDERS[0], START_MS - age_ms - 3 * (2000 - number), Plain("old")))
+    server.page = 500
+    asked: list[Frame] = []
+
+    class Counting(FakeLink):
+        async def request(self, frame: Frame) -> Frame:
+            asked.append(frame)
+            return await super().request(frame)
+
+    async def dial() -> Link:
+        return cast("Link", Counting(server))
+
+    screen = Screen(server)
+    with pytest.raises(Done):
+        await follower(dial, screen, None).run()
+    assert screen.messages == []
+    assert len(asked) < 40
+
+
+# --- Single events, one after the other ---
+
+
+class Scripted:
+    """A link that answers from a list and then ends."""
+
+    path = ME
+    queued = 0
+
+    def __init__(
+        self, events: list[Event], end: Exception, answers: dict[type, list[Frame | Exception]] | None = None
+    ) -> None:
+        self.events = list(events)
+        self.end = end
+        self.answers = answers or {}
+        self.joined = ""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    def server_ms(self) -> int:
+        return START_MS
+
+    async def request(self, frame: Frame) -> Frame:
+        prepared = self.answers.get(type(frame))
+        if prepared:
+            answer = prepared.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        if isinstance(frame, Join):
+            self.joined = frame.channel
+            return Joined(frame.channel)
+        assert isinstance(frame, ReadSince)
+        return History(frame.channel, ())
+
+    async def next_event(self) -> Event:
+        if not self.events:
+            raise self.end
+        return self.events.pop(0)
+
+
+def dialling(*links: Scripted | Exception) -> Callable[[], Awaitable[Link]]:
+    waiting = list(links)
+
+    async def dial() -> Link:
+        link = waiting.pop(0)
+        if isinstance(link, Exception):
+            raise link
+        return cast("Link", link)
+
+    return dial
+
+
+def post(text: str, channel: str = "ops") -> ChannelMsg:
+    return ChannelMsg(channel, SENDERS[0], Plain(text))
+
+
+LOST = LinkLost("connection closed before a response arrived")
+
+
+async def test_a_lost_connection_is_told_once_and_resumed() -> None:
+    """Failed attempts in between are no news."""
+    screen = Screen()
+    links = (Scripted([post("a")], LOST), LinkError("failed"), LinkError("failed"), Scripted([post("b")], Done()))
+    with pytest.raises(Done):
+        await follower(dialling(*links), screen, None).run()
+    assert screen.log == ["started ops as ann/laptop/cli-1", "[ops] a", "lost ops", "resumed ops", "[ops] b"]
+
+
+async def test_whispers_are_shown_as_they_come() -> None:
+    """They are in no history."""
+    screen = Screen()
+    with pytest.raises(Done):
+        await follower(dialling(Scripted([Whisper(SENDERS[0], ME, Plain("psst"))], Done())), screen, None).run()
+    assert screen.log[1:] == ["[whisper] bob: psst"]
+
+
+async def test_a_rename_is_noticed_and_followed_over_a_reconnect() -> None:
+    """The session stays subscribed under the new name; the old one may be somebody else's by then."""
+    screen = Screen()
+    again = Scripted([], Done())
+    links = (Scripted([post("a"), post("b", "dev")], LOST), again)
+    with pytest.raises(Done):
+        await follower(dialling(*links), screen, None).run()
+    assert screen.log[1:] == ["[ops] a", "ops is now dev", "[dev] b", "lost dev", "resumed dev"]
+    assert again.joined == "dev"
+
+
+async def test_a_removal_from_the_channel_is_noticed_without_any_message() -> None:
+    """A kick, a ban or a delete is told by nothing but the refusal of the next read."""
+    gone = Refusal(Code.UNAUTHORIZED, "not a member of channel `ops`")
+    link = Scripted([ServerInfo(admin=False)] * 9, Done(), {ReadSince: [History("ops", ()), History("ops", ()), gone]})
+    with pytest.raises(ConclaveError) as caught:
+        await follower(dialling(link), Screen(), 60, check_seconds=0).run()
+    assert str(caught.value) == "server terminated the stream: unauthorized: not a member of channel `ops`"
+
+
+async def test_a_history_that_is_away_for_a_moment_is_waited_for() -> None:
+    """The sessions of a relay outlive its store."""
+    away = Refusal(Code.INTERNAL, "the store is away")
+    link = Scripted([post("a")], Done(), {ReadSince: [History("ops", ()), History("ops", ()), away]})
+    screen = Screen()
+    task = follower(dialling(link), screen, 60, check_seconds=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cli.follow.Backoff", lambda **_: Backoff(draw=lambda _l, _h: 0.0))
+        with pytest.raises(Done):
+            await task.run()
+    assert screen.log[1:] == ["[ops] a"]
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            LinkLost(f"unauthorized: {KEY_REVOKED}", KEY_REVOKED),
+            f"server terminated the stream: unauthorized: {KEY_REVOKED}",
+        ),
+    ],
+)
+async def test_a_final_kill_ends_the_stream(error: LinkLost, text: str) -> None:
+    """Coming back would be refused, or fight whoever came instead."""
+    screen = Screen()
+    with pytest.raises(ConclaveError) as caught:
+        await follower(dialling(Scripted([post("a")], error)), screen, None).run()
+    assert str(caught.value) == text
+    assert "lost ops" not in screen.log
+
+
+async def test_a_passing_kill_is_a_lost_connection() -> None:
+    """An idle timeout or a slow moment of ours is no reason to stop listening."""
+    idle = LinkLost("unauthorized: idle timeout: no heartbeat", "idle timeout: no heartbeat")
+    screen = Screen()
+    with pytest.raises(Done):
+        await follower(dialling(Scripted([], idle), Scripted([], Done())), screen, None).run()
+    assert screen.log[1:] == ["lost ops", "resumed ops"]
+
+
+async def test_a_login_refused_on_a_reconnect_ends_the_stream() -> None:
+    """A revoked key is not worth retrying for ever."""
+    refused = LoginRefused("authentication rejected: unauthorized: x", Refusal(Code.UNAUTHORIZED, "x"))
+    with pytest.raises(LoginRefused):
+        await follower(dialling(Scripted([], LOST), refused), Screen(), None).run()
+
+
+async def test_a_first_connection_that_fails_is_not_retried() -> None:
+    """A typo in the URL must not look like waiting."""
+    with pytest.raises(LinkError, match="failed to connect"):
+        await follower(dialling(LinkError("failed to connect")), Screen(), None).run()
+
+
+async def test_a_refused_join_ends_the_stream() -> None:
+    """In the server's words."""
+    link = Scripted([], Done(), {Join: [Refusal(Code.NOT_FOUND, "channel `ops` not found")]})
+    with pytest.raises(ConclaveError) as caught:
+        await follower(dialling(link), Screen(), None).run()
+    assert str(caught.value) == "join rejected: not found: channel `ops` not found"
+
+
+async def test_a_join_that_fails_in_passing_is_retried_after_a_reconnect() -> None:
+    """The store may still be away when the node is back."""
+    away = Refusal(Code.INTERNAL, "the store is away")
+    links = (Scripted([], LOST), Scripted([], Done(), {Join: [away]}), Scripted([post("b")], Done()))
+    screen = Screen()
+    with pytest.raises(Done):
+        await follower(dialling(*links), screen, None).run()
+    assert screen.log[1:] == ["lost ops", "resumed ops", "[ops] b"]

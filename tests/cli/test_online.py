@@ -1,0 +1,337 @@
+"""The verbs that ask a server, as processes of their own against a server that answers by script."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from conclave.config import Level, LocalConfig, Override, Registration, load
+from conclave.keys import MachineKey, create_or_load
+from conclave.model import ChannelInfo, MachineInfo, Plain, SessionPath, Visibility
+from conclave.v1 import encode
+from conclave.v1.admin import AclAdd, CreateChannel, InviteCreate, MachineAdd, MachineRemove
+from conclave.v1.frames import (
+    Ack,
+    Admin,
+    ChannelList,
+    ChannelMsg,
+    Error,
+    Frame,
+    Internal,
+    InviteToken,
+    Join,
+    Joined,
+    ListChannels,
+    ListMachines,
+    MachineList,
+    NotFound,
+    Presence,
+    ServerInfo,
+    Unauthorized,
+    VersionMismatch,
+    Whisper,
+    Who,
+)
+from tests.support.command_line import Finished, conclave
+from tests.support.scripted_server import Connection, ScriptedServer
+
+BOB = SessionPath("bob", "desktop", "y")
+EVIL = SessionPath("e\x1b[2Jvil", "m\u202e", "h\n")
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer().running() as running:
+        yield running
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A configuration directory with a key in it."""
+    create_or_load(tmp_path / "key")
+    return tmp_path
+
+
+async def ask(
+    server: ScriptedServer, directory: Path, replies: list[Frame], *arguments: str
+) -> tuple[Finished, list[Frame]]:
+    """Run a verb whose requests are answered with these frames; return what it left and what it asked."""
+
+    async def answer(connection: Connection, _: Frame) -> None:
+        # Somebody else is always talking: none of it is the reply.
+        whisper = Whisper(BOB, connection.path, Plain("psst"))
+        await connection.send(ServerInfo(admin=False), whisper, ChannelMsg("ops", BOB, Plain("hi")), replies.pop(0))
+
+    server.answer = answer
+    finished = await conclave(directory, *arguments, "--server", server.url)
+    return finished, server.received
+
+
+KEY = MachineKey(bytes(32))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (
+            ["machine", "add", "--name", "m", "--pubkey", KEY.public_text],
+            Admin(MachineAdd("m", KEY.public_key)),
+            Ack("m"),
+            "✓ m",
+        ),
+        (["machine", "remove", "m"], Admin(MachineRemove("m")), Ack("m"), "✓ m"),
+        (["machine", "list"], ListMachines(), MachineList((MachineInfo("m", "K", "T"),)), "m\tK\tT"),
+        (["machine", "list"], ListMachines(), MachineList(()), None),
+        (["channel", "create", "ops"], Admin(CreateChannel("ops", Visibility.PUBLIC)), Ack("ops"), "✓ ops"),
+        (
+            ["channel", "create", "ops", "--visibility", "private"],
+            Admin(CreateChannel("ops", Visibility.PRIVATE)),
+            Ack(),
+            "✓ ok",
+        ),
+        (
+            ["channel", "list"],
+            ListChannels(),
+            ChannelList(
+                (
+                    ChannelInfo("a", Visibility.PUBLIC, member=False),
+                    ChannelInfo("b\tc", Visibility.PRIVATE, member=True),
+                )
+            ),
+            "a\tpublic\nb\\tc\tprivate\t(member)",
+        ),
+        (["acl", "add", "--channel", "ops", "bob"], Admin(AclAdd("ops", "bob")), Ack("bob"), "✓ bob"),
+        (
+            ["invite", "create", "--channel", "ops", "--uses", "2", "--expires-in", "2h"],
+            Admin(InviteCreate("ops", 2, 7200)),
+            InviteToken("tok"),
+            "invite token: tok",
+        ),
+        (["invite", "create", "--channel", "ops"], Admin(InviteCreate("ops")), InviteToken("tok"), "invite token: tok"),
+        (["join", "ops"], Join("ops"), Joined("ops"), "✓ joined ops"),
+        (["join", "ops", "--token", "t"], Join("ops", "t"), Joined("ops"), "✓ joined ops"),
+        (["who"], Who(), Presence(None, (BOB, EVIL)), "[server] bob/desktop/y, e\\x1b[2Jvil/m\\u202e/h\\n"),
+        (["who", "ops"], Who("ops"), Presence("ops", ()), "[ops] "),
+    ],
+    ids=lambda case: "-".join(case[0][:2]),
+)
+async def test_a_verb_asks_its_question_and_prints_the_reply(
+    server: ScriptedServer, directory: Path, case: tuple[list[str], Frame, Frame, str | None]
+) -> None:
+    """In the original's format; names from others cannot break it."""
+    arguments, asked, reply, out = case
+    finished, received = await ask(server, directory, [reply], *arguments)
+    assert (finished.code, finished.out) == (0, "" if out is None else f"{out}\n")
+    assert received == [asked]
+    assert re.fullmatch(r"cli-\d+", server.connections[0].path.session)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reply", "value"),
+    [
+        (
+            ["machine", "list"],
+            MachineList((MachineInfo("m", "K", "T"),)),
+            [{"name": "m", "pubkey": "K", "added_at": "T"}],
+        ),
+        (
+            ["channel", "list"],
+            ChannelList((ChannelInfo("a", Visibility.UNLISTED, member=False),)),
+            [{"name": "a", "visibility": "unlisted", "member": False}],
+        ),
+        (["invite", "create", "--channel", "ops"], InviteToken("tok"), {"token": "tok"}),
+        (["who", "ops"], Presence("ops", (EVIL,)), {"channel": "ops", "sessions": [str(EVIL)]}),
+    ],
+)
+async def test_json_says_the_same_and_is_safe_on_a_terminal(
+    server: ScriptedServer, directory: Path, arguments: list[str], reply: Frame, value: object
+) -> None:
+    """A script gets the names as they are, a terminal gets no control character."""
+    finished, _ = await ask(server, directory, [reply], *arguments, "--json")
+    assert finished.code == 0
+    assert json.loads(finished.out) == value
+    assert finished.out.rstrip("\n").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("refusal", "line"),
+    [
+        (Unauthorized("not authorized: admin role required"), "❌ unauthorized: not authorized: admin role required"),
+        (NotFound("channel `x`\nnot found"), r"❌ not found: channel `x`\nnot found"),
+        (Internal("the store is away"), "❌ internal error: the store is away"),
+    ],
+)
+async def test_a_refusal_is_shown_in_the_servers_words(
+    server: ScriptedServer, directory: Path, refusal: Unauthorized | NotFound | Internal, line: str
+) -> None:
+    """On standard error, with exit code 1 and nothing on standard output."""
+    finished, _ = await ask(server, directory, [Error(refusal)], "acl", "add", "--channel", "x", "bob")
+    assert finished == Finished(1, "", f"{line}\n")
+
+
+# --- join and send ---
+
+
+async def test_join_sets_the_level_only_after_the_server_agreed(server: ScriptedServer, directory: Path) -> None:
+    """A refused join changes nothing here."""
+    refused, _ = await ask(server, directory, [Error(NotFound("no"))], "join", "ops", "--perm", "act")
+    assert refused.code == 1
+    assert load(directory / "config.toml") == LocalConfig()
+    finished, _ = await ask(server, directory, [Joined("ops")], "join", "ops", "--perm", "act")
+    assert finished.code == 0
+    assert len(finished.err.splitlines()) == 1
+    assert load(directory / "config.toml").overrides == (Override(server.url, Level.ACT, "ops"),)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ["join", "ops", "--perm", "loud"],
+            "❌ unknown permission level `loud` (expected mute, notify, converse, or act)",
+        ),
+        (
+            ["channel", "create", "ops", "--visibility", "Public"],
+            "❌ unknown visibility tier `Public` (expected public, unlisted, or private)",
+        ),
+        (
+            ["machine", "add", "--name", "m", "--pubkey", "short"],
+            "❌ invalid public key: malformed key or signature: ",
+        ),
+        (["invite", "create", "--channel", "ops", "--expires-in", "1w"], "❌ invalid duration `1w`"),
+        (["invite", "create", "--channel", "ops", "--expires-in", "0"], "❌ invalid duration `0`"),
+        (["tail", "--channel", "ops", "--since", "soon"], "❌ invalid duration `soon`"),
+        (["tail", "--channel", "ops", "--as", "a/b"], "❌ invalid session handle: `a/b`"),
+    ],
+)
+async def test_what_can_be_checked_here_is_checked_before_connecting(
+    server: ScriptedServer, directory: Path, arguments: list[str], line: str
+) -> None:
+    """The server never hears of it."""
+    finished = await conclave(directory, *arguments, "--server", server.url)
+    assert (finished.code, finished.out) == (1, "")
+    assert finished.err.startswith(line)
+    assert server.connections == []
+
+
+async def test_send_joins_posts_and_waits_for_the_acknowledgement(server: ScriptedServer, directory: Path) -> None:
+    """And does not mistake somebody else's message for it."""
+    finished, received = await ask(server, directory, [Joined("ops"), Ack()], "send", "--channel", "ops", "two\nlines")
+    assert finished == Finished(0, "✓ sent to ops\n", "")
+    assert received == [Join("ops"), ChannelMsg("ops", server.connections[0].path, Plain("two\nlines"))]
+
+
+@pytest.mark.parametrize(
+    ("replies", "line"),
+    [
+        ([Error(NotFound("channel `ops` not found"))], "❌ join rejected: not found: channel `ops` not found"),
+        ([Joined("ops"), Error(Unauthorized("no"))], "❌ send rejected: unauthorized: no"),
+        ([Presence(None, ())], "❌ unexpected response: expected the answer to join, got presence"),
+    ],
+)
+async def test_send_says_which_step_failed(
+    server: ScriptedServer, directory: Path, replies: list[Frame], line: str
+) -> None:
+    """Not allowed in is another problem than not allowed to speak."""
+    finished, _ = await ask(server, directory, replies, "send", "--channel", "ops", "x")
+    assert finished == Finished(1, "", f"{line}\n")
+
+
+# --- Who I am ---
+
+
+async def test_register_claims_the_name_and_records_it(server: ScriptedServer, tmp_path: Path) -> None:
+    """With a fresh key, made on the way."""
+    finished = await conclave(tmp_path, "register", "--server", server.url, "--username", "zoe", "--machine", "phone")
+    assert (finished.code, finished.err) == (0, "")
+    assert re.fullmatch(r"✓ registered zoe/phone/cli-\d+\n", finished.out)
+    assert load(tmp_path / "config.toml").servers == (Registration(server.url, "zoe", "phone"),)
+    assert (tmp_path / "key").exists()
+
+
+async def test_a_refused_registration_records_nothing(server: ScriptedServer, tmp_path: Path) -> None:
+    """The name belongs to somebody else."""
+    server.refuse = [Unauthorized("username `zoe` is already taken")]
+    finished = await conclave(tmp_path, "register", "--server", server.url, "--username", "zoe", "--machine", "phone")
+    assert finished == Finished(1, "", "❌ registration rejected: unauthorized: username `zoe` is already taken\n")
+    assert load(tmp_path / "config.toml") == LocalConfig()
+
+
+async def test_a_broken_configuration_stops_a_registration_before_it_happens(
+    server: ScriptedServer, tmp_path: Path
+) -> None:
+    """Otherwise the name would be claimed and the claim forgotten."""
+    (tmp_path / "config.toml").write_text("oops")
+    finished = await conclave(tmp_path, "register", "--server", server.url, "--username", "zoe")
+    assert finished.code == 1
+    assert "failed to parse config" in finished.err
+    assert server.connections == []
+
+
+async def test_server_add_learns_who_the_key_belongs_to(server: ScriptedServer, directory: Path) -> None:
+    """So a second machine needs no editing by hand."""
+    finished = await conclave(directory, "server", "add", server.url)
+    assert finished == Finished(0, f"✓ added `{server.url}` as ann/laptop\n", "")
+    assert load(directory / "config.toml").servers == (Registration(server.url, "ann", "laptop"),)
+
+
+async def test_another_protocol_version_is_named_plainly(server: ScriptedServer, directory: Path) -> None:
+    """It is neither a riddle nor an authentication failure."""
+    server.instead_of_challenge = encode(Error(VersionMismatch(2, 1)))
+    finished = await conclave(directory, "who", "--server", server.url)
+    assert finished == Finished(1, "", "❌ incompatible protocol version: ours=2, theirs=1\n")
+
+
+async def test_a_missing_key_says_how_to_make_one(server: ScriptedServer, tmp_path: Path) -> None:
+    """And is not made behind the user's back: the server would not know it."""
+    finished = await conclave(tmp_path, "who", "--server", server.url)
+    key = tmp_path / "key"
+    assert finished == Finished(
+        1, "", f"❌ failed to read keyfile `{key}` (run `conclave key` first): No such file or directory\n"
+    )
+    assert not key.exists()
+
+
+# --- status ---
+
+
+async def test_status_asks_all_servers_at_once_and_counts_the_others(server: ScriptedServer, directory: Path) -> None:
+    """In the file's order; the session that asks is not counted."""
+    async with ScriptedServer().running() as other:
+
+        async def answer(connection: Connection, _: Frame) -> None:
+            await connection.send(Presence(None, (connection.path, BOB)))
+
+        async def refuse(connection: Connection, _: Frame) -> None:
+            await connection.send(Error(Internal("no")))
+
+        server.answer, other.answer = answer, refuse
+        (directory / "config.toml").write_text(
+            f'[[servers]]\nurl = "{other.url}"\nusername = "u"\nmachine = "m"\n'
+            f'[[servers]]\nurl = "{server.url}"\nusername = "ann"\nmachine = "laptop"\n'
+            '[[servers]]\nurl = "http://x"\nusername = "u"\nmachine = "m"\n'
+            f'[[overrides]]\nserver = "{server.url}"\nlevel = "act"\n'
+            f'[[overrides]]\nserver = "{server.url}"\nlevel = "mute"\nchannel = "ops"\n'
+        )
+        finished = await conclave(directory, "status")
+        as_json = await conclave(directory, "status", "--json")
+    assert finished.out.splitlines() == [
+        f"{other.url}\tu/m\tunreachable: internal error: no",
+        f"{server.url}\tann/laptop\treachable (1 session(s) online)",
+        "http://x\tu/m\tunreachable: invalid server URL `http://x` (expected `ws://host` or `wss://host`)",
+        "",
+        "default: notify",
+        f"{server.url} <whisper> -> act",
+        f"{server.url} ops -> mute",
+    ]
+    assert (finished.code, finished.err) == (1, "❌ 2 server(s) unreachable\n")
+    value = json.loads(as_json.out)
+    assert [(row["reachable"], row["sessions"]) for row in value["servers"]] == [
+        (False, None),
+        (True, 1),
+        (False, None),
+    ]
+    assert value["overrides"][1] == {"server": server.url, "level": "mute", "channel": "ops"}
+    assert as_json.code == 1

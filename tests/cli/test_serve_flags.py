@@ -1,0 +1,109 @@
+"""How `serve` understands its command line and environment."""
+
+from pathlib import Path
+
+import pytest
+
+import relay.serve
+from cli.main import run
+from relay.config import DataDir, Ephemeral, NodeConfig, RedisUrl, Store
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[NodeConfig]:
+    """The configurations that a node was started with."""
+    configs: list[NodeConfig] = []
+
+    def run_node(config: NodeConfig, *, verbose: bool) -> None:
+        assert not verbose
+        configs.append(config)
+
+    monkeypatch.setattr(relay.serve, "run", run_node)
+    for name in ("BIND", "REDIS_URL", "DATA_DIR", "ADMINS", "KEY_PREFIX"):
+        monkeypatch.delenv(f"CONCLAVE_{name}", raising=False)
+    return configs
+
+
+REDIS = "redis://redis:6379/0"
+
+
+@pytest.mark.parametrize(
+    ("flags", "env", "store"),
+    [
+        (["--ephemeral"], {}, Ephemeral()),
+        (["--data-dir", "/d"], {}, DataDir(Path("/d"))),
+        (["--redis-url", REDIS], {}, RedisUrl(REDIS)),
+        ([], {"CONCLAVE_DATA_DIR": "/d"}, DataDir(Path("/d"))),
+        ([], {"CONCLAVE_REDIS_URL": REDIS, "CONCLAVE_DATA_DIR": ""}, RedisUrl(REDIS)),
+        (["--ephemeral"], {"CONCLAVE_DATA_DIR": "/d"}, Ephemeral()),
+        (["--redis-url", REDIS], {"CONCLAVE_DATA_DIR": "/d"}, RedisUrl(REDIS)),
+        (["--data-dir", "/x"], {"CONCLAVE_DATA_DIR": "/d", "CONCLAVE_REDIS_URL": REDIS}, DataDir(Path("/x"))),
+    ],
+)
+def test_one_store_is_chosen_and_a_flag_wins_over_the_environment(
+    started: list[NodeConfig], monkeypatch: pytest.MonkeyPatch, flags: list[str], env: dict[str, str], store: Store
+) -> None:
+    """The container image sets a directory; it can still run ephemeral, or join a cluster."""
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert run(["serve", *flags]) == 0
+    assert [config.store for config in started] == [store]
+
+
+@pytest.mark.parametrize(
+    ("flags", "env", "text"),
+    [
+        (
+            [],
+            {},
+            (
+                "`serve` requires `--data-dir <path>` for persistent storage, `--redis-url <url>` to join a cluster, "
+                "or `--ephemeral` for a throwaway in-memory store"
+            ),
+        ),
+        (["--ephemeral", "--data-dir", "/d"], {}, "exclude each other"),
+        ([], {"CONCLAVE_DATA_DIR": "/d", "CONCLAVE_REDIS_URL": REDIS}, "exclude each other"),
+        (["--ephemeral", "--bind", "nowhere"], {}, "invalid address `nowhere`"),
+        (["--ephemeral", "--max-message-bytes", "0"], {}, "max-message-bytes"),
+        (["--ephemeral", "--admin", "ann=tooshort"], {}, "invalid admin `ann=tooshort`"),
+    ],
+)
+def test_a_node_that_cannot_be_configured_is_a_usage_error(
+    started: list[NodeConfig],
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    env: dict[str, str],
+    text: str,
+) -> None:
+    """Exit code 2, and nothing is started."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in env.items():
+            patch.setenv(name, value)
+        assert run(["serve", *flags]) == 2
+    assert text in " ".join(capsys.readouterr().err.split())
+    assert started == []
+
+
+def test_flags_reach_the_node(started: list[NodeConfig]) -> None:
+    """Each of them."""
+    flags = ["--bind", "127.0.0.1:0", "--max-message-bytes", "2048", "--key-prefix", "team", "--ephemeral"]
+    assert run(["serve", *flags]) == 0
+    config = started[0]
+    assert (config.host, config.port, config.max_message_bytes, config.key_prefix) == ("127.0.0.1", 0, 2048, "team")
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment"),
+    [
+        (["--admin", "ann", "--admin", "bob,cy"], "eve"),
+        ([], "ann, bob,,cy"),
+        (["--admin", " ann , bob", "--admin", "cy"], ""),
+    ],
+)
+def test_administrators_come_from_flags_or_from_the_environment(
+    started: list[NodeConfig], monkeypatch: pytest.MonkeyPatch, flags: list[str], environment: str
+) -> None:
+    """Repeated or separated by commas, never both sources at once, and a space makes no new name."""
+    monkeypatch.setenv("CONCLAVE_ADMINS", environment)
+    assert run(["serve", "--ephemeral", *flags]) == 0
+    assert started[0].admins.unpinned == ["ann", "bob", "cy"]

@@ -1,0 +1,75 @@
+"""When two spellings mean one server, and what can be dialled."""
+
+import pytest
+
+from conclave.urls import InvalidUrl, check_url, normalise, same_server
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "wss://chat.example",
+        "wss://chat.example/",
+        "WSS://Chat.Example",
+        "wss://chat.example:443",
+        "wss://CHAT.example:443/",
+    ],
+)
+def test_spellings_of_one_server_are_the_same(spelling: str) -> None:
+    """Registrations and permissions must not split over a slash."""
+    assert normalise(spelling) == "wss://chat.example"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "ws://chat.example",
+        "wss://chat.example:4390",
+        "wss://chat.example/team",
+        "wss://chat.example/?via=x",
+        "wss://other.example",
+        "wss://chat.example:80",
+    ],
+)
+def test_different_servers_stay_different(other: str) -> None:
+    """A path may lead to another relay behind the same host."""
+    assert not same_server("wss://chat.example", other)
+
+
+def test_an_address_keeps_its_brackets_and_port() -> None:
+    """The normal spelling can be dialled."""
+    assert normalise("ws://[::1]:80/") == "ws://[::1]"
+    assert normalise("ws://[::1]:4390") == "ws://[::1]:4390"
+
+
+@pytest.mark.parametrize("text", ["", "chat.example", "ws://[::1", "ws://host:99999", "rubbish"])
+def test_text_that_is_no_url_equals_itself_only(text: str) -> None:
+    """An old configuration may hold anything; looking something up in it must not fail."""
+    assert normalise(text) == text
+
+
+@pytest.mark.parametrize("url", ["ws://127.0.0.1:4390", "wss://chat.example", "WSS://Chat.Example/", "ws://[::1]:4390"])
+def test_a_websocket_url_can_be_dialled(url: str) -> None:
+    """As the user gave it."""
+    assert check_url(url) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "chat.example",
+        "http://chat.example",
+        "ws://",
+        "ws://host:99999",
+        "ws://host:0",
+        "ws://[::1",
+        "ws://user:secret@host",
+        "ws://host/a b",
+        "ws://host\n",
+    ],
+)
+def test_any_other_url_is_refused_before_dialling(url: str) -> None:
+    """With the expected form, not with a library's exception."""
+    with pytest.raises(InvalidUrl, match=r"\(expected `ws://host` or `wss://host`\)"):
+        check_url(url)
