@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from conclave.errors import ConfigError, InvalidName, Refusal
-from conclave.keys import parse_public_key
+from conclave.errors import ConfigError, InvalidName
+from conclave.keys import InvalidKey, parse_public_key
 from conclave.names import NameKind, check_name
 
 
@@ -28,7 +28,7 @@ class Admins:
             try:
                 check_name(NameKind.USER, name)
                 pin = parse_public_key(key) if equals else None
-            except (InvalidName, Refusal, ValueError) as error:
+            except (InvalidName, InvalidKey) as error:
                 raise ConfigError(f"invalid admin `{spec}`: {error} (expected USER or USER=PUBKEY)") from None
             if name in pins:
                 raise ConfigError(f"invalid admin `{spec}`: `{name}` is given twice")

@@ -55,6 +55,7 @@ class NodeConfig(msgspec.Struct, frozen=True):
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     key_prefix: str = DEFAULT_KEY_PREFIX
     redis_timeout: float = 2.0
+    handshake_seconds: float = 10.0
     idle_seconds: float = 60.0
 
     @property
@@ -99,7 +100,7 @@ def parse_config(
 
 
 def _address(bind: str) -> tuple[str, int]:
-    match = re.fullmatch(r"(?:\[(?P<v6>[0-9a-fA-F:.%\w]+)\]|(?P<host>[^:\[\]]*)):(?P<port>\d{1,5})", bind)
+    match = re.fullmatch(r"(?:\[(?P<v6>[0-9a-fA-F:.%\w]+)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]{1,5})", bind)
     if match is None or int(match["port"]) > 65_535:  # noqa: PLR2004 - the highest port
         raise ConfigError(f"invalid address `{bind}` (expected HOST:PORT, for example 127.0.0.1:4390 or [::1]:4390)")
     return match["v6"] or match["host"] or "0.0.0.0", int(match["port"])  # noqa: S104 - what an empty host means

@@ -25,22 +25,40 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-HANDSHAKE_SECONDS = 10.0
-
 
 class Connections:
     """Serves connections, each in its request's task."""
 
-    def __init__(self, *, services: Services, flusher: Flusher, metrics: "Metrics", outbox_bytes: int) -> None:
+    def __init__(
+        self,
+        *,
+        services: Services,
+        flusher: Flusher,
+        metrics: "Metrics",
+        outbox_bytes: int,
+        handshake_seconds: float,
+    ) -> None:
         self._services = services
         self._flusher = flusher
         self._metrics = metrics
         self._outbox_bytes = outbox_bytes
+        self._handshake_seconds = handshake_seconds
         self._dialect = DialectV1()
+        self._greeted: set[Socket] = set()
+        self._closed = False
 
-    async def serve(self, request: web.Request, server_id: str) -> web.WebSocketResponse:
+    def turn_away(self) -> None:
+        """Refuse whoever has not logged in yet: the node shuts down."""
+        self._closed = True
+        for socket in self._greeted:
+            socket.interrupt()
+
+    async def serve(self, request: web.Request, server_id: str) -> web.StreamResponse:
         """Serve one client from the upgrade to the close."""
-        socket = await Socket.accept(request, server_id)
+        try:
+            socket = await Socket.accept(request, server_id)
+        except ConnectionError:
+            return web.Response(status=400)  # nobody is there to read it
         try:
             session = await self._log_in(socket)
         except Refusal as refusal:
@@ -96,8 +114,9 @@ class Connections:
 
     async def _shake_hands(self, socket: Socket) -> Login | Enroll:
         handshake = ServerHandshake(secrets.token_bytes(NONCE_BYTES))
+        self._greeted.add(socket)
         try:
-            async with asyncio.timeout(HANDSHAKE_SECONDS):
+            async with asyncio.timeout(self._handshake_seconds):
                 while True:
                     data = await socket.receive()
                     if data is None:
@@ -110,9 +129,16 @@ class Connections:
         except TimeoutError:
             raise timed_out() from None
         except Interrupted:
-            raise socket.excess or timed_out() from None
+            raise self._why_interrupted(socket) from None
         except FrameError as error:
             raise undecodable(error) from None
+        finally:
+            self._greeted.discard(socket)
+
+    def _why_interrupted(self, socket: Socket) -> Refusal:
+        if self._closed:
+            return Refusal(Code.UNAUTHORIZED, CloseReason.SHUTDOWN.text or "")
+        return socket.excess or timed_out()
 
     async def _serve_session(self, socket: Socket, session: Session) -> None:
         bound = log.bind(path=session.path_text, connection=session.connection)

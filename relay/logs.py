@@ -15,6 +15,9 @@ _SHARED: list[Any] = [
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
 
+# Traces without the values of variables: bodies, tokens and keys are among them.
+_TRACES = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+
 
 def configure(*, verbose: bool = False) -> None:
     """Set logging up for this process: JSON if CONCLAVE_LOG_FORMAT=json, else text; colours only on a terminal."""
@@ -39,10 +42,13 @@ def configure(*, verbose: bool = False) -> None:
 
 def _renderers() -> list[Any]:
     if os.environ.get("CONCLAVE_LOG_FORMAT", "").lower() == "json":
-        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(serializer=_json)]
+        return [_TRACES, structlog.processors.JSONRenderer(serializer=_json)]
     colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     # repr of every string: a name with a line break or an escape sequence stays inside its field.
-    return [structlog.dev.ConsoleRenderer(colors=colors, repr_native_str=True, pad_event_to=0)]
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=colors, repr_native_str=True, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+    )
+    return [renderer]
 
 
 def _json(event: Any, **_: Any) -> str:

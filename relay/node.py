@@ -149,8 +149,12 @@ class Node:
             sessions=self._sessions,
             idle_seconds=config.idle_seconds,
         )
-        connections = Connections(
-            services=services, flusher=Flusher(), metrics=metrics, outbox_bytes=config.outbox_bytes
+        self._connections = connections = Connections(
+            services=services,
+            flusher=Flusher(),
+            metrics=metrics,
+            outbox_bytes=config.outbox_bytes,
+            handshake_seconds=config.handshake_seconds,
         )
         metrics.gauge("conclave_sessions", "Sessions on this node.", lambda: len(self._sessions))
         metrics.gauge("conclave_channels", "Channels that this node delivers.", lambda: len(fanout))
@@ -216,8 +220,8 @@ class Node:
         """Stop accepting, close every session with its reason, leave the cluster."""
         if self._door is not None:
             self._door.close()
-        for session in self._sessions:
-            session.close(CloseReason.SHUTDOWN)
+        self._connections.turn_away()
+        self._sessions.close_all(CloseReason.SHUTDOWN)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_GOODBYE_SECONDS):
                 await self._sessions.empty()

@@ -3,9 +3,17 @@
 from conclave.errors import Code, InvalidName, Refusal
 from conclave.names import NameKind, check_name
 
+_SHOWN = 200
+"""How much of a name a refusal repeats, in characters: a request may be as long as a frame, its answer need not."""
+
+
+def shown(name: str) -> str:
+    """Return a name as a refusal repeats it."""
+    return name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…"
+
 
 def not_member(channel: str) -> Refusal:
-    return Refusal(Code.UNAUTHORIZED, f"not a member of channel `{channel}`")
+    return Refusal(Code.UNAUTHORIZED, f"not a member of channel `{shown(channel)}`")
 
 
 def not_admin() -> Refusal:
@@ -13,12 +21,12 @@ def not_admin() -> Refusal:
 
 
 def private(channel: str) -> Refusal:
-    return Refusal(Code.UNAUTHORIZED, f"channel `{channel}` is private")
+    return Refusal(Code.UNAUTHORIZED, f"channel `{shown(channel)}` is private")
 
 
 def channel_not_found(channel: str) -> Refusal:
     """Refuse alike whether the channel is absent or hidden from the caller."""
-    return Refusal(Code.NOT_FOUND, f"channel `{channel}` not found")
+    return Refusal(Code.NOT_FOUND, f"channel `{shown(channel)}` not found")
 
 
 def valid_name(kind: NameKind, value: str) -> str:

@@ -14,6 +14,7 @@ class Sessions:
     def __init__(self) -> None:
         self._by_connection: dict[str, Session] = {}
         self._empty = asyncio.Event()
+        self._closed: CloseReason | None = None
 
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._by_connection.values()))
@@ -23,6 +24,8 @@ class Sessions:
 
     def add(self, session: Session) -> None:
         self._by_connection[session.connection] = session
+        if self._closed is not None:
+            session.close(self._closed)
 
     def remove(self, session: Session) -> None:
         self._by_connection.pop(session.connection, None)
@@ -48,6 +51,12 @@ class Sessions:
                 for session in self:
                     if session.path.user == user and session.path.machine == machine:
                         session.close(CloseReason.REVOKED)
+
+    def close_all(self, reason: CloseReason) -> None:
+        """Close every session, and every one that is added from now on: its login was under way."""
+        self._closed = reason
+        for session in self:
+            session.close(reason)
 
     def reap(self, now: float, longest_silence: float) -> None:
         """Close the sessions that have been silent for too long (seconds of the event loop's clock)."""

@@ -9,10 +9,9 @@ from typing import Protocol
 
 import structlog
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError
 
 from relay.errors import StoreUnavailable
-from relay.redis.client import RedisClient
+from relay.redis.client import BROKEN, RedisClient
 
 log = structlog.get_logger()
 
@@ -73,7 +72,7 @@ class Broker:
         try:
             async with self._sending:
                 await connection.send_command(*command)
-        except (RedisError, OSError, TimeoutError) as error:
+        except BROKEN as error:
             log.warning("broker.write_failed", error=str(error))
             await connection.disconnect(nowait=True)
 
@@ -94,7 +93,7 @@ class Broker:
                 self._connected = False
                 await self._hang_up()
             error = None if self._reading.cancelled() else self._reading.exception()
-            if error is not None and not isinstance(error, RedisError | OSError | StoreUnavailable):
+            if error is not None and not isinstance(error, (*BROKEN, StoreUnavailable)):
                 raise error
             if error is not None:
                 log.debug("broker.lost", error=str(error))

@@ -23,6 +23,9 @@ from relay.redis.scripts import Script
 log = structlog.get_logger()
 
 Command = tuple[bytes | str | int | float, ...]
+BROKEN = (RedisError, OSError, TimeoutError, RuntimeError)
+"""What a connection that broke raises; RuntimeError is uvloop's, for a write to a socket that was reset meanwhile."""
+
 Reply = Any
 """What Redis answered: bytes, int, None, or a list of these."""
 
@@ -76,7 +79,7 @@ class RedisClient:
         try:
             async with asyncio.timeout(self._timeout):
                 await self._redis.ping()
-        except (RedisError, OSError, TimeoutError) as error:
+        except BROKEN as error:
             raise StoreUnavailable(_describe(error)) from error
 
     def call(self, *command: bytes | str | float) -> asyncio.Future[Reply]:
@@ -106,7 +109,7 @@ class RedisClient:
         try:
             async with asyncio.timeout(self._timeout):
                 await connection.connect()  # type: ignore[no-untyped-call]
-        except (RedisError, OSError, TimeoutError) as error:
+        except BROKEN as error:
             raise StoreUnavailable(_describe(error)) from error
         return connection
 
@@ -149,7 +152,7 @@ class RedisClient:
                 await self._load({script for i in unknown if (script := batch[i].script)})
                 for i, reply in zip(unknown, await self._pipeline([batch[i] for i in unknown]), strict=True):
                     replies[i] = reply
-        except (RedisError, OSError, TimeoutError) as error:
+        except BROKEN as error:
             self._mark_down(error)
             _fail(batch, StoreUnavailable(_describe(error)))
         except BaseException:

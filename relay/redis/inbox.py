@@ -6,10 +6,9 @@ from collections.abc import Callable
 import msgspec
 import structlog
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError
 
 from relay.errors import StoreUnavailable
-from relay.redis.client import RedisClient
+from relay.redis.client import BROKEN, RedisClient
 from relay.redis.keys import Keys
 
 log = structlog.get_logger()
@@ -91,7 +90,7 @@ class Inbox:
                 finally:
                     connection, self._connection = self._connection, None
                     await connection.disconnect(nowait=True)
-            except (RedisError, OSError, TimeoutError, StoreUnavailable) as error:
+            except (*BROKEN, StoreUnavailable) as error:
                 log.debug("inbox.lost", error=str(error))
                 await asyncio.sleep(_RETRY_SECONDS)
 

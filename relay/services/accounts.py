@@ -73,6 +73,7 @@ class Accounts:
 
         The key goes first and the signal follows: a login that is under way meets one of the two.
         """
+        valid_name(NameKind.MACHINE, name)
         await self._directory.remove_machine(session.path.user, name)
         await self._inbox.broadcast(await self._registry.known(), Revoke(session.path.user, name))
 

@@ -53,6 +53,7 @@ class Channels:
 
     async def leave(self, session: Session, name: str) -> None:
         """Have the session hear no more of a channel, from the moment of the call; no error if it never did."""
+        valid_name(NameKind.CHANNEL, name)
         channel_id = session.joined.pop(name, None)
         if channel_id is not None:
             self._fanout.unsubscribe(session, channel_id)

@@ -7,7 +7,7 @@ from relay.redis.channel_log import ChannelLog
 from relay.redis.inbox import Inbox, Whisper
 from relay.redis.leases import Leases
 from relay.redis.nodes import Registry
-from relay.refusals import not_member
+from relay.refusals import not_member, shown
 from relay.session import Session
 
 PAGE_ROWS = 500
@@ -49,7 +49,7 @@ class Messages:
             raise Refusal(Code.MALFORMED, "cannot whisper to your own session")
         holder = await self._leases.holder(target, await self._registry.alive())
         if holder is None:
-            raise Refusal(Code.NOT_FOUND, f"session `{target}` is not online")
+            raise Refusal(Code.NOT_FOUND, f"session `{shown(str(target))}` is not online")
         await self._inbox.send(holder.node, Whisper(holder.connection, session.path_text, str(target), payload))
 
     async def read_since(self, session: Session, channel: str, since_ms: int) -> list[Message]:

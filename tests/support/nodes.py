@@ -54,6 +54,20 @@ class NodeProcess:
     def url(self) -> str:
         return f"ws://{self.address}/"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the node was not started"
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    def resident_bytes(self) -> int:
+        """What the process occupies in memory."""
+        statm = Path(f"/proc/{self.pid}/statm").read_text()
+        return int(statm.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
     async def start(self) -> None:
         """Start, and return once sessions are served. A restart keeps the address."""
         self.log.clear()
@@ -65,10 +79,11 @@ class NodeProcess:
             *self._arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
             env={**_environment(), **self._environment},
         )
         self._logging = asyncio.create_task(self._read_log(self._process))
-        await wait_until(lambda: self.address and self._says("server listening"), timeout=30, what="the node listens")
+        await wait_until(lambda: self._says("server listening") and self.address, timeout=30, what="the node listens")
 
     def _says(self, words: str) -> bool:
         assert self._process is not None
@@ -92,6 +107,26 @@ class NodeProcess:
         """SIGTERM, and the exit code."""
         return await self._end(signal.SIGTERM)
 
+    async def press_ctrl_c(self) -> int:
+        """SIGINT to the whole process group, as a terminal sends it, and the exit code."""
+        os.killpg(self.pid, signal.SIGINT)
+        return await self._end(signal.SIGINT)
+
+    async def run_in_vain(self) -> int:
+        """Start a node that is expected to end by itself; returns its exit code. What it said is in `log`."""
+        try:
+            await self.start()
+        except AssertionError:
+            assert self._process is not None
+            if self._process.returncode is None:
+                raise
+        else:
+            raise AssertionError("the node runs")
+        assert self._logging is not None
+        await self._logging
+        assert self._process.returncode is not None
+        return self._process.returncode
+
     async def _end(self, number: signal.Signals) -> int:
         assert self._process is not None
         if self._process.returncode is None:
@@ -114,6 +149,11 @@ class NodeProcess:
         """GET a path and return the status."""
         async with aiohttp.ClientSession() as http, http.get(f"http://{self.address}{path}") as response:
             return response.status
+
+    async def text(self, path: str) -> str:
+        """GET a path and return the body."""
+        async with aiohttp.ClientSession() as http, http.get(f"http://{self.address}{path}") as response:
+            return await response.text()
 
     async def close(self) -> None:
         if self._process is not None and self._process.returncode is None:

@@ -1,6 +1,7 @@
 """A client of protocol v1 as the original's are, for tests: raw frames over a real WebSocket, nothing of our client."""
 
 import asyncio
+import socket
 from collections import deque
 from typing import Self, TypeVar
 
@@ -173,6 +174,22 @@ class Peer:
         async with asyncio.timeout(20):
             await asyncio.shield(self._reading)
         return self.last_words
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection has ended, from whichever side."""
+        return self._reading is None or self._reading.done()
+
+    def stop_reading(self) -> None:
+        """Leave what arrives to the kernel, like a client that hangs, with a small buffer there."""
+        assert self._reading is not None
+        self._reading.cancel()
+        connection = self.ws._response.connection
+        assert connection is not None
+        assert connection.transport is not None
+        connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        assert isinstance(connection.transport, asyncio.Transport)
+        connection.transport.pause_reading()
 
     async def close(self) -> None:
         if self._reading is not None:

@@ -87,6 +87,16 @@ class RedisProcess:
             client.flushall()
             client.script_flush()
 
+    def forget_scripts(self) -> None:
+        """Forget the cached scripts, as a restart or a failover does."""
+        with Redis.from_url(self.url) as client:
+            client.script_flush()
+
+    def cut_subscribers(self) -> int:
+        """Cut every connection that listens to a topic; returns how many there were."""
+        with Redis.from_url(self.url) as client:
+            return int(client.client_kill_filter(_type="pubsub"))
+
     def close(self) -> None:
         """End the server, whatever state it is in, and remove its socket. May be called twice."""
         if self._process is not None:

@@ -25,6 +25,11 @@ async def wait_until(
         pause = min(pause * 1.5, LONGEST_PAUSE)
 
 
+async def pause(seconds: float) -> None:
+    """Let time pass where the duration itself is what is tested, such as Redis being away for two seconds."""
+    await asyncio.sleep(seconds)
+
+
 async def _evaluate(predicate: Callable[[], object]) -> bool:
     answer = predicate()
     return bool(await answer if inspect.isawaitable(answer) else answer)

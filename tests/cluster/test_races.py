@@ -1,0 +1,186 @@
+"""Many want the same thing at the same moment, on three nodes: one gets it, and everybody is told the truth."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Iterable
+
+import pytest
+from nacl.signing import SigningKey
+
+from conclave.model import SessionPath, Visibility
+from conclave.v1 import frames
+from tests.support.nodes import NodeProcess
+from tests.support.peer import Peer, Peers, Refused
+from tests.support.redis_server import RedisProcess
+from tests.support.waiting import wait_until
+
+SUPERSEDED = "unauthorized: session superseded by a newer connection for the same session path"
+
+
+async def outcomes(attempts: Iterable[Awaitable[Peer]], peers: Peers) -> tuple[list[Peer], list[str]]:
+    """Run all attempts at once; returns who got in and what the others were told."""
+    results = await asyncio.gather(*attempts, return_exceptions=True)
+    refusals = []
+    for result in results:
+        if isinstance(result, Refused):
+            refusals.append(str(result))
+        elif isinstance(result, BaseException):
+            raise result
+    return [peers.keep(result) for result in results if isinstance(result, Peer)], refusals
+
+
+async def answers(peer: Peer) -> bool:
+    """Whether the relay still serves this connection."""
+    try:
+        return isinstance(await peer.ask(frames.Ping(), frames.Pong), frames.Pong)
+    except (Refused, ConnectionError):
+        return False
+
+
+async def one_survives(nodes: list[NodeProcess], peers: Peers, observer: Peer, key: SigningKey) -> Peer:
+    """Race 50 logins on one path; returns the survivor, once it is certain that the others are out."""
+    racers, refusals = await outcomes((Peer.login(nodes[i % 3].url, key, "den") for i in range(50)), peers)
+    path = str(racers[0].path)
+    await wait_until(lambda: sum(not racer.is_closed for racer in racers) == 1, what="one connection is left")
+    serving = [racer for racer in racers if await answers(racer)]
+    assert len(serving) == 1
+    told = [racer.last_words for racer in racers if racer.is_closed]
+    assert told + refusals == [SUPERSEDED] * 49
+    for node in nodes:
+        witness = await peers.register(node.url, f"witness-{secrets.token_hex(4)}")
+        assert (await witness.who()).count(path) == 1
+        await witness.close()
+    await observer.whisper(serving[0].path, "still there?")
+    await wait_until(lambda: serving[0].whispers, what="the survivor hears a whisper")
+    return serving[0]
+
+
+async def test_of_50_racing_logins_one_survives(nodes: list[NodeProcess], peers: Peers) -> None:
+    """A path is one session. Two would both answer for it, and each message would be answered twice."""
+    key = SigningKey.generate()
+    first = peers.keep(await Peer.login(nodes[0].url, key, "den", register=("ann", "laptop")))
+    observer = await peers.register(nodes[1].url, "observer")
+    await observer.create("plaza")
+    survivor = await one_survives(nodes, peers, observer, key)
+    assert await first.wait_closed() == SUPERSEDED
+    await survivor.join("plaza")
+    assert await observer.who("plaza") == [str(survivor.path)], "the survivor can be somewhere"
+    await survivor.close()
+    await wait_until(lambda: _sees(observer, survivor.path, times=0), what="the survivor has left without a trace")
+
+
+async def test_racing_logins_on_nodes_that_start_cold(
+    nodes: list[NodeProcess], peers: Peers, redis_process: RedisProcess
+) -> None:
+    """After Redis has forgotten the scripts, the steps of a login no longer travel together: still one survives."""
+    observer = await peers.register(nodes[1].url, "observer")
+    for turn in range(3):
+        key = SigningKey.generate()
+        register = await Peer.login(nodes[0].url, key, "den", register=(f"ann{turn}", "laptop"))
+        await register.close()
+        redis_process.forget_scripts()
+        await one_survives(nodes, peers, observer, key)
+
+
+async def _sees(observer: Peer, path: SessionPath, *, times: int) -> bool:
+    return (await observer.who()).count(str(path)) == times
+
+
+async def test_of_20_racing_registrations_of_a_name_one_wins(nodes: list[NodeProcess], peers: Peers) -> None:
+    """A name is a person. The losers must be able to take another name with the same key: nothing is half written."""
+    keys = [SigningKey.generate() for _ in range(20)]
+    winners, refusals = await outcomes(
+        (Peer.login(nodes[i % 3].url, key, register=("ann", f"machine{i}")) for i, key in enumerate(keys)), peers
+    )
+    assert len(winners) == 1
+    assert refusals == ["unauthorized: username `ann` is already taken"] * 19
+    machines = await winners[0].ask(frames.ListMachines(), frames.MachineList)
+    assert [machine.name for machine in machines.machines] == [winners[0].path.machine]
+    losers = [(i, key) for i, key in enumerate(keys) if f"machine{i}" != winners[0].path.machine]
+    with pytest.raises(Refused, match="unknown machine key"):
+        await Peer.login(nodes[0].url, losers[0][1])
+    others, refusals = await outcomes(
+        (Peer.login(nodes[i % 3].url, key, register=(f"bob{i}", "laptop")) for i, key in losers), peers
+    )
+    assert (len(others), refusals) == (19, [])
+
+
+async def test_a_key_that_races_for_two_names_gets_one(nodes: list[NodeProcess], peers: Peers) -> None:
+    """A key proves who somebody is: it must not stand for two users. The other name stays free."""
+    key = SigningKey.generate()
+    names = [f"ann{i}" for i in range(6)]
+    winners, refusals = await outcomes(
+        (Peer.login(nodes[i % 3].url, key, register=(name, "laptop")) for i, name in enumerate(names)), peers
+    )
+    assert len(winners) == 1
+    assert refusals == ["malformed frame: malformed key or signature: public key is already enrolled"] * 5
+    for name in names:
+        if name != winners[0].path.user:
+            await peers.register(nodes[0].url, name)
+
+
+async def test_a_single_use_invite_lets_one_of_many_in(nodes: list[NodeProcess], peers: Peers) -> None:
+    """An invite for one is for one, whoever asks where; those who come late learn nothing about the channel."""
+    host = await peers.register(nodes[0].url, "host")
+    await host.create("attic", Visibility.PRIVATE)
+    guests = [await peers.register(nodes[i % 3].url, f"guest{i}") for i in range(12)]
+    token = await host.invite("attic", uses=1)
+    results = await asyncio.gather(*(guest.join("attic", token) for guest in guests), return_exceptions=True)
+    assert [str(result) for result in results if result is not None] == ["not found: channel `attic` not found"] * 11
+    inside = guests[results.index(None)]
+    assert await host.who("attic") == [str(inside.path)]
+    await inside.join("attic")
+
+
+async def test_a_channel_name_goes_to_one_of_many_creators(nodes: list[NodeProcess], peers: Peers) -> None:
+    """Two channels of one name would split a conversation in two."""
+    creators = [await peers.register(nodes[i % 3].url, f"creator{i}") for i in range(12)]
+    results = await asyncio.gather(*(creator.create("plaza") for creator in creators), return_exceptions=True)
+    assert results.count(None) == 1
+    told = {str(result) for result in results if result is not None}
+    assert told == {"unauthorized: channel name `plaza` is already taken"}
+    for creator in creators:
+        await creator.join("plaza")
+    await creators[0].post("plaza", "hello")
+    for creator in creators[1:]:
+        await wait_until(lambda c=creator: c.bodies == ["hello"], what="all are in the same channel")  # type: ignore[misc]
+
+
+async def test_two_clients_that_supersede_each_other_disturb_nobody(nodes: list[NodeProcess], peers: Peers) -> None:
+    """Somebody who starts a client twice, each of which reconnects, makes a storm: only their own path is in it."""
+    key = SigningKey.generate()
+    peers.keep(await Peer.login(nodes[0].url, key, "den", register=("ann", "laptop")))
+    talker = await peers.register(nodes[1].url, "talker")
+    listener = await peers.register(nodes[2].url, "listener")
+    await talker.create("plaza")
+    await talker.join("plaza")
+    await listener.join("plaza")
+
+    async def insist(node: NodeProcess) -> None:
+        for _ in range(40):
+            try:
+                client = peers.keep(await Peer.login(node.url, key, "den"))
+                await client.join("plaza")
+                await client.wait_closed()
+            except (Refused, ConnectionError):
+                continue
+
+    first, second = asyncio.create_task(insist(nodes[0])), asyncio.create_task(insist(nodes[2]))
+    said = []
+    while not (first.done() or second.done()):
+        said.append(f"{len(said)}")
+        await talker.post("plaza", said[-1])
+    for storm in (first, second):
+        storm.cancel()
+    await asyncio.gather(first, second, return_exceptions=True)
+    await wait_until(lambda: len(listener.bodies) >= len(said), what="the listener heard everything")
+    assert listener.bodies == said
+    assert not talker.is_closed
+    last = peers.keep(await Peer.login(nodes[1].url, key, "den"))
+    await last.join("plaza")
+    await wait_until(lambda: _is_in(talker, [last, listener, talker]), what="the storm left no trace in the channel")
+    assert (await talker.who()).count(str(last.path)) == 1
+
+
+async def _is_in(observer: Peer, expected: list[Peer]) -> bool:
+    return await observer.who("plaza") == sorted(str(peer.path) for peer in expected)

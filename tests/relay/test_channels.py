@@ -1,0 +1,225 @@
+"""Channels on two nodes: who gets in, who may invite, who sees what."""
+
+import asyncio
+
+import pytest
+from redis import Redis
+
+from conclave.model import Plain, SessionPath, Visibility
+from conclave.v1 import admin, frames
+from relay.admins import Admins
+from tests.support.nodes import running_node
+from tests.support.peer import Peer, Peers, Refused
+from tests.support.waiting import wait_until
+
+PUBLIC, UNLISTED, PRIVATE = Visibility.PUBLIC, Visibility.UNLISTED, Visibility.PRIVATE
+NOT_FOUND = "not found: channel `ops` not found"
+NOT_ADMIN = "unauthorized: not authorized: admin role required"
+BAD_NAMES = ["", "a/b", " a", "a ", "a\nb", "a\x1bb", "a\u200bb", "a\u202eb", "a\u00a0b", "e\u0301", "x" * 65]
+
+
+def answered_by(operation: admin.AdminOp) -> type[frames.Ack] | type[frames.InviteToken]:
+    return frames.InviteToken if isinstance(operation, admin.InviteCreate) else frames.Ack
+
+
+async def listed(peer: Peer) -> list[tuple[str, bool]]:
+    reply = await peer.ask(frames.ListChannels(), frames.ChannelList)
+    return [(channel.name, channel.member) for channel in reply.channels]
+
+
+@pytest.mark.parametrize("visibility", [PUBLIC, UNLISTED])
+async def test_whoever_knows_the_name_of_an_open_channel_joins_it(
+    pair: tuple[str, str], peers: Peers, visibility: Visibility
+) -> None:
+    """A token is ignored there, joining again is fine, and joining makes nobody a member."""
+    ann, bob = await peers.register(pair[0], "ann"), await peers.register(pair[1], "bob")
+    await ann.create("ops", visibility)
+    await bob.join("ops")
+    await bob.join("ops", "no token at all")
+    await ann.join("ops")
+    assert await bob.who("ops") == ["ann/laptop/main", "bob/laptop/main"]
+    assert ("ops", True) not in await listed(bob)
+
+
+async def test_a_private_channel_lets_members_in_and_nobody_else(pair: tuple[str, str], peers: Peers) -> None:
+    """The creator is a member from the start, and pre-authorised users are before they exist."""
+    ann, bob = await peers.register(pair[0], "ann"), await peers.register(pair[1], "bob")
+    await ann.create("ops", PRIVATE)
+    await ann.join("ops")
+    assert await bob.refusal(frames.Join("ops")) == NOT_FOUND
+    for user in ("bob", "cid"):
+        assert await ann.ask(frames.Admin(admin.AclAdd("ops", user)), frames.Ack) == frames.Ack(user)
+    await bob.join("ops")
+    cid = await peers.register(pair[1], "cid")
+    assert await listed(cid) == [("ops", True)]
+    await cid.join("ops")
+
+
+async def test_a_good_token_lets_in_for_good(pair: tuple[str, str], peers: Peers) -> None:
+    """Redeeming makes a member, so the next time no token is needed."""
+    ann, bob = await peers.register(pair[0], "ann"), await peers.register(pair[1], "bob")
+    await ann.create("ops", PRIVATE)
+    token = await ann.invite("ops", uses=1, seconds=60)
+    assert len(token) == 32
+    await bob.join("ops", token)
+    assert await listed(bob) == [("ops", True)]
+    again = await peers.register(pair[1], "cid")
+    assert await again.refusal(frames.Join("ops", token)) == NOT_FOUND, "its one use is gone"
+    await bob.ask(frames.Leave("ops"), frames.Ack)
+    await bob.join("ops")
+
+
+async def test_a_token_without_limits_serves_everybody(url: str, peers: Peers) -> None:
+    """A team shares one link."""
+    ann = await peers.register(url, "ann")
+    await ann.create("ops", PRIVATE)
+    token = await ann.invite("ops")
+    for user in ("bob", "cid", "dan"):
+        await (await peers.register(url, user)).join("ops", token)
+
+
+async def test_a_members_join_does_not_use_up_the_token(url: str, peers: Peers) -> None:
+    """Clients pass the token they have at every reconnect."""
+    ann, bob = await peers.register(url, "ann"), await peers.register(url, "bob")
+    await ann.create("ops", PRIVATE)
+    token = await ann.invite("ops", uses=1)
+    await ann.join("ops", token)
+    await bob.join("ops", token)
+
+
+async def test_a_token_that_is_no_good_reads_as_if_there_were_no_channel(
+    url: str, peers: Peers, redis_url: str
+) -> None:
+    """Unknown, another channel's, spent, or expired: none of them says that the channel exists."""
+    ann, bob = await peers.register(url, "ann"), await peers.register(url, "bob")
+    await ann.create("ops", PRIVATE)
+    await ann.create("dev", PRIVATE)
+    elsewhere = await ann.invite("dev")
+    expired = await ann.invite("ops", seconds=60)
+    with Redis.from_url(redis_url) as store:
+        (invites,) = [key for key in store.keys("*:invites:*") if store.hexists(key, expired)]
+        store.hset(invites, expired, "- 1000")  # unlimited, until a second after 1970
+    for token in ("", "nonsense", elsewhere, expired):
+        assert await bob.refusal(frames.Join("ops", token)) == NOT_FOUND
+    assert await listed(bob) == []
+
+
+async def test_of_racing_redeemers_of_a_single_use_invite_one_gets_in(pair: tuple[str, str], peers: Peers) -> None:
+    """Checking and using up are one step, on whichever nodes it happens."""
+    ann = await peers.register(pair[0], "ann")
+    await ann.create("ops", PRIVATE)
+    token = await ann.invite("ops", uses=1)
+    rivals = await asyncio.gather(*(peers.register(pair[i % 2], f"user{i}") for i in range(10)))
+    results = await asyncio.gather(*(rival.join("ops", token) for rival in rivals), return_exceptions=True)
+    assert [str(result) for result in results if result is not None] == [NOT_FOUND] * 9
+
+
+@pytest.mark.parametrize(
+    ("uses", "seconds", "text"),
+    [
+        (0, None, "malformed frame: an invite needs at least 1 use"),
+        (None, 0, "malformed frame: an invite needs a lifetime of at least 1 second"),
+        (None, 2**64 - 1, "malformed frame: invite expiry is too far in the future"),
+        (None, 2**63, "malformed frame: invite expiry is too far in the future"),
+    ],
+)
+async def test_an_invite_that_nobody_could_ever_use_is_not_minted(
+    url: str, peers: Peers, uses: int | None, seconds: int | None, text: str
+) -> None:
+    """The original mints it, and whoever gets it wonders."""
+    ann = await peers.register(url, "ann")
+    await ann.create("ops", PRIVATE)
+    assert await ann.refusal(frames.Admin(admin.InviteCreate("ops", uses, seconds))) == text
+
+
+async def test_the_greatest_numbers_of_an_invite_are_kept_exactly(url: str, peers: Peers) -> None:
+    """Both are written by Lua, whose numbers are floats."""
+    ann, bob = await peers.register(url, "ann"), await peers.register(url, "bob")
+    await ann.create("ops", PRIVATE)
+    await bob.join("ops", await ann.invite("ops", uses=2**32 - 1, seconds=3_000_000_000))
+
+
+@pytest.mark.parametrize("request_", [admin.AclAdd("ops", "dan"), admin.InviteCreate("ops")], ids=["acl", "invite"])
+async def test_only_the_creator_and_the_servers_admins_administer_a_channel(
+    redis_url: str, peers: Peers, request_: admin.AdminOp
+) -> None:
+    """Those who know of it are told that they may not; the others that there is none."""
+    async with running_node(redis_url, admins=Admins({"root": None})) as node:
+        ann, bob, cid, root = [await peers.register(node, user) for user in ("ann", "bob", "cid", "root")]
+        await ann.create("ops", UNLISTED)
+        await bob.join("ops")
+        assert await bob.refusal(frames.Admin(request_)) == NOT_ADMIN
+        assert await cid.refusal(frames.Admin(request_)) == NOT_FOUND
+        for allowed in (ann, root):
+            await allowed.ask(frames.Admin(request_), answered_by(request_))
+        await peers.close()
+
+
+async def test_each_sees_the_channels_that_concern_them(redis_url: str, peers: Peers) -> None:
+    """Public ones and one's own; a server's admin sees all, member or not."""
+    async with running_node(redis_url, admins=Admins({"root": None})) as node:
+        ann, bob, root = [await peers.register(node, user) for user in ("ann", "bob", "root")]
+        for name, visibility in (("a-public", PUBLIC), ("b-unlisted", UNLISTED), ("c-private", PRIVATE)):
+            await ann.create(name, visibility)
+        await bob.join("b-unlisted")
+        assert await listed(ann) == [("a-public", True), ("b-unlisted", True), ("c-private", True)]
+        assert await listed(bob) == [("a-public", False)]
+        assert await listed(root) == [("a-public", False), ("b-unlisted", False), ("c-private", False)]
+        assert await root.refusal(frames.Join("c-private")) == "not found: channel `c-private` not found"
+        await peers.close()
+
+
+async def test_a_name_is_taken_once(pair: tuple[str, str], peers: Peers) -> None:
+    """A conflict is no internal error; of racing creators one has the channel."""
+    ann, bob = await peers.register(pair[0], "ann"), await peers.register(pair[1], "bob")
+    results = await asyncio.gather(ann.create("ops"), bob.create("ops", PRIVATE), return_exceptions=True)
+    refused = [result for result in results if isinstance(result, Refused)]
+    assert [str(each) for each in refused] == ["unauthorized: channel name `ops` is already taken"]
+    assert results.count(None) == 1
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+async def test_a_bad_name_is_refused_before_anything_is_stored(
+    url: str, peers: Peers, redis_url: str, name: str
+) -> None:
+    """It would be printed raw by every client of everybody."""
+    ann = await peers.register(url, "ann")
+    await ann.create("ops")
+    with Redis.from_url(redis_url) as store:
+        before = sorted(store.keys("*{dir}*"))
+        text = await ann.refusal(frames.Admin(admin.CreateChannel(name, PUBLIC)))
+        assert text.startswith("malformed frame: invalid channel name: `")
+        text = await ann.refusal(frames.Admin(admin.AclAdd("ops", name)))
+        assert text.startswith("malformed frame: invalid username: `")
+        assert sorted(store.keys("*{dir}*")) == before
+    assert await listed(ann) == [("ops", True)]
+
+
+@pytest.mark.parametrize("name", ["x", "x" * 64, "日本語", "a b", "#ops", "ops", "OPS", "naïve", "🦊"])
+async def test_names_are_compared_exactly(url: str, peers: Peers, name: str) -> None:
+    """What is printable may be a name; nothing is folded or trimmed."""
+    ann = await peers.register(url, "ann")
+    await ann.create(name)
+    await ann.join(name)
+    await ann.post(name, "hi")
+    assert await ann.history(name) == ["hi"]
+    assert await listed(ann) == [(name, True)]
+
+
+async def test_who_has_left_hears_and_says_nothing(pair: tuple[str, str], peers: Peers) -> None:
+    """From the Ack on; leaving what one never joined is acknowledged too."""
+    ann, bob = await peers.register(pair[0], "ann"), await peers.register(pair[1], "bob")
+    await ann.create("ops")
+    await ann.join("ops")
+    await bob.join("ops")
+    assert await bob.ask(frames.Leave("ops"), frames.Ack) == frames.Ack("ops")
+    assert await bob.ask(frames.Leave("nothing"), frames.Ack) == frames.Ack("nothing")
+    await ann.post("ops", "missed")
+    say = frames.ChannelMsg("ops", SessionPath("x", "y", "z"), Plain("hi"))
+    for request in (say, frames.ReadSince("ops", 0)):
+        assert await bob.refusal(request) == "unauthorized: not a member of channel `ops`"
+    assert await ann.who("ops") == ["ann/laptop/main"]
+    await bob.join("ops")
+    await ann.post("ops", "heard")
+    await wait_until(lambda: bob.bodies, what="bob hears again")
+    assert bob.bodies == ["heard"]

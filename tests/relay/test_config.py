@@ -1,0 +1,118 @@
+"""What the command line may say about a node."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conclave.errors import ConfigError
+from relay.config import (
+    DEFAULT_MAX_MESSAGE_BYTES,
+    NO_STORE,
+    TWO_STORES,
+    DataDir,
+    Ephemeral,
+    RedisUrl,
+    Store,
+    parse_config,
+)
+from relay.redis.keys import Keys
+
+DIRECTORY = Path("/var/lib/conclave")
+
+
+@pytest.mark.parametrize(
+    ("given", "store"),
+    [
+        ({"redis_url": "redis://localhost:6379/0"}, RedisUrl("redis://localhost:6379/0")),
+        ({"redis_url": "rediss://user:secret@example.org"}, RedisUrl("rediss://user:secret@example.org")),
+        ({"redis_url": "unix:///run/redis.sock"}, RedisUrl("unix:///run/redis.sock")),
+        ({"data_dir": DIRECTORY}, DataDir(DIRECTORY)),
+        ({"ephemeral": True}, Ephemeral()),
+    ],
+)
+def test_each_store_is_understood(given: dict[str, Any], store: Store) -> None:
+    """The three ways to run a node."""
+    assert parse_config(**given).store == store
+
+
+def test_a_node_needs_a_store() -> None:
+    """Nobody loses history because they did not think of it."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config()
+    assert str(caught.value) == NO_STORE
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"redis_url": "redis://a", "ephemeral": True},
+        {"redis_url": "redis://a", "data_dir": DIRECTORY},
+        {"data_dir": DIRECTORY, "ephemeral": True},
+        {"redis_url": "redis://a", "data_dir": DIRECTORY, "ephemeral": True},
+    ],
+)
+def test_stores_exclude_each_other(given: dict[str, Any]) -> None:
+    """Whichever we took, the operator might have meant the other one."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config(**given)
+    assert str(caught.value) == TWO_STORES
+
+
+@pytest.mark.parametrize("url", ["", "localhost:6379", "http://localhost", "REDIS://a"])
+def test_a_url_of_something_else_is_refused(url: str) -> None:
+    """The text says which ones there are."""
+    with pytest.raises(ConfigError, match="expected redis://, rediss:// or unix://"):
+        parse_config(redis_url=url)
+
+
+@pytest.mark.parametrize(
+    ("bind", "host", "port"),
+    [
+        ("127.0.0.1:4390", "127.0.0.1", 4390),
+        ("localhost:0", "localhost", 0),
+        (":8080", "0.0.0.0", 8080),  # noqa: S104 - what an empty host means
+        ("[::1]:65535", "::1", 65_535),
+        ("[fe80::1%eth0]:1", "fe80::1%eth0", 1),
+    ],
+)
+def test_an_address_is_a_host_and_a_port(bind: str, host: str, port: int) -> None:
+    """IPv6 goes into brackets, an empty host means every interface."""
+    config = parse_config(bind=bind, ephemeral=True)
+    assert (config.host, config.port) == (host, port)
+
+
+@pytest.mark.parametrize("bind", ["", "localhost", "4390", "a:b", "::1:80", "[::1]", "a:65536", "a:-1", "a:80 ", "a:٣"])
+def test_anything_else_is_no_address(bind: str) -> None:
+    """Refused at the start, with an example, not by a traceback of the event loop."""
+    with pytest.raises(ConfigError, match="expected HOST:PORT"):
+        parse_config(bind=bind, ephemeral=True)
+
+
+@pytest.mark.parametrize("size", [1024, DEFAULT_MAX_MESSAGE_BYTES, 8 * 1024 * 1024])
+def test_a_message_limit_within_reason_is_taken(size: int) -> None:
+    """The bounds themselves included."""
+    assert parse_config(ephemeral=True, max_message_bytes=size).max_message_bytes == size
+
+
+@pytest.mark.parametrize("size", [-1, 0, 1023, 8 * 1024 * 1024 + 1])
+def test_a_message_limit_beyond_reason_is_refused(size: int) -> None:
+    """Beyond 8 MiB, a page of history might not fit the largest frame that clients take."""
+    with pytest.raises(ConfigError, match="invalid message limit"):
+        parse_config(ephemeral=True, max_message_bytes=size)
+
+
+@pytest.mark.parametrize("size", [1024, DEFAULT_MAX_MESSAGE_BYTES, 8 * 1024 * 1024])
+def test_the_largest_page_of_history_fits_a_frame_and_an_outbox(size: int) -> None:
+    """A reader that asks for history must not be dropped for getting it: 4 MiB and one millisecond's messages."""
+    config = parse_config(ephemeral=True, max_message_bytes=size)
+    page = 4 * 1024 * 1024 + config.retention.group_bytes
+    assert page < 16 * 1024 * 1024
+    assert page + config.max_message_bytes < config.outbox_bytes
+
+
+@pytest.mark.parametrize("prefix", ["", "a b", "a{b}", "é", "x" * 65, "a\n"])
+def test_a_prefix_that_would_break_the_keys_is_refused(prefix: str) -> None:
+    """Braces mark hash slots; the rest must survive every tool that operators use."""
+    with pytest.raises(ConfigError, match="invalid key prefix"):
+        Keys(prefix)

@@ -1,0 +1,302 @@
+"""The order of one channel on one node: a table of the rules, and a model of everything that can go wrong at once."""
+
+from collections import deque
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from relay.feed import HELD_BYTES, Feed
+from relay.message import START, Message, order
+
+
+def message(number: int, previous: int | None = None, size: int = 1) -> Message:
+    """Message `number` of a channel, the successor of `previous` (of its neighbour unless told otherwise)."""
+    before = number - 1 if previous is None else previous
+    return Message(f"{number}-0", f"{before}-0" if before else START, "a/b/c", b"." * size)
+
+
+def live_feed(position: int) -> Feed:
+    """A feed that has read its log up to `position` and expects the next live message."""
+    feed = Feed()
+    feed.start(f"{position}-0")
+    assert feed.page([], more=False, known=True, tip=f"{position}-0") == ([], False)
+    return feed
+
+
+# --- The rules one by one ---
+
+
+def test_a_feed_reads_the_log_before_it_goes_live() -> None:
+    """The topic may be subscribed after the position was read: what was said in between is only in the log."""
+    feed = Feed()
+    feed.start("3-0")
+    assert not feed.is_live
+    assert feed.page([message(4)], more=False, known=True, tip="4-0") == ([message(4)], False)
+    assert feed.position == "4-0"
+    assert feed.is_live
+
+
+def test_successors_are_handed_out_as_they_come() -> None:
+    """The hot path: no log is read as long as every message names the one before it."""
+    feed = live_feed(1)
+    assert [feed.live(message(n)) for n in (2, 3)] == [(message(2),), (message(3),)]
+    assert feed.is_live
+
+
+def test_what_was_handed_out_is_not_handed_out_again() -> None:
+    """The log may have been faster than live delivery."""
+    feed = live_feed(3)
+    assert feed.live(message(2)) == ()
+    assert feed.live(message(3)) == ()
+    assert feed.is_live
+
+
+def test_a_gap_is_filled_from_the_log_and_then_live_goes_on() -> None:
+    """Nothing may overtake what is missing."""
+    feed = live_feed(1)
+    assert feed.live(message(4)) == ()
+    assert not feed.is_live
+    assert feed.live(message(5)) == ()
+    page = [message(2), message(3), message(4)]
+    assert feed.page(page, more=False, known=True, tip="4-0") == ([*page, message(5)], False)
+    assert feed.is_live
+
+
+def test_live_messages_wait_until_the_log_is_read_to_its_end() -> None:
+    """Pages are bounded, so catching up may take several."""
+    feed = live_feed(1)
+    feed.live(message(4))
+    assert feed.page([message(2)], more=True, known=True, tip="4-0") == ([message(2)], False)
+    assert not feed.is_live
+    assert feed.page([message(3)], more=False, known=True, tip="4-0") == ([message(3), message(4)], False)
+    assert feed.is_live
+
+
+def test_after_an_interruption_the_log_is_read_even_if_nothing_follows() -> None:
+    """The last message before a silence may be the one that was lost."""
+    feed = live_feed(1)
+    feed.doubt()
+    assert not feed.is_live
+    assert feed.page([message(2)], more=False, known=True, tip="2-0") == ([message(2)], False)
+    assert feed.is_live
+
+
+def test_an_interruption_while_a_page_is_on_its_way_asks_for_another_page() -> None:
+    """That page may have been read before what was missed was said."""
+    feed = live_feed(1)
+    feed.doubt()
+    feed.doubt()
+    assert feed.page([], more=False, known=True, tip="1-0") == ([], False)
+    assert not feed.is_live
+    assert feed.page([message(2)], more=False, known=True, tip="2-0") == ([message(2)], False)
+    assert feed.is_live
+
+
+def test_what_is_held_back_is_bounded_and_what_was_dropped_is_read_from_the_log() -> None:
+    """A node that waits for a log must not fill its memory with a busy channel, nor forget its last message."""
+    feed = live_feed(1)
+    feed.doubt()
+    big = [message(n, size=HELD_BYTES // 2 + 1) for n in (2, 3)]
+    for each in big:
+        assert feed.live(each) == ()
+    assert sum(len(held.payload) for held in feed._held or ()) <= HELD_BYTES
+    assert feed.page([], more=False, known=True, tip="1-0") == ([], False)
+    assert not feed.is_live, "the page on its way did not have what was dropped"
+    assert feed.page(big, more=False, known=True, tip="3-0") == (big, False)
+    assert feed.is_live
+
+
+def test_a_trimmed_log_is_reported_and_delivery_goes_on() -> None:
+    """A gap that cannot be filled is said, never skipped silently."""
+    feed = live_feed(1)
+    feed.doubt()
+    assert feed.page([message(7)], more=False, known=False, tip="7-0") == ([message(7)], True)
+    assert feed.live(message(8)) == (message(8),)
+
+
+def test_an_emptied_log_is_reported_and_delivery_goes_on_from_its_tip() -> None:
+    """There is nothing to read, yet the next message names a predecessor that was never handed out."""
+    feed = live_feed(1)
+    feed.doubt()
+    assert feed.page([], more=False, known=False, tip="7-0") == ([], True)
+    assert feed.is_live
+    assert feed.live(message(8)) == (message(8),)
+
+
+def test_a_failover_that_lost_the_end_of_the_log_is_reported() -> None:
+    """The new server's history goes another way than what was delivered."""
+    feed = live_feed(5)
+    feed.doubt()
+    assert feed.page([], more=False, known=False, tip="3-0") == ([], True)
+    assert feed.live(message(9, previous=3)) == (message(9, previous=3),)
+
+
+def test_a_held_message_that_the_log_lost_is_given_up_and_reported() -> None:
+    """Otherwise the feed would ask for the same page for ever."""
+    feed = live_feed(1)
+    feed.doubt()
+    feed.live(message(5))
+    for lost in (False, True):
+        assert not feed.is_live
+        assert feed.page([], more=False, known=True, tip="1-0") == ([], lost)
+    assert feed.is_live
+    assert feed.live(message(9, previous=1)) == (message(9, previous=1),)
+
+
+# --- All at once ---
+
+PAYLOADS = (b"", b"x", b"." * (HELD_BYTES // 2), b"." * (HELD_BYTES + 1))
+
+
+class Channel(RuleBasedStateMachine):
+    """A log, an unreliable live topic, one reader of pages, and the feed that puts them together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.feed = Feed()
+        self.posted: list[Message] = []
+        self.log: list[Message] = []
+        self.wire: deque[Message] = deque()
+        self.old: list[Message] = []
+        self.connected = False
+        self.in_flight: tuple[list[Message], bool, bool, str] | None = None
+        self.handed: list[Message] = []
+        self.start = ""
+        self.excused: set[str] = set()
+        self.reported = False
+
+    @property
+    def tip(self) -> str:
+        return self.posted[-1].id if self.posted else START
+
+    @initialize(before=st.integers(1, 3), between=st.integers(0, 3))
+    def begin(self, before: int, between: int) -> None:
+        """The first session joins: the tip is read, and the topic is subscribed only a few messages later."""
+        for _ in range(before):
+            self.post(b"x", lost=False)
+        self.start = self.tip
+        for _ in range(between):
+            self.post(b"x", lost=False)
+        self.connected = True
+        self.feed.start(self.start)
+
+    @rule(payload=st.sampled_from(PAYLOADS), lost=st.integers(0, 9).map(lambda n: n == 0))
+    def post(self, payload: bytes, lost: bool) -> None:
+        said = Message(f"{len(self.posted) // 3 + 1}-{len(self.posted) % 3}", self.tip, "a/b/c", payload)
+        self.posted.append(said)
+        self.log.append(said)
+        if self.connected and not lost:
+            self.wire.append(said)
+
+    @precondition(lambda self: self.wire)
+    @rule()
+    def deliver(self) -> None:
+        said = self.wire.popleft()
+        self.old.append(said)
+        self.handed += self.feed.live(said)
+
+    @precondition(lambda self: self.old)
+    @rule(data=st.data())
+    def repeat(self, data: st.DataObject) -> None:
+        """Something said earlier comes again, late."""
+        self.handed += self.feed.live(data.draw(st.sampled_from(self.old)))
+
+    @precondition(lambda self: self.connected)
+    @rule()
+    def disconnect(self) -> None:
+        self.connected = False
+        self.wire.clear()
+
+    @precondition(lambda self: not self.connected)
+    @rule()
+    def reconnect(self) -> None:
+        self.connected = True
+        self.feed.doubt()
+
+    @precondition(lambda self: self.log)
+    @rule(count=st.integers(1, 4))
+    def trim(self, count: int) -> None:
+        """Retention runs out; the tip stays known."""
+        self.excused.update(said.id for said in self.log[:count])
+        del self.log[:count]
+
+    @precondition(lambda self: not self.feed.is_live and self.in_flight is None)
+    @rule(rows=st.integers(1, 3))
+    def ask(self, rows: int) -> None:
+        """A page is read; its reply comes at some later time."""
+        after = self.feed.position
+        known = after in (START, self.tip) or any(said.id == after for said in self.log)
+        following = [said for said in self.log if order(said.id) > order(after)]
+        page = [Message(said.id, "", said.sender, said.payload) for said in following[:rows]]
+        self.in_flight = page, len(following) > rows, known, self.tip
+
+    @precondition(lambda self: self.in_flight is not None)
+    @rule()
+    def reply(self) -> None:
+        assert self.in_flight is not None
+        (page, more, known, tip), self.in_flight = self.in_flight, None
+        out, lost = self.feed.page(page, more=more, known=known, tip=tip)
+        self.handed += out
+        self.reported |= lost
+
+    @invariant()
+    def nothing_is_skipped_silently_or_repeated(self) -> None:
+        """Up to its position the feed has handed out everything once and in order, except what it reported."""
+        ids = [said.id for said in self.handed]
+        assert ids == sorted(set(ids), key=order)
+        due = [m.id for m in self.posted if order(self.start or START) < order(m.id) <= order(self.feed.position)]
+        missing = set(due) - set(ids)
+        assert missing <= self.excused
+        assert self.reported or not missing
+
+    @invariant()
+    def little_is_held_back(self) -> None:
+        held = self.feed._held or ()
+        assert sum(len(said.payload) for said in held) <= HELD_BYTES
+
+    def teardown(self) -> None:
+        """Once the line is good again, everything arrives; a message that vanished without a trace, with the next."""
+        if not self.connected:
+            self.reconnect()
+        self.post(b"last", lost=False)
+        while self.wire:
+            self.deliver()
+        for _ in range(len(self.posted) + 4):
+            if self.in_flight is not None:
+                self.reply()
+            elif not self.feed.is_live:
+                self.ask(rows=3)
+        assert self.feed.is_live
+        assert self.feed.position == self.tip
+        self.nothing_is_skipped_silently_or_repeated()
+        if not self.excused:
+            assert not self.reported
+
+
+class QuietChannel(Channel):
+    """The same without silent losses, and nobody says a last word: what was missed must come all the same."""
+
+    @rule(payload=st.sampled_from(PAYLOADS))
+    def post(self, payload: bytes, lost: bool = False) -> None:  # noqa: ARG002 - never silently
+        super().post(payload, lost=False)
+
+    def teardown(self) -> None:
+        if not self.connected:
+            self.reconnect()
+        while self.wire:
+            self.deliver()
+        for _ in range(2 * len(self.posted) + 4):
+            if self.in_flight is not None:
+                self.reply()
+            elif not self.feed.is_live:
+                self.ask(rows=3)
+        assert self.feed.is_live
+        assert self.feed.position == self.tip
+        self.nothing_is_skipped_silently_or_repeated()
+
+
+TestChannel = Channel.TestCase
+TestChannel.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+TestQuietChannel = QuietChannel.TestCase
+TestQuietChannel.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)

@@ -1,0 +1,125 @@
+"""A channel that hides and a channel that is not there are told apart by nothing, not by one byte."""
+
+from collections.abc import Callable
+from typing import get_args
+
+import pytest
+from nacl.signing import SigningKey
+from redis import Redis
+
+from conclave import v1
+from conclave.model import Plain, SessionPath, Visibility
+from conclave.v1 import admin, frames
+from tests.support.peer import Peer, Peers
+
+HIDDEN, ABSENT = "hidden", "absent"
+"""Of one length, so that replies can be compared after one is put for the other."""
+NOWHERE = SessionPath("x", "y", "z")
+Build = Callable[[str], frames.Frame]
+
+REQUESTS: dict[str, Build] = {
+    "join": frames.Join,
+    "join with a bad token": lambda name: frames.Join(name, "x" * 32),
+    "leave": frames.Leave,
+    "who": frames.Who,
+    "post": lambda name: frames.ChannelMsg(name, NOWHERE, Plain("hi")),
+    "read": lambda name: frames.ReadSince(name, 0),
+    "list": lambda _: frames.ListChannels(),
+}
+OPERATIONS: dict[type[admin.AdminOp], Callable[[str], admin.AdminOp]] = {
+    admin.DeleteChannel: admin.DeleteChannel,
+    admin.RenameChannel: lambda name: admin.RenameChannel(name, "other"),
+    admin.SetVisibility: lambda name: admin.SetVisibility(name, Visibility.PUBLIC),
+    admin.AclAdd: lambda name: admin.AclAdd(name, "eve"),
+    admin.AclRemove: lambda name: admin.AclRemove(name, "eve"),
+    admin.InviteCreate: admin.InviteCreate,
+    admin.Kick: lambda name: admin.Kick(name, "ann"),
+    admin.Ban: lambda name: admin.Ban(name, "ann"),
+    admin.AclList: admin.AclList,
+    admin.Unban: lambda name: admin.Unban(name, "ann"),
+    admin.BanList: admin.BanList,
+    admin.InviteListOp: admin.InviteListOp,
+}
+NO_CHANNEL = {admin.CreateChannel, admin.InviteRevoke, admin.UserRemove, admin.MachineRemove, admin.MachineAdd}
+"""Creating what exists is refused: names are one space. The others name no channel."""
+
+BUILDS = [
+    *(pytest.param(build, id=what) for what, build in REQUESTS.items()),
+    *(
+        pytest.param(lambda name, build=build: frames.Admin(build(name)), id=type_.__name__)
+        for type_, build in OPERATIONS.items()
+    ),
+]
+
+
+class Outsider:
+    """A session read frame by frame, as raw bytes."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+
+    async def ask(self, request: frames.Frame) -> bytes:
+        await self._peer.send(request)
+        data: bytes = await self._peer.ws.receive_bytes(timeout=10)
+        return data
+
+
+@pytest.fixture
+async def outsider(url: str, peers: Peers) -> Outsider:
+    """Eve, on a server where ann has a busy private channel."""
+    ann, bob = await peers.register(url, "ann"), await peers.register(url, "bob")
+    await ann.create(HIDDEN, Visibility.PRIVATE)
+    await ann.join(HIDDEN)
+    await bob.join(HIDDEN, await ann.invite(HIDDEN, uses=2))
+    await ann.post(HIDDEN, "secret")
+    eve = peers.keep(await Peer.dial(url))
+    await eve._shake_hands(SigningKey.generate(), "main", ("eve", "laptop"))
+    return Outsider(eve)
+
+
+def test_the_table_is_complete() -> None:
+    """Whoever adds an operation on a channel adds it here."""
+    assert set(OPERATIONS) | NO_CHANNEL == set(get_args(admin.AdminOp))
+
+
+@pytest.mark.parametrize("build", BUILDS)
+async def test_a_hidden_channel_reads_exactly_as_an_absent_one(outsider: Outsider, build: Build) -> None:
+    """Every request and every operation, compared byte by byte."""
+    hidden, absent = await outsider.ask(build(HIDDEN)), await outsider.ask(build(ABSENT))
+    assert hidden.replace(HIDDEN.encode(), ABSENT.encode()) == absent
+    assert isinstance(v1.decode(hidden), frames.Error | frames.Ack | frames.ChannelList)
+
+
+@pytest.mark.parametrize("build", BUILDS)
+async def test_a_ban_does_not_give_a_hidden_channel_away(outsider: Outsider, redis_url: str, build: Build) -> None:
+    """Nor does having been invited: what is over must not leave a trace that an outsider can read."""
+    with Redis.from_url(redis_url) as store:
+        (channels,) = store.keys("*:names")
+        channel_id = bytes(store.hget(channels, HIDDEN) or b"").decode()
+        store.sadd(channels.decode().removesuffix(":names") + f":bans:{channel_id}", "eve")
+    hidden, absent = await outsider.ask(build(HIDDEN)), await outsider.ask(build(ABSENT))
+    assert hidden.replace(HIDDEN.encode(), ABSENT.encode()) == absent
+
+
+@pytest.mark.parametrize("what", ["who", "AclAdd", "InviteCreate"])
+async def test_an_unlisted_channel_shows_nothing_of_itself_to_those_outside(
+    outsider: Outsider, url: str, peers: Peers, what: str
+) -> None:
+    """Knowing its name lets one join; it is no licence to look in from outside."""
+    cid = await peers.register(url, "cid")
+    await cid.create("listen", Visibility.UNLISTED)
+    await cid.join("listen")
+    builds: dict[str, Build] = {
+        "who": frames.Who,
+        "AclAdd": lambda name: frames.Admin(admin.AclAdd(name, "eve")),
+        "InviteCreate": lambda name: frames.Admin(admin.InviteCreate(name)),
+    }
+    build = builds[what]
+    there, absent = await outsider.ask(build("listen")), await outsider.ask(build(ABSENT))
+    assert there.replace(b"listen", ABSENT.encode()) == absent
+
+
+async def test_creating_a_taken_name_is_the_one_exception(outsider: Outsider) -> None:
+    """Two channels cannot share a name, so it has to be refused; nothing else is told."""
+    reply = v1.decode(await outsider.ask(frames.Admin(admin.CreateChannel(HIDDEN, Visibility.PUBLIC))))
+    assert reply == frames.Error(frames.Unauthorized(f"channel name `{HIDDEN}` is already taken"))

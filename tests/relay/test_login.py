@@ -1,0 +1,246 @@
+"""The handshake over a real socket: every refusal on the wire, and nothing stored unless it succeeds."""
+
+from collections.abc import Callable
+
+import aiohttp
+import pytest
+from nacl.signing import SigningKey
+
+from conclave.v1 import frames
+from relay.admins import Admins
+from relay.doorman import ADMISSION_BYTES
+from tests.support.nodes import running_node
+from tests.support.peer import Peer, Peers, Refused
+
+KEY, OTHER = SigningKey(b"k" * 32), SigningKey(b"o" * 32)
+PUBLIC, OTHER_PUBLIC = bytes(KEY.verify_key), bytes(OTHER.verify_key)
+ENDED = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED)
+HELLO = frames.Hello(1, "main")
+
+
+async def dial(peers: Peers, url: str) -> Peer:
+    return peers.keep(await Peer.dial(url))
+
+
+async def refusal(peer: Peer) -> str:
+    """Read the refusal and the close that must follow it."""
+    with pytest.raises(Refused) as caught:
+        await peer.read(frames.Established)
+    assert (await peer.ws.receive(timeout=10)).type in ENDED
+    return str(caught.value)
+
+
+async def challenged(peers: Peers, url: str, session: str = "main") -> tuple[Peer, bytes]:
+    peer = await dial(peers, url)
+    await peer.send(frames.Hello(1, session))
+    return peer, (await peer.read(frames.Challenge)).nonce
+
+
+def signed(key: SigningKey, nonce: bytes) -> frames.Auth:
+    return frames.Auth(bytes(key.verify_key), key.sign(nonce).signature)
+
+
+async def test_a_registration_and_a_login(url: str, peers: Peers) -> None:
+    """The path comes from the enrolled key and from Hello; the server's id is the same for every connection."""
+    ann = await peers.register(url, "ann", "work", machine="laptop")
+    again = await peers.register(url, "bob")
+    assert str(ann.path) == "ann/laptop/work"
+    assert not ann.admin
+    assert len(ann.server_id) == 32
+    assert again.server_id == ann.server_id
+
+
+async def test_every_challenge_is_fresh(url: str, peers: Peers) -> None:
+    """A nonce that comes twice could be answered from a recording."""
+    nonces = {(await challenged(peers, url))[1] for _ in range(5)}
+    assert len(nonces) == 5
+    assert {len(nonce) for nonce in nonces} == {32}
+
+
+@pytest.mark.parametrize(
+    ("first", "text"),
+    [
+        (frames.Ping(), "malformed frame: expected Hello"),
+        (frames.Auth(PUBLIC, b"." * 64), "malformed frame: expected Hello"),
+        (frames.Hello(2, "main"), "incompatible protocol version: ours=1, theirs=2"),
+        (frames.Hello(0, "main"), "incompatible protocol version: ours=1, theirs=0"),
+    ],
+)
+async def test_the_first_frame_must_be_a_hello_of_this_version(
+    url: str, peers: Peers, first: frames.Frame, text: str
+) -> None:
+    """A peer of another protocol learns at once what this is."""
+    peer = await dial(peers, url)
+    await peer.send(first)
+    assert await refusal(peer) == text
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (lambda _: [frames.Ping()], "malformed frame: expected Register or Auth"),
+        (lambda _: [HELLO], "malformed frame: expected Register or Auth"),
+        (
+            lambda _: [frames.Register("ann", "laptop", PUBLIC), frames.Ping()],
+            "malformed frame: expected Auth after Register",
+        ),
+        (
+            lambda _: [frames.Auth(b"." * 31, b"." * 64)],
+            "malformed frame: malformed key or signature: public key must be 32 bytes",
+        ),
+        (
+            lambda _: [frames.Auth(PUBLIC, b"." * 63)],
+            "malformed frame: malformed key or signature: signature must be 64 bytes",
+        ),
+        (
+            lambda nonce: [frames.Auth(PUBLIC, OTHER.sign(nonce).signature)],
+            "unauthorized: signature verification failed",
+        ),
+        (lambda nonce: [signed(KEY, nonce[::-1])], "unauthorized: signature verification failed"),
+        (lambda nonce: [signed(KEY, nonce)], "unauthorized: unknown machine key"),
+        (
+            lambda nonce: [frames.Register("ann", "laptop", OTHER_PUBLIC), signed(KEY, nonce)],
+            "unauthorized: auth key does not match the registered key",
+        ),
+    ],
+)
+async def test_each_refusal_of_the_handshake_is_told_and_nothing_is_stored(
+    url: str, peers: Peers, answer: Callable[[bytes], list[frames.Frame]], text: str
+) -> None:
+    """Clients match on these texts. After any of them the name and the keys are as free as before."""
+    peer, nonce = await challenged(peers, url)
+    for frame in answer(nonce):
+        await peer.send(frame)
+    assert await refusal(peer) == text
+    await peers.register(url, "ann")
+    for key in (KEY, OTHER):
+        with pytest.raises(Refused, match="unknown machine key"):
+            await peers.login(url, key)
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (("", "laptop", "main"), "username"),
+        (("a/b", "laptop", "main"), "username"),
+        (("a\x1b[2J", "laptop", "main"), "username"),
+        (("x" * 65, "laptop", "main"), "username"),
+        (("ann", "", "main"), "machine name"),
+        (("ann", " laptop", "main"), "machine name"),
+        (("ann", "lap\ntop", "main"), "machine name"),
+        (("ann", "laptop", ""), "session handle"),
+        (("ann", "laptop", "a/b"), "session handle"),
+        (("ann", "laptop", "a\u202eb"), "session handle"),
+        (("ann", "laptop", "x" * 129), "session handle"),
+    ],
+)
+async def test_a_registration_with_a_bad_name_leaves_the_good_ones_free(
+    url: str, peers: Peers, names: tuple[str, str, str], kind: str
+) -> None:
+    """The original claims the username first and checks the handle afterwards: the retry then reads "taken"."""
+    user, machine, session = names
+    peer, nonce = await challenged(peers, url, session)
+    await peer.send(frames.Register(user, machine, PUBLIC))
+    await peer.send(signed(KEY, nonce))
+    assert (await refusal(peer)).startswith(f"malformed frame: invalid {kind}: `")
+    peers.keep(await Peer.login(url, KEY, register=("ann", "laptop")))
+
+
+async def test_a_login_with_a_bad_handle_is_refused(url: str, peers: Peers) -> None:
+    """The handle becomes a part of the path that others type."""
+    peers.keep(await Peer.login(url, KEY, register=("ann", "laptop")))
+    with pytest.raises(Refused, match="invalid session handle: `a/b`"):
+        await peers.login(url, KEY, "a/b")
+
+
+async def test_a_name_and_a_key_are_claimed_once(url: str, peers: Peers) -> None:
+    """The two conflicts have texts of their own, and the loser may try again with another name."""
+    peers.keep(await Peer.login(url, KEY, register=("ann", "laptop")))
+    with pytest.raises(Refused, match=r"^unauthorized: username `ann` is already taken$"):
+        await Peer.login(url, OTHER, register=("ann", "desktop"))
+    with pytest.raises(Refused, match=r"^malformed frame: malformed key or signature: public key is already enrolled$"):
+        await Peer.login(url, KEY, register=("bob", "laptop"))
+    peers.keep(await Peer.login(url, OTHER, register=("bob", "laptop")))
+
+
+async def test_a_pinned_name_is_for_its_key_and_so_is_the_role(redis_url: str, peers: Peers) -> None:
+    """A pin that comes after the registration takes the role away from whoever has the name with another key."""
+    admins = Admins({"root": PUBLIC, "old": PUBLIC, "open": None})
+    async with running_node(redis_url) as node:
+        peers.keep(await Peer.login(node, OTHER, register=("old", "laptop")))
+    async with running_node(redis_url, admins=admins) as node:
+        with pytest.raises(Refused, match=r"^unauthorized: username `root` is reserved for a different key$"):
+            await peers.register(node, "root")
+        assert peers.keep(await Peer.login(node, KEY, register=("root", "laptop"))).admin
+        assert not (await peers.login(node, OTHER)).admin
+        assert (await peers.register(node, "open")).admin
+        await peers.close()
+
+
+@pytest.mark.parametrize("hello", [False, True])
+async def test_a_handshake_takes_only_so_long(redis_url: str, peers: Peers, hello: bool) -> None:
+    """A silent peer costs a socket; it is told why it is closed."""
+    async with running_node(redis_url, handshake_seconds=0.2) as node:
+        peer = (await challenged(peers, node))[0] if hello else await dial(peers, node)
+        assert await refusal(peer) == "unauthorized: handshake timed out"
+
+
+async def test_a_session_outlives_the_deadline_of_its_handshake(redis_url: str, peers: Peers) -> None:
+    """The deadline is for those who have not logged in."""
+    async with running_node(redis_url, handshake_seconds=0.2) as node:
+        ann = await peers.register(node, "ann")
+        silent = await dial(peers, node)
+        assert await refusal(silent) == "unauthorized: handshake timed out"
+        await ann.ask(frames.Ping(), frames.Pong)
+        await peers.close()
+
+
+def unfinished_message(declared: int, sent: int) -> bytes:
+    """A masked binary frame, the mask all zeros, of which only the beginning comes."""
+    return b"\x82\xff" + declared.to_bytes(8, "big") + bytes(4) + b"." * sent
+
+
+async def test_a_handshake_may_be_only_so_long(url: str, peers: Peers) -> None:
+    """Before anybody has proven anything, no large message is buffered for them."""
+    peer = await dial(peers, url)
+    peer.ws._writer.transport.write(unfinished_message(1_000_000, ADMISSION_BYTES + 1))
+    with pytest.raises(Refused, match=f"^malformed frame: the handshake exceeds {ADMISSION_BYTES} bytes$"):
+        await peer.read(frames.Challenge)
+    peer.cut()
+
+
+async def test_a_message_that_is_too_long_for_anybody_is_not_waited_for(url: str, peers: Peers) -> None:
+    """Its header says so; none of its bytes have to come."""
+    peer = await dial(peers, url)
+    peer.ws._writer.transport.write(unfinished_message(20_000_000, 1))
+    assert (await peer.ws.receive(timeout=10)).type in ENDED
+
+
+async def test_a_flood_of_ignored_messages_before_the_login_ends(redis_url: str, peers: Peers) -> None:
+    """Text is ignored, so nothing would ever answer it; the bound holds all the same."""
+    async with running_node(redis_url, handshake_seconds=0.3) as node:
+        peer = await dial(peers, node)
+        for _ in range(200):
+            await peer.ws.send_str("." * 1000)
+        assert await refusal(peer) in (
+            f"malformed frame: the handshake exceeds {ADMISSION_BYTES} bytes",
+            "unauthorized: handshake timed out",
+        )
+
+
+@pytest.mark.parametrize("noise", [b"", b"\xff" * 40, bytes.fromhex("0001fd000000000000400000")])
+async def test_noise_instead_of_a_hello_is_refused(url: str, peers: Peers, noise: bytes) -> None:
+    """The last one declares a string of 64 TiB, which once ended the whole process."""
+    peer = await dial(peers, url)
+    await peer.ws.send_bytes(noise)
+    assert (await refusal(peer)).startswith("malformed frame: ")
+    await peers.register(url, "ann")
+
+
+async def test_whoever_leaves_in_between_leaves_nothing_behind(url: str, peers: Peers) -> None:
+    """Register alone proves nothing, so it stores nothing."""
+    peer, _ = await challenged(peers, url)
+    await peer.send(frames.Register("ann", "laptop", PUBLIC))
+    await peer.close()
+    ann = peers.keep(await Peer.login(url, KEY, register=("ann", "laptop")))
+    assert await ann.who() == ["ann/laptop/main"]

@@ -1,0 +1,42 @@
+"""The command line as a user has it: a process of its own."""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+
+import msgspec
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+async def start(directory: Path, *arguments: str, env: dict[str, str] | None = None) -> Process:
+    """Start `conclave` with this configuration directory; the caller waits for it or ends it."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("CONCLAVE_", "_CONCLAVE_"))}
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "cli.main", "--config-dir", str(directory), *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+        env={**clean, "PYTHONUTF8": "1", **(env or {})},
+    )
+
+
+async def conclave(directory: Path, *arguments: str, env: dict[str, str] | None = None) -> Finished:
+    """Run `conclave` to its end."""
+    process = await start(directory, *arguments, env=env)
+    try:
+        async with asyncio.timeout(60):
+            out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return Finished(process.returncode or 0, out.decode(), err.decode())
