@@ -14,7 +14,7 @@ from conclave.model import SessionPath
 from relay.closing import CloseReason
 from relay.desk import Desk, Services
 from relay.dialect.v1 import DialectV1, answer
-from relay.framing import CLOSE, binary_frame
+from relay.framing import CLOSE, FRAME_BYTES, binary_frame
 from relay.outbox import Flusher, Outbox
 from relay.services.accounts import key_text
 from relay.session import Session
@@ -169,6 +169,8 @@ class Connections:
             session.outbox.send(await self._answer(desk, data))
             try:
                 await socket.drain()
+            except Interrupted:
+                continue
             except TimeoutError:
                 return CloseReason.SLOW_READER
             except ConnectionError:
@@ -177,7 +179,7 @@ class Connections:
 
     async def _answer(self, desk: Desk, data: bytes) -> bytes:
         try:
-            return await answer(desk, data)
+            reply = await answer(desk, data)
         except Refusal as refusal:
             self._metrics.refusals.labels(code=refusal.code.value).inc()
             log.debug("request.refused", path=desk.session.path_text, code=refusal.code.value)
@@ -186,6 +188,10 @@ class Connections:
             log.exception("request.failed", path=desk.session.path_text)
             self._metrics.refusals.labels(code=Code.INTERNAL.value).inc()
             return self._dialect.refusal(Refusal(Code.INTERNAL, "the relay failed to carry this out"))
+        longest = min(FRAME_BYTES, self._outbox_bytes)
+        if len(reply) > longest:
+            return self._dialect.refusal(Refusal(Code.TOO_LARGE, f"the reply would exceed {longest} bytes"))
+        return reply
 
 
 class _Gone(Exception):

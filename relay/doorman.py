@@ -20,6 +20,7 @@ class Doorman(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._paused = False
+        self._dismissed = False
         self.on_excess: Callable[[], None] | None = None
         """Called when the peer has sent too much, instead of dropping it."""
 
@@ -37,12 +38,23 @@ class Doorman(asyncio.Protocol):
         if self._paused and not self._transport.is_closing():
             self._transport.resume_reading()
 
+    def dismiss(self) -> None:
+        """The peer was refused: let it hear why, but keep nothing of what it sends beyond its budget."""
+        if self._timer is None or self._transport is None:
+            return  # it had been admitted
+        self.on_excess = None
+        if self._paused and not self._transport.is_closing():
+            self._dismissed = True
+            self._transport.resume_reading()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one only in deed
         self._timer = asyncio.get_running_loop().call_later(ADMISSION_SECONDS, self._transport.abort)
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
+        if self._dismissed:
+            return
         self._budget -= len(data)
         if self._budget < 0 and not self._paused and self._transport is not None:
             self._paused = True

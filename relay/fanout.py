@@ -114,6 +114,8 @@ class FanOut:
                 del self._idle[channel.id], self._channels[channel.id], self._by_topic[self._keys.live(channel.id)]
                 await self._broker.unsubscribe(self._keys.live(channel.id))
                 await self._log.forget_channel(node, channel.id)
+                if channel.id in self._channels:  # somebody came meanwhile
+                    await self._log.note_channel(node, channel.id)
 
     # --- Delivery: called by the broker; nothing here awaits ---
 

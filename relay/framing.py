@@ -5,6 +5,9 @@ import struct
 _BINARY = 0x82
 _SHORT, _MEDIUM = 126, 65_536
 
+FRAME_BYTES = 16 * 1024 * 1024
+"""The longest message that v1 allows, in both directions; a longer one ends the connection."""
+
 CLOSE = b"\x88\x00"
 """A close frame without a status code."""
 

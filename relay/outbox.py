@@ -67,6 +67,7 @@ class Outbox:
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._held = True
+        self._muted = False
         self._finished = False
         self._overflowed = False
         self._last_write = -WINDOW_SECONDS
@@ -85,7 +86,7 @@ class Outbox:
 
     def push(self, frame: bytes) -> None:
         """Send a frame soon: at once if the session has been idle, else with others of the same moment."""
-        if self._finished or self._overflowed:
+        if self._muted or self._finished or self._overflowed:
             return
         self._pending.append(frame)
         self._pending_bytes += len(frame)
@@ -105,6 +106,10 @@ class Outbox:
             self._pending.append(frame)
             self._pending_bytes += len(frame)
             self.flush()
+
+    def mute(self) -> None:
+        """Drop what is pushed from now on: the session is about to end. Replies and last words still go out."""
+        self._muted = True
 
     def flush(self) -> None:
         """Write what is pending, in one call."""

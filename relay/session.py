@@ -58,4 +58,5 @@ class Session:
         """End the session after the request it is at, if any. The first reason counts."""
         if self.close_reason is None:
             self.close_reason = reason
+            self.outbox.mute()
             self._interrupt()

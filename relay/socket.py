@@ -9,9 +9,8 @@ from aiohttp.abc import AbstractStreamWriter
 
 from conclave.errors import Code, Refusal
 from relay.doorman import ADMISSION_BYTES, Doorman
+from relay.framing import FRAME_BYTES
 
-FRAME_BYTES = 16 * 1024 * 1024
-"""The longest message that v1 allows; a longer one ends the connection."""
 _SEND_BUFFER_BYTES = 64 * 1024
 _HIGH_WATER_BYTES = 256 * 1024
 _DRAIN_SECONDS = 30.0
@@ -107,14 +106,29 @@ class Socket:
             self.transport.write(frames)
 
     async def drain(self) -> None:
-        """Wait until the peer has read most of what was written. Raises: TimeoutError, ConnectionError."""
-        if self._stream is not None:
-            async with asyncio.timeout(_DRAIN_SECONDS):
+        """Wait until the peer has read most of what was written.
+
+        Raises:
+            Interrupted: after `interrupt`.
+            TimeoutError: if the peer takes too long.
+            ConnectionError: if it is gone.
+        """
+        if self._stream is None or self._interrupted:
+            return
+        try:
+            async with asyncio.timeout(_DRAIN_SECONDS) as self._scope:
                 await self._stream.drain()
+        except TimeoutError:
+            if self._interrupted:
+                raise Interrupted from None
+            raise
+        finally:
+            self._scope = None
 
     async def hang_up(self) -> None:
         """Wait, not for long, until the peer has read its last words and closed too; then drop the connection."""
-        self.admit()
+        if self._doorman is not None:
+            self._doorman.dismiss()
         try:
             async with asyncio.timeout(_GOODBYE_SECONDS):
                 while not self._ws.closed and (await self._ws.receive()).type in (WSMsgType.BINARY, WSMsgType.TEXT):

@@ -5,7 +5,7 @@ from typing import Any
 
 from conclave import v1
 from conclave.errors import Code, FrameError, Refusal
-from conclave.model import SessionPath
+from conclave.model import Payload, Plain, Sealed, SessionPath
 from conclave.v1 import admin, frames
 from conclave.v1.errors import error_frame
 from relay.closing import CloseReason
@@ -52,6 +52,17 @@ async def answer(desk: Desk, data: bytes) -> bytes:
     except FrameError as error:
         raise Refusal(Code.MALFORMED, str(error)) from None
     return _ready(await command(desk, frame))
+
+
+def body_size(payload: Payload | frames.RawPayload) -> int:
+    """Return what of a payload counts against the limit for messages, in bytes: what the sender wrote."""
+    match payload:
+        case Plain(text):
+            return len(text.encode())
+        case Sealed(ciphertext, key_id):
+            return len(ciphertext) + len((key_id or "").encode())
+        case _:
+            return len(payload.encoded)
 
 
 def _ready(frame: frames.Frame) -> bytes:
@@ -101,12 +112,14 @@ async def _list_users(desk: Desk, _: frames.ListUsers) -> frames.UserList:
 
 
 async def _channel_msg(desk: Desk, frame: frames.ChannelMsg) -> frames.Ack:
-    await desk.services.messages.post(desk.session, frame.channel, v1.encode_payload(frame.payload))
+    size = body_size(frame.payload)
+    await desk.services.messages.post(desk.session, frame.channel, v1.encode_payload(frame.payload), size)
     return frames.Ack(None)
 
 
 async def _whisper(desk: Desk, frame: frames.Whisper) -> frames.Ack:
-    await desk.services.messages.whisper(desk.session, frame.target, v1.encode_payload(frame.payload))
+    size = body_size(frame.payload)
+    await desk.services.messages.whisper(desk.session, frame.target, v1.encode_payload(frame.payload), size)
     return frames.Ack(None)
 
 

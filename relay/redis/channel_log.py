@@ -83,6 +83,10 @@ class ChannelLog:
         pairs = (bytes(value).decode().split(" ", 1) for value in values)
         return [(node, path) for node, path in pairs]
 
+    async def note_channel(self, node: str, channel_id: str) -> None:
+        """Note that a node has subscribers in a channel."""
+        await self._client.call("SADD", self._keys.channels(node), channel_id)
+
     async def forget_channel(self, node: str, channel_id: str) -> None:
         """Note that a node has no subscribers in a channel any more."""
         await self._client.call("SREM", self._keys.channels(node), channel_id)

@@ -21,30 +21,30 @@ class Messages:
     def __init__(
         self, *, channel_log: ChannelLog, leases: Leases, inbox: Inbox, registry: Registry, max_bytes: int
     ) -> None:
-        """`max_bytes` bounds an encoded body."""
+        """`max_bytes` bounds a body."""
         self._log = channel_log
         self._leases = leases
         self._inbox = inbox
         self._registry = registry
         self._max_bytes = max_bytes
 
-    async def post(self, session: Session, channel: str, payload: bytes) -> str:
-        """Keep a message and hand it to every session in the channel but its sender's. Returns its id.
+    async def post(self, session: Session, channel: str, payload: bytes, size: int) -> str:
+        """Keep a message, `size` bytes of body, and hand it to every session in the channel but its sender's.
 
-        When this returns, the message is in the channel's log.
+        Returns its id. When this returns, the message is in the channel's log.
         """
         channel_id = session.joined.get(channel)
         if channel_id is None:
             raise not_member(channel)
-        self._check_size(payload)
+        self._check_size(size)
         message_id = await self._log.append(channel_id, session.path, payload)
         if message_id is None:
             raise not_member(channel)
         return message_id
 
-    async def whisper(self, session: Session, target: SessionPath, payload: bytes) -> None:
+    async def whisper(self, session: Session, target: SessionPath, payload: bytes, size: int) -> None:
         """Hand a message to one session on whichever node it is; it is kept nowhere."""
-        self._check_size(payload)
+        self._check_size(size)
         if target == session.path:
             raise Refusal(Code.MALFORMED, "cannot whisper to your own session")
         holder = await self._leases.holder(target, await self._registry.alive())
@@ -65,8 +65,6 @@ class Messages:
         page = await self._log.page(channel_id, after, rows=PAGE_ROWS, size=PAGE_BYTES, whole_ms=True)
         return page.rows
 
-    def _check_size(self, payload: bytes) -> None:
-        if len(payload) > self._max_bytes:
-            raise Refusal(
-                Code.TOO_LARGE, f"message of {len(payload)} bytes exceeds the limit of {self._max_bytes} bytes"
-            )
+    def _check_size(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise Refusal(Code.TOO_LARGE, f"message of {size} bytes exceeds the limit of {self._max_bytes} bytes")

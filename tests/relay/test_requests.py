@@ -11,7 +11,7 @@ from nacl.signing import SigningKey
 from conclave import v1
 from conclave.model import Payload, Plain, Sealed, SessionPath, Visibility
 from conclave.v1 import admin, frames
-from relay.socket import FRAME_BYTES
+from relay.framing import FRAME_BYTES
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Peers
 from tests.support.waiting import wait_until
