@@ -64,5 +64,5 @@ def _die_of_closed_pipe() -> NoReturn:
     """
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGPIPE)
+        signal.raise_signal(signal.SIGPIPE)
     os._exit(1)

@@ -259,7 +259,6 @@ class Scripted:
     """A link that answers from a list and then ends."""
 
     path = ME
-    queued = 0
 
     def __init__(
         self, events: list[Event], end: Exception, answers: dict[type, list[Frame | Exception]] | None = None
@@ -268,6 +267,11 @@ class Scripted:
         self.end = end
         self.answers = answers or {}
         self.joined = ""
+        self.reads = 0
+
+    @property
+    def queued(self) -> int:
+        return len(self.events)
 
     async def __aenter__(self) -> Self:
         return self
@@ -279,6 +283,7 @@ class Scripted:
         return START_MS
 
     async def request(self, frame: Frame) -> Frame:
+        self.reads += isinstance(frame, ReadSince)
         prepared = self.answers.get(type(frame))
         if prepared:
             answer = prepared.pop(0)
@@ -422,3 +427,28 @@ async def test_a_join_that_fails_in_passing_is_retried_after_a_reconnect() -> No
     with pytest.raises(Done):
         await follower(dialling(*links), screen, None).run()
     assert screen.log[1:] == ["lost ops", "resumed ops", "[ops] b"]
+
+
+async def test_a_burst_of_doubtful_copies_costs_one_look_into_the_history() -> None:
+    """Whatever had arrived before the look is settled by it."""
+    rows = tuple(HistoryMessage(SENDERS[0], START_MS, Plain("ok")) for _ in range(50))
+    link = Scripted([post("ok")] * 50, Done(), {ReadSince: [History("ops", rows)]})
+    screen = Screen()
+    with pytest.raises(Done):
+        await follower(dialling(link), screen, 60).run()
+    assert len(screen.messages) == 50
+    assert link.reads < 10
+
+
+async def test_each_outage_starts_with_the_shortest_wait() -> None:
+    """A success in between says that the server is back."""
+    ceilings: list[float] = []
+
+    def draw(_low: float, high: float) -> float:
+        ceilings.append(high)
+        return 0.0
+
+    links = (Scripted([], LOST), LinkError("no"), LinkError("no"), Scripted([], LOST), Scripted([], Done()))
+    with pytest.raises(Done):
+        await Follower(dialling(*links), "ops", 60, Screen(), backoff=Backoff(draw=draw)).run()
+    assert ceilings == [1, 2, 4, 1]

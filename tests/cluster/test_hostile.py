@@ -20,7 +20,7 @@ from tests.support.waiting import pause, wait_until
 SPARE_BYTES = 48 * 1024 * 1024
 """By how much a node may grow in a test that sends it several times as much."""
 NOBODY = SessionPath("x", "y", "z")
-GOOD = [
+GOOD: list[frames.Frame] = [
     frames.Hello(1, "den"),
     frames.Register("mallory", "laptop", bytes(32)),
     frames.Auth(bytes(32), bytes(64)),

@@ -82,7 +82,7 @@ async def test_killed_node_takes_its_sessions_along_and_nobody_else(
 async def test_users_of_a_killed_node_are_back_at_once_elsewhere(
     nodes: list[NodeProcess], village: Village, peers: Peers, redis_process: RedisProcess
 ) -> None:
-    """Nobody waits for a death to be noticed before they may come in again, and clearing up does not hit the returned."""
+    """Nobody waits for a death to be noticed before they may come in again; clearing up must not hit the returned."""
     async with talking(village.talkers[1:]):
         await nodes[0].kill()
         async with asyncio.timeout(2):

@@ -37,7 +37,7 @@ async def test_every_reader_gets_every_message_once_in_one_order(nodes: list[Nod
         assert own == [f"{i} {count}" for count in range(EACH)], "what one sender said changed its order"
     for i, sender in enumerate(senders):
         others = [body for body in order if not body.startswith(f"{i} ")]
-        await wait_until(lambda s=sender, n=len(others): len(s.messages) >= n, what="senders heard the others")  # type: ignore[misc]
+        await wait_until(lambda s=sender, o=others: len(s.messages) >= len(o), what="senders hear each other")  # type: ignore[misc]
         assert sender.bodies == others, "a sender hears everybody but itself, in the same order"
     for reader in readers[:3]:
         assert await reader.history("plaza") == order

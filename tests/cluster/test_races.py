@@ -166,13 +166,14 @@ async def test_two_clients_that_supersede_each_other_disturb_nobody(nodes: list[
                 continue
 
     first, second = asyncio.create_task(insist(nodes[0])), asyncio.create_task(insist(nodes[2]))
-    said = []
+    said: list[str] = []
     while not (first.done() or second.done()):
         said.append(f"{len(said)}")
         await talker.post("plaza", said[-1])
     for storm in (first, second):
         storm.cancel()
-    await asyncio.gather(first, second, return_exceptions=True)
+    endings = await asyncio.gather(first, second, return_exceptions=True)
+    assert None in endings, f"the storm broke off: {endings}"
     await wait_until(lambda: len(listener.bodies) >= len(said), what="the listener heard everything")
     assert listener.bodies == said
     assert not talker.is_closed

@@ -131,11 +131,20 @@ async def test_presence_outlives_a_long_outage(
     await pause(8)  # longer than any heartbeat may be late
     leaver = crowd.listeners.pop()
     await leaver.close()
+    await wait_until(lambda: _has_logged(nodes[2], "session.closed"), what="its node has noticed")
+    nodes[2].pause()
     await redis_process.restart()
+    await wait_until(lambda: ready(nodes[:2], 200), what="two nodes are ready again")
+    await pause(3)  # each of them has judged the third by now, which has not beaten for eleven seconds
+    nodes[2].resume()
     await wait_until(lambda: ready(nodes, 200), what="every node is ready again")
     await wait_until(lambda: _present(crowd), timeout=4, what="all are present but the one who left meanwhile")
     assert not [line for node in nodes for line in node.log if "node.buried" in line or "node.evicted" in line]
     await crowd.all_well()
+
+
+def _has_logged(node: NodeProcess, event: str) -> bool:
+    return any(event in line for line in node.log)
 
 
 async def test_no_message_is_lost_with_a_subscriber_connection(
@@ -144,13 +153,37 @@ async def test_no_message_is_lost_with_a_subscriber_connection(
     """Redis forgets a message once it has published it; a node that was not listening has to find it in the log."""
     cut = 0
     async with crowd_on(nodes, peers) as crowd:
-        for _ in range(20):
+        for _ in range(12):
             cut += redis_process.cut_subscribers()
             await more_is_said(crowd.talkers, 20)
-    assert cut > 20
+            await wait_until(lambda: ready(nodes, 200), what="every node listens again")
+    assert cut == 12 * len(nodes)
     assert sum([await _refilled(node) for node in nodes]) > 0, "nothing was published while a node was deaf"
     await wait_until(lambda: ready(nodes, 200), what="every node is ready again")
     await crowd.all_well()
+
+
+async def test_last_word_before_a_silence_is_not_lost(
+    nodes: list[NodeProcess], peers: Peers, redis_process: RedisProcess
+) -> None:
+    """No later message gives away that one is missing: the node has to look by itself when it listens again."""
+    talker = await peers.register(nodes[0].url, "talker")
+    listeners = [await peers.register(node.url, f"listener{i}") for i, node in enumerate(nodes)]
+    await talker.create("plaza")
+    for peer in (talker, *listeners):
+        await peer.join("plaza")
+    for turn in range(8):
+        assert redis_process.cut_subscribers() == len(nodes)
+        await talker.post("plaza", f"{turn}")
+        for listener in listeners:
+            await wait_until(
+                lambda heard=listener.messages, turn=turn: len(heard) > turn,  # type: ignore[misc]
+                timeout=2,
+                what="the word was found in the log",
+            )
+        await wait_until(lambda: ready(nodes, 200), what="every node listens again")
+    assert all(listener.bodies == [str(turn) for turn in range(8)] for listener in listeners)
+    assert all([await _refilled(node) > 0 for node in nodes])
 
 
 async def _refilled(node: NodeProcess) -> float:

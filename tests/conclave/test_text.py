@@ -53,6 +53,7 @@ def test_a_name_is_always_one_visible_line(text: str) -> None:
         ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
         ("a\u2028b\u2029c\x0bd\x0ce\x85f", r"a\u2028b\u2029c\x0bd\x0ce\x85f"),
         ("\u2066rtl\u2069", r"\u2066rtl\u2069"),
+        ("\u3164\U000e0100", r"\u3164\U000e0100"),
     ],
 )
 def test_a_body_keeps_what_people_write(body: str, shown: str) -> None:
