@@ -6,19 +6,20 @@ revoked key and a slow reader all come as `unauthorized`. So the exact texts dec
 
 from conclave.errors import Code, ConclaveError, LinkError, Refusal
 
+# The words of the original, which clients and scripts match on.
 SUPERSEDED = "session superseded by a newer connection for the same session path"
 USER_REMOVED = "user removed from this server"
 KEY_REVOKED = "machine key revoked"
 IDLE = "idle timeout: no heartbeat"
 SLOW = "slow consumer: outbound queue overflowed"
 TERMINATED = "session terminated"
-STORE_AWAY = "the relay lost its place in the cluster; reconnect"
+# This relay's own.
 SHUTDOWN = "the relay is shutting down; reconnect"
 
 FINAL = frozenset({SUPERSEDED, USER_REMOVED, KEY_REVOKED})
 """Coming back after these is refused, or takes the path away from whoever holds it now."""
 
-KILLS = FINAL | {IDLE, SLOW, TERMINATED, STORE_AWAY, SHUTDOWN}
+KILLS = FINAL | {IDLE, SLOW, TERMINATED, SHUTDOWN}
 """Every text that a server ends a live session with; none of them ever answers a request."""
 
 _PASSING = frozenset({Code.INTERNAL, Code.UNAVAILABLE, Code.RATE_LIMITED})

@@ -2,6 +2,8 @@
 
 import enum
 
+from conclave import closing
+
 
 class CloseReason(enum.Enum):
     """The reason of a close. The value is its name in logs and metrics."""
@@ -13,7 +15,6 @@ class CloseReason(enum.Enum):
     SLOW_READER = "slow_reader"
     REVOKED = "revoked"
     USER_REMOVED = "user_removed"
-    STORE_AWAY = "store_away"
     SHUTDOWN = "shutdown"
 
     @property
@@ -22,13 +23,11 @@ class CloseReason(enum.Enum):
         return _TEXTS.get(self)
 
 
-# The first five are the original's words: clients and scripts match on them.
 _TEXTS = {
-    CloseReason.SUPERSEDED: "session superseded by a newer connection for the same session path",
-    CloseReason.IDLE: "idle timeout: no heartbeat",
-    CloseReason.SLOW_READER: "slow consumer: outbound queue overflowed",
-    CloseReason.REVOKED: "machine key revoked",
-    CloseReason.USER_REMOVED: "user removed from this server",
-    CloseReason.STORE_AWAY: "the relay lost its place in the cluster; reconnect",
-    CloseReason.SHUTDOWN: "the relay is shutting down; reconnect",
+    CloseReason.SUPERSEDED: closing.SUPERSEDED,
+    CloseReason.IDLE: closing.IDLE,
+    CloseReason.SLOW_READER: closing.SLOW,
+    CloseReason.REVOKED: closing.KEY_REVOKED,
+    CloseReason.USER_REMOVED: closing.USER_REMOVED,
+    CloseReason.SHUTDOWN: closing.SHUTDOWN,
 }

@@ -127,6 +127,7 @@ async def test_presence_outlives_a_long_outage(
     """While Redis is away no heart can beat: the first node that is back must not bury the others for it."""
     crowd = Crowd()
     await crowd.gather(nodes, peers)
+    await pause(2.5)  # now they all know each other's heartbeat
     redis_process.kill()
     await pause(8)  # longer than any heartbeat may be late
     leaver = crowd.listeners.pop()
