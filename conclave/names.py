@@ -12,13 +12,15 @@ import unicodedata
 from conclave.errors import InvalidName
 
 # Printable by category, yet drawn as nothing (Unicode: Default_Ignorable_Code_Point, and the blank braille pattern).
-_INVISIBLE = frozenset(
-    (
-        *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0),
-        *range(0x180B, 0x1810),
-        *range(0xFE00, 0xFE10),
-        *range(0xE0100, 0xE01F0),
+INVISIBLE = frozenset(
+    chr(code)
+    for codes in (
+        (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0),
+        range(0x180B, 0x1810),
+        range(0xFE00, 0xFE10),
+        range(0xE0100, 0xE01F0),
     )
+    for code in codes
 )
 
 _SHOWN = 200
@@ -61,7 +63,7 @@ def _broken_rule(value: str, longest: int) -> str | None:
     if value[0] == " " or value[-1] == " ":
         return "it must not start or end with a space"
     # isprintable() is False for every character of Unicode's categories Other and Separator, except the space.
-    if not value.isprintable() or any(ord(char) in _INVISIBLE for char in value):
+    if not value.isprintable() or not INVISIBLE.isdisjoint(value):
         return "it must consist of visible characters"
     if not unicodedata.is_normalized("NFC", value):
         return "it must be in Unicode normal form NFC"

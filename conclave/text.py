@@ -8,20 +8,12 @@ stays as it is, and a line break cannot forge another message because every furt
 import re
 import unicodedata
 
+from conclave.names import INVISIBLE
+
 INDENT = "    "
 """What stands before every further line of a message body."""
 
 # Printable by category, yet drawn as nothing (Unicode: Default_Ignorable_Code_Point, and the blank braille pattern).
-INVISIBLE = frozenset(
-    chr(code)
-    for codes in (
-        [0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0],
-        range(0x180B, 0x1810),
-        range(0xFE00, 0xFE10),
-        range(0xE0100, 0xE01F0),
-    )
-    for code in codes
-)
 
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
