@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import click
 import msgspec
+from typing_extensions import override
 
 from cli.settings import set_config_directory, set_verbose
 from conclave import __version__
@@ -65,6 +66,7 @@ class _Example(click.Command):
         self.example = [example] if isinstance(example, str) else list(example)
         self.params.extend(_global_options())
 
+    @override
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if self.example:
             with formatter.section("Example"):
@@ -96,9 +98,11 @@ class LazyGroup(VerbGroup):
         super().__init__(*args, **kwargs)
         self.rows = rows
 
+    @override
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.rows)
 
+    @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         row = self.rows.get(cmd_name)
         if row is None:
@@ -106,6 +110,7 @@ class LazyGroup(VerbGroup):
         command: click.Command = importlib.import_module(row.module).command
         return command
 
+    @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, row.summary) for name, row in self.rows.items()])

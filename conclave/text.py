@@ -13,8 +13,6 @@ from conclave.names import INVISIBLE
 INDENT = "    "
 """What stands before every further line of a message body."""
 
-# Printable by category, yet drawn as nothing (Unicode: Default_Ignorable_Code_Point, and the blank braille pattern).
-
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 # What emoji and several scripts need inside words: the joiners and the two presentation selectors.

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conclave.text import INDENT, INVISIBLE, visible, visible_body
+from conclave.names import INVISIBLE
+from conclave.text import INDENT, visible, visible_body
 
 
 @pytest.mark.parametrize(
