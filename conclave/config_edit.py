@@ -59,6 +59,15 @@ def set_default(path: Path, level: Level) -> None:
         document["default_permission"] = level.value
 
 
+def unset_default(path: Path) -> bool:
+    """Go back to the default level of the program; tell whether the file named one."""
+    with _rewriting(path) as document:
+        named = "default_permission" in document
+        if named:
+            document.remove("default_permission")
+    return named
+
+
 def set_override(path: Path, override: Override) -> None:
     """Set the level of a channel, or of whispers; an override of the same scope is changed in place."""
 

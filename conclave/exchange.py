@@ -14,11 +14,12 @@ import msgspec
 
 from conclave.closing import KILLS
 from conclave.errors import LinkError, Refusal
-from conclave.v1.admin import AclList, BanList, InviteCreate, InviteListOp
+from conclave.v1.admin import APPENDED, AclList, Audit, BanList, InviteCreate, InviteListOp, ServerInviteCreate
 from conclave.v1.errors import display, refusal
 from conclave.v1.frames import (
     Ack,
     Admin,
+    AuditList,
     ChannelList,
     ChannelMsg,
     Error,
@@ -65,7 +66,13 @@ _REPLY: dict[type, type] = {
     InviteListOp: InviteList,
     AclList: UserList,
     BanList: UserList,
+    ServerInviteCreate: InviteToken,
+    Audit: AuditList,
 }
+
+
+CLOSED = "connection closed before a response arrived"
+UNKNOWN_OPERATION = "the server does not know this operation (it needs conclave 0.4 or later)"
 
 
 class Answer(msgspec.Struct, Generic[Ticket], frozen=True):
@@ -121,6 +128,11 @@ class Exchange(Generic[Ticket]):
             return None
         asked = f"the answer to {kind(self._open[0][0])}" if self._open else "nothing"
         raise OutOfStep(f"unexpected response: expected {asked}, got {kind(frame)}")
+
+    def closed(self, *, orderly: bool) -> str:
+        """Say what it means that the server closed the connection without a word, in good order or not."""
+        appended = any(isinstance(request, Admin) and isinstance(request.op, APPENDED) for request, _ in self._open)
+        return UNKNOWN_OPERATION if orderly and appended else CLOSED
 
     def _error(self, frame: Error) -> Answer[Ticket] | Ending:
         """Tell a refusal from the announcement of a close: by its text, and because a ping is never refused."""

@@ -77,6 +77,7 @@ class Enroll(msgspec.Struct, frozen=True):
     machine: str
     pubkey: bytes
     session: str
+    invite: str | None = None
 
 
 Step = Reply | Continue | Login | Enroll
@@ -133,6 +134,7 @@ class ServerHandshake:
             machine=_valid(NameKind.MACHINE, claim.machine),
             pubkey=frame.pubkey,
             session=_valid(NameKind.SESSION, self._session),
+            invite=claim.invite,
         )
 
     def _over(self, _: Frame) -> NoReturn:
@@ -186,11 +188,18 @@ class ClientHandshake:
     ServerInfo is not part of it: it follows Established, and it is for the caller to take it when it comes.
     """
 
-    def __init__(self, session: str, signer: Signer, register: tuple[str, str] | None = None) -> None:
-        """Take the session handle and, to claim a username, that and the machine's name."""
+    def __init__(
+        self,
+        session: str,
+        signer: Signer,
+        register: tuple[str, str] | None = None,
+        invite: str | None = None,
+    ) -> None:
+        """Take the session handle and, to claim a username, that, the machine's name, and an invite if there is one."""
         self._session = session
         self._signer = signer
         self._register = register
+        self._invite = invite
         self._challenged = False
 
     def hello(self) -> Hello:
@@ -222,4 +231,4 @@ class ClientHandshake:
         auth = Auth(key, self._signer.sign(nonce))
         if self._register is None:
             return (auth,)
-        return (Register(*self._register, key), auth)
+        return (Register(*self._register, key, self._invite), auth)

@@ -16,7 +16,7 @@ import msgspec
 
 from conclave.closing import LinkLost, LoginRefused, in_words
 from conclave.errors import Code, FrameError, LinkError, Refusal
-from conclave.exchange import Answer, Event, Exchange, Heard, OutOfStep
+from conclave.exchange import CLOSED, Answer, Event, Exchange, Heard, OutOfStep
 from conclave.handshake import ClientHandshake, Send, Signer
 from conclave.model import SessionPath
 from conclave.urls import check_url
@@ -153,7 +153,7 @@ class Link:
                     self._end(LinkLost(f"undecodable response: {error}"))
             except OutOfStep as error:
                 self._end(LinkLost(str(error)))
-        reason, shown = self._farewell or (None, "connection closed before a response arrived")
+        reason, shown = self._farewell or (None, self._exchange.closed(orderly=self._wire.closed_orderly))
         self._mark_ended(LinkLost(shown, reason))
 
     def _receive(self, frame: Frame, size: int) -> None:
@@ -222,10 +222,14 @@ async def connect(
     url: str,
     key: Signer,
     session: str,
+    *,
     register: tuple[str, str] | None = None,
+    invite: str | None = None,
     timeouts: Timeouts | None = None,
 ) -> Link:
     """Connect to a server and log in under the session handle `session`, with `register` as a new (user, machine).
+
+    `invite` is what a server wants to see that registers only those who were invited.
 
     Raises:
         InvalidUrl: if `url` cannot be dialled.
@@ -235,7 +239,7 @@ async def connect(
     timeouts = timeouts or Timeouts()
     wire = await Wire.dial(check_url(url), timeouts.connect, timeouts.close)
     try:
-        path, early = await _log_in(wire, ClientHandshake(session, key, register), timeouts.reply)
+        path, early = await _log_in(wire, ClientHandshake(session, key, register, invite), timeouts.reply)
     except Refusal as error:
         await wire.close()
         verb = "authentication" if register is None else "registration"
@@ -258,7 +262,7 @@ async def _log_in(wire: Wire, handshake: ClientHandshake, deadline: float) -> tu
             async with asyncio.timeout(deadline):
                 data = await wire.receive()
             if data is None:
-                raise LinkError("connection closed before a response arrived")
+                raise LinkError(CLOSED)
             frame = decode(data)
             if isinstance(frame, Error):
                 raise refusal(frame.error)

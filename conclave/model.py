@@ -91,6 +91,16 @@ class MachineInfo(msgspec.Struct, frozen=True):
     added_at: str
 
 
+class AuditEntry(msgspec.Struct, frozen=True):
+    """An admin operation: when (RFC 3339), by which session, what, on what, and how it ended."""
+
+    at: str
+    actor: str
+    operation: str
+    target: str
+    outcome: str
+
+
 class InviteInfo(msgspec.Struct, frozen=True):
     """An outstanding invite; None means without a limit, `expires_at` is RFC 3339."""
 

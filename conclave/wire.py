@@ -32,6 +32,8 @@ class Wire:
         self.server_id = headers.get(SERVER_ID_HEADER)
         self._told_at = time.monotonic()
         self._told_ms = _date_ms(headers.get("Date"))
+        self.closed_orderly = False
+        """Whether the peer ended the connection with a close frame."""
 
     @classmethod
     async def dial(cls, url: str, deadline: float, close_deadline: float) -> Self:
@@ -77,6 +79,7 @@ class Wire:
             if message.type is aiohttp.WSMsgType.BINARY:
                 return bytes(message.data)
             if message.type is not aiohttp.WSMsgType.TEXT:
+                self.closed_orderly = message.type is aiohttp.WSMsgType.CLOSE
                 return None
 
     async def close(self) -> None:

@@ -3,12 +3,14 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from conclave.errors import ConfigError
 from relay.admins import Admins
 from relay.redis.channel_log import Retention
+from relay.redis.directory import Registration
 
 DEFAULT_BIND = "0.0.0.0:4390"
 DEFAULT_MAX_MESSAGE_BYTES = 1024 * 1024
@@ -18,6 +20,9 @@ _RETENTION_MS = 7 * 24 * 3600 * 1000
 _RETENTION_ROWS = 1_000_000
 _MESSAGE_BYTES = range(1024, 8 * 1024 * 1024 + 1)
 """Beyond 8 MiB a page of history could exceed the 16 MiB that one v1 frame may have."""
+
+PresencePolicy = Literal["everyone", "shared"]
+"""Whom `who` without a channel shows: everybody, or those with whom the caller shares a channel."""
 
 NO_STORE = (
     "`serve` requires `--data-dir <path>` for persistent storage, `--redis-url <url>` to join a cluster, "
@@ -54,6 +59,8 @@ class NodeConfig(msgspec.Struct, frozen=True):
     admins: Admins
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     key_prefix: str = DEFAULT_KEY_PREFIX
+    registration: Registration = "open"
+    presence: PresencePolicy = "everyone"
     redis_timeout: float = 2.0
     handshake_seconds: float = 10.0
     idle_seconds: float = 60.0
@@ -77,6 +84,8 @@ def parse_config(
     admins: Iterable[str] = (),
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
     key_prefix: str = DEFAULT_KEY_PREFIX,
+    registration: Registration = "open",
+    presence: PresencePolicy = "everyone",
 ) -> NodeConfig:
     """Check what the command line says.
 
@@ -96,6 +105,8 @@ def parse_config(
         admins=Admins.parse(admins),
         max_message_bytes=max_message_bytes,
         key_prefix=key_prefix,
+        registration=registration,
+        presence=presence,
     )
 
 

@@ -80,7 +80,7 @@ class Connections:
         claim = await self._shake_hands(socket)
         # From here on nothing of the peer's is waited for, so the handshake's deadline cannot hit a registration.
         if isinstance(claim, Enroll):
-            await accounts.enroll(claim.user, claim.machine, claim.pubkey)
+            await accounts.enroll(claim.user, claim.machine, claim.pubkey, claim.invite)
             user, machine = claim.user, claim.machine
             log.info("user.registered", user=user, machine=machine)
         else:

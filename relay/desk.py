@@ -6,6 +6,7 @@ from relay.services.accounts import Accounts
 from relay.services.channels import Channels
 from relay.services.messages import Messages
 from relay.services.presence import Presence
+from relay.services.rule import Rule
 from relay.session import Session
 
 
@@ -13,6 +14,7 @@ class Services(msgspec.Struct, frozen=True):
     accounts: Accounts
     channels: Channels
     messages: Messages
+    rule: Rule
     presence: Presence
 
 

@@ -49,6 +49,11 @@ class Feed:
         self._hold(message)
         return ()
 
+    def suspend(self, message: Message) -> None:
+        """Take a live message that must not be handed out before something else was looked at: read the log first."""
+        self.doubt()
+        self._hold(message)
+
     def doubt(self) -> None:
         """Live delivery was interrupted: read the log before anything else is handed out."""
         if self._held is None:

@@ -8,6 +8,7 @@ from relay.errors import StoreUnavailable
 from relay.fanout import FanOut
 from relay.redis.broker import Broker
 from relay.redis.client import RedisClient
+from relay.redis.dues import Dues
 from relay.redis.inbox import Inbox
 from relay.redis.keys import Keys
 from relay.redis.nodes import BEAT_SECONDS, DEAD_AFTER_SECONDS, Registry
@@ -29,6 +30,7 @@ class Heart:
         broker: Broker,
         inbox: Inbox,
         fanout: FanOut,
+        dues: Dues,
         presence: Presence,
         sessions: Sessions,
         idle_seconds: float,
@@ -39,6 +41,7 @@ class Heart:
         self._broker = broker
         self._inbox = inbox
         self._fanout = fanout
+        self._dues = dues
         self._presence = presence
         self._sessions = sessions
         self._idle_seconds = idle_seconds
@@ -85,6 +88,7 @@ class Heart:
         self._listen_to_silence()
         for node in self._registry.dead():
             await self._registry.bury(node)
+        await self._dues.settle()
         await self._inbox.trim()
         await self._fanout.sweep(self._registry.node)
 

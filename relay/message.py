@@ -18,6 +18,8 @@ class Message(msgspec.Struct, frozen=True):
     previous: str
     sender: str
     payload: bytes
+    version: int = 0
+    """Of who may hear the channel: whoever delivers the message must have applied this version."""
 
     @property
     def ts_ms(self) -> int:

@@ -22,6 +22,7 @@ from relay.redis.channel_log import ChannelLog
 from relay.redis.client import RedisClient
 from relay.redis.connect import Make
 from relay.redis.directory import Directory
+from relay.redis.dues import Dues
 from relay.redis.inbox import Inbox
 from relay.redis.keys import Keys
 from relay.redis.leases import Leases
@@ -30,6 +31,7 @@ from relay.services.accounts import Accounts
 from relay.services.channels import Channels
 from relay.services.messages import Messages
 from relay.services.presence import Presence
+from relay.services.rule import Rule
 from relay.sessions import Sessions
 
 log = structlog.get_logger()
@@ -112,7 +114,10 @@ class Node:
         self._directory = Directory(client, keys)
         leases = Leases(client, keys)
         channel_log = ChannelLog(client, keys, config.retention)
-        self._fanout = fanout = FanOut(broker=self._broker, channel_log=channel_log, keys=keys, metrics=metrics)
+        self._fanout = fanout = FanOut(
+            broker=self._broker, directory=self._directory, channel_log=channel_log, keys=keys, metrics=metrics
+        )
+        dues = Dues(directory=self._directory, channel_log=channel_log, inbox=self._inbox, registry=self._registry)
         presence = Presence(
             sessions=self._sessions,
             leases=leases,
@@ -121,16 +126,20 @@ class Node:
             fanout=fanout,
             inbox=self._inbox,
             registry=self._registry,
+            policy=config.presence,
         )
         services = Services(
             accounts=Accounts(
-                directory=self._directory, registry=self._registry, inbox=self._inbox, admins=config.admins
+                directory=self._directory, dues=dues, admins=config.admins, registration=config.registration
             ),
+            rule=Rule(directory=self._directory, fanout=fanout, dues=dues),
             channels=Channels(
                 directory=self._directory, channel_log=channel_log, fanout=fanout, registry=self._registry
             ),
             messages=Messages(
+                directory=self._directory,
                 channel_log=channel_log,
+                fanout=fanout,
                 leases=leases,
                 inbox=self._inbox,
                 registry=self._registry,
@@ -145,6 +154,7 @@ class Node:
             broker=self._broker,
             inbox=self._inbox,
             fanout=fanout,
+            dues=dues,
             presence=presence,
             sessions=self._sessions,
             idle_seconds=config.idle_seconds,

@@ -20,6 +20,10 @@ def not_admin() -> Refusal:
     return Refusal(Code.UNAUTHORIZED, "not authorized: admin role required")
 
 
+def revoked() -> Refusal:
+    return Refusal(Code.UNAUTHORIZED, "machine key revoked")
+
+
 def private(channel: str) -> Refusal:
     return Refusal(Code.UNAUTHORIZED, f"channel `{shown(channel)}` is private")
 

@@ -48,11 +48,21 @@ class Session:
 
     @property
     def caller(self) -> Caller:
-        return Caller(self.path.user, admin=self.admin)
+        return Caller(self.path_text, self.pubkey, self.path.user, self.admin)
+
+    def forget(self, channel_id: str) -> None:
+        """Strike a channel out of what was joined, under whatever name."""
+        for name in [name for name, joined in self.joined.items() if joined == channel_id]:
+            del self.joined[name]
 
     def heard(self) -> None:
         """Note a sign of life."""
         self.last_heard = asyncio.get_running_loop().time()
+
+    def tell(self, frame: bytes | None) -> None:
+        """Send an event, if the session's protocol has one for it."""
+        if frame is not None:
+            self.outbox.push(frame)
 
     def close(self, reason: CloseReason) -> None:
         """End the session after the request it is at, if any. The first reason counts."""

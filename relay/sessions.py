@@ -47,10 +47,10 @@ class Sessions:
             case Whisper(connection):
                 if session := self._by_connection.get(connection):
                     session.outbox.push(session.dialect.whisper(signal))
-            case Revoke(user, machine):
+            case Revoke(pubkey, reason):
                 for session in self:
-                    if session.path.user == user and session.path.machine == machine:
-                        session.close(CloseReason.REVOKED)
+                    if session.pubkey == pubkey:
+                        session.close(CloseReason(reason))
 
     def close_all(self, reason: CloseReason) -> None:
         """Close every session, and every one that is added from now on: its login was under way."""

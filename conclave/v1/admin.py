@@ -91,6 +91,32 @@ class InviteListOp(msgspec.Struct, frozen=True):
     channel: str
 
 
+# --- Of this relay, not of the original: appended, as the protocol's rules of evolution want it ---
+
+
+class AclPromote(msgspec.Struct, frozen=True):
+    channel: str
+    user: str
+
+
+class AclDemote(msgspec.Struct, frozen=True):
+    channel: str
+    user: str
+
+
+class ServerInviteCreate(msgspec.Struct, frozen=True):
+    """An invite to register with. None means without a limit."""
+
+    uses: U32 | None = None
+    expires_in_secs: U64 | None = None
+
+
+class Audit(msgspec.Struct, frozen=True):
+    """The question that an AuditList frame answers; `limit` is the greatest number of entries."""
+
+    limit: U32
+
+
 # In wire order. New operations are appended; none ever moves.
 AdminOp = (
     CreateChannel
@@ -110,4 +136,11 @@ AdminOp = (
     | Unban
     | BanList
     | InviteListOp
+    | AclPromote
+    | AclDemote
+    | ServerInviteCreate
+    | Audit
 )
+
+APPENDED = (AclPromote, AclDemote, ServerInviteCreate, Audit)
+"""What an original server does not know. It cannot read such a request and closes the connection without a word."""

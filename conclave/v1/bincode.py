@@ -21,6 +21,8 @@ T = TypeVar("T")
 # How an int is encoded; without such a mark it is signed, of 64 bits.
 U32 = Annotated[int, "u32"]
 U64 = Annotated[int, "u64"]
+# A string that was appended to the end of a frame later: left out where it is None, and None to who does not know it.
+Appended = Annotated[str | None, "appended"]
 
 
 class Encoded(msgspec.Struct, frozen=True):
@@ -42,6 +44,8 @@ def codec_for(annotation: Any) -> Codec[Any]:
     if annotation in _SCALARS:
         return _SCALARS[annotation]
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation == Appended:
+        return _appended(codec_for(str))
     if origin is tuple:
         return _sequence(codec_for(args[0]))
     if origin in (typing.Union, types.UnionType):
@@ -208,6 +212,22 @@ def _option(inner: Codec[T]) -> Codec[T | None]:
         return None, at + 1
 
     return Codec(encode, decode, 1)
+
+
+def _appended(inner: Codec[T]) -> Codec[T | None]:
+    option = _option(inner)
+
+    def encode(value: T | None, out: bytearray) -> None:
+        if value is not None:
+            option.encode(value, out)
+
+    def decode(data: bytes, at: int) -> tuple[T | None, int]:
+        try:
+            return option.decode(data, at)
+        except FrameError:  # nothing, or what somebody else has appended: bytes behind a frame are no error
+            return None, at
+
+    return Codec(encode, decode, 0)
 
 
 def _sequence(inner: Codec[T]) -> Codec[tuple[T, ...]]:

@@ -8,9 +8,9 @@ import typing
 
 import msgspec
 
-from conclave.model import ChannelInfo, InviteInfo, MachineInfo, Payload, SessionPath
+from conclave.model import AuditEntry, ChannelInfo, InviteInfo, MachineInfo, Payload, SessionPath
 from conclave.v1.admin import AdminOp
-from conclave.v1.bincode import U32, Encoded
+from conclave.v1.bincode import U32, Appended, Encoded
 
 
 class RawPayload(Encoded, frozen=True):
@@ -88,6 +88,8 @@ class Register(msgspec.Struct, frozen=True):
     username: str
     machine: str
     pubkey: bytes
+    invite: Appended = None
+    """What a relay with registration by invite wants to see; the original ignores it."""
 
 
 # --- Requests, their replies, and what the server sends by itself ---
@@ -203,6 +205,12 @@ class History(msgspec.Struct, frozen=True):
     messages: tuple[HistoryMessage, ...]
 
 
+class AuditList(msgspec.Struct, frozen=True):
+    """Admin operations, oldest first. Of this relay, not of the original, and sent only to who asked for it."""
+
+    entries: tuple[AuditEntry, ...]
+
+
 # In wire order. New frames are appended; none ever moves.
 Frame = (
     Hello
@@ -233,6 +241,7 @@ Frame = (
     | InviteList
     | ReadSince
     | History
+    | AuditList
 )
 
 _KINDS = {

@@ -16,6 +16,12 @@ class Dialect(Protocol):
 
     def whisper(self, whisper: Whisper) -> bytes: ...
 
+    def left(self, channel: str, reason: str) -> bytes | None:
+        """Encode that a session has lost a channel: kicked, banned, removed, private, deleted or revoked."""
+
+    def renamed(self, old: str, new: str) -> bytes | None:
+        """Encode that a channel has a new name."""
+
     def refusal(self, refusal: Refusal) -> bytes: ...
 
     def closing(self, reason: CloseReason) -> bytes:

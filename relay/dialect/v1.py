@@ -13,6 +13,8 @@ from relay.desk import Desk
 from relay.framing import CLOSE, binary_frame
 from relay.message import Message
 from relay.redis.inbox import Whisper
+from relay.services.rule import Rule
+from relay.session import Session
 
 
 class DialectV1:
@@ -24,6 +26,12 @@ class DialectV1:
     def whisper(self, whisper: Whisper) -> bytes:
         payload = frames.RawPayload(whisper.payload)
         return _ready(frames.Whisper(_path(whisper.sender), _path(whisper.target), payload))
+
+    def left(self, channel: str, reason: str) -> None:  # noqa: ARG002 - v1 has no word for it
+        return None
+
+    def renamed(self, old: str, new: str) -> None:  # noqa: ARG002 - v1 has no word for it
+        return None
 
     def refusal(self, refusal: Refusal) -> bytes:
         return _ready(error_frame(refusal))
@@ -93,7 +101,7 @@ async def _leave(desk: Desk, frame: frames.Leave) -> frames.Ack:
 async def _who(desk: Desk, frame: frames.Who) -> frames.Presence:
     presence = desk.services.presence
     if frame.channel is None:
-        paths = await presence.everybody()
+        paths = await presence.everybody(desk.session)
     else:
         paths = await presence.in_channel(desk.session, frame.channel)
     return frames.Presence(frame.channel, tuple(map(_path, paths)))
@@ -132,10 +140,7 @@ async def _read_since(desk: Desk, frame: frames.ReadSince) -> frames.History:
 
 
 async def _admin(desk: Desk, frame: frames.Admin) -> frames.Frame:
-    operation = _OPERATIONS.get(type(frame.op))
-    if operation is None:
-        raise Refusal(Code.INTERNAL, f"`{frames.kind(frame)}` is not available on this relay yet")
-    return await operation(desk, frame.op)
+    return await _OPERATIONS[type(frame.op)](desk, frame.op)
 
 
 # --- Admin operations ---
@@ -146,14 +151,61 @@ async def _create_channel(desk: Desk, op: admin.CreateChannel) -> frames.Ack:
     return frames.Ack(op.name)
 
 
-async def _acl_add(desk: Desk, op: admin.AclAdd) -> frames.Ack:
-    await desk.services.channels.add_member(desk.session, op.channel, op.user)
-    return frames.Ack(op.user)
+async def _delete_channel(desk: Desk, op: admin.DeleteChannel) -> frames.Ack:
+    await desk.services.rule.delete(desk.session, op.name)
+    return frames.Ack(op.name)
+
+
+async def _rename_channel(desk: Desk, op: admin.RenameChannel) -> frames.Ack:
+    await desk.services.rule.rename(desk.session, op.name, op.new_name)
+    return frames.Ack(op.new_name)
+
+
+async def _set_visibility(desk: Desk, op: admin.SetVisibility) -> frames.Ack:
+    await desk.services.rule.set_visibility(desk.session, op.name, op.visibility)
+    return frames.Ack(op.name)
+
+
+def _on_user(change: Callable[[Rule], Callable[[Session, str, str], Awaitable[None]]]) -> "_Command":
+    """Make the command for an operation on a channel and a user, which is acknowledged with the user's name."""
+
+    async def command(desk: Desk, op: Any) -> frames.Ack:
+        await change(desk.services.rule)(desk.session, op.channel, op.user)
+        return frames.Ack(op.user)
+
+    return command
+
+
+async def _kick(desk: Desk, op: admin.Kick) -> frames.Ack:
+    await desk.services.rule.kick(desk.session, op.channel, op.target)
+    return frames.Ack(op.target)
+
+
+async def _acl_list(desk: Desk, op: admin.AclList) -> frames.UserList:
+    return frames.UserList(tuple(await desk.services.rule.members(desk.session, op.channel)))
+
+
+async def _ban_list(desk: Desk, op: admin.BanList) -> frames.UserList:
+    return frames.UserList(tuple(await desk.services.rule.bans(desk.session, op.channel)))
 
 
 async def _invite_create(desk: Desk, op: admin.InviteCreate) -> frames.InviteToken:
-    token = await desk.services.channels.create_invite(desk.session, op.channel, op.uses, op.expires_in_secs)
+    token = await desk.services.rule.create_invite(desk.session, op.channel, op.uses, op.expires_in_secs)
     return frames.InviteToken(token)
+
+
+async def _invite_revoke(desk: Desk, op: admin.InviteRevoke) -> frames.Ack:
+    await desk.services.rule.revoke_invite(desk.session, op.token)
+    return frames.Ack(op.token)
+
+
+async def _invite_list(desk: Desk, op: admin.InviteListOp) -> frames.InviteList:
+    return frames.InviteList(tuple(await desk.services.rule.invites(desk.session, op.channel)))
+
+
+async def _user_remove(desk: Desk, op: admin.UserRemove) -> frames.Ack:
+    await desk.services.accounts.remove_user(desk.session, op.username)
+    return frames.Ack(op.username)
 
 
 async def _machine_add(desk: Desk, op: admin.MachineAdd) -> frames.Ack:
@@ -164,6 +216,16 @@ async def _machine_add(desk: Desk, op: admin.MachineAdd) -> frames.Ack:
 async def _machine_remove(desk: Desk, op: admin.MachineRemove) -> frames.Ack:
     await desk.services.accounts.remove_machine(desk.session, op.name)
     return frames.Ack(op.name)
+
+
+async def _server_invite_create(desk: Desk, op: admin.ServerInviteCreate) -> frames.InviteToken:
+    return frames.InviteToken(
+        await desk.services.accounts.create_server_invite(desk.session, op.uses, op.expires_in_secs)
+    )
+
+
+async def _audit(desk: Desk, op: admin.Audit) -> frames.AuditList:
+    return frames.AuditList(tuple(await desk.services.accounts.audit_trail(desk.session, op.limit)))
 
 
 _Command = Callable[[Desk, Any], Awaitable[frames.Frame]]
@@ -184,8 +246,24 @@ _COMMANDS: dict[type[frames.Frame], _Command] = {
 
 _OPERATIONS: dict[type[admin.AdminOp], _Command] = {
     admin.CreateChannel: _create_channel,
-    admin.AclAdd: _acl_add,
+    admin.DeleteChannel: _delete_channel,
+    admin.RenameChannel: _rename_channel,
+    admin.SetVisibility: _set_visibility,
+    admin.AclAdd: _on_user(lambda rule: rule.add_member),
+    admin.AclRemove: _on_user(lambda rule: rule.remove_member),
+    admin.AclList: _acl_list,
+    admin.AclPromote: _on_user(lambda rule: rule.promote),
+    admin.AclDemote: _on_user(lambda rule: rule.demote),
     admin.InviteCreate: _invite_create,
+    admin.InviteRevoke: _invite_revoke,
+    admin.InviteListOp: _invite_list,
+    admin.Kick: _kick,
+    admin.Ban: _on_user(lambda rule: rule.ban),
+    admin.Unban: _on_user(lambda rule: rule.unban),
+    admin.BanList: _ban_list,
+    admin.UserRemove: _user_remove,
     admin.MachineAdd: _machine_add,
     admin.MachineRemove: _machine_remove,
+    admin.ServerInviteCreate: _server_invite_create,
+    admin.Audit: _audit,
 }

@@ -10,6 +10,10 @@ from relay.redis import scripts
 from relay.redis.client import RedisClient
 from relay.redis.keys import Keys
 
+GONE = -1
+"""The version of a deleted channel."""
+_GONE_MS = 24 * 3600 * 1000
+
 GROUP_ROWS = 250
 """Most messages that share one millisecond: by so many rows a page of v1 history may exceed its 500."""
 
@@ -26,13 +30,15 @@ class Page(msgspec.Struct, frozen=True):
     """A piece of a log, oldest first.
 
     `known` is False if the log is not known to continue from where the page was asked to start: it was trimmed, or a
-    failover lost writes. `tip` is the id of the channel's last message.
+    failover lost writes. `tip` is the id of the channel's last message. `version` is that of who may hear the
+    channel when it was read, or GONE.
     """
 
     rows: list[Message]
     more: bool
     known: bool
     tip: str
+    version: int
 
 
 class ChannelLog:
@@ -43,16 +49,19 @@ class ChannelLog:
         self._keys = keys
         self._retention = retention
 
-    async def append(self, channel_id: str, sender: SessionPath, payload: bytes) -> str | None:
-        """Keep a message and publish it, in one step. Returns its id, or None if the channel was deleted.
+    async def append(self, channel_id: str, sender: SessionPath, payload: bytes, *, version: int) -> str | int | None:
+        """Keep a message and publish it, in one step.
+
+        `version` is the version of who may hear the channel that the caller has applied. Returns the message's id; or
+        the present version, if that is a later one and nothing was kept; or None if the channel was deleted.
 
         When it returns an id the message is in the log, and every node with subscribers gets it or finds it there.
         """
         keys = (self._keys.log(channel_id), self._keys.head(channel_id), self._keys.live(channel_id))
         kept = self._retention
-        args = (str(sender), payload, kept.rows, kept.ms, GROUP_ROWS, kept.group_bytes)
+        args = (str(sender), payload, kept.rows, kept.ms, GROUP_ROWS, kept.group_bytes, version)
         reply = await self._client.run(scripts.POST, keys, *args)
-        return None if reply is None else bytes(reply).decode()
+        return bytes(reply).decode() if isinstance(reply, bytes) else reply
 
     async def page(self, channel_id: str, after: str, *, rows: int, size: int, whole_ms: bool = False) -> Page:
         """Read what follows message `after`: up to `rows` rows and `size` bytes, one row at least.
@@ -61,17 +70,17 @@ class ChannelLog:
         """
         keys = (self._keys.log(channel_id), self._keys.head(channel_id))
         args = (after, rows, size, int(whole_ms), self._retention.ms)
-        known, more, tip, flat = await self._client.run(scripts.PAGE, keys, *args)
-        return Page(list(_messages(flat)), bool(more), bool(known), bytes(tip).decode())
+        known, more, tip, version, flat = await self._client.run(scripts.PAGE, keys, *args)
+        return Page(list(_messages(flat)), bool(more), bool(known), bytes(tip).decode(), int(version))
 
-    async def enter(self, channel_id: str, path: SessionPath, node: str, connection: str) -> str | None:
-        """Note a subscriber. Returns the id of the channel's last message, or None if the channel was deleted."""
+    async def enter(self, channel_id: str, path: SessionPath, node: str, connection: str) -> tuple[str, int] | None:
+        """Note a subscriber. Returns the channel's last message's id and its version, or None if it was deleted."""
         keys = (self._keys.head(channel_id), self._keys.subscribers(channel_id))
         reply, _ = await asyncio.gather(
             self._client.run(scripts.ENTER, keys, connection, f"{node} {path}"),
             self._client.call("SADD", self._keys.channels(node), channel_id),
         )
-        return None if reply is None else bytes(reply).decode()
+        return None if reply is None else (bytes(reply[0]).decode(), int(reply[1]))
 
     async def leave(self, channel_id: str, connection: str) -> None:
         """Forget a subscriber."""
@@ -82,6 +91,22 @@ class ChannelLog:
         values = await self._client.call("HVALS", self._keys.subscribers(channel_id))
         pairs = (bytes(value).decode().split(" ", 1) for value in values)
         return [(node, path) for node, path in pairs]
+
+    async def version(self, channel_id: str) -> int:
+        """Return the version of who may hear a channel that was announced last, or GONE."""
+        version, gone = await self._client.call("HMGET", self._keys.head(channel_id), "version", "gone")
+        return GONE if gone else int(version or 0)
+
+    async def announce(self, channel_id: str, version: int) -> None:
+        """Have every later message carry a version, and every node with subscribers look at it now."""
+        keys = (self._keys.head(channel_id), self._keys.live(channel_id))
+        await self._client.run(scripts.ANNOUNCE, keys, version)
+
+    async def erase(self, channel_id: str) -> None:
+        """End a deleted channel, with all that was said in it."""
+        keys = (self._keys.head(channel_id), self._keys.live(channel_id))
+        more = (self._keys.log(channel_id), self._keys.subscribers(channel_id))
+        await self._client.run(scripts.ERASE, (*keys, *more), _GONE_MS)
 
     async def note_channel(self, node: str, channel_id: str) -> None:
         """Note that a node has subscribers in a channel."""
@@ -98,5 +123,5 @@ def _messages(flat: list[bytes]) -> list[Message]:
 
 def parse_live(data: bytes) -> Message:
     """Read what the post script publishes."""
-    message_id, previous, sender, payload = data.split(b"\0", 3)
-    return Message(message_id.decode(), previous.decode(), sender.decode(), payload)
+    message_id, previous, version, sender, payload = data.split(b"\0", 4)
+    return Message(message_id.decode(), previous.decode(), sender.decode(), payload, int(version))

@@ -2,26 +2,40 @@
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 from typing import Literal
 
-from conclave.model import ChannelInfo, MachineInfo, Visibility
+import msgspec
+
+from conclave.model import AuditEntry, ChannelInfo, InviteInfo, MachineInfo, Visibility
 from relay.clock import rfc3339
 from relay.redis import scripts
 from relay.redis.client import RedisClient
 from relay.redis.keys import Keys
 
-Verdict = Literal["ok", "denied", "missing"]
-"""`denied`: the caller may know of the channel but not do this; `missing`: it is absent, or hidden from the caller."""
+Verdict = Literal["ok", "denied", "missing", "taken", "revoked"]
+"""`denied`: the caller may know of the channel but not do this; `missing`: it is absent, or hidden from the caller;
+`taken`: another channel has the name; `revoked`: the caller's key was revoked, alone or with its user."""
+
+Registration = Literal["open", "closed", "invite"]
+"""Who may register: everybody, nobody but the admins that the operator named, or whoever has an invite."""
 
 
-class Caller:
-    """Who asks, as far as the directory's rules are concerned."""
+class Let(msgspec.Struct, frozen=True):
+    """How a request to join ended: `ok` with the channel's id and the version of who may hear it, or a refusal."""
 
-    __slots__ = ("admin", "user")
+    verdict: Literal["ok", "private", "missing", "revoked"]
+    channel_id: str = ""
+    version: int = 0
 
-    def __init__(self, user: str, *, admin: bool) -> None:
-        self.user = user
-        self.admin = admin
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who asks, as far as the directory's rules and its audit trail are concerned."""
+
+    path: str
+    pubkey: str
+    user: str
+    admin: bool
 
     @property
     def role(self) -> str:
@@ -52,16 +66,31 @@ class Directory:
         user, _, machine = bytes(found).decode().partition("/")
         return user, machine
 
-    async def enroll(self, user: str, machine: str, pubkey: str) -> Literal["ok", "taken", "enrolled"]:
+    async def enroll(
+        self, user: str, machine: str, pubkey: str, *, policy: Registration, invite: str
+    ) -> Literal["ok", "taken", "enrolled", "closed", "uninvited"]:
         """Claim a username together with its first machine, or neither."""
-        return _word(await self._client.run(scripts.ENROLL, self._dir, user, machine, pubkey))  # type: ignore[return-value]
+        return await self._word(scripts.ENROLL, user, machine, pubkey, policy, invite)  # type: ignore[return-value]
 
-    async def add_machine(self, user: str, machine: str, pubkey: str) -> Literal["ok", "gone", "named", "enrolled"]:
-        return _word(await self._client.run(scripts.MACHINE_ADD, self._dir, user, machine, pubkey))  # type: ignore[return-value]
+    async def create_server_invite(self, caller: Caller, token: str, uses: int | None, seconds: int | None) -> Verdict:
+        args = (caller.path, caller.pubkey, caller.role, token, _or_dash(uses), _or_dash(seconds))
+        return await self._word(scripts.SERVER_INVITE, *args)  # type: ignore[return-value]
 
-    async def remove_machine(self, user: str, machine: str) -> bool:
-        """Revoke a machine's key; False if there is no such machine."""
-        return bool(await self._client.run(scripts.MACHINE_REMOVE, self._dir, user, machine))
+    async def add_machine(
+        self, caller: Caller, machine: str, pubkey: str
+    ) -> Literal["ok", "revoked", "named", "enrolled"]:
+        args = (caller.path, caller.pubkey, caller.user, machine, pubkey)
+        return await self._word(scripts.MACHINE_ADD, *args)  # type: ignore[return-value]
+
+    async def remove_machine(self, caller: Caller, user: str, machine: str) -> Verdict:
+        """Revoke a machine's key; `ok` also if there is no such machine."""
+        args = (caller.path, caller.pubkey, caller.user, caller.role, user, machine)
+        return (await self._words(scripts.MACHINE_REMOVE, *args))[0]  # type: ignore[return-value]
+
+    async def remove_user(self, caller: Caller, user: str) -> Verdict:
+        """Remove a user and all that is theirs, in one step; `ok` also if there is no such user."""
+        args = (caller.path, caller.pubkey, caller.role, user)
+        return (await self._words(scripts.USER_REMOVE, *args))[0]  # type: ignore[return-value]
 
     async def machines(self, user: str) -> list[MachineInfo]:
         rows = _pairs(await self._client.call("HGETALL", self._keys.machines(user)))
@@ -74,10 +103,15 @@ class Directory:
     async def users(self) -> list[str]:
         return sorted(_words(await self._client.call("HKEYS", self._keys.users)))
 
-    async def create_channel(self, name: str, visibility: Visibility, user: str) -> Literal["ok", "taken", "gone"]:
-        channel_id = secrets.token_hex(8)
-        reply = await self._client.run(scripts.CHANNEL_CREATE, self._dir, channel_id, name, visibility.value, user)
-        return _word(reply)  # type: ignore[return-value]
+    async def acquaintances(self, user: str) -> set[str]:
+        """Return the users who are members of a channel of which this user is a member too."""
+        return set(await self._words(scripts.ACQUAINTANCES, user))
+
+    async def create_channel(
+        self, caller: Caller, name: str, visibility: Visibility
+    ) -> Literal["ok", "taken", "revoked"]:
+        args = (caller.path, caller.pubkey, secrets.token_hex(8), name, visibility.value, caller.user)
+        return await self._word(scripts.CHANNEL_CREATE, *args)  # type: ignore[return-value]
 
     async def channels(self, caller: Caller) -> list[ChannelInfo]:
         """Return the channels that the caller may know of, by name."""
@@ -88,26 +122,99 @@ class Directory:
             key=lambda channel: channel.name,
         )
 
-    async def join(self, name: str, user: str, token: str | None) -> tuple[Literal["ok", "private", "missing"], str]:
-        """Decide on a join; a good invite makes the user a member in the same step. `ok` comes with the id."""
-        reply = _words(await self._client.run(scripts.JOIN, self._dir, name, user, token or ""))
-        return reply[0], reply[1] if len(reply) > 1 else ""  # type: ignore[return-value]
+    async def join(self, name: str, caller: Caller, token: str | None) -> Let:
+        """Decide on a join; a good invite makes the user a member in the same step."""
+        verdict, *more = await self._words(scripts.JOIN, name, caller.path, caller.pubkey, caller.user, token or "")
+        if not more:
+            return Let(verdict)  # type: ignore[arg-type]
+        return Let("ok", more[0], int(more[1]))
 
-    async def add_member(self, name: str, caller: Caller, user: str, *, inside: bool) -> Verdict:
-        """Make somebody a member and lift a ban on them."""
-        args = (name, caller.user, caller.role, int(inside), user)
-        return _word(await self._client.run(scripts.ACL_ADD, self._dir, *args))  # type: ignore[return-value]
+    async def administer(
+        self, operation: str, name: str, caller: Caller, *, inside: str, argument: str = ""
+    ) -> Verdict:
+        """Carry out a channel operation that has nothing to answer but its verdict; see administer.lua.
+
+        `inside` is the id of the channel that the caller's session has joined by this name, or ''.
+        """
+        args = (operation, name, caller.path, caller.pubkey, caller.user, caller.role, inside, argument)
+        return await self._word(scripts.ADMINISTER, *args)  # type: ignore[return-value]
 
     async def create_invite(
-        self, name: str, caller: Caller, *, inside: bool, token: str, uses: int | None, seconds: int | None
+        self, name: str, caller: Caller, *, inside: str, token: str, uses: int | None, seconds: int | None
     ) -> Verdict:
-        args = (name, caller.user, caller.role, int(inside), token, _or_dash(uses), _or_dash(seconds))
-        return _word(await self._client.run(scripts.INVITE_CREATE, self._dir, *args))  # type: ignore[return-value]
+        terms = f"{token} {_or_dash(uses)} {_or_dash(seconds)}"
+        return await self.administer("invite_create", name, caller, inside=inside, argument=terms)
+
+    async def revoke_invite(self, token: str, caller: Caller) -> Verdict:
+        args = (token, caller.path, caller.pubkey, caller.user, caller.role)
+        return await self._word(scripts.INVITE_REVOKE, *args)  # type: ignore[return-value]
+
+    async def inspect(self, operation: str, name: str, caller: Caller, *, inside: str) -> tuple[Verdict, list[str]]:
+        """Return what only a channel's admins may see: `acl_list` and `ban_list` are users, sorted."""
+        args = (operation, name, caller.path, caller.pubkey, caller.user, caller.role, inside)
+        verdict, *rows = await self._words(scripts.INSPECT, *args)
+        return verdict, sorted(rows)  # type: ignore[return-value]
+
+    async def invites(self, name: str, caller: Caller, *, inside: str) -> tuple[Verdict, list[InviteInfo]]:
+        """Return a channel's outstanding invites."""
+        args = ("invite_list", name, caller.path, caller.pubkey, caller.user, caller.role, inside)
+        verdict, *flat = await self._words(scripts.INSPECT, *args)
+        rows = zip(flat[::2], flat[1::2], strict=True)
+        return verdict, sorted((_invite(*row) for row in rows), key=lambda invite: invite.token)  # type: ignore[return-value]
+
+    async def id_of(self, name: str) -> str | None:
+        """Return the id of the channel that has this name, whoever may know of it."""
+        found = await self._client.call("HGET", self._keys.names, name)
+        return None if found is None else _word(found)
+
+    async def review(
+        self, channel_id: str, sessions: Sequence[tuple[str, str, int]]
+    ) -> tuple[str, int, list[str]] | None:
+        """Look again at sessions in a channel, each a path, a public key, and the version at which it was let in.
+
+        Returns the channel's name, the version that was looked at, and for each session why it has to leave, or '';
+        None if the channel was deleted.
+        """
+        flat = [part for session in sessions for part in session]
+        answer = await self._words(scripts.REVIEW, channel_id, *flat)
+        return (answer[0], int(answer[1]), answer[2:]) if answer else None
+
+    async def audit(self, limit: int) -> list[AuditEntry]:
+        """Return the newest operations, oldest first."""
+        rows = await self._client.call("XREVRANGE", self._keys.audit, "+", "-", "COUNT", limit)
+        return [_audit_entry(*row) for row in reversed(rows)]
+
+    async def due(self) -> dict[str, str]:
+        """Return what the rest of the cluster has yet to be told: what it is about, and what to tell."""
+        return _pairs(await self._client.call("HGETALL", self._keys.due))
+
+    async def settled(self, field: str, what: str) -> None:
+        """Note that everybody was told."""
+        await self._client.run(scripts.SETTLED, self._dir, field, what)
 
     async def visible_channel(self, name: str, caller: Caller) -> str | None:
         """Return the id of a channel whose subscribers the caller may see."""
         reply = await self._client.run(scripts.WHO_MAY_LOOK, self._dir, name, caller.user, caller.role)
         return None if reply is None else _word(reply)
+
+    async def _word(self, script: scripts.Script, *args: str | int) -> str:
+        return _word(await self._client.run(script, self._dir, *args))
+
+    async def _words(self, script: scripts.Script, *args: str | int) -> list[str]:
+        return _words(await self._client.run(script, self._dir, *args))
+
+
+def _invite(token: str, terms: str) -> InviteInfo:
+    uses, expires = terms.split(" ")
+    return InviteInfo(token, None if uses == "-" else int(uses), None if expires == "-" else rfc3339(int(expires)))
+
+
+def _audit_entry(entry_id: bytes, fields: list[bytes] | dict[bytes, bytes]) -> AuditEntry:
+    flat = fields if isinstance(fields, list) else [part for pair in fields.items() for part in pair]
+    words = _words(flat)
+    row = dict(zip(words[::2], words[1::2], strict=True))
+    at = rfc3339(int(bytes(entry_id).partition(b"-")[0]))
+    return AuditEntry(at, row["actor"], row["operation"], row["target"], row["outcome"])
 
 
 def _or_dash(number: int | None) -> int | str:

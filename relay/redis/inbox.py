@@ -26,10 +26,10 @@ class Supersede(msgspec.Struct, frozen=True, tag="supersede"):
 
 
 class Revoke(msgspec.Struct, frozen=True, tag="revoke"):
-    """A machine's key was revoked: its sessions end."""
+    """A key was revoked, by itself or with its user: its sessions end. `reason` is `revoked` or `user_removed`."""
 
-    user: str
-    machine: str
+    pubkey: str
+    reason: str
 
 
 class Whisper(msgspec.Struct, frozen=True, tag="whisper"):

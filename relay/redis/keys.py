@@ -8,17 +8,25 @@ Braces mark the hash slot, so that the same layout runs on Redis Cluster: whatev
   :keys                hash     public key -> user/machine
   :machines:<user>     hash     machine -> `public key` `added (ms)`
   :names               hash     channel name -> channel id
-  :channel:<id>        hash     name, visibility, creator, created (ms)
+  :channel:<id>        hash     name, visibility, creator, created (ms), version (of who may hear it)
   :acl:<id>            set      users who are members
+  :admins:<id>         set      users who administer it beside its creator
   :bans:<id>           set      users who are banned
-  :member:<user>       set      channel ids, the reverse of :acl
+  :removed:<id>        hash     user, path or `/` (all that are no members) -> `version` `reason`
+  :created:<user>, :member:<user>, :administers:<user>, :banned:<user>
+                       set      channel ids, the reverse of the above
+  :joined:<user>       set      channel ids that the user ever came into
   :listed              set      ids of public channels
   :invites:<id>        hash     token -> `uses left or -` `expires (ms) or -`
   :tokens              hash     token -> channel id
   :expiring            zset     token -> expires (ms)
+  :server-invites      hash     token -> `uses left or -` `expires (ms) or -`
+  :due                 hash     what the cluster has yet to be told: channel id, or key:<public key> -> what, stamp
+  :clock               string   the last stamp
+  :audit               stream   admin operations: actor, operation, target, outcome
 {c:<id>}       one channel
   :log                 stream   what was said; f = from, p = payload
-  :head                hash     tip (last message id), weight (bytes in the tip's millisecond), gone
+  :head                hash     tip (last message id), weight (bytes in the tip's millisecond), version, gone
   :live                pub/sub  what is being said
   :subs                hash     connection -> `node` `path`
 {s:<path>}     one session path: its lease
@@ -51,6 +59,9 @@ class Keys:
         """What directory scripts get; they add the rest themselves, all of it in one slot."""
         self.cluster = f"{self.directory}:cluster"
         self.users = f"{self.directory}:users"
+        self.names = f"{self.directory}:names"
+        self.due = f"{self.directory}:due"
+        self.audit = f"{self.directory}:audit"
         self.machine_keys = f"{self.directory}:keys"
         self.nodes = f"{prefix}:{{nodes}}"
 

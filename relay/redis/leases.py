@@ -46,8 +46,7 @@ class Leases:
             self._client.call("HGET", self._keys.machine_keys, pubkey),
         )
         holders = [_holder(rows[i], rows[i + 1]) for i in range(0, len(rows), 2)]
-        enrolled = owner is not None and bytes(owner).decode() == f"{path.user}/{path.machine}"
-        return int(generation), holders, enrolled
+        return int(generation), holders, _owns(owner, path)
 
     async def keep(self, path: SessionPath, pubkey: str, holder: Holder) -> Literal["kept", "superseded", "revoked"]:
         """Say again that a connection holds its path, unless it no longer may."""
@@ -58,7 +57,7 @@ class Leases:
             self._client.call("HSET", self._keys.sessions(holder.node), holder.connection, str(path)),
             self._client.call("HGET", self._keys.machine_keys, pubkey),
         )
-        if owner is None:
+        if not _owns(owner, path):
             return "revoked"
         return "kept" if kept else "superseded"
 
@@ -79,6 +78,11 @@ class Leases:
         """Return the paths of all sessions on these nodes, each once, sorted."""
         lists = await asyncio.gather(*(self._client.call("HVALS", self._keys.sessions(node)) for node in nodes))
         return sorted({bytes(path).decode() for paths in lists for path in paths})
+
+
+def _owns(owner: bytes | None, path: SessionPath) -> bool:
+    """Whether a key's owner is this path's machine; a revoked key may have been enrolled elsewhere since."""
+    return owner is not None and bytes(owner).decode() == f"{path.user}/{path.machine}"
 
 
 def _holder(connection: bytes, value: bytes) -> Holder:

@@ -4,24 +4,24 @@ import base64
 
 from conclave.errors import Code, Refusal
 from conclave.handshake import KEY_BYTES, unknown_key
-from conclave.model import MachineInfo
+from conclave.model import AuditEntry, MachineInfo
 from conclave.names import NameKind
 from relay.admins import Admins
-from relay.redis.directory import Directory
-from relay.redis.inbox import Inbox, Revoke
-from relay.redis.nodes import Registry
-from relay.refusals import not_admin, valid_name
+from relay.redis.directory import Directory, Registration
+from relay.redis.dues import Dues
+from relay.refusals import not_admin, revoked, valid_name
+from relay.services.authority import audit, check_terms, new_token, permit
 from relay.session import Session
 
 
 class Accounts:
-    """Enrols machines and tells whose key it is."""
+    """Enrols users and machines, removes them, and tells whose key it is."""
 
-    def __init__(self, *, directory: Directory, registry: Registry, inbox: Inbox, admins: Admins) -> None:
+    def __init__(self, *, directory: Directory, dues: Dues, admins: Admins, registration: Registration) -> None:
         self._directory = directory
-        self._registry = registry
-        self._inbox = inbox
+        self._dues = dues
         self._admins = admins
+        self._registration = registration
 
     async def authenticate(self, pubkey: bytes) -> tuple[str, str]:
         """Return the user and the machine of a key whose possession was proven. Raises: Refusal."""
@@ -30,24 +30,58 @@ class Accounts:
             raise unknown_key()
         return owner
 
-    async def enroll(self, user: str, machine: str, pubkey: bytes) -> None:
-        """Claim a username with its first machine; of any number of racing claims one succeeds. Raises: Refusal."""
+    async def enroll(self, user: str, machine: str, pubkey: bytes, invite: str | None) -> None:
+        """Claim a username with its first machine; of any number of racing claims one succeeds. Raises: Refusal.
+
+        An admin that the operator named may register under every policy: somebody has to be the first.
+        """
         if self._admins.reserves(user, pubkey):
             raise Refusal(Code.UNAUTHORIZED, f"username `{user}` is reserved for a different key")
-        match await self._directory.enroll(user, machine, key_text(pubkey)):
+        policy = "open" if self._admins.grants(user, pubkey) else self._registration
+        match await self._directory.enroll(user, machine, key_text(pubkey), policy=policy, invite=invite or ""):
             case "taken":
                 raise Refusal(Code.CONFLICT, f"username `{user}` is already taken")
             case "enrolled":
                 raise _already_enrolled()
+            case "closed":
+                raise Refusal(Code.UNAUTHORIZED, "registration is closed on this server")
+            case "uninvited":
+                raise Refusal(Code.UNAUTHORIZED, "registration needs a valid invite to this server")
 
     def is_admin(self, user: str, pubkey: bytes) -> bool:
         return self._admins.grants(user, pubkey)
+
+    async def create_server_invite(self, session: Session, uses: int | None, seconds: int | None) -> str:
+        """Mint an invite to register with, for admins of the server. Raises: Refusal."""
+        check_terms(uses, seconds)
+        token = new_token()
+        verdict = await self._directory.create_server_invite(session.caller, token, uses, seconds)
+        audit(session.caller, "server_invite_create", "", verdict)
+        permit(verdict)
+        return token
+
+    async def audit_trail(self, session: Session, limit: int) -> list[AuditEntry]:
+        """Return the newest admin operations, oldest first, for admins of the server. Raises: Refusal."""
+        if not session.admin:
+            raise not_admin()
+        return await self._directory.audit(limit)
 
     async def users(self, session: Session) -> list[str]:
         """Return every username, for admins of the server. Raises: Refusal."""
         if not session.admin:
             raise not_admin()
         return await self._directory.users()
+
+    async def remove_user(self, session: Session, user: str) -> None:
+        """Remove a user: channels, memberships, bans, machines, name, sessions. No error if there is none.
+
+        Only for admins of the server. All or nothing; a channel that the user is creating meanwhile does not survive.
+        Raises: Refusal.
+        """
+        verdict = await self._directory.remove_user(session.caller, user)
+        audit(session.caller, "user_remove", user, verdict)
+        permit(verdict)
+        await self._dues.settle()
 
     async def machines(self, session: Session) -> list[MachineInfo]:
         """Return the machines of the caller's own account."""
@@ -60,22 +94,28 @@ class Accounts:
             raise Refusal(
                 Code.MALFORMED, f"malformed key or signature: public key must be {KEY_BYTES} bytes, got {len(pubkey)}"
             )
-        match await self._directory.add_machine(session.path.user, name, key_text(pubkey)):
+        outcome = await self._directory.add_machine(session.caller, name, key_text(pubkey))
+        audit(session.caller, "machine_add", f"{session.path.user}/{name}", outcome)
+        match outcome:
             case "named":
                 raise Refusal(Code.CONFLICT, f"machine `{name}` already exists")
             case "enrolled":
                 raise _already_enrolled()
-            case "gone":
-                raise unknown_key()
+            case "revoked":
+                raise revoked()
 
-    async def remove_machine(self, session: Session, name: str) -> None:
-        """Revoke a machine of the caller's account and end its sessions on every node; no error if there is none.
+    async def remove_machine(self, session: Session, name: str, user: str | None = None) -> None:
+        """Revoke a machine and end its sessions on every node; no error if there is none.
 
-        The key goes first and the signal follows: a login that is under way meets one of the two.
+        `user` is somebody else's account, for admins of the server; by default it is the caller's own. The key goes
+        first and the signal follows: a login that is under way meets one of the two. Raises: Refusal.
         """
         valid_name(NameKind.MACHINE, name)
-        await self._directory.remove_machine(session.path.user, name)
-        await self._inbox.broadcast(await self._registry.known(), Revoke(session.path.user, name))
+        owner = session.path.user if user is None else user
+        verdict = await self._directory.remove_machine(session.caller, owner, name)
+        audit(session.caller, "machine_remove", f"{owner}/{name}", verdict)
+        permit(verdict)
+        await self._dues.settle()
 
 
 def key_text(pubkey: bytes) -> str:

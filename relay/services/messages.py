@@ -2,8 +2,11 @@
 
 from conclave.errors import Code, Refusal
 from conclave.model import SessionPath
+from relay.errors import StoreUnavailable
+from relay.fanout import FanOut
 from relay.message import START, Message
 from relay.redis.channel_log import ChannelLog
+from relay.redis.directory import Directory
 from relay.redis.inbox import Inbox, Whisper
 from relay.redis.leases import Leases
 from relay.redis.nodes import Registry
@@ -13,16 +16,27 @@ from relay.session import Session
 PAGE_ROWS = 500
 PAGE_BYTES = 4 * 1024 * 1024
 _LAST_OF_MS = 2**64 - 1
+_ATTEMPTS = 5
 
 
 class Messages:
     """Takes messages in and hands history out. Every method raises Refusal."""
 
     def __init__(
-        self, *, channel_log: ChannelLog, leases: Leases, inbox: Inbox, registry: Registry, max_bytes: int
+        self,
+        *,
+        directory: Directory,
+        channel_log: ChannelLog,
+        fanout: FanOut,
+        leases: Leases,
+        inbox: Inbox,
+        registry: Registry,
+        max_bytes: int,
     ) -> None:
         """`max_bytes` bounds a body."""
+        self._directory = directory
         self._log = channel_log
+        self._fanout = fanout
         self._leases = leases
         self._inbox = inbox
         self._registry = registry
@@ -33,14 +47,18 @@ class Messages:
 
         Returns its id. When this returns, the message is in the channel's log.
         """
-        channel_id = session.joined.get(channel)
-        if channel_id is None:
-            raise not_member(channel)
-        self._check_size(size)
-        message_id = await self._log.append(channel_id, session.path, payload)
-        if message_id is None:
-            raise not_member(channel)
-        return message_id
+        for _ in range(_ATTEMPTS):
+            channel_id = await self._joined(session, channel)
+            self._check_size(size)
+            version = self._fanout.version(channel_id)
+            reply = await self._log.append(channel_id, session.path, payload, version=version)
+            if reply is None:
+                raise not_member(channel)
+            if isinstance(reply, str):
+                return reply
+            # Who may speak here has changed: look again, and then at whether this session still may.
+            await self._fanout.review(channel_id, reply)
+        raise StoreUnavailable("who may hear the channel kept changing")
 
     async def whisper(self, session: Session, target: SessionPath, payload: bytes, size: int) -> None:
         """Hand a message to one session on whichever node it is; it is kept nowhere."""
@@ -58,12 +76,25 @@ class Messages:
         So whoever asks again with the last row's millisecond reads every message once. A page has up to 500 rows or
         4 MiB, and goes beyond that only to complete its last millisecond.
         """
-        channel_id = session.joined.get(channel)
-        if channel_id is None:
-            raise not_member(channel)
+        channel_id = await self._joined(session, channel)
         after = START if since_ms < 0 else f"{since_ms}-{_LAST_OF_MS}"
         page = await self._log.page(channel_id, after, rows=PAGE_ROWS, size=PAGE_BYTES, whole_ms=True)
+        await self._fanout.review(channel_id, page.version)
+        if session.joined.get(channel) != channel_id:
+            raise not_member(channel)
         return page.rows
+
+    async def _joined(self, session: Session, channel: str) -> str:
+        channel_id = session.joined.get(channel)
+        if channel_id is not None:
+            return channel_id
+        # A channel that was renamed has its new name at once, also where this node has not heard of it yet.
+        channel_id = await self._directory.id_of(channel)
+        if channel_id is not None and channel_id in session.joined.values():
+            await self._fanout.refresh(channel_id)
+        if channel_id is None or session.joined.get(channel) != channel_id:
+            raise not_member(channel)
+        return channel_id
 
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:

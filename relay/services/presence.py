@@ -36,7 +36,9 @@ class Presence:
         fanout: FanOut,
         inbox: Inbox,
         registry: Registry,
+        policy: str,
     ) -> None:
+        """`policy` is `everyone` or `shared`: whom a session sees without naming a channel."""
         self._sessions = sessions
         self._leases = leases
         self._directory = directory
@@ -44,6 +46,7 @@ class Presence:
         self._fanout = fanout
         self._inbox = inbox
         self._registry = registry
+        self._policy = policy
         self._departed: deque[tuple[SessionPath, str, str, frozenset[str]]] = deque()
 
     async def open(self, session: Session) -> None:
@@ -117,15 +120,27 @@ class Presence:
             )
         )
 
-    async def everybody(self) -> list[str]:
-        """Return the paths of all sessions on all nodes. Raises: StoreUnavailable."""
-        return await self._leases.sessions(await self._registry.alive())
+    async def everybody(self, session: Session) -> list[str]:
+        """Return the paths of all sessions on all nodes that the caller may see. Raises: StoreUnavailable.
+
+        Under the policy `shared` these are the sessions of users who are members of one of the caller's channels, or
+        are in a channel that this session has joined; admins of the server see everybody.
+        """
+        alive = await self._registry.alive()
+        paths = await self._leases.sessions(alive)
+        if self._policy == "everyone" or session.admin:
+            return paths
+        users = await self._directory.acquaintances(session.path.user)
+        rooms = await asyncio.gather(*(self._log.subscribers(channel_id) for channel_id in session.joined.values()))
+        users |= {path.partition("/")[0] for room in rooms for node, path in room if node in alive}
+        return [path for path in paths if path.partition("/")[0] in users]
 
     async def in_channel(self, session: Session, name: str) -> list[str]:
         """Return the paths of a channel's subscribers on all nodes, for those who may see them. Raises: Refusal.
 
         That is everybody for a public channel; members, server admins and subscribers for the others.
         """
+        await self._fanout.refresh(session.joined.get(name, ""))
         channel_id = session.joined.get(name) or await self._directory.visible_channel(name, session.caller)
         if channel_id is None:
             raise channel_not_found(name)

@@ -1,15 +1,17 @@
--- Create a channel, its creator a member. ARGV: id, name, visibility, user. Answers: 'ok', 'taken', 'gone' (no such user).
-local id, name, visibility, user = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-if redis.call('HEXISTS', dir .. ':users', user) == 0 then
-  return 'gone'
+-- Create a channel, its creator a member. ARGV: caller's path, key, id, name, visibility, user.
+-- Answers: 'ok', 'taken', 'revoked'.
+local actor, key, id, name, visibility, user = unpack(ARGV)
+if not enrolled(actor, key) then
+  return audited(actor, 'create_channel', name, 'revoked')
 end
 if redis.call('HSETNX', dir .. ':names', name, id) == 0 then
-  return 'taken'
+  return audited(actor, 'create_channel', name, 'taken')
 end
 redis.call('HSET', dir .. ':channel:' .. id,
-  'name', name, 'visibility', visibility, 'creator', user, 'created', number(now_ms()))
+  'name', name, 'visibility', visibility, 'creator', user, 'created', number(now_ms()), 'version', 0)
+redis.call('SADD', dir .. ':created:' .. user, id)
 if visibility == 'public' then
   redis.call('SADD', dir .. ':listed', id)
 end
 add_member(id, user)
-return 'ok'
+return audited(actor, 'create_channel', name, 'ok')

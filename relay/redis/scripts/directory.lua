@@ -20,20 +20,26 @@ local function find(name)
   return id, { name = row[1], visibility = row[2], creator = row[3] }
 end
 
+-- Whether the key of a session is still that of its machine. A session whose key was revoked lives until its node hears
+-- of it; nothing it asks for meanwhile may be done.
+local function enrolled(path, key)
+  return redis.call('HGET', dir .. ':keys', key) == string.match(path, '^[^/]+/[^/]+')
+end
+
 local function is_member(id, user)
   return redis.call('SISMEMBER', dir .. ':acl:' .. id, user) == 1
 end
 
 -- Whether `user` may administer the channel: 'ok', 'denied' where the channel is no secret to them, else 'missing'.
--- `role` is 'admin' for a server's admin; `inside` is '1' for somebody who has joined the channel.
+-- `role` is 'admin' for a server's admin; `inside` is the id of the channel that the session has joined by that name.
 local function authority(id, row, user, role, inside)
   if not id then
     return 'missing'
   end
-  if role == 'admin' or row.creator == user then
+  if role == 'admin' or row.creator == user or redis.call('SISMEMBER', dir .. ':admins:' .. id, user) == 1 then
     return 'ok'
   end
-  if row.visibility == 'public' or inside == '1' or is_member(id, user) then
+  if row.visibility == 'public' or inside == id or is_member(id, user) then
     return 'denied'
   end
   return 'missing'
@@ -42,10 +48,80 @@ end
 local function add_member(id, user)
   redis.call('SADD', dir .. ':acl:' .. id, user)
   redis.call('SADD', dir .. ':member:' .. user, id)
+  redis.call('SREM', dir .. ':bans:' .. id, user)
+  redis.call('SREM', dir .. ':banned:' .. user, id)
+end
+
+local function drop_member(id, user)
+  redis.call('SREM', dir .. ':acl:' .. id, user)
+  redis.call('SREM', dir .. ':member:' .. user, id)
 end
 
 local function drop_invite(id, token)
   redis.call('HDEL', dir .. ':invites:' .. id, token)
   redis.call('HDEL', dir .. ':tokens', token)
   redis.call('ZREM', dir .. ':expiring', token)
+end
+
+-- What the rest of the cluster has yet to be told: a field and what to tell, with a stamp that makes it unique. It is
+-- written in the same step as the change, and removed when everybody was told; a node that dies in between leaves it.
+local function owe(field, what)
+  redis.call('HSET', dir .. ':due', field, what .. ' ' .. redis.call('INCR', dir .. ':clock'))
+end
+
+-- Begin a new version of who may hear a channel. Sessions that joined at an earlier one are looked at again before
+-- they hear anything that is posted at this one.
+local function change(id)
+  local version = redis.call('HINCRBY', dir .. ':channel:' .. id, 'version', 1)
+  owe(id, 'changed ' .. number(version))
+  return version
+end
+
+-- Take the channel from the sessions of `who` (a user, a path, or '/' for all that are not members) that have joined it
+-- until now.
+local function remove(id, who, reason)
+  local version = change(id)
+  local key = dir .. ':removed:' .. id
+  redis.call('HSET', key, who, number(version) .. ' ' .. reason)
+  if redis.call('HLEN', key) > 1000 then -- every node has looked at what is so many versions old
+    local rows = redis.call('HGETALL', key)
+    for i = 1, #rows, 2 do
+      if tonumber(string.match(rows[i + 1], '^%d+')) < version - 500 then
+        redis.call('HDEL', key, rows[i])
+      end
+    end
+  end
+end
+
+local function drop_channel(id, row)
+  for _, user in ipairs(redis.call('SMEMBERS', dir .. ':acl:' .. id)) do
+    redis.call('SREM', dir .. ':member:' .. user, id)
+  end
+  for _, user in ipairs(redis.call('SMEMBERS', dir .. ':bans:' .. id)) do
+    redis.call('SREM', dir .. ':banned:' .. user, id)
+  end
+  for _, user in ipairs(redis.call('SMEMBERS', dir .. ':admins:' .. id)) do
+    redis.call('SREM', dir .. ':administers:' .. user, id)
+  end
+  for _, token in ipairs(redis.call('HKEYS', dir .. ':invites:' .. id)) do
+    redis.call('HDEL', dir .. ':tokens', token)
+    redis.call('ZREM', dir .. ':expiring', token)
+  end
+  redis.call('HDEL', dir .. ':names', row.name)
+  redis.call('SREM', dir .. ':listed', id)
+  redis.call('SREM', dir .. ':created:' .. row.creator, id)
+  redis.call('DEL', dir .. ':acl:' .. id, dir .. ':bans:' .. id, dir .. ':admins:' .. id, dir .. ':invites:' .. id,
+    dir .. ':removed:' .. id, dir .. ':channel:' .. id)
+  owe(id, 'deleted')
+end
+
+-- Note an operation for the operators and return its outcome. Never a token, never a key. A target is as long as its
+-- request, unless it is cut: names that can exist are shorter than this.
+local function audited(actor, operation, target, outcome)
+  if #target > 1500 then
+    target = string.gsub(string.sub(target, 1, 1500), '[\192-\255]?[\128-\191]*$', '') .. '...' -- at a character
+  end
+  redis.call('XADD', dir .. ':audit', 'MAXLEN', '~', '10000', '*',
+    'actor', actor, 'operation', operation, 'target', target, 'outcome', outcome)
+  return outcome
 end

@@ -1,11 +1,31 @@
 -- Claim a username with its first machine, or neither.
--- ARGV: user, machine, public key. Answers: 'ok', 'taken', 'enrolled'.
-local user, machine, key = ARGV[1], ARGV[2], ARGV[3]
+-- ARGV: user, machine, public key, policy ('open', 'closed', 'invite'), invite ('' for none).
+-- Answers: 'ok', 'taken', 'enrolled', 'closed', 'uninvited'.
+local user, machine, key, policy, invite = unpack(ARGV)
+if policy == 'closed' then
+  return 'closed'
+end
+local uses, expires
+if policy == 'invite' then -- before the name is looked up: who may not come in does not learn who is
+  local row = redis.call('HGET', dir .. ':server-invites', invite)
+  uses, expires = string.match(row or '', '^(%S+) (%S+)$')
+  if not uses or (expires ~= '-' and tonumber(expires) <= now_ms()) then
+    redis.call('HDEL', dir .. ':server-invites', invite)
+    return 'uninvited'
+  end
+end
 if redis.call('HEXISTS', dir .. ':users', user) == 1 then
   return 'taken'
 end
 if redis.call('HEXISTS', dir .. ':keys', key) == 1 then
   return 'enrolled'
+end
+if policy == 'invite' then
+  if uses == '1' then
+    redis.call('HDEL', dir .. ':server-invites', invite)
+  elseif uses ~= '-' then
+    redis.call('HSET', dir .. ':server-invites', invite, number(tonumber(uses) - 1) .. ' ' .. expires)
+  end
 end
 local now = number(now_ms())
 redis.call('HSET', dir .. ':users', user, now)

@@ -1,6 +1,9 @@
 -- Whether a user may join a channel; a good invite makes them a member and is used up in the same step.
--- ARGV: name, user, token ('' for none). Answers: {'ok', id}, {'private'}, {'missing'}.
-local name, user, token = ARGV[1], ARGV[2], ARGV[3]
+-- ARGV: name, path, key, user, token ('' for none). Answers {'ok', id, version}, {'private'}, {'missing'}, {'revoked'}.
+local name, path, key, user, token = unpack(ARGV)
+if not enrolled(path, key) then
+  return { 'revoked' }
+end
 local id, row = find(name)
 if not id then
   return { 'missing' }
@@ -9,22 +12,23 @@ if redis.call('SISMEMBER', dir .. ':bans:' .. id, user) == 1 then
   -- A private channel stays a secret from those who were thrown out of it.
   return { row.visibility == 'private' and 'missing' or 'private' }
 end
-if row.visibility ~= 'private' or is_member(id, user) then
-  return { 'ok', id }
+if row.visibility == 'private' and not is_member(id, user) then
+  local invite = redis.call('HGET', dir .. ':invites:' .. id, token)
+  if token == '' or not invite then
+    return { 'missing' }
+  end
+  local uses, expires = string.match(invite, '^(%S+) (%S+)$')
+  if expires ~= '-' and tonumber(expires) <= now_ms() then
+    drop_invite(id, token)
+    return { 'missing' }
+  end
+  if uses == '1' then
+    drop_invite(id, token)
+  elseif uses ~= '-' then
+    redis.call('HSET', dir .. ':invites:' .. id, token, number(tonumber(uses) - 1) .. ' ' .. expires)
+  end
+  add_member(id, user)
 end
-local invite = redis.call('HGET', dir .. ':invites:' .. id, token)
-if token == '' or not invite then
-  return { 'missing' }
-end
-local uses, expires = string.match(invite, '^(%S+) (%S+)$')
-if expires ~= '-' and tonumber(expires) <= now_ms() then
-  drop_invite(id, token)
-  return { 'missing' }
-end
-if uses == '1' then
-  drop_invite(id, token)
-elseif uses ~= '-' then
-  redis.call('HSET', dir .. ':invites:' .. id, token, number(tonumber(uses) - 1) .. ' ' .. expires)
-end
-add_member(id, user)
-return { 'ok', id }
+-- Where to look when the user or one of their machines is removed. It may name channels that were left long ago.
+redis.call('SADD', dir .. ':joined:' .. user, id)
+return { 'ok', id, redis.call('HGET', dir .. ':channel:' .. id, 'version') }

@@ -1,15 +1,18 @@
--- Add a key to an existing account. ARGV: user, machine, public key.
--- Answers: 'ok', 'gone' (no such user), 'named' (the user has a machine of that name), 'enrolled' (the key is in use).
-local user, machine, key = ARGV[1], ARGV[2], ARGV[3]
-if redis.call('HEXISTS', dir .. ':users', user) == 0 then
-  return 'gone'
+-- Add a key to an existing account. ARGV: caller's path, key, user, machine, public key.
+-- Answers: 'ok', 'revoked', 'named' (the user has a machine of that name), 'enrolled' (the key is in use).
+local actor, own_key, user, machine, key = unpack(ARGV)
+local function answer(outcome)
+  return audited(actor, 'machine_add', user .. '/' .. machine, outcome)
+end
+if not enrolled(actor, own_key) then
+  return answer('revoked')
 end
 if redis.call('HEXISTS', dir .. ':machines:' .. user, machine) == 1 then
-  return 'named'
+  return answer('named')
 end
 if redis.call('HEXISTS', dir .. ':keys', key) == 1 then
-  return 'enrolled'
+  return answer('enrolled')
 end
 redis.call('HSET', dir .. ':keys', key, user .. '/' .. machine)
 redis.call('HSET', dir .. ':machines:' .. user, machine, key .. ' ' .. number(now_ms()))
-return 'ok'
+return answer('ok')

@@ -1,8 +1,24 @@
--- Revoke a machine's key. ARGV: user, machine. Answers 1 if there was one.
-local row = redis.call('HGET', dir .. ':machines:' .. ARGV[1], ARGV[2])
-if not row then
-  return 0
+-- Revoke a machine's key: one's own, or as an admin of the server anybody's.
+-- ARGV: caller's path, key, caller, role, user, machine. Answers {verdict, public key if there was one}.
+local actor, own_key, caller, role, user, machine = unpack(ARGV)
+local target = user .. '/' .. machine
+if not enrolled(actor, own_key) then
+  return { audited(actor, 'machine_remove', target, 'revoked') }
 end
-redis.call('HDEL', dir .. ':machines:' .. ARGV[1], ARGV[2])
-redis.call('HDEL', dir .. ':keys', string.match(row, '^%S+'))
-return 1
+if caller ~= user and role ~= 'admin' then
+  return { audited(actor, 'machine_remove', target, 'denied') }
+end
+local row = redis.call('HGET', dir .. ':machines:' .. user, machine)
+if not row then
+  return { audited(actor, 'machine_remove', target, 'ok') }
+end
+local key = string.match(row, '^%S+')
+redis.call('HDEL', dir .. ':machines:' .. user, machine)
+redis.call('HDEL', dir .. ':keys', key)
+owe('key:' .. key, 'revoked')
+for _, id in ipairs(redis.call('SMEMBERS', dir .. ':joined:' .. user)) do
+  if redis.call('EXISTS', dir .. ':channel:' .. id) == 1 then
+    change(id)
+  end
+end
+return { audited(actor, 'machine_remove', target, 'ok'), key }

@@ -3,11 +3,12 @@
 -- least one row; with whole = 1 it goes on to the end of the last row's millisecond. If that is the present one, it is
 -- declared full: what is posted from now on counts for a later one, so that the reader, who knows only milliseconds and
 -- asks for what is after this one, does not miss it.
--- Answers {1 if the log is known to continue from that id, 1 if there is more, the last message's id,
--- {id, from, payload, ...}}.
+-- Answers {1 if the log is known to continue from that id, 1 if there is more, the last message's id, the
+-- version of who may hear the channel (-1 if it was deleted), {id, from, payload, ...}}.
 local FULL = '1000000000000000'
 local after, rows, bytes, whole = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
-local tip = redis.call('HGET', KEYS[2], 'tip') or '0-0'
+local head = redis.call('HMGET', KEYS[2], 'tip', 'version', 'gone')
+local tip, version = head[1] or '0-0', head[3] and '-1' or head[2] or '0'
 local known = (after == '0-0' or after == tip) and 1 or #redis.call('XRANGE', KEYS[1], after, after)
 local start = '(' .. after
 local time = redis.call('TIME')
@@ -23,7 +24,7 @@ while true do
     local id, from, payload = entry[1], entry[2][2], entry[2][4]
     local ms = string.match(id, '^%d+')
     if last and (rows <= 0 or bytes < #payload) and not (whole and ms == last) then
-      return { known, 1, tip, page }
+      return { known, 1, tip, version, page }
     end
     local n = #page
     page[n + 1], page[n + 2], page[n + 3] = id, from, payload
@@ -33,7 +34,7 @@ while true do
     if whole and last and tonumber(last) >= now then
       redis.call('HSET', KEYS[2], 'weight', FULL)
     end
-    return { known, 0, tip, page }
+    return { known, 0, tip, version, page }
   end
   start = '(' .. chunk[32][1]
 end

@@ -1,14 +1,20 @@
 -- Append a message to the channel's log and publish it, each with its predecessor's id. KEYS: log, head, live.
--- ARGV: from, payload, most messages kept, longest time kept (ms), most messages and most bytes in one millisecond.
--- Answers the message's id, or false if the channel was deleted.
+-- ARGV: from, payload, most messages kept, longest time kept (ms), most messages and most bytes in one millisecond,
+-- the version of who may hear the channel that the sender's node has applied.
+-- Answers the message's id; false if the channel was deleted; or a later version, a number: then the node has to look
+-- again whether the sender may still speak.
 --
 -- The id is Redis' clock in milliseconds and a count. It never goes back; where one millisecond holds as much as a page
 -- of history may exceed its size by, the next message counts for the next millisecond, so that a client that knows
 -- only milliseconds can still read every message (docs/decisions/0004).
 local from, payload = ARGV[1], ARGV[2]
-local head = redis.call('HMGET', KEYS[2], 'tip', 'weight', 'gone')
+local head = redis.call('HMGET', KEYS[2], 'tip', 'weight', 'gone', 'version')
 if head[3] then
   return false
+end
+local version = head[4] or '0'
+if tonumber(version) > tonumber(ARGV[7]) then
+  return tonumber(version)
 end
 local tip = head[1] or '0-0'
 local ms, count = string.match(tip, '^(%d+)-(%d+)$')
@@ -26,5 +32,5 @@ if count == 0 then
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
 end
 redis.call('HSET', KEYS[2], 'tip', id, 'weight', weight)
-redis.call('PUBLISH', KEYS[3], id .. '\0' .. tip .. '\0' .. from .. '\0' .. payload)
+redis.call('PUBLISH', KEYS[3], id .. '\0' .. tip .. '\0' .. version .. '\0' .. from .. '\0' .. payload)
 return id
