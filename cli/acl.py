@@ -3,20 +3,45 @@
 import click
 
 from cli.lazy import VerbGroup
-from cli.online import ask, server_option
-from conclave.v1.admin import AclAdd
-from conclave.v1.frames import Admin
+from cli.questions import list_verb, user_verb
+from conclave.v1.admin import AclAdd, AclDemote, AclList, AclPromote, AclRemove
 
 
 @click.group("acl", cls=VerbGroup, example="conclave acl add --server wss://chat.example --channel ops bob")
 def command() -> None:
-    """Who belongs to a channel."""
+    """Who belongs to a channel, and who rules it with you."""
 
 
-@command.command("add", example="conclave acl add --server wss://chat.example --channel ops bob")
-@server_option
-@click.option("--channel", required=True, help="The channel.")
-@click.argument("user")
-def add(server: str, channel: str, user: str) -> None:
-    """Make a user a member of a channel, and lift a ban on them. The user need not exist yet."""
-    ask(server, Admin(AclAdd(channel, user)))
+for verb in (
+    user_verb(
+        "acl add",
+        AclAdd,
+        "Make a user a member of a channel, and lift a ban on them. The user need not exist yet.",
+    ),
+    user_verb(
+        "acl remove",
+        AclRemove,
+        """End a user's membership, and take the channel from their live sessions.
+
+        They may come back unless the channel is private; `conclave ban` keeps them out.
+        """,
+    ),
+    user_verb(
+        "acl promote",
+        AclPromote,
+        """Make a user a member and an admin of a channel: they may do with it what its creator may.
+
+        Needs a server of version 0.4 or later.
+        """,
+    ),
+    user_verb(
+        "acl demote",
+        AclDemote,
+        """Take the admin's role from a user, who stays a member. The creator of a channel keeps the role.
+
+        Needs a server of version 0.4 or later.
+        """,
+    ),
+    list_verb("acl list", AclList, "List the members of a channel; for its admins."),
+):
+    command.add_command(verb)

@@ -1,11 +1,15 @@
 """`conclave invite`."""
 
-import click
+import re
 
-from cli.lazy import VerbGroup
-from cli.online import ask, json_option, server_option
-from conclave.durations import InvalidDuration, parse
-from conclave.v1.admin import InviteCreate
+import click
+from typing_extensions import override
+
+from cli.lazy import Verb, VerbGroup
+from cli.online import ask, channel_option, json_option, server_option
+from cli.questions import list_verb
+from cli.terms import lifetime, terms_options
+from conclave.v1.admin import InviteCreate, InviteListOp, InviteRevoke
 from conclave.v1.frames import Admin
 
 
@@ -22,15 +26,35 @@ def command() -> None:
     "create", example="conclave invite create --server wss://chat.example --channel ops --uses 1 --expires-in 1d"
 )
 @server_option
-@click.option("--channel", required=True, help="The channel.")
-@click.option("--uses", type=click.IntRange(1, 2**32 - 1), help="How many users may redeem it; unlimited unless given.")
-@click.option(
-    "--expires-in", metavar="DURATION", help="How long it is good: 90, 30s, 10m, 2h, 7d; for ever unless given."
-)
+@channel_option
+@terms_options
 @json_option
 def create(server: str, channel: str, uses: int | None, expires_in: str | None, as_json: bool) -> None:
     """Make a token that lets whoever redeems it into a private channel, with `conclave join --token`."""
-    seconds = None if expires_in is None else parse(expires_in)
-    if seconds == 0:
-        raise InvalidDuration(f"invalid duration `{expires_in}`: nobody could redeem the invite")
-    ask(server, Admin(InviteCreate(channel, uses, seconds)), as_json)
+    ask(server, Admin(InviteCreate(channel, uses, lifetime(expires_in))), as_json)
+
+
+class _TokenVerb(Verb):
+    """A verb whose argument is a token: 32 characters, of which the first may be the dash that options begin with."""
+
+    @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        tokens = [word for word in args if re.fullmatch(r"-[\w-]{31}", word, re.ASCII)]
+        if tokens and "--" not in args:
+            args = [*(word for word in args if word not in tokens), "--", *tokens]
+        return super().parse_args(ctx, args)
+
+
+@command.command("revoke", cls=_TokenVerb, example="conclave invite revoke --server wss://chat.example TOKEN")
+@server_option
+@click.argument("token")
+def revoke(server: str, token: str) -> None:
+    """Revoke a token. Who became a member with it stays one; the reply does not tell whether there was such a token."""
+    ask(server, Admin(InviteRevoke(token)))
+
+
+command.add_command(
+    list_verb(
+        "invite list", InviteListOp, "List the outstanding tokens of a channel, how often and until when each is good."
+    )
+)

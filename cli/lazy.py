@@ -31,23 +31,27 @@ def _set_verbose(context: click.Context, _: click.Parameter, wanted: bool) -> No
         logging.getLogger("asyncio").setLevel(logging.INFO)
 
 
+class GlobalOption(click.Option):
+    """An option that every command takes."""
+
+
 def _global_options() -> list[click.Parameter]:
     return [
-        click.Option(
+        GlobalOption(
             ["--config-dir"],
             metavar="PATH",
             expose_value=False,
             callback=_set_directory,
             help="Directory of the key and config.toml.",
         ),
-        click.Option(
+        GlobalOption(
             ["-v", "--verbose"],
             is_flag=True,
             expose_value=False,
             callback=_set_verbose,
             help="Log what happens, on standard error.",
         ),
-        click.Option(
+        GlobalOption(
             ["--version"],
             is_flag=True,
             is_eager=True,
@@ -85,10 +89,15 @@ class VerbGroup(_Example, click.Group):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One command of the first level: the module that defines it as `command`, and its line in the help."""
+    """One command of the first level: the module that defines it, its line in the help, and what it is called there."""
 
     module: str
     summary: str
+    attribute: str = "command"
+
+    def load(self) -> click.Command:
+        command: click.Command = getattr(importlib.import_module(self.module), self.attribute)
+        return command
 
 
 class LazyGroup(VerbGroup):
@@ -105,10 +114,7 @@ class LazyGroup(VerbGroup):
     @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         row = self.rows.get(cmd_name)
-        if row is None:
-            return None
-        command: click.Command = importlib.import_module(row.module).command
-        return command
+        return None if row is None else row.load()
 
     @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -23,6 +23,10 @@ def server_option(command: _Command) -> _Command:
     return option(command)
 
 
+def channel_option(command: _Command) -> _Command:
+    return click.option("--channel", required=True, help="The channel.")(command)
+
+
 def json_option(command: _Command) -> _Command:
     return click.option("--json", "as_json", is_flag=True, help="Print the reply as JSON.")(command)
 
@@ -42,8 +46,12 @@ async def connected(server: str, handle: str | None = None) -> AsyncIterator[Lin
 
 def ask(server: str, request: Frame, as_json: bool = False) -> None:
     """Ask one question and print the reply."""
-    reply = shown(asyncio.run(_ask(server, request)))
-    print_shown(reply, as_json)
+    print_shown(shown(fetch(server, request)), as_json)
+
+
+def fetch(server: str, request: Frame) -> Frame:
+    """Ask one question and return the reply."""
+    return asyncio.run(_ask(server, request))
 
 
 def print_shown(reply: Shown, as_json: bool) -> None:

@@ -25,7 +25,8 @@ from conclave.text import visible
 @server_option
 @click.option("--username", required=True, metavar="NAME", help="The name to claim.")
 @click.option("--machine", metavar="NAME", help="What to call this machine; its host name unless given.")
-def command(server: str, username: str, machine: str | None) -> None:
+@click.option("--invite", metavar="TOKEN", help="An invite to the server, where it registers only who has one.")
+def command(server: str, username: str, machine: str | None, invite: str | None) -> None:
     """Claim a username at a server, with this machine as its first one.
 
     Makes this machine's key if there is none yet. To enrol a second machine under a name that you have, use
@@ -34,7 +35,7 @@ def command(server: str, username: str, machine: str | None) -> None:
     user = check_name(NameKind.USER, username)
     machine = check_name(NameKind.MACHINE, machine or platform.node())
     load(config_path())  # a configuration that cannot be read is better known before the name is claimed
-    path = asyncio.run(_claim(server, create_or_load(key_path()), (user, machine)))
+    path = asyncio.run(_claim(server, create_or_load(key_path()), (user, machine), invite))
     try:
         register(config_path(), Registration(server, path.user, path.machine))
     except ConfigError as error:
@@ -44,6 +45,6 @@ def command(server: str, username: str, machine: str | None) -> None:
     output.success(f"registered {visible(str(path))}")
 
 
-async def _claim(server: str, key: MachineKey, claim: tuple[str, str]) -> SessionPath:
-    async with await connect(server, key, passing_handle(), register=claim) as link:
+async def _claim(server: str, key: MachineKey, claim: tuple[str, str], invite: str | None) -> SessionPath:
+    async with await connect(server, key, passing_handle(), register=claim, invite=invite) as link:
         return link.path

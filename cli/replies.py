@@ -9,6 +9,7 @@ from conclave.errors import LinkError
 from conclave.text import visible
 from conclave.v1.frames import (
     Ack,
+    AuditList,
     ChannelList,
     Frame,
     InviteList,
@@ -85,6 +86,11 @@ def _presence(reply: Presence) -> Shown:
     return Shown([line], {"channel": reply.channel, "sessions": paths})
 
 
+def _audit(reply: AuditList) -> Shown:
+    rows = [msgspec.structs.astuple(entry) for entry in reply.entries]
+    return Shown(["\t".join(map(visible, row)) for row in rows], msgspec.to_builtins(reply.entries))
+
+
 _SHOW: dict[type, Callable[[Any], Shown]] = {
     Ack: _ack,
     Joined: _joined,
@@ -94,4 +100,5 @@ _SHOW: dict[type, Callable[[Any], Shown]] = {
     UserList: _users,
     InviteList: _invites,
     Presence: _presence,
+    AuditList: _audit,
 }

@@ -62,6 +62,24 @@ class _Admins(click.ParamType[str]):
     help="Server administrator, best pinned to a key; repeatable, or several separated by commas.",
 )
 @click.option(
+    "--registration",
+    type=click.Choice(["open", "closed", "invite"]),
+    envvar="CONCLAVE_REGISTRATION",
+    default="open",
+    show_default=True,
+    show_envvar=True,
+    help="Who may register: everybody, only the administrators named here, or also who has a server invite.",
+)
+@click.option(
+    "--presence",
+    type=click.Choice(["everyone", "shared"]),
+    envvar="CONCLAVE_PRESENCE",
+    default="everyone",
+    show_default=True,
+    show_envvar=True,
+    help="Whom `who` shows without a channel: everybody, or only people who share a channel with the one who asks.",
+)
+@click.option(
     "--max-message-bytes",
     type=click.IntRange(min=1),
     default=1024 * 1024,

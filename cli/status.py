@@ -8,6 +8,7 @@ import msgspec
 from cli import output
 from cli.lazy import Verb
 from cli.online import json_option, passing_handle
+from cli.perm import permission_lines, permission_value
 from cli.settings import config_path, key_path
 from conclave.closing import in_words
 from conclave.config import LocalConfig, Registration, load
@@ -50,18 +51,6 @@ def command(as_json: bool) -> int:
     if unreachable:
         output.failure(f"{unreachable} server(s) unreachable")
     return 1 if unreachable else 0
-
-
-def permission_lines(config: LocalConfig) -> list[str]:
-    """Return the permission table: the default, then each override in the file's order."""
-    return [
-        f"default: {config.default_permission.value}",
-        *(
-            f"{visible(entry.server)} {'<whisper>' if entry.channel is None else visible(entry.channel)}"
-            f" -> {entry.level.value}"
-            for entry in config.overrides
-        ),
-    ]
 
 
 async def _probe_all(servers: tuple[Registration, ...], key: MachineKey) -> list[Probe]:
@@ -109,6 +98,5 @@ def _value(probes: list[Probe], config: LocalConfig) -> dict[str, object]:
             }
             for probe in probes
         ],
-        "default_permission": config.default_permission.value,
-        "overrides": msgspec.to_builtins(config.overrides),
+        **permission_value(config),
     }

@@ -1,0 +1,67 @@
+"""`conclave skill`: a guide for agents."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import click
+
+from cli import output
+from cli.lazy import VerbGroup
+from cli.reference import command_reference
+from conclave.errors import ConclaveError
+
+_DEFAULT_FOLDER = "~/.claude/skills"
+
+_REFERENCE = """\
+## Command reference
+
+What each command prints for `--help`. All of them also take `--config-dir PATH` (where the key and config.toml are),
+`-v` (log what happens), `--version` and `-h`.
+"""
+
+
+@click.group("skill", cls=VerbGroup, invoke_without_command=True, example="conclave skill install")
+@click.pass_context
+def command(context: click.Context) -> None:
+    """A guide for agents, with the help of every command: show it, or install it for Claude Code. Offline.
+
+    Without a verb, shows it.
+    """
+    if context.invoked_subcommand is None:
+        output.data(guide())
+
+
+@command.command("show", example="conclave skill show")
+def show() -> None:
+    """Print the guide."""
+    output.data(guide())
+
+
+@command.command("install", example="conclave skill install --dir .claude/skills")
+@click.option(
+    "--dir",
+    "folder",
+    metavar="D",
+    default=_DEFAULT_FOLDER,
+    show_default=True,
+    help="The folder of the skills; the guide becomes conclave/SKILL.md in it.",
+)
+def install(folder: str) -> None:
+    """Write the guide to where Claude Code looks for skills, over an older one if there is one."""
+    path = Path(folder).expanduser() / "conclave" / "SKILL.md"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{guide()}\n", encoding="utf-8")
+    except OSError as error:
+        raise ConclaveError(f"failed to write `{path}`: {error.strerror}") from error
+    output.success(f"installed the conclave skill to {path}")
+
+
+def guide() -> str:
+    """Return the guide, with what this version has of the bridge and the reference of the commands that it has."""
+    root = click.get_current_context().find_root().command
+    assert isinstance(root, click.Group)  # noqa: S101 - the first level
+    texts = files("cli") / "guide"
+    bridge = "bridge.md" if "bridge" in root.list_commands(click.get_current_context()) else "no-bridge.md"
+    main, part = ((texts / name).read_text(encoding="utf-8") for name in ("skill.md", bridge))
+    return f"{main.replace('{bridge}', part.strip())}\n{_REFERENCE}\n{command_reference(root)}".rstrip("\n")
