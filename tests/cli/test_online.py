@@ -5,31 +5,58 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from conclave.config import Level, LocalConfig, Override, Registration, load
 from conclave.keys import MachineKey, create_or_load
-from conclave.model import ChannelInfo, MachineInfo, Plain, SessionPath, Visibility
+from conclave.model import AuditEntry, ChannelInfo, InviteInfo, MachineInfo, Plain, SessionPath, Visibility
 from conclave.v1 import encode
-from conclave.v1.admin import AclAdd, CreateChannel, InviteCreate, MachineAdd, MachineRemove
+from conclave.v1.admin import (
+    AclAdd,
+    AclDemote,
+    AclList,
+    AclPromote,
+    AclRemove,
+    Audit,
+    Ban,
+    BanList,
+    CreateChannel,
+    DeleteChannel,
+    InviteCreate,
+    InviteListOp,
+    InviteRevoke,
+    Kick,
+    MachineAdd,
+    MachineRemove,
+    RenameChannel,
+    ServerInviteCreate,
+    SetVisibility,
+    Unban,
+    UserRemove,
+)
 from conclave.v1.frames import (
     Ack,
     Admin,
+    AuditList,
     ChannelList,
     ChannelMsg,
     Error,
     Frame,
     Internal,
+    InviteList,
     InviteToken,
     Join,
     Joined,
     ListChannels,
     ListMachines,
+    ListUsers,
     MachineList,
     NotFound,
     Presence,
     ServerInfo,
     Unauthorized,
+    UserList,
     VersionMismatch,
     Whisper,
     Who,
@@ -38,7 +65,10 @@ from tests.support.command_line import Finished, conclave
 from tests.support.scripted_server import Connection, ScriptedServer
 
 BOB = SessionPath("bob", "desktop", "y")
+TOKEN = "-v" + "h" * 30
+"""A token may begin with a dash, and with what would be options."""
 EVIL = SessionPath("e\x1b[2Jvil", "m\u202e", "h\n")
+EVIL_SHOWN = r"e\x1b[2Jvil/m\u202e/h\n"
 
 
 @pytest.fixture
@@ -102,7 +132,48 @@ KEY = MachineKey(bytes(32))
             ),
             "a\tpublic\nb\\tc\tprivate\t(member)",
         ),
+        (["channel", "delete", "ops"], Admin(DeleteChannel("ops")), Ack("ops"), "✓ ops"),
+        (["channel", "rename", "ops", "x y"], Admin(RenameChannel("ops", "x y")), Ack("x y"), "✓ x y"),
+        (
+            ["channel", "set-visibility", "ops", "unlisted"],
+            Admin(SetVisibility("ops", Visibility.UNLISTED)),
+            Ack("ops"),
+            "✓ ops",
+        ),
         (["acl", "add", "--channel", "ops", "bob"], Admin(AclAdd("ops", "bob")), Ack("bob"), "✓ bob"),
+        (["acl", "remove", "--channel", "ops", "bob"], Admin(AclRemove("ops", "bob")), Ack("bob"), "✓ bob"),
+        (["acl", "promote", "--channel", "ops", "bob"], Admin(AclPromote("ops", "bob")), Ack("bob"), "✓ bob"),
+        (["acl", "demote", "--channel", "ops", "bob"], Admin(AclDemote("ops", "bob")), Ack("bob"), "✓ bob"),
+        (["acl", "list", "--channel", "ops"], Admin(AclList("ops")), UserList((str(EVIL), "b")), f"{EVIL_SHOWN}\nb"),
+        (["kick", "--channel", "ops", "b/m/s"], Admin(Kick("ops", "b/m/s")), Ack("b/m/s"), "✓ b/m/s"),
+        (["ban", "--channel", "ops", "bob"], Admin(Ban("ops", "bob")), Ack("bob"), "✓ bob"),
+        (["unban", "--channel", "ops", "bob"], Admin(Unban("ops", "bob")), Ack("bob"), "✓ bob"),
+        (["bans", "--channel", "ops"], Admin(BanList("ops")), UserList((str(EVIL),)), EVIL_SHOWN),
+        (["bans", "--channel", "ops"], Admin(BanList("ops")), UserList(()), None),
+        (["invite", "revoke", TOKEN], Admin(InviteRevoke(TOKEN)), Ack(TOKEN), f"✓ {TOKEN}"),
+        (["invite", "revoke", "short"], Admin(InviteRevoke("short")), Ack("short"), "✓ short"),
+        (
+            ["invite", "list", "--channel", "ops"],
+            Admin(InviteListOp("ops")),
+            InviteList((InviteInfo("t\n", 2, "T"), InviteInfo("u", None, None))),
+            "t\\n\tuses: 2\texpires: T\nu\tuses: unlimited\texpires: never",
+        ),
+        (["user", "list"], ListUsers(), UserList((str(EVIL), "b")), f"{EVIL_SHOWN}\nb"),
+        (["user", "remove", "bob"], Admin(UserRemove("bob")), Ack("bob"), "✓ bob"),
+        (
+            ["server-invite", "create", "--uses", "3", "--expires-in", "1d"],
+            Admin(ServerInviteCreate(3, 86_400)),
+            InviteToken("tok"),
+            "invite token: tok",
+        ),
+        (["server-invite", "create"], Admin(ServerInviteCreate()), InviteToken("tok"), "invite token: tok"),
+        (
+            ["audit"],
+            Admin(Audit(100)),
+            AuditList((AuditEntry("T", "a/m/s", "ban", "ops\t\x1b[2J", "ok"), AuditEntry("U", "b", "c", "", "denied"))),
+            "T\ta/m/s\tban\tops\\t\\x1b[2J\tok\nU\tb\tc\t\tdenied",
+        ),
+        (["audit", "--limit", "7"], Admin(Audit(7)), AuditList(()), None),
         (
             ["invite", "create", "--channel", "ops", "--uses", "2", "--expires-in", "2h"],
             Admin(InviteCreate("ops", 2, 7200)),
@@ -143,6 +214,20 @@ async def test_a_verb_asks_its_question_and_prints_the_reply(
         ),
         (["invite", "create", "--channel", "ops"], InviteToken("tok"), {"token": "tok"}),
         (["who", "ops"], Presence("ops", (EVIL,)), {"channel": "ops", "sessions": [str(EVIL)]}),
+        (["acl", "list", "--channel", "ops"], UserList((str(EVIL),)), [str(EVIL)]),
+        (["bans", "--channel", "ops"], UserList(()), []),
+        (["user", "list"], UserList((str(EVIL),)), [str(EVIL)]),
+        (
+            ["invite", "list", "--channel", "ops"],
+            InviteList((InviteInfo("t", 2, None),)),
+            [{"token": "t", "uses_remaining": 2, "expires_at": None}],
+        ),
+        (["server-invite", "create"], InviteToken("tok"), {"token": "tok"}),
+        (
+            ["audit"],
+            AuditList((AuditEntry("T", str(EVIL), "ban", "ops bob", "ok"),)),
+            {"at": "T", "actor": str(EVIL), "operation": "ban", "target": "ops bob", "outcome": "ok"},
+        ),
     ],
 )
 async def test_json_says_the_same_and_is_safe_on_a_terminal(
@@ -171,6 +256,47 @@ async def test_a_refusal_is_shown_in_the_servers_words(
     assert finished == Finished(1, "", f"{line}\n")
 
 
+NEW_VERBS = {
+    AclPromote: ["acl", "promote", "--channel", "ops", "bob"],
+    AclDemote: ["acl", "demote", "--channel", "ops", "bob"],
+    ServerInviteCreate: ["server-invite", "create"],
+    Audit: ["audit", "--json"],
+}
+
+
+@pytest.mark.parametrize("operation", NEW_VERBS, ids=lambda operation: operation.__name__)
+async def test_a_server_that_does_not_know_an_operation_is_said_to_be_older(
+    server: ScriptedServer, directory: Path, operation: type[msgspec.Struct]
+) -> None:
+    """An original one cannot read the request and closes, with an empty close frame and no other word."""
+
+    async def close(connection: Connection, _: Frame) -> None:
+        await connection.close_without_a_word()
+
+    server.answer = close
+    finished = await conclave(directory, *NEW_VERBS[operation], "--server", server.url)
+    line = "❌ the server does not know this operation (it needs conclave 0.4 or later)\n"
+    assert finished == Finished(1, "", line)
+    assert [type(frame.op) for frame in server.received if isinstance(frame, Admin)] == [operation]
+
+
+@pytest.mark.parametrize(("arguments", "orderly"), [(NEW_VERBS[AclPromote], False), (["user", "list"], True)])
+async def test_other_closes_are_not_taken_for_an_older_server(
+    server: ScriptedServer, directory: Path, arguments: list[str], orderly: bool
+) -> None:
+    """A node that dies says nothing, not even a close frame; and the old operations every server knows."""
+
+    async def end(connection: Connection, _: Frame) -> None:
+        if orderly:
+            await connection.close_without_a_word()
+        else:
+            connection.cut()
+
+    server.answer = end
+    finished = await conclave(directory, *arguments, "--server", server.url)
+    assert finished == Finished(1, "", "❌ connection closed before a response arrived\n")
+
+
 # --- join and send ---
 
 
@@ -196,6 +322,11 @@ async def test_join_sets_the_level_only_after_the_server_agreed(server: Scripted
             ["channel", "create", "ops", "--visibility", "Public"],
             "❌ unknown visibility tier `Public` (expected public, unlisted, or private)",
         ),
+        (
+            ["channel", "set-visibility", "ops", "hidden"],
+            "❌ unknown visibility tier `hidden` (expected public, unlisted, or private)",
+        ),
+        (["server-invite", "create", "--expires-in", "0d"], "❌ invalid duration `0d`"),
         (
             ["machine", "add", "--name", "m", "--pubkey", "short"],
             "❌ invalid public key: malformed key or signature: ",

@@ -19,7 +19,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[NodeConfig]:
         configs.append(config)
 
     monkeypatch.setattr(relay.serve, "run", run_node)
-    for name in ("BIND", "REDIS_URL", "DATA_DIR", "ADMINS", "KEY_PREFIX"):
+    for name in ("BIND", "REDIS_URL", "DATA_DIR", "ADMINS", "KEY_PREFIX", "REGISTRATION", "PRESENCE"):
         monkeypatch.delenv(f"CONCLAVE_{name}", raising=False)
     return configs
 
@@ -66,6 +66,9 @@ def test_one_store_is_chosen_and_a_flag_wins_over_the_environment(
         (["--ephemeral", "--bind", "nowhere"], {}, "invalid address `nowhere`"),
         (["--ephemeral", "--max-message-bytes", "0"], {}, "max-message-bytes"),
         (["--ephemeral", "--admin", "ann=tooshort"], {}, "invalid admin `ann=tooshort`"),
+        (["--ephemeral", "--registration", "maybe"], {}, "'open', 'closed', 'invite'"),
+        (["--ephemeral"], {"CONCLAVE_REGISTRATION": "Closed"}, "'open', 'closed', 'invite'"),
+        (["--ephemeral", "--presence", "nobody"], {}, "'everyone', 'shared'"),
     ],
 )
 def test_a_node_that_cannot_be_configured_is_a_usage_error(
@@ -107,3 +110,27 @@ def test_administrators_come_from_flags_or_from_the_environment(
     monkeypatch.setenv("CONCLAVE_ADMINS", environment)
     assert run(["serve", "--ephemeral", *flags]) == 0
     assert started[0].admins.unpinned == ["ann", "bob", "cy"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "env", "policies"),
+    [
+        ([], {}, ("open", "everyone")),
+        (["--registration", "closed", "--presence", "shared"], {}, ("closed", "shared")),
+        ([], {"CONCLAVE_REGISTRATION": "invite", "CONCLAVE_PRESENCE": "shared"}, ("invite", "shared")),
+        (["--registration", "open"], {"CONCLAVE_REGISTRATION": "closed"}, ("open", "everyone")),
+        ([], {"CONCLAVE_REGISTRATION": "", "CONCLAVE_PRESENCE": ""}, ("open", "everyone")),
+    ],
+)
+def test_the_policies_come_from_flags_or_from_the_environment(
+    started: list[NodeConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    env: dict[str, str],
+    policies: tuple[str, str],
+) -> None:
+    """As open as the original unless the operator says otherwise."""
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert run(["serve", "--ephemeral", *flags]) == 0
+    assert [(config.registration, config.presence) for config in started] == [policies]

@@ -4,12 +4,23 @@ import pytest
 
 from conclave.closing import IDLE, KEY_REVOKED, SLOW, SUPERSEDED, LinkLost, LoginRefused, in_words, may_retry
 from conclave.errors import Code, LinkError, Refusal
-from conclave.exchange import Answer, Ending, Exchange, Heard, OutOfStep
+from conclave.exchange import CLOSED, UNKNOWN_OPERATION, Answer, Ending, Exchange, Heard, OutOfStep
 from conclave.model import Plain, SessionPath, Visibility
-from conclave.v1.admin import AclAdd, AclList, BanList, CreateChannel, InviteCreate, InviteListOp
+from conclave.v1.admin import (
+    AclAdd,
+    AclList,
+    AclPromote,
+    Audit,
+    BanList,
+    CreateChannel,
+    InviteCreate,
+    InviteListOp,
+    ServerInviteCreate,
+)
 from conclave.v1.frames import (
     Ack,
     Admin,
+    AuditList,
     ChannelList,
     ChannelMsg,
     Error,
@@ -58,6 +69,9 @@ PAIRS: list[tuple[Frame, Frame]] = [
     (Admin(BanList("ops")), UserList(())),
     (Admin(InviteCreate("ops")), InviteToken("t")),
     (Admin(InviteListOp("ops")), InviteList(())),
+    (Admin(AclPromote("ops", "bob")), Ack("bob")),
+    (Admin(ServerInviteCreate()), InviteToken("t")),
+    (Admin(Audit(9)), AuditList(())),
 ]
 
 
@@ -165,3 +179,21 @@ def test_an_error_that_refuses_nothing_announces_the_close() -> None:
 def test_the_reason_decides_whether_to_come_back(error: LinkError, retry: bool) -> None:
     """Coming back after a supersede starts a war; giving up after an idle kill loses a listener."""
     assert may_retry(error) is retry
+
+
+@pytest.mark.parametrize(
+    ("requests", "orderly", "meaning"),
+    [
+        ([], True, CLOSED),
+        ([Join("ops")], True, CLOSED),
+        ([Admin(AclAdd("ops", "bob"))], True, CLOSED),
+        ([Admin(AclPromote("ops", "bob"))], True, UNKNOWN_OPERATION),
+        ([Ping(), Admin(Audit(9))], True, UNKNOWN_OPERATION),
+        ([Admin(AclPromote("ops", "bob"))], False, CLOSED),
+    ],
+)
+def test_a_silent_close_after_an_appended_operation_means_an_older_server(
+    requests: list[Frame], orderly: bool, meaning: str
+) -> None:
+    """It could not read the request; a server that dies does not close in good order."""
+    assert exchange(*requests).closed(orderly=orderly) == meaning

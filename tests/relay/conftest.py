@@ -1,11 +1,13 @@
 """Nodes and peers for the tests of the relay. Ask for `peers` after the nodes: they are to leave first."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from tests.support.directory import Store
 from tests.support.nodes import running_node
-from tests.support.peer import Peers
+from tests.support.peer import Peer, Peers
+from tests.support.ruling import ROOT
 
 
 @pytest.fixture
@@ -16,13 +18,6 @@ async def url(redis_url: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def pair(redis_url: str) -> AsyncIterator[tuple[str, str]]:
-    """Two nodes that share an empty server."""
-    async with running_node(redis_url) as one, running_node(redis_url) as other:
-        yield one, other
-
-
-@pytest.fixture
 async def peers() -> AsyncIterator[Peers]:
     """Logs peers in, and out again at the end of the test."""
     several = Peers()
@@ -30,3 +25,33 @@ async def peers() -> AsyncIterator[Peers]:
         yield several
     finally:
         await several.close()
+
+
+@pytest.fixture
+async def pair(redis_url: str) -> AsyncIterator[tuple[str, str]]:
+    """Two nodes of which root is an admin."""
+    async with running_node(redis_url, admins=ROOT) as one, running_node(redis_url, admins=ROOT) as other:
+        yield one, other
+
+
+@pytest.fixture
+async def ann(pair: tuple[str, str], peers: Peers) -> Peer:
+    return await peers.register(pair[0], "ann")
+
+
+@pytest.fixture
+async def bob(pair: tuple[str, str], peers: Peers) -> Peer:
+    return await peers.register(pair[1], "bob")
+
+
+@pytest.fixture
+async def cid(pair: tuple[str, str], peers: Peers) -> Peer:
+    return await peers.register(pair[1], "cid")
+
+
+@pytest.fixture
+def store(redis_url: str) -> Iterator[Store]:
+    store = Store(redis_url)
+    yield store
+    store.snapshot()
+    store.close()

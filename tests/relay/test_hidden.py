@@ -39,8 +39,13 @@ OPERATIONS: dict[type[admin.AdminOp], Callable[[str], admin.AdminOp]] = {
     admin.Unban: lambda name: admin.Unban(name, "ann"),
     admin.BanList: admin.BanList,
     admin.InviteListOp: admin.InviteListOp,
+    admin.AclPromote: lambda name: admin.AclPromote(name, "eve"),
+    admin.AclDemote: lambda name: admin.AclDemote(name, "ann"),
 }
-NO_CHANNEL = {admin.CreateChannel, admin.InviteRevoke, admin.UserRemove, admin.MachineRemove, admin.MachineAdd}
+NO_CHANNEL = {
+    *(admin.CreateChannel, admin.InviteRevoke, admin.UserRemove, admin.MachineRemove, admin.MachineAdd),
+    *(admin.ServerInviteCreate, admin.Audit),
+}
 """Creating what exists is refused: names are one space. The others name no channel."""
 
 BUILDS = [

@@ -23,19 +23,6 @@ REQUESTS = {
     *(frames.Ping, frames.ListMachines, frames.ListUsers, frames.ReadSince),
 }
 NOT_REQUESTS = [number for number, type_ in enumerate(get_args(frames.Frame)) if type_ not in REQUESTS]
-LATER = [
-    admin.DeleteChannel("ops"),
-    admin.RenameChannel("ops", "dev"),
-    admin.AclRemove("ops", "bob"),
-    admin.InviteRevoke("token"),
-    admin.Kick("ops", "bob"),
-    admin.Ban("ops", "bob"),
-    admin.UserRemove("bob"),
-    admin.AclList("ops"),
-    admin.Unban("ops", "bob"),
-    admin.BanList("ops"),
-    admin.InviteListOp("ops"),
-]
 
 
 async def raw(peer: Peer, data: bytes) -> str:
@@ -57,7 +44,7 @@ async def is_alive(peer: Peer) -> bool:
 async def test_a_frame_that_no_client_sends_is_answered_and_the_session_stays(url: str, peers: Peers) -> None:
     """All of them, by their number alone: what follows it is not even read."""
     ann = await peers.register(url, "ann")
-    assert len(NOT_REQUESTS) == 17
+    assert len(NOT_REQUESTS) == 18
     for number in NOT_REQUESTS:
         assert await raw(ann, bytes([number])) == "unexpected frame from client"
     assert await is_alive(ann)
@@ -81,16 +68,6 @@ async def test_bytes_that_are_no_frame_are_answered_and_the_session_stays(url: s
     ann = await peers.register(url, "ann")
     assert await raw(ann, data)
     assert await is_alive(ann)
-
-
-@pytest.mark.parametrize("operation", LATER, ids=lambda operation: type(operation).__name__)
-async def test_an_operation_of_a_later_version_is_refused_clearly(
-    url: str, peers: Peers, operation: admin.AdminOp
-) -> None:
-    """By name, and alike for every channel."""
-    ann = await peers.register(url, "ann")
-    text = await ann.refusal(frames.Admin(operation))
-    assert text == f"internal error: `{frames.kind(frames.Admin(operation))}` is not available on this relay yet"
 
 
 async def test_what_a_newer_client_appends_to_a_frame_is_ignored(url: str, peers: Peers) -> None:

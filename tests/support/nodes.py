@@ -23,8 +23,8 @@ CONCLAVE = Path(sys.executable).with_name("conclave")
 
 
 @asynccontextmanager
-async def running_node(redis_url: str, *, make: Make | None = None, **settings: Any) -> AsyncIterator[str]:
-    """Run a node on this event loop; yields its ws:// URL."""
+async def node_object(redis_url: str, *, make: Make | None = None, **settings: Any) -> AsyncIterator[Node]:
+    """Run a node on this event loop, for tests that reach inside."""
     settings.setdefault("admins", Admins({}))
     config = NodeConfig(host="127.0.0.1", port=0, store=RedisUrl(redis_url), **settings)
     node = Node(config, make or connect.real(redis_url))
@@ -33,10 +33,17 @@ async def running_node(redis_url: str, *, make: Make | None = None, **settings: 
         await wait_until(lambda: running.done() or node.is_ready, what="the node is ready")
         if running.done():
             await running
-        yield f"ws://{node.address}/"
+        yield node
     finally:
         node.stop()
         await running
+
+
+@asynccontextmanager
+async def running_node(redis_url: str, *, make: Make | None = None, **settings: Any) -> AsyncIterator[str]:
+    """Run a node on this event loop; yields its ws:// URL."""
+    async with node_object(redis_url, make=make, **settings) as node:
+        yield f"ws://{node.address}/"
 
 
 class NodeProcess:

@@ -39,6 +39,11 @@ class Connection:
         await self.send(Error(error))
         await self.socket.close()
 
+    async def close_without_a_word(self) -> None:
+        """Close as the original does when it cannot read a request: a close frame with nothing in it."""
+        assert self.socket._writer is not None
+        await self.socket._writer.send_frame(b"", WSMsgType.CLOSE)
+
     def cut(self) -> None:
         """Drop the connection without a word."""
         transport = self.socket._req.transport if self.socket._req is not None else None

@@ -1,0 +1,298 @@
+"""The verbs of those who rule a channel or a server, against a real node."""
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from conclave.keys import load
+from conclave.model import Visibility
+from tests.support.command_line import Finished
+from tests.support.nodes import NodeProcess
+from tests.support.peer import Peer, Peers
+from tests.support.terminal import Terminal
+from tests.support.waiting import wait_until
+
+DENIED = "❌ unauthorized: not authorized: admin role required"
+TOKEN = re.compile(r"invite token: ([\w-]{32})\n")
+
+
+Site = Callable[..., AbstractAsyncContextManager[Terminal]]
+
+
+@pytest.fixture
+def site(redis_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Site:
+    """A node as its operator starts it, with flags and environment, and `root` as the server's admin."""
+
+    @asynccontextmanager
+    async def opened(*flags: str, **environment: str) -> AsyncIterator[Terminal]:
+        node = NodeProcess("--redis-url", redis_url, "--admin", "root", *flags, environment=environment)
+        try:
+            await node.start()
+            yield Terminal(tmp_path, node.url, capsys)
+        finally:
+            await node.close()
+
+    return opened
+
+
+@pytest.fixture
+async def terminal(site: Site) -> AsyncIterator[Terminal]:
+    """Where `root`, who is the server's admin, and `ann` and `bob`, who are not, have registered."""
+    async with site() as terminal:
+        for user in ("root", "ann", "bob"):
+            assert (await terminal.register(user)).code == 0
+        yield terminal
+
+
+@pytest.fixture
+async def peers(terminal: Terminal) -> AsyncIterator[Peers]:
+    """Sessions that stay, closed before the node is."""
+    assert terminal.url
+    several = Peers()
+    try:
+        yield several
+    finally:
+        await several.close()
+
+
+def token(finished: Finished) -> str:
+    found = TOKEN.fullmatch(finished.out)
+    assert found is not None, finished
+    return found[1]
+
+
+# --- A channel ---
+
+
+async def test_a_channel_is_renamed_hidden_and_deleted(terminal: Terminal) -> None:
+    """By who created it and by nobody else; what is hidden is refused as what is not there."""
+    await terminal.play(
+        [
+            ("ann", "channel create ops", "✓ ops"),
+            ("bob", "channel rename ops mine", DENIED),
+            ("bob", "channel set-visibility ops private", DENIED),
+            ("bob", "channel delete ops", DENIED),
+            ("ann", "channel rename ops deck", "✓ deck"),
+            ("bob", "channel list", "deck\tpublic"),
+            ("ann", "channel set-visibility deck private", "✓ deck"),
+            ("bob", "channel list", ""),
+            ("bob", "channel delete deck", "❌ not found: channel `deck` not found"),
+            ("ann", "channel list", "deck\tprivate\t(member)"),
+            ("root", "channel delete deck", "✓ deck"),
+            ("ann", "channel list", ""),
+        ]
+    )
+
+
+async def test_members_and_admins_of_a_channel_come_and_go(terminal: Terminal) -> None:
+    """A promoted user may rule, a demoted one stays a member, a removed one is outside."""
+    await terminal.play(
+        [
+            ("ann", "channel create ops --visibility private", "✓ ops"),
+            ("ann", "acl add --channel ops bob", "✓ bob"),
+            ("ann", "acl list --channel ops", "ann\nbob"),
+            ("bob", "acl list --channel ops", DENIED),
+            ("ann", "acl promote --channel ops bob", "✓ bob"),
+            ("bob", "acl list --channel ops", "ann\nbob"),
+            ("ann", "acl demote --channel ops bob", "✓ bob"),
+            ("bob", "acl list --channel ops", DENIED),
+            ("bob", "join ops", "✓ joined ops"),
+            ("ann", "acl remove --channel ops bob", "✓ bob"),
+            ("ann", "acl list --channel ops --json", '["ann"]'),
+            ("bob", "acl list --channel ops", "❌ not found: channel `ops` not found"),
+        ]
+    )
+
+
+async def test_a_ban_keeps_a_user_out_until_it_is_lifted(terminal: Terminal) -> None:
+    """And lifting it does not make them a member again."""
+    await terminal.play(
+        [
+            ("ann", "channel create ops", "✓ ops"),
+            ("bob", "join ops", "✓ joined ops"),
+            ("ann", "ban --channel ops bob", "✓ bob"),
+            ("ann", "bans --channel ops", "bob"),
+            ("ann", "bans --channel ops --json", '["bob"]'),
+            ("bob", "bans --channel ops", DENIED),
+            ("bob", "unban --channel ops bob", DENIED),
+        ]
+    )
+    assert (await terminal.type("bob", "join ops")).code == 1
+    await terminal.play(
+        [
+            ("ann", "unban --channel ops bob", "✓ bob"),
+            ("ann", "bans --channel ops", ""),
+            ("bob", "join ops", "✓ joined ops"),
+            ("ann", "acl list --channel ops", "ann"),
+        ]
+    )
+
+
+@pytest.mark.parametrize(("target", "left"), [("bob", set()), ("bob/laptop/one", {"bob/laptop/two"})])
+async def test_a_kick_takes_the_channel_from_a_user_or_from_one_session(
+    terminal: Terminal, peers: Peers, target: str, left: set[str]
+) -> None:
+    """The sessions stay connected, and others of the user stay in the channel if only one was named."""
+    await terminal.play([("ann", "channel create ops", "✓ ops"), ("bob", f"kick --channel ops {target}", DENIED)])
+    key = load(terminal.directory("bob") / "key")
+    sessions = [peers.keep(await Peer.login(terminal.url, key._signer, name)) for name in ("one", "two")]
+    for session in sessions:
+        await session.join("ops")
+    await terminal.play([("ann", f"kick --channel ops {target}", f"✓ {target}")])
+    assert set(await sessions[0].who("ops")) == left
+    assert not any(session.is_closed for session in sessions)
+
+
+async def test_an_invite_is_listed_redeemed_and_revoked(terminal: Terminal) -> None:
+    """The list says how often and until when each token is good."""
+    await terminal.play([("ann", "channel create ops --visibility private", "✓ ops")])
+    first = token(await terminal.type("ann", "invite create --channel ops"))
+    second = token(await terminal.type("ann", "invite create --channel ops --uses 2 --expires-in 1h"))
+    listed = await terminal.type("ann", "invite list --channel ops")
+    expires = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S*"
+    assert re.search(rf"(?m)^{re.escape(first)}\tuses: unlimited\texpires: never$", listed.out)
+    assert re.search(rf"(?m)^{re.escape(second)}\tuses: 2\texpires: {expires}$", listed.out)
+    rows = json.loads((await terminal.type("ann", "invite list --channel ops --json")).out)
+    assert {(row["token"], row["uses_remaining"]) for row in rows} == {(first, None), (second, 2)}
+    await terminal.play(
+        [
+            ("bob", "invite list --channel ops", "❌ not found: channel `ops` not found"),
+            ("bob", f"join ops --token {second}", "✓ joined ops"),
+            ("ann", f"invite revoke {first}", f"✓ {first}"),
+            ("ann", f"invite revoke {second}", f"✓ {second}"),
+            ("ann", "invite list --channel ops", ""),
+            ("ann", "invite list --channel ops --json", "[]"),
+            ("ann", "acl list --channel ops", "ann\nbob"),
+        ]
+    )
+
+
+# --- A server ---
+
+
+async def test_the_admin_of_a_server_lists_and_removes_users(terminal: Terminal) -> None:
+    """A removed user's key opens nothing, and their channels are gone."""
+    await terminal.play(
+        [
+            ("bob", "channel create ops", "✓ ops"),
+            ("ann", "user list", DENIED),
+            ("ann", "user remove bob", DENIED),
+            ("root", "user list", "ann\nbob\nroot"),
+            ("root", "user list --json", '["ann","bob","root"]'),
+            ("root", "user remove bob", "✓ bob"),
+            ("root", "user list", "ann\nroot"),
+            ("ann", "channel list", ""),
+            ("bob", "channel list", "❌ authentication rejected: unauthorized: unknown machine key"),
+        ]
+    )
+
+
+async def test_the_audit_trail_shows_who_ruled_what(terminal: Terminal) -> None:
+    """Oldest first, refused operations too, never a token, and only to an admin of the server."""
+    await terminal.play([("ann", "channel create ops", "✓ ops"), ("bob", "channel delete ops", DENIED)])
+    secret = token(await terminal.type("ann", "invite create --channel ops"))
+    await terminal.play([("ann", "acl promote --channel ops bob", "✓ bob"), ("ann", "audit", DENIED)])
+    finished = await terminal.type("root", "audit")
+    rows = [line.split("\t") for line in finished.out.splitlines()]
+    assert [(row[1].rpartition("/")[0], *row[2:]) for row in rows] == [
+        ("ann/laptop", "create_channel", "ops", "ok"),
+        ("bob/laptop", "delete_channel", "ops", "denied"),
+        ("ann/laptop", "invite_create", "ops", "ok"),
+        ("ann/laptop", "acl_promote", "ops bob", "ok"),
+    ]
+    assert secret not in finished.out
+    newest = await terminal.type("root", "audit --limit 2 --json")
+    values = [json.loads(line) for line in newest.out.splitlines()]
+    assert [(value["operation"], value["target"]) for value in values] == [
+        ("invite_create", "ops"),
+        ("acl_promote", "ops bob"),
+    ]
+    assert [list(value.values()) for value in values] == rows[-2:]
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment"), [(["--registration", "invite"], {}), ([], {"CONCLAVE_REGISTRATION": "invite"})]
+)
+async def test_a_server_by_invite_takes_who_has_a_token(
+    site: Site,
+    flags: list[str],
+    environment: dict[str, str],
+) -> None:
+    """The admin whom the operator named needs none: somebody has to be the first."""
+    async with site(*flags, **environment) as terminal:
+        refused = Finished(
+            1, "", "❌ registration rejected: unauthorized: registration needs a valid invite to this server\n"
+        )
+        assert await terminal.register("ann") == refused
+        assert await terminal.register("ann", "--invite", "made-up") == refused
+        assert (await terminal.register("root")).code == 0
+        one = token(await terminal.type("root", "server-invite create --uses 1 --expires-in 1h"))
+        as_json = await terminal.type("root", "server-invite create --json")
+        assert (await terminal.register("ann", "--invite", one)).out.startswith("✓ registered ann/laptop/")
+        assert await terminal.register("bob", "--invite", one) == refused, "it was good for one"
+        assert (await terminal.register("bob", "--invite", json.loads(as_json.out)["token"])).code == 0
+        await terminal.play([("ann", "server-invite create", DENIED)])
+
+
+async def test_a_closed_server_registers_its_named_admins_only(site: Site) -> None:
+    """Whatever else somebody shows."""
+    async with site("--registration", "closed") as terminal:
+        assert (await terminal.register("root")).code == 0
+        one = token(await terminal.type("root", "server-invite create"))
+        assert await terminal.register("ann", "--invite", one) == Finished(
+            1, "", "❌ registration rejected: unauthorized: registration is closed on this server\n"
+        )
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "sees"),
+    [
+        (["--presence", "shared"], {}, False),
+        ([], {"CONCLAVE_PRESENCE": "shared"}, False),
+        (["--presence", "everyone"], {"CONCLAVE_PRESENCE": "shared"}, True),
+        ([], {}, True),
+    ],
+)
+async def test_who_shows_strangers_only_where_the_operator_lets_it(
+    site: Site,
+    flags: list[str],
+    environment: dict[str, str],
+    sees: bool,
+) -> None:
+    """People who share a channel see each other in any case."""
+    async with site(*flags, **environment) as terminal:
+        await terminal.register("ann")
+        stranger = await Peer.register(terminal.url, "stranger")
+        try:
+            assert ("stranger/laptop/main" in (await terminal.type("ann", "who")).out) is sees
+            await stranger.create("ops", Visibility.PRIVATE)
+            invite = await stranger.invite("ops")
+            assert (await terminal.type("ann", f"join ops --token {invite}")).code == 0
+            assert "stranger/laptop/main" in (await terminal.type("ann", "who")).out
+        finally:
+            await stranger.close()
+
+
+# --- What a removal does to who is listening ---
+
+
+async def test_who_lost_a_channel_hears_no_more_of_it(terminal: Terminal, peers: Peers) -> None:
+    """From the moment when the command has ended."""
+    await terminal.play([("ann", "channel create ops --visibility private", "✓ ops")])
+    speaker = peers.keep(await Peer.login(terminal.url, load(terminal.directory("ann") / "key")._signer, "speaker"))
+    listener = await peers.register(terminal.url, "cy")
+    await speaker.join("ops")
+    for line in ("acl remove --channel ops cy", "ban --channel ops cy", "kick --channel ops cy"):
+        before = list(listener.bodies)
+        await terminal.play([("ann", "acl add --channel ops cy", "✓ cy")])
+        await listener.join("ops")
+        await speaker.post("ops", f"before {line}")
+        await wait_until(lambda before=before: len(listener.bodies) > len(before), what="it was heard")  # type: ignore[misc]
+        await terminal.play([("ann", line, "✓ cy")])
+        await speaker.post("ops", f"after {line}")
+    await listener.whisper(speaker.path, "a round trip")
+    assert [body for body in listener.bodies if body.startswith("after")] == []

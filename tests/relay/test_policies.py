@@ -1,0 +1,134 @@
+"""Who is let in, and who sees whom: registration, pins, presence."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from nacl.signing import SigningKey
+
+from conclave.v1 import admin, frames
+from relay.admins import Admins
+from tests.support.nodes import running_node
+from tests.support.peer import Peer, Peers, Refused
+from tests.support.ruling import (
+    NOT_ADMIN,
+    PRIVATE,
+    ROOT,
+    refused,
+    rule,
+)
+from tests.support.waiting import wait_until
+
+
+async def register_with(url: str, user: str, invite: str | None = None, key: SigningKey | None = None) -> Peer:
+    """Register with an invite to the server. Raises: Refused."""
+    key = key or SigningKey.generate()
+    peer = await Peer.dial(url)
+    try:
+        await peer.send(frames.Hello(1, "main"))
+        nonce = (await peer.read(frames.Challenge)).nonce
+        await peer.send(frames.Register(user, "laptop", bytes(key.verify_key), invite))
+        await peer.send(frames.Auth(bytes(key.verify_key), key.sign(nonce).signature))
+        await peer.read(frames.Established)
+    except BaseException:
+        await peer.close()
+        raise
+    return peer
+
+
+async def why_not(url: str, user: str, invite: str | None = None) -> str:
+    with pytest.raises(Refused) as caught:
+        await register_with(url, user, invite)
+    return str(caught.value)
+
+
+async def test_a_closed_server_lets_only_its_admins_register(redis_url: str, peers: Peers) -> None:
+    """Somebody has to be the first. Nobody learns from outside which names exist."""
+    closed = "unauthorized: registration is closed on this server"
+    async with running_node(redis_url, admins=ROOT, registration="closed") as node:
+        root = await peers.register(node, "root")
+        assert [await why_not(node, user) for user in ("ann", "ann")] == [closed, closed]
+        token = (await root.ask(frames.Admin(admin.ServerInviteCreate()), frames.InviteToken)).token
+        assert await why_not(node, "ann", token) == closed
+        await peers.close()
+    async with running_node(redis_url, admins=ROOT) as node:
+        await (await peers.register(node, "ann")).close()
+    async with running_node(redis_url, admins=ROOT, registration="closed") as node:
+        assert await why_not(node, "ann") == closed, "as for a name that is free"
+
+
+async def test_of_racing_redeemers_of_a_server_invite_as_many_register_as_it_has_uses(
+    redis_url: str, peers: Peers
+) -> None:
+    """On two nodes at once; whoever fails for another reason does not use it up."""
+    settings: dict[str, Any] = {"admins": ROOT, "registration": "invite"}
+    async with running_node(redis_url, **settings) as one, running_node(redis_url, **settings) as other:
+        root = await peers.register(one, "root")
+        uninvited = "unauthorized: registration needs a valid invite to this server"
+        assert await why_not(one, "ann") == await why_not(one, "ann", "nonsense") == uninvited
+        invite = (await root.ask(frames.Admin(admin.ServerInviteCreate(3, 3600)), frames.InviteToken)).token
+        assert await why_not(one, "root", invite) == "unauthorized: username `root` is already taken"
+        attempts = (register_with((one, other)[i % 2], f"user{i}", invite) for i in range(12))
+        results = await asyncio.gather(*attempts, return_exceptions=True)
+        let_in = [peers.keep(result) for result in results if isinstance(result, Peer)]
+        assert len(let_in) == 3
+        assert {str(result) for result in results if isinstance(result, Refused)} == {uninvited}
+        for uses, seconds, text in ((0, None, "at least 1 use"), (None, 0, "at least 1 second")):
+            assert text in await refused(root, admin.ServerInviteCreate(uses, seconds))
+        forever = (await root.ask(frames.Admin(admin.ServerInviteCreate()), frames.InviteToken)).token
+        for i in range(3):
+            peers.keep(await register_with(other, f"guest{i}", forever))
+        await peers.close()
+
+
+async def test_a_pin_counts_at_every_login(redis_url: str, peers: Peers) -> None:
+    """Also for a name that was taken before the operator pinned it: the role goes with the key, on every machine."""
+    own, other = SigningKey.generate(), SigningKey.generate()
+    async with running_node(redis_url) as node:
+        ann = peers.keep(await Peer.login(node, own, register=("ann", "laptop")))
+        await rule(ann, admin.MachineAdd("desktop", bytes(other.verify_key)))
+        assert not ann.admin
+        await peers.close()
+    async with running_node(redis_url, admins=Admins({"ann": bytes(own.verify_key), "bob": b"." * 32})) as node:
+        with_pin, without = await peers.login(node, own), await peers.login(node, other)
+        assert (with_pin.admin, without.admin) == (True, False)
+        assert await refused(without, admin.UserRemove("ann")) == NOT_ADMIN
+        await with_pin.ask(frames.ListUsers(), frames.UserList)
+        assert await why_not(node, "bob") == "unauthorized: username `bob` is reserved for a different key"
+        await peers.close()
+
+
+async def test_where_presence_is_shared_one_sees_those_with_whom_one_shares_a_channel(
+    redis_url: str, peers: Peers
+) -> None:
+    """As members, or by being in it; admins of the server see everybody."""
+    settings: dict[str, Any] = {"admins": ROOT, "presence": "shared"}
+    async with running_node(redis_url, **settings) as one, running_node(redis_url, **settings) as other:
+        ann, bob, cid, dan, root = [
+            await peers.register((one, other)[i % 2], user)
+            for i, user in enumerate(("ann", "bob", "cid", "dan", "root"))
+        ]
+
+        def paths(*names: str) -> list[str]:
+            return [f"{name}/laptop/main" for name in names]
+
+        assert await ann.who() == paths("ann")
+        await ann.create("ops", PRIVATE)
+        await rule(ann, admin.AclAdd("ops", "bob"))
+        assert await ann.who() == await bob.who() == paths("ann", "bob")
+        await ann.create("plaza")
+        await cid.join("plaza")
+        assert await ann.who() == paths("ann", "bob"), "ann is not in the plaza"
+        await ann.join("plaza")
+        assert await ann.who() == paths("ann", "bob", "cid")
+        assert await cid.who() == paths("ann", "cid")
+        assert await dan.who() == paths("dan")
+        assert await root.who() == paths("ann", "bob", "cid", "dan", "root")
+        await rule(ann, admin.Ban("plaza", "cid"))
+        await wait_until(lambda: _sees(ann, paths("ann", "bob")), what="cid is out of the plaza")
+        assert await cid.who() == paths("cid")
+        await peers.close()
+
+
+async def _sees(peer: Peer, expected: list[str]) -> bool:
+    return await peer.who() == expected

@@ -1,0 +1,221 @@
+"""Removing users and machines: nothing of theirs stays, nothing that they are at still happens."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from nacl.signing import SigningKey
+from redis import Redis
+
+from conclave.v1 import admin, frames
+from relay.config import NodeConfig, RedisUrl
+from relay.node import Node
+from relay.redis import connect
+from relay.services.accounts import key_text
+from tests.support.directory import Store
+from tests.support.peer import Peer, Peers, Refused
+from tests.support.ruling import (
+    NOT_ADMIN,
+    PRIVATE,
+    PUBLIC,
+    REMOVED,
+    REVOKED,
+    ROOT,
+    hears_not,
+    listed,
+    refused,
+    rule,
+    say,
+)
+from tests.support.waiting import wait_until
+
+
+async def test_a_removed_user_leaves_nothing_to_the_next_of_that_name(
+    pair: tuple[str, str], peers: Peers, ann: Peer, store: Store
+) -> None:
+    """Channels, memberships, roles, bans, machines, sessions go; what was said elsewhere stays."""
+    root, bob = await peers.register(pair[0], "root"), await peers.register(pair[1], "bob")
+    key = SigningKey.generate()
+    await rule(bob, admin.MachineAdd("desktop", bytes(key.verify_key)))
+    desktop = await peers.login(pair[0], key)
+    await bob.create("bobs", PRIVATE)
+    await rule(bob, admin.AclAdd("bobs", "ann"))
+    await ann.join("bobs")
+    for name in ("ops", "dev", "den"):
+        await ann.create(name, PRIVATE)
+    await rule(ann, admin.AclPromote("ops", "bob"))
+    await rule(ann, admin.AclAdd("dev", "bob"))
+    await rule(ann, admin.Ban("den", "bob"))
+    await ann.join("ops")
+    await bob.join("ops")
+    await bob.post("ops", "I was here")
+    kept = await bob.invite("ops")
+    before = store.snapshot()
+    assert await refused(ann, admin.UserRemove("bob")) == NOT_ADMIN
+    assert store.snapshot() == before
+    assert await root.ask(frames.Admin(admin.UserRemove("bob")), frames.Ack) == frames.Ack("bob")
+    assert [await peer.wait_closed() for peer in (bob, desktop)] == [REMOVED, REMOVED]
+    assert await ann.refusal(say("bobs")) == "unauthorized: not a member of channel `bobs`"
+    assert await ann.history("ops") == ["I was here"]
+    with pytest.raises(Refused, match="unknown machine key"):
+        await peers.login(pair[1], key)
+    heir = await peers.register(pair[1], "bob", machine="desktop")
+    assert await listed(heir) == []
+    for name in ("ops", "dev", "den", "bobs"):
+        assert await heir.refusal(frames.Join(name)) == f"not found: channel `{name}` not found"
+    assert [row.name for row in (await heir.ask(frames.ListMachines(), frames.MachineList)).machines] == ["desktop"]
+    await heir.join("ops", kept)
+    rooms = store.snapshot().rooms
+    assert "bobs" not in rooms
+    assert (rooms["ops"].admins, rooms["den"].bans) == (frozenset(), frozenset())
+    await rule(root, admin.UserRemove("nobody"))
+
+
+async def test_a_channel_that_is_being_created_does_not_survive_its_creator(
+    pair: tuple[str, str], peers: Peers, store: Store
+) -> None:
+    """Nor does anything else that a session does while its user is removed: the next of that name would have it."""
+    root, ann = await peers.register(pair[0], "root"), await peers.register(pair[0], "ann")
+    await ann.create("den", PRIVATE)
+    token = await ann.invite("den")
+    for turn in range(20):
+        bob = await peers.register(pair[1], "bob")
+        doing = asyncio.create_task(_do_all(bob, token))
+        if turn % 2:
+            await wait_until(lambda: "bob" in store.snapshot().rooms["den"].members, what="bob is busy")
+        await rule(root, admin.UserRemove("bob"))
+        snapshot = store.snapshot()
+        assert await bob.wait_closed() in (REMOVED, None)
+        await doing
+        assert store.snapshot() == snapshot
+        assert set(snapshot.rooms) == {"den"}
+        assert snapshot.rooms["den"].members == {"ann"}
+        assert set(snapshot.machines) == {"ann", "root"}
+
+
+async def _do_all(peer: Peer, token: str) -> None:
+    count = 0
+    while True:
+        count += 1
+        requests: list[tuple[frames.Frame, type[frames.Frame]]] = [
+            (frames.Admin(admin.CreateChannel(f"new{count}", PUBLIC)), frames.Ack),
+            (frames.Join("den", token), frames.Joined),
+            (frames.Admin(admin.MachineAdd(f"m{count}", bytes(SigningKey.generate().verify_key))), frames.Ack),
+        ]
+        for request, answer in requests:
+            try:
+                await peer.ask(request, answer)
+            except (Refused, ConnectionError):
+                return
+
+
+@contextmanager
+def nodes_that_hear_no_signals(redis_url: str) -> Iterator[None]:
+    """Let no node read its inbox, while everything else goes on: what a broken connection is until it is noticed."""
+    with Redis.from_url(redis_url) as store:
+        store.execute_command("ACL", "SETUSER", "default", "-xread")
+        try:
+            yield
+        finally:
+            store.execute_command("ACL", "SETUSER", "default", "+xread")
+
+
+async def test_a_revoked_session_can_do_nothing_before_its_node_hears_of_it(
+    pair: tuple[str, str], peers: Peers, redis_url: str, store: Store
+) -> None:
+    """A thief would add a key of their own, or listen on; each step asks whether the key is still enrolled."""
+    ann, cid = await peers.register(pair[0], "ann"), await peers.register(pair[0], "cid")
+    key = SigningKey.generate()
+    await rule(ann, admin.MachineAdd("stolen", bytes(key.verify_key)))
+    thief = await peers.login(pair[1], key)
+    await ann.create("ops", PRIVATE)
+    token = await ann.invite("ops")
+    await ann.join("ops")
+    await thief.join("ops")
+    with nodes_that_hear_no_signals(redis_url):
+        with Redis.from_url(redis_url) as raw:
+            raw.client_kill_filter(_type="normal")
+        await wait_until(lambda: _is_up(ann, thief), what="the nodes are back, deaf for signals")
+        await rule(ann, admin.MachineRemove("stolen"))
+        before = store.snapshot()
+        await cid.whisper(thief.path, "psst")
+        await hears_not(thief, ann, "ops", "secret")
+        fresh = bytes(SigningKey.generate().verify_key)
+        operations: list[admin.AdminOp] = [
+            admin.MachineAdd("mine", fresh),
+            admin.MachineRemove("laptop"),
+            admin.CreateChannel("mine", PUBLIC),
+            admin.AclAdd("ops", "eve"),
+            admin.DeleteChannel("ops"),
+            admin.InviteCreate("ops"),
+            admin.AclList("ops"),
+            admin.UserRemove("ann"),
+            admin.ServerInviteCreate(1),
+        ]
+        for operation in operations:
+            assert await refused(thief, operation) == REVOKED
+        for request in (frames.Join("ops"), frames.Join("ops", token)):
+            assert await thief.refusal(request) == REVOKED
+        await rule(thief, admin.InviteRevoke(token))
+        assert store.snapshot() == before
+        assert not thief.is_closed
+    assert await thief.wait_closed() == REVOKED
+    assert thief.bodies == []
+    assert thief.whispers == [], "what was whispered after the revocation"
+
+
+async def _is_up(*peers: Peer) -> bool:
+    try:
+        for peer in peers:
+            await peer.who()
+    except Refused:
+        return False
+    return True
+
+
+async def test_a_key_that_is_enrolled_anew_does_not_keep_its_old_session(
+    redis_url: str, peers: Peers, store: Store
+) -> None:
+    """Whose the key is now is not who the session said it was."""
+    config = NodeConfig(host="127.0.0.1", port=0, store=RedisUrl(redis_url), admins=ROOT)
+    node = Node(config, connect.real(redis_url))
+    running = asyncio.create_task(node.run())
+    try:
+        await wait_until(lambda: node.is_ready, what="the node is ready")
+        key = SigningKey.generate()
+        ann = peers.keep(await Peer.login(f"ws://{node.address}/", key, register=("ann", "laptop")))
+        with Redis.from_url(redis_url) as raw:  # as if the removal had been signalled while the node was cut off
+            raw.hset("conclave:{dir}:keys", key_text(bytes(key.verify_key)), "eve/laptop")
+        await node._heart.revive()
+        assert await ann.wait_closed() == REVOKED
+        with Redis.from_url(redis_url) as raw:
+            raw.hset("conclave:{dir}:keys", key_text(bytes(key.verify_key)), "ann/laptop")
+    finally:
+        await peers.close()
+        node.stop()
+        await running
+    assert set(store.snapshot().machines) == {"ann"}
+
+
+async def test_an_admin_of_the_server_revokes_anybodys_machine(redis_url: str, peers: Peers, store: Store) -> None:
+    """The first protocol has no word for it; the service has."""
+    config = NodeConfig(host="127.0.0.1", port=0, store=RedisUrl(redis_url), admins=ROOT)
+    node = Node(config, connect.real(redis_url))
+    running = asyncio.create_task(node.run())
+    try:
+        await wait_until(lambda: node.is_ready, what="the node is ready")
+        for user in ("root", "ann", "eve"):
+            await peers.register(f"ws://{node.address}/", user)
+        sessions = {session.path.user: session for session in node._sessions}
+        accounts = node._connections._services.accounts
+        with pytest.raises(Exception, match="admin role required"):
+            await accounts.remove_machine(sessions["eve"], "laptop", "ann")
+        await accounts.remove_machine(sessions["root"], "laptop", "ann")
+        ann = next(peer for peer in peers._peers if peer.path.user == "ann")
+        assert await ann.wait_closed() == REVOKED
+        assert store.snapshot().machines["ann"] == frozenset()
+    finally:
+        await peers.close()
+        node.stop()
+        await running

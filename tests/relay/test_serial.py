@@ -1,0 +1,340 @@
+"""Two admins at once: whatever they do to one channel, it ends as if one had come after the other."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from conclave.model import Visibility
+from conclave.v1 import admin, frames
+from tests.support.directory import Room, Store
+from tests.support.nodes import running_node
+from tests.support.peer import Peer, Refused
+
+NOT_FOUND = "not found: channel `ops` not found"
+DENIED = "unauthorized: not authorized: admin role required"
+USERS = ("ann", "ben", "bob", "sue")
+"""Ann made the channel, ben is an admin of it, bob a member, sue nothing; all four came in before."""
+NAMES = ("ops", "dev", "taken")
+RANDOM_PAIRS = 8
+"""For each first operation, beside one pair with each second operation."""
+
+
+class Op(msgspec.Struct, frozen=True):
+    """An operation on the channel `ops`."""
+
+    kind: str
+    argument: str = ""
+
+    @property
+    def frame(self) -> frames.Admin:
+        return frames.Admin(REQUESTS[self.kind]("ops", self.argument))
+
+
+class World(msgspec.Struct, frozen=True):
+    """The channel after some operations: None once deleted. `inside` is who has not lost it."""
+
+    name: str
+    room: Room | None
+    inside: frozenset[str]
+
+
+REQUESTS: dict[str, Callable[[str, str], admin.AdminOp]] = {
+    "delete": lambda name, _: admin.DeleteChannel(name),
+    "rename": admin.RenameChannel,
+    "visibility": lambda name, tier: admin.SetVisibility(name, Visibility(tier)),
+    "acl_add": admin.AclAdd,
+    "acl_remove": admin.AclRemove,
+    "promote": admin.AclPromote,
+    "demote": admin.AclDemote,
+    "kick": admin.Kick,
+    "ban": admin.Ban,
+    "unban": admin.Unban,
+    "invite_create": lambda name, _: admin.InviteCreate(name, 3),
+    "invite_revoke": lambda _, token: admin.InviteRevoke(token),
+    "acl_list": lambda name, _: admin.AclList(name),
+    "ban_list": lambda name, _: admin.BanList(name),
+    "invite_list": lambda name, _: admin.InviteListOp(name),
+}
+ANSWERS: dict[str, type[frames.Frame]] = {
+    **dict.fromkeys(REQUESTS, frames.Ack),
+    **dict.fromkeys(("acl_list", "ban_list"), frames.UserList),
+    "invite_create": frames.InviteToken,
+    "invite_list": frames.InviteList,
+}
+ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "rename": NAMES,
+    "visibility": tuple(tier.value for tier in Visibility),
+    "kick": (*USERS, "bob/laptop/main"),
+    "invite_revoke": ("TOKEN",),
+    **dict.fromkeys(("acl_add", "acl_remove", "promote", "demote", "ban", "unban"), USERS),
+}
+
+
+def ops(kind: str) -> st.SearchStrategy[Op]:
+    return st.builds(Op, st.just(kind), st.sampled_from(ARGUMENTS.get(kind, ("",))))
+
+
+# --- The model ---
+
+
+def apply(world: World, op: Op, actor: str) -> tuple[World, str]:
+    """Return what an operation makes of the world, and its answer."""
+    room = world.room
+    if room is None or world.name != "ops":
+        if op.kind == "invite_revoke":
+            room_there = room is not None and rules(room, actor)
+            return (revoked(world) if room_there else world), "Ack"
+        return world, NOT_FOUND
+    if not rules(room, actor):
+        if op.kind == "invite_revoke":
+            return world, "Ack"
+        knows = room.visibility == "public" or actor in world.inside or actor in room.members
+        return world, DENIED if knows else NOT_FOUND
+    return STEPS[op.kind](world, room, op.argument)
+
+
+def rules(room: Room, actor: str) -> bool:
+    return actor == room.creator or actor in room.admins
+
+
+def changed(world: World, **parts: Any) -> World:
+    assert world.room is not None
+    return msgspec.structs.replace(world, room=msgspec.structs.replace(world.room, **parts))
+
+
+def revoked(world: World) -> World:
+    assert world.room is not None
+    return changed(world, invites=tuple(i for i in world.room.invites if i != "7 -"))
+
+
+def without(world: World, user: str) -> World:
+    return msgspec.structs.replace(world, inside=world.inside - {user})
+
+
+def delete(world: World, _: Room, __: str) -> tuple[World, str]:
+    return World(world.name, None, frozenset()), "Ack"
+
+
+def rename(world: World, _: Room, name: str) -> tuple[World, str]:
+    if name == "taken":
+        return world, "unauthorized: the new name is already taken"
+    return msgspec.structs.replace(world, name=name), "Ack"
+
+
+def visibility(world: World, room: Room, tier: str) -> tuple[World, str]:
+    if tier == "private":
+        world = msgspec.structs.replace(world, inside=world.inside & room.members)
+    return changed(world, visibility=tier), "Ack"
+
+
+def acl_add(world: World, room: Room, user: str) -> tuple[World, str]:
+    return changed(world, members=room.members | {user}, bans=room.bans - {user}), "Ack"
+
+
+def acl_remove(world: World, room: Room, user: str) -> tuple[World, str]:
+    return changed(without(world, user), members=room.members - {user}), "Ack"
+
+
+def promote(world: World, room: Room, user: str) -> tuple[World, str]:
+    world, _ = acl_add(world, room, user)
+    return changed(world, admins=room.admins | {user}), "Ack"
+
+
+def demote(world: World, room: Room, user: str) -> tuple[World, str]:
+    return changed(world, admins=room.admins - {user}), "Ack"
+
+
+def kick(world: World, _: Room, target: str) -> tuple[World, str]:
+    return without(world, target.partition("/")[0]), "Ack"
+
+
+def ban(world: World, room: Room, user: str) -> tuple[World, str]:
+    lost = changed(without(world, user), members=room.members - {user}, admins=room.admins - {user})
+    return changed(lost, bans=room.bans | {user}), "Ack"
+
+
+def unban(world: World, room: Room, user: str) -> tuple[World, str]:
+    return changed(world, bans=room.bans - {user}), "Ack"
+
+
+def invite_create(world: World, room: Room, _: str) -> tuple[World, str]:
+    return changed(world, invites=tuple(sorted((*room.invites, "3 -")))), "InviteToken"
+
+
+def invite_revoke(world: World, _: Room, __: str) -> tuple[World, str]:
+    return revoked(world), "Ack"
+
+
+STEPS: dict[str, Callable[[World, Room, str], tuple[World, str]]] = {
+    "delete": delete,
+    "rename": rename,
+    "visibility": visibility,
+    "acl_add": acl_add,
+    "acl_remove": acl_remove,
+    "promote": promote,
+    "demote": demote,
+    "kick": kick,
+    "ban": ban,
+    "unban": unban,
+    "invite_create": invite_create,
+    "invite_revoke": invite_revoke,
+    "acl_list": lambda world, room, _: (world, " ".join(sorted(room.members))),
+    "ban_list": lambda world, room, _: (world, " ".join(sorted(room.bans))),
+    "invite_list": lambda world, room, _: (world, " ".join(sorted(f"{invite}" for invite in room.invites))),
+}
+
+
+# --- The real thing ---
+
+
+class Stage:
+    """Two nodes with four people, and for each act a fresh channel."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._runner = asyncio.Runner()
+        self._store = Store(redis_url)
+        self._redis_url = redis_url
+        self._stop = asyncio.Event()
+        self._peers: dict[str, Peer] = {}
+
+    def __enter__(self) -> Self:
+        self._runner.run(self._open())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.run(self._close())
+        self._runner.close()
+        self._store.close()
+
+    async def _open(self) -> None:
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._serving = asyncio.create_task(self._serve(ready))
+        await asyncio.wait([self._serving, ready], return_when=asyncio.FIRST_COMPLETED)
+        await ready
+        await self._peers["ben"].create("taken")
+
+    async def _serve(self, ready: "asyncio.Future[None]") -> None:
+        async with running_node(self._redis_url) as one, running_node(self._redis_url) as other:
+            for i, user in enumerate(USERS):
+                self._peers[user] = await Peer.register((one, other)[i % 2], user)
+            ready.set_result(None)
+            await self._stop.wait()
+            await asyncio.gather(*(peer.close() for peer in self._peers.values()))
+
+    async def _close(self) -> None:
+        self._stop.set()
+        await self._serving
+
+    def act(self, tier: Visibility, first: Op, second: Op) -> tuple[World, list[World], list[str], list[list[str]]]:
+        """Race two operations; returns how it ended and was answered, and how it would one after the other."""
+        return self._runner.run(self._act(tier, first, second))
+
+    async def _act(
+        self, tier: Visibility, first: Op, second: Op
+    ) -> tuple[World, list[World], list[str], list[list[str]]]:
+        ann, ben = self._peers["ann"], self._peers["ben"]
+        token = await self._set_up(tier)
+        before = World("ops", self._store.snapshot().rooms["ops"], frozenset(USERS))
+        pair = [(ann, first), (ben, second)]
+        answers = await asyncio.gather(*(self._do(peer, op, token) for peer, op in pair))
+        worlds, expected = [], []
+        for order in ((0, 1), (1, 0)):
+            world, told = before, ["", ""]
+            for i in order:
+                peer, op = pair[i]
+                world, told[i] = apply(world, op, peer.path.user)
+            worlds.append(world)
+            expected.append(told)
+        return await self._look(), worlds, list(answers), expected
+
+    async def _set_up(self, tier: Visibility) -> str:
+        ann = self._peers["ann"]
+        await ann.create("ops", Visibility.UNLISTED)
+        token = await ann.invite("ops", uses=7)
+        setup: list[admin.AdminOp] = [admin.AclPromote("ops", "ben"), admin.AclAdd("ops", "bob")]
+        if tier is Visibility.PRIVATE:
+            setup += [admin.AclAdd("ops", "sue"), admin.SetVisibility("ops", tier)]
+        elif tier is Visibility.PUBLIC:
+            setup += [admin.Ban("ops", "bob"), admin.Unban("ops", "bob"), admin.SetVisibility("ops", tier)]
+        for op in setup:
+            await ann.ask(frames.Admin(op), frames.Ack)
+        for user in USERS:
+            await self._peers[user].join("ops")
+        return token
+
+    async def _do(self, peer: Peer, op: Op, token: str) -> str:
+        if op.kind == "invite_revoke":
+            op = Op(op.kind, token)
+        try:
+            reply = await peer.ask(op.frame, ANSWERS[op.kind])
+        except Refused as refused:
+            return str(refused)
+        if isinstance(reply, frames.UserList):
+            return " ".join(reply.users)
+        if isinstance(reply, frames.InviteList):
+            return " ".join(sorted(f"{invite.uses_remaining} -" for invite in reply.invites))
+        return type(reply).__name__
+
+    async def _look(self) -> World:
+        """See how the channel has ended and who is in it, and remove it."""
+        rooms = self._store.snapshot().rooms
+        assert self._store.due() == {}, "acknowledged, and not announced"
+        names = set(rooms) - {"taken"}
+        assert len(names) <= 1
+        name = names.pop() if names else "ops"
+        inside = [user for user in USERS if await self._is_in(user, name)]
+        if name in rooms:
+            await self._peers["ann"].ask(frames.Admin(admin.DeleteChannel(name)), frames.Ack)
+        return World(name, rooms.get(name), frozenset(inside))
+
+    async def _is_in(self, user: str, name: str) -> bool:
+        try:
+            await self._peers[user].page(name)
+        except Refused:
+            return False
+        return True
+
+
+def seen(ended: World, world: World, answers: list[str]) -> tuple[World, list[str]]:
+    """Return an outcome as far as it is promised.
+
+    A deleted channel has the name under which it went. And whoever is losing the channel at this moment may be refused
+    as one who is in it, or as one who is not: which of the two is certain from the acknowledgement of the loss on.
+    """
+    if world.room is None:
+        world = msgspec.structs.replace(world, name=ended.name)
+    told = [
+        "refused" if user not in ended.inside and answer in (DENIED, NOT_FOUND) else answer
+        for user, answer in zip(("ann", "ben"), answers, strict=True)
+    ]
+    return world, told
+
+
+@pytest.fixture
+def stage(redis_url: str) -> Iterator[Stage]:
+    with Stage(redis_url) as stage:
+        yield stage
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_two_operations_at_once_end_as_one_after_the_other(stage: Stage, kind: str) -> None:
+    """State, subscriptions and both answers match the same one of the two orders; each index still agrees."""
+
+    def check(tier: Visibility, first: Op, second: Op) -> None:
+        ended, worlds, answers, expected = stage.act(tier, first, second)
+        outcomes = [seen(ended, world, told) for world, told in zip(worlds, expected, strict=True)]
+        assert seen(ended, ended, answers) in outcomes
+
+    tiers, seconds = list(Visibility), list(REQUESTS)
+    for i, other in enumerate(seconds):
+        arguments, others = ARGUMENTS.get(kind, ("",)), ARGUMENTS.get(other, ("",))
+        first, second = Op(kind, arguments[i % len(arguments)]), Op(other, others[i % len(others)])
+        check = example(tiers[i % 3], first, second)(check)
+    check = given(st.sampled_from(Visibility), ops(kind), st.sampled_from(seconds).flatmap(ops))(check)
+    health = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    settings(max_examples=RANDOM_PAIRS, deadline=None, derandomize=True, suppress_health_check=health)(check)()
