@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
@@ -12,6 +12,7 @@ from redis import Redis
 from conclave.model import Plain
 from conclave.v1 import frames
 from relay.redis.keys import Keys
+from tests.support.gate import nodes_that_hear_no_messages
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Peers, Refused, text
 from tests.support.redis_server import RedisProcess
@@ -37,18 +38,6 @@ async def counted(node: str, metric: str) -> float:
     return float(found[1])
 
 
-@contextmanager
-def deaf_nodes(redis_url: str) -> Iterator[Redis]:
-    """Cut every subscriber and let none come back, while everything else goes on."""
-    with Redis.from_url(redis_url) as store:
-        store.execute_command("ACL", "SETUSER", "default", "-subscribe")
-        try:
-            assert store.client_kill_filter(_type="pubsub")
-            yield store
-        finally:
-            store.execute_command("ACL", "SETUSER", "default", "+subscribe")
-
-
 @asynccontextmanager
 async def a_conversation(pair: tuple[str, str], peers: Peers) -> AsyncIterator[tuple[Peer, Peer]]:
     """Ann and bob in a channel, on two nodes; both have been heard."""
@@ -66,7 +55,7 @@ async def test_what_was_said_while_a_node_was_deaf_comes_without_another_word(
 ) -> None:
     """The last message before a silence is not left in the log until somebody speaks again."""
     async with a_conversation(pair, peers) as (ann, bob):
-        with deaf_nodes(redis_url):
+        with nodes_that_hear_no_messages(redis_url):
             for n in range(20):
                 await ann.post("ops", str(n))
             assert bob.bodies == ["before"]
@@ -112,7 +101,7 @@ async def test_a_gap_that_the_log_cannot_fill_is_counted_and_delivery_goes_on(
 ) -> None:
     """What is left comes, in order; the loss is the operator's to see, never silent."""
     async with a_conversation(pair, peers) as (ann, bob):
-        with deaf_nodes(redis_url) as store:
+        with nodes_that_hear_no_messages(redis_url) as store:
             for n in range(5):
                 await ann.post("ops", str(n))
             (log,) = store.keys("*:log")

@@ -1,19 +1,16 @@
 """Removing users and machines: nothing of theirs stays, nothing that they are at still happens."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from nacl.signing import SigningKey
 from redis import Redis
 
 from conclave.v1 import admin, frames
-from relay.config import NodeConfig, RedisUrl
-from relay.node import Node
-from relay.redis import connect
 from relay.services.accounts import key_text
 from tests.support.directory import Store
+from tests.support.gate import nodes_that_hear_no_signals
+from tests.support.nodes import node_object
 from tests.support.peer import Peer, Peers, Refused
 from tests.support.ruling import (
     NOT_ADMIN,
@@ -110,17 +107,6 @@ async def _do_all(peer: Peer, token: str) -> None:
                 return
 
 
-@contextmanager
-def nodes_that_hear_no_signals(redis_url: str) -> Iterator[None]:
-    """Let no node read its inbox, while everything else goes on: what a broken connection is until it is noticed."""
-    with Redis.from_url(redis_url) as store:
-        store.execute_command("ACL", "SETUSER", "default", "-xread")
-        try:
-            yield
-        finally:
-            store.execute_command("ACL", "SETUSER", "default", "+xread")
-
-
 async def test_a_revoked_session_can_do_nothing_before_its_node_hears_of_it(
     pair: tuple[str, str], peers: Peers, redis_url: str, store: Store
 ) -> None:
@@ -134,8 +120,6 @@ async def test_a_revoked_session_can_do_nothing_before_its_node_hears_of_it(
     await ann.join("ops")
     await thief.join("ops")
     with nodes_that_hear_no_signals(redis_url):
-        with Redis.from_url(redis_url) as raw:
-            raw.client_kill_filter(_type="normal")
         await wait_until(lambda: _is_up(ann, thief), what="the nodes are back, deaf for signals")
         await rule(ann, admin.MachineRemove("stolen"))
         before = store.snapshot()
@@ -178,11 +162,7 @@ async def test_a_key_that_is_enrolled_anew_does_not_keep_its_old_session(
     redis_url: str, peers: Peers, store: Store
 ) -> None:
     """Whose the key is now is not who the session said it was."""
-    config = NodeConfig(host="127.0.0.1", port=0, store=RedisUrl(redis_url), admins=ROOT)
-    node = Node(config, connect.real(redis_url))
-    running = asyncio.create_task(node.run())
-    try:
-        await wait_until(lambda: node.is_ready, what="the node is ready")
+    async with node_object(redis_url, admins=ROOT) as node:
         key = SigningKey.generate()
         ann = peers.keep(await Peer.login(f"ws://{node.address}/", key, register=("ann", "laptop")))
         with Redis.from_url(redis_url) as raw:  # as if the removal had been signalled while the node was cut off
@@ -191,20 +171,13 @@ async def test_a_key_that_is_enrolled_anew_does_not_keep_its_old_session(
         assert await ann.wait_closed() == REVOKED
         with Redis.from_url(redis_url) as raw:
             raw.hset("conclave:{dir}:keys", key_text(bytes(key.verify_key)), "ann/laptop")
-    finally:
         await peers.close()
-        node.stop()
-        await running
     assert set(store.snapshot().machines) == {"ann"}
 
 
 async def test_an_admin_of_the_server_revokes_anybodys_machine(redis_url: str, peers: Peers, store: Store) -> None:
     """The first protocol has no word for it; the service has."""
-    config = NodeConfig(host="127.0.0.1", port=0, store=RedisUrl(redis_url), admins=ROOT)
-    node = Node(config, connect.real(redis_url))
-    running = asyncio.create_task(node.run())
-    try:
-        await wait_until(lambda: node.is_ready, what="the node is ready")
+    async with node_object(redis_url, admins=ROOT) as node:
         for user in ("root", "ann", "eve"):
             await peers.register(f"ws://{node.address}/", user)
         sessions = {session.path.user: session for session in node._sessions}
@@ -215,7 +188,4 @@ async def test_an_admin_of_the_server_revokes_anybodys_machine(redis_url: str, p
         ann = next(peer for peer in peers._peers if peer.path.user == "ann")
         assert await ann.wait_closed() == REVOKED
         assert store.snapshot().machines["ann"] == frozenset()
-    finally:
         await peers.close()
-        node.stop()
-        await running
