@@ -6,6 +6,7 @@ import os
 import ssl
 import time
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Self
 
@@ -106,6 +107,8 @@ def _date_ms(header: str | None) -> int | None:
 
 def _cause(error: BaseException) -> str:
     if isinstance(error, aiohttp.WSServerHandshakeError):
+        if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            return "the relay cannot serve sessions right now; try again in a few seconds"
         return f"the server answered with status {error.status}, not as a relay"
     if isinstance(error, aiohttp.ClientConnectorError):
         return _system_reason(error.os_error)

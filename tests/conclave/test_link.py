@@ -126,7 +126,14 @@ async def test_a_closed_port_is_reported_in_the_systems_words() -> None:
     assert str(caught.value) == f"failed to connect to `{url}`: Connection refused"
 
 
-@pytest.mark.parametrize(("path", "text"), [("/missing", "status 404"), ("/elsewhere", "redirects elsewhere")])
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("/missing", "status 404"),
+        ("/elsewhere", "redirects elsewhere"),
+        ("/starting", "the relay cannot serve sessions right now"),
+    ],
+)
 async def test_anything_but_an_upgrade_is_refused(server: ScriptedServer, path: str, text: str) -> None:
     """A redirect would send the login to a server that nobody named."""
     with pytest.raises(LinkError, match=text):

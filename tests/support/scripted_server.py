@@ -80,6 +80,7 @@ class ScriptedServer:
         app = web.Application()
         app.router.add_get("/", self._serve)
         app.router.add_get("/elsewhere", self._redirect)
+        app.router.add_get("/starting", self._unready)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -91,6 +92,9 @@ class ScriptedServer:
         finally:
             await asyncio.gather(*(connection.socket.close() for connection in self.connections))
             await runner.cleanup()
+
+    async def _unready(self, _: web.Request) -> web.Response:
+        return web.Response(status=503)
 
     async def _redirect(self, _: web.Request) -> web.StreamResponse:
         raise web.HTTPFound("/")
