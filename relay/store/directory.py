@@ -4,6 +4,7 @@ import fcntl
 import os
 import sys
 import tempfile
+import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
@@ -12,6 +13,7 @@ from conclave.errors import ConfigError
 
 LOCK = "lock"
 SERVER_LOCK = "server.lock"
+ENDING_SECONDS = 1.0
 SOCKET = "valkey.sock"
 
 # sun_path with its final zero: 108 bytes on Linux, 104 on macOS and the BSDs.
@@ -34,7 +36,7 @@ class DataDirectory:
         self._held = ExitStack()
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = _try_lock(self.path / LOCK)
+            descriptor = _lock_soon(self.path / LOCK)
         except OSError as error:
             raise ConfigError(f"the data directory `{path}` cannot be used: {error.strerror}") from error
         if descriptor is None:
@@ -96,6 +98,14 @@ def _remove_alias(folder: Path) -> None:
     with suppress(OSError):
         (folder / "d").unlink(missing_ok=True)
         folder.rmdir()
+
+
+def _lock_soon(path: Path) -> int | None:
+    """Lock the file, or wait a moment for a relay that is just ending: its threads do not end all at once."""
+    deadline = time.monotonic() + ENDING_SECONDS
+    while (descriptor := _try_lock(path)) is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return descriptor
 
 
 def _try_lock(path: Path) -> int | None:
