@@ -12,7 +12,7 @@ from conclave.v1 import admin, frames
 from relay.node import Node
 from relay.redis import scripts
 from tests.support.directory import Store
-from tests.support.gate import Gate, nodes_that_hear_no_messages
+from tests.support.gate import Gate, nodes_that_hear_no_messages, nodes_that_hear_no_signals
 from tests.support.nodes import node_object
 from tests.support.peer import Peer, Peers, Refused
 from tests.support.ruling import REVOKED, ROOT, rule, say
@@ -227,3 +227,37 @@ async def test_a_login_that_is_under_way_does_not_outlive_its_user(house: House)
     with pytest.raises(Refused, match=r"user removed from this server|unknown machine key"):
         await logging_in
     assert await house.ann.who() == ["ann/laptop/main", "cid/laptop/main", "root/laptop/main"]
+
+
+async def test_a_login_whose_key_is_revoked_between_two_of_its_steps_is_refused(house: House) -> None:
+    """The signal came before there was a session that could hear it; the second look finds that the key is gone."""
+    gate = Gate(house.other, "HGET", answers=True)
+    logging_in = asyncio.create_task(Peer.login(house.urls[1], house.key, "second"))
+    await gate.reached.wait()
+    await rule(house.root, admin.UserRemove("bob"))
+    await house.bob.wait_closed()
+    gate.open()
+    with pytest.raises(Refused, match=r"^unauthorized: unknown machine key$"):
+        await logging_in
+    assert await house.ann.who() == ["ann/laptop/main", "cid/laptop/main", "root/laptop/main"]
+
+
+async def test_a_removed_user_hears_nothing_where_the_signal_has_not_arrived(house: House) -> None:
+    """Their channels know at once that somebody in them may be gone, whether or not their node is told who."""
+    await house.bob.join("ops")
+    await house.cid_hears("ops", "with bob")
+    with nodes_that_hear_no_signals(house.redis_url):
+        await wait_until(lambda: _are_served(house.root, house.bob), what="the nodes are back, deaf for signals")
+        await rule(house.root, admin.UserRemove("bob"))
+        await house.bob_is_out("ops")
+        assert not house.bob.is_closed
+    assert await house.bob.wait_closed() == "unauthorized: user removed from this server"
+
+
+async def _are_served(*peers: Peer) -> bool:
+    try:
+        for peer in peers:
+            await peer.who()
+    except Refused:
+        return False
+    return True

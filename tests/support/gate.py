@@ -12,14 +12,14 @@ from relay.redis.scripts import Script
 
 
 class Gate:
-    """Holds what a node asks of one script, or the answers, until it is opened. Everything else goes on."""
+    """Holds what a node asks of one script or command, or the answers, until it is opened. Everything else goes on."""
 
-    def __init__(self, node: Node, script: Script, *, answers: bool = False) -> None:
+    def __init__(self, node: Node, what: Script | str, *, answers: bool = False) -> None:
         """With `answers` the script is run, and the node has to wait for what came of it."""
         self.reached = asyncio.Event()
         """Set as soon as something is held."""
         self._client = node._client
-        self._script = script
+        self._what = what
         self._answers = answers
         self._opened = asyncio.Event()
         self._submit = node._client._submit
@@ -31,13 +31,13 @@ class Gate:
         self._opened.set()
 
     def _hold(self, command: Any, script: Script | None) -> "asyncio.Future[Any]":
-        if script is not self._script:
+        if (command[0] if script is None else script) != self._what:
             return self._submit(command, script)
         self.reached.set()
         running = self._submit(command, script) if self._answers else None
         return asyncio.ensure_future(self._wait(running, command, script))
 
-    async def _wait(self, running: "asyncio.Future[Any] | None", command: Any, script: Script) -> Any:
+    async def _wait(self, running: "asyncio.Future[Any] | None", command: Any, script: Script | None) -> Any:
         await self._opened.wait()
         return await (running or self._submit(command, script))
 
