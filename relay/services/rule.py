@@ -40,7 +40,10 @@ class Rule:
         await self._administer(session, "acl_add", channel, valid_name(NameKind.USER, user))
 
     async def remove_member(self, session: Session, channel: str, user: str) -> None:
-        """End a membership, if there is one, and take the channel from the user's sessions."""
+        """End a membership, if there is one, and take the channel from the user's sessions.
+
+        An admin of the channel keeps that role, as its creator does; `demote` and `ban` take it.
+        """
         await self._administer(session, "acl_remove", channel, valid_name(NameKind.USER, user))
 
     async def promote(self, session: Session, channel: str, user: str) -> None:
