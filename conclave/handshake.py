@@ -4,8 +4,8 @@ Hello, Challenge, then Auth or Register and at once Auth, then Established. The 
 that it holds its key by an Ed25519 signature over exactly the nonce. That signature names neither the server nor its
 purpose, so a rogue server can pass on another server's nonce and log in there with the answer: v1 cannot prevent it.
 
-Both machines raise Refusal and are over then; a server sends `conclave.v1.errors.error_frame` of it and closes. A
-message that is no frame at all gets no answer during the handshake: the connection is closed (`undecodable`).
+Both machines raise Refusal and are over then; a server sends `conclave.v1.errors.error_frame` of it and closes, also
+for a message that is no frame at all (`undecodable`).
 """
 
 from functools import partial
@@ -33,7 +33,7 @@ SIGNATURE_BYTES = 64
 
 
 def undecodable(error: FrameError) -> Refusal:
-    """Return the reason, for the log, why a connection was closed without an answer before it logged in."""
+    """Return the refusal of what is no frame of the protocol."""
     return Refusal(Code.MALFORMED, f"undecodable frame during the handshake: {error}")
 
 
