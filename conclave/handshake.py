@@ -41,10 +41,6 @@ def timed_out() -> Refusal:
     return Refusal(Code.UNAUTHORIZED, "handshake timed out")
 
 
-def no_entropy() -> Refusal:
-    return Refusal(Code.INTERNAL, "failed to gather entropy")
-
-
 def unknown_key() -> Refusal:
     """Return the answer to a machine that proved its key where nobody enrolled that key."""
     return Refusal(Code.UNAUTHORIZED, "unknown machine key")

@@ -15,7 +15,6 @@ from conclave.handshake import (
     Reply,
     Send,
     ServerHandshake,
-    no_entropy,
     timed_out,
     undecodable,
     unknown_key,
@@ -176,9 +175,8 @@ def test_nothing_goes_on_after_the_end(frames: tuple[Frame, ...]) -> None:
 
 
 def test_refusals_from_around_the_state_machine() -> None:
-    """Time, entropy and the directory refuse with the original's words."""
+    """Time and the directory refuse with the original's words."""
     assert error_frame(timed_out()) == Error(Unauthorized("handshake timed out"))
-    assert error_frame(no_entropy()) == Error(Internal("failed to gather entropy"))
     assert error_frame(unknown_key()) == Error(Unauthorized("unknown machine key"))
     assert undecodable(FrameError("why")).message == "undecodable frame during the handshake: why"
 
