@@ -72,16 +72,17 @@ class Sessions(msgspec.Struct, frozen=True):
     sessions: tuple[str, ...]
 
 
-class ChannelRow(msgspec.Struct, frozen=True):
+class ChannelRow(msgspec.Struct, frozen=True, omit_defaults=True):
     """A channel as its listing shows it: whether one's user is in its ACL, whether this session has joined it.
 
-    `joined` is None where a v1 server answers.
+    `joined`, and `admin`, whether one administers it, are None where a v1 server answers.
     """
 
     name: str
     visibility: Visibility
     member: bool
     joined: bool | None = None
+    admin: bool | None = None
 
 
 class Channels(msgspec.Struct, frozen=True):
@@ -97,11 +98,16 @@ class Row(msgspec.Struct, frozen=True):
     body: Body
 
 
-class Page(msgspec.Struct, frozen=True):
-    """Retained messages, oldest first; `more` if there is more in the direction that was asked for."""
+class Page(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Retained messages, oldest first; `more` if there is more in the direction that was asked for.
+
+    `lost` says that messages between the position that was asked from and the first one here are gone: trimmed, or lost
+    in a failover. A v1 server does not tell.
+    """
 
     messages: tuple[Row, ...]
     more: bool
+    lost: bool = False
 
 
 class Machines(msgspec.Struct, frozen=True):
@@ -178,11 +184,13 @@ class Whisper(Request[Sent], frozen=True, tag="whisper"):
 class History(Request[Page], frozen=True, tag="history"):
     """Read what was said: the oldest messages after a position, or the newest before one; positions are exclusive.
 
-    With neither, the newest of all.
+    `after_ts` (Unix milliseconds) stands in for `after` where a time is known and no position: what is later than it.
+    With none of them, the newest of all.
     """
 
     channel: str
     after: str | None = None
+    after_ts: int | None = None
     before: str | None = None
     limit: int | None = None
 
