@@ -4,7 +4,7 @@ import click
 
 from cli.lazy import VerbGroup
 from cli.questions import list_verb, user_verb
-from conclave.v1.admin import AclAdd, AclDemote, AclList, AclPromote, AclRemove
+from conclave.requests import AclAdd, AclDemote, AclList, AclPromote, AclRemove
 
 
 @click.group("acl", cls=VerbGroup, example="conclave acl add --server wss://chat.example --channel ops bob")

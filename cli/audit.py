@@ -6,8 +6,7 @@ from cli import output
 from cli.lazy import Verb
 from cli.online import fetch, server_option
 from cli.replies import shown
-from conclave.v1.admin import Audit
-from conclave.v1.frames import Admin
+from conclave.requests import Audit
 
 
 @click.command("audit", cls=Verb, example="conclave audit --server wss://chat.example --limit 20")
@@ -27,7 +26,8 @@ def command(server: str, limit: int, as_json: bool) -> None:
     A line is the time, the session that asked, the operation, its target and the outcome, with tabs in between.
     Refused operations are in it, too. Needs a server of version 0.4 or later.
     """
-    reply = shown(fetch(server, Admin(Audit(limit))))
+    request = Audit(limit)
+    reply = shown(request, fetch(server, request))
     for line, value in zip(reply.lines, reply.value, strict=True):
         if as_json:
             output.document(value)

@@ -6,8 +6,7 @@ from cli.lazy import VerbGroup
 from cli.online import ask, json_option, server_option
 from conclave.errors import ConfigError
 from conclave.model import Visibility
-from conclave.v1.admin import CreateChannel, DeleteChannel, RenameChannel, SetVisibility
-from conclave.v1.frames import Admin, ListChannels
+from conclave.requests import ChannelCreate, ChannelDelete, ChannelRename, ChannelVisibility, ListChannels
 
 _TIERS = "public, unlisted (found by name only) or private (members only)"
 
@@ -25,7 +24,7 @@ def command() -> None:
 )
 def create(server: str, name: str, visibility: str) -> None:
     """Create a channel; you become its administrator and first member."""
-    ask(server, Admin(CreateChannel(name, _tier(visibility))))
+    ask(server, ChannelCreate(name, _tier(visibility)))
 
 
 @command.command("list", example="conclave channel list --server wss://chat.example --json")
@@ -41,7 +40,7 @@ def list_(server: str, as_json: bool) -> None:
 @click.argument("name")
 def delete(server: str, name: str) -> None:
     """Delete a channel with its members, invites, bans and messages. There is no way back."""
-    ask(server, Admin(DeleteChannel(name)))
+    ask(server, ChannelDelete(name))
 
 
 @command.command("rename", example="conclave channel rename --server wss://chat.example ops operations")
@@ -50,7 +49,7 @@ def delete(server: str, name: str) -> None:
 @click.argument("new_name", metavar="NEW")
 def rename(server: str, name: str, new_name: str) -> None:
     """Give a channel another name. Members, invites, bans, messages and who is listening stay as they are."""
-    ask(server, Admin(RenameChannel(name, new_name)))
+    ask(server, ChannelRename(name, new_name))
 
 
 @command.command(
@@ -65,7 +64,7 @@ def rename(server: str, name: str, new_name: str) -> None:
 @click.argument("name")
 @click.argument("visibility", metavar="TIER")
 def set_visibility(server: str, name: str, visibility: str) -> None:
-    ask(server, Admin(SetVisibility(name, _tier(visibility))))
+    ask(server, ChannelVisibility(name, _tier(visibility)))
 
 
 def _tier(text: str) -> Visibility:

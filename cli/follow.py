@@ -2,16 +2,17 @@
 
 import asyncio
 import enum
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
-from cli.ledger import PAGE_ROWS, Ledger
 from conclave.backoff import Backoff
+from conclave.body import Body
 from conclave.closing import LinkLost, in_words, may_retry
 from conclave.errors import Code, ConclaveError, LinkError, Refusal
+from conclave.events import Message, Whispered
+from conclave.ledger import PAGE_ROWS, Ledger
 from conclave.link import Link
-from conclave.model import Payload, SessionPath
-from conclave.v1.frames import ChannelMsg, History, HistoryMessage, Join, RawPayload, ReadSince, Whisper
+from conclave.requests import History, Join, Page
 
 CHECK_SECONDS = 30.0
 """How often the history is read though nothing calls for it: a kick, a delete or a rename is told by nothing else."""
@@ -24,8 +25,6 @@ SINCE_SLACK_MS = 5_000
 
 _PASSING = frozenset({Code.INTERNAL, Code.UNAVAILABLE, Code.RATE_LIMITED})
 
-Body = Payload | RawPayload
-
 
 class Change(enum.Enum):
     """What happened to the connection, for whoever watches."""
@@ -37,9 +36,9 @@ class Change(enum.Enum):
 class Screen(Protocol):
     """Where a followed channel is shown."""
 
-    def started(self, channel: str, path: SessionPath) -> None: ...
-    def message(self, channel: str, sender: SessionPath, body: Body, ts_ms: int | None) -> None: ...
-    def whisper(self, sender: SessionPath, body: Body) -> None: ...
+    def started(self, channel: str, path: str) -> None: ...
+    def message(self, channel: str, sender: str, body: Body, ts_ms: int | None) -> None: ...
+    def whisper(self, sender: str, body: Body) -> None: ...
     def changed(self, change: Change, channel: str) -> None: ...
     def renamed(self, old: str, new: str) -> None: ...
 
@@ -111,8 +110,8 @@ class Follower:
         """Find the position to start from, by the server's clock."""
         if self._since is None:
             ledger = Ledger(await self._near_end(link))
-            while ledger.page(await self._read(link, ledger.read_from)) is not None:
-                pass  # older than the first line
+            async for page in self._unread(link, ledger):
+                ledger.page(page)  # older than the first line
         else:
             ledger = Ledger(max(0, link.server_ms() - self._since * 1000 - SINCE_SLACK_MS))
         self._screen.started(self._channel, link.path)
@@ -124,13 +123,13 @@ class Follower:
         Steps back from about now until there is a row, then halves the distance to the end while a page is full.
         """
         at, step, empty_at = link.server_ms() - 60_000, 60_000, None
-        while not (rows := await self._read(link, at)):
+        while not (rows := await self._rows_since(link, at)):
             if at <= 0:
                 return 0
             empty_at, at, step = at, max(0, at - step), step * 4
-        while empty_at is not None and len(rows) >= PAGE_ROWS and empty_at - at > 1:
+        while empty_at is not None and rows >= PAGE_ROWS and empty_at - at > 1:
             middle = (at + empty_at) // 2
-            later = await self._read(link, middle)
+            later = await self._rows_since(link, middle)
             if later:
                 at, rows = middle, later
             else:
@@ -152,17 +151,20 @@ class Follower:
             except TimeoutError:
                 continue
             known, covered = covered > 0, max(0, covered - 1)
-            if isinstance(event, Whisper):
-                self._screen.whisper(event.from_, event.payload)
-            elif isinstance(event, ChannelMsg):
+            if isinstance(event, Whispered):
+                self._screen.whisper(event.from_, event.body)
+            elif isinstance(event, Message):
                 self._follow_rename(event)
-                if not known and not ledger.live(event):
-                    covered, known = link.queued, True
-                    await self._catch_up(link, ledger)
-                if not known or not ledger.settle(event):
-                    self._screen.message(self._channel, event.from_, event.payload, None)
+                show = None if known else ledger.live(event)
+                if show is None:
+                    if not known:
+                        covered = link.queued
+                        await self._catch_up(link, ledger)
+                    show = ledger.settle(event)
+                if show:
+                    self._screen.message(self._channel, event.from_, event.body, event.ts)
 
-    def _follow_rename(self, event: ChannelMsg) -> None:
+    def _follow_rename(self, event: Message) -> None:
         """A session that joined one channel hears one channel: another name means that it was renamed."""
         if event.channel != self._channel:
             self._screen.renamed(self._channel, event.channel)
@@ -170,24 +172,33 @@ class Follower:
 
     async def _catch_up(self, link: Link, ledger: Ledger) -> None:
         """Read the history from the ledger's position to its end, and show what was not shown yet."""
-        while (rows := ledger.page(await self._read(link, ledger.read_from))) is not None:
-            for row in rows:
-                self._screen.message(self._channel, row.from_, row.payload, row.ts_ms)
+        async for page in self._unread(link, ledger):
+            for row in ledger.page(page):
+                self._screen.message(self._channel, row.from_, row.body, row.ts)
 
-    async def _read(self, link: Link, since_ms: int) -> tuple[HistoryMessage, ...]:
+    async def _unread(self, link: Link, ledger: Ledger) -> AsyncIterator[Page]:
+        """Yield the pages behind the ledger's position, each to be entered before the next one is asked for."""
+        more = True
+        while more:
+            page = await self._read(link, ledger.following(self._channel))
+            yield page
+            more = page.more
+
+    async def _rows_since(self, link: Link, ms: int) -> int:
+        """Return how many rows a page has that begins behind a time."""
+        page = await self._read(link, History(self._channel, after_ts=ms, limit=PAGE_ROWS))
+        return len(page.messages)
+
+    async def _read(self, link: Link, request: History) -> Page:
         """Read a page; a server that cannot do it for a while is asked again while the link lasts."""
         pause = Backoff(longest=5.0)
         while True:
             try:
-                reply = await link.request(ReadSince(self._channel, since_ms))
+                return await link.request(request)
             except Refusal as error:
                 if self._ledger is None or error.code not in _PASSING:
                     raise
-                await asyncio.sleep(pause.wait())
-                continue
-            if not isinstance(reply, History):
-                raise LinkError("unexpected response")
-            return reply.messages
+            await asyncio.sleep(pause.wait())
 
 
 def _final(error: LinkError) -> ConclaveError:

@@ -9,8 +9,7 @@ from cli.lazy import Verb, VerbGroup
 from cli.online import ask, channel_option, json_option, server_option
 from cli.questions import list_verb
 from cli.terms import lifetime, terms_options
-from conclave.v1.admin import InviteCreate, InviteListOp, InviteRevoke
-from conclave.v1.frames import Admin
+from conclave.requests import InviteCreate, InviteList, InviteRevoke
 
 
 @click.group(
@@ -31,7 +30,7 @@ def command() -> None:
 @json_option
 def create(server: str, channel: str, uses: int | None, expires_in: str | None, as_json: bool) -> None:
     """Make a token that lets whoever redeems it into a private channel, with `conclave join --token`."""
-    ask(server, Admin(InviteCreate(channel, uses, lifetime(expires_in))), as_json)
+    ask(server, InviteCreate(channel, uses, lifetime(expires_in)), as_json)
 
 
 class _TokenVerb(Verb):
@@ -50,11 +49,11 @@ class _TokenVerb(Verb):
 @click.argument("token")
 def revoke(server: str, token: str) -> None:
     """Revoke a token. Who became a member with it stays one; the reply does not tell whether there was such a token."""
-    ask(server, Admin(InviteRevoke(token)))
+    ask(server, InviteRevoke(token))
 
 
 command.add_command(
     list_verb(
-        "invite list", InviteListOp, "List the outstanding tokens of a channel, how often and until when each is good."
+        "invite list", InviteList, "List the outstanding tokens of a channel, how often and until when each is good."
     )
 )

@@ -8,7 +8,7 @@ from cli.output import notice
 from cli.settings import config_path
 from conclave.config import Level, Override
 from conclave.config_edit import set_override
-from conclave.v1.frames import Join
+from conclave.requests import Join
 
 
 @click.command("join", cls=Verb, example="conclave join --server wss://chat.example ops --token TOKEN")

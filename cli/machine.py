@@ -5,8 +5,7 @@ import click
 from cli.lazy import VerbGroup
 from cli.online import ask, json_option, server_option
 from conclave.keys import InvalidKey, parse_public_key
-from conclave.v1.admin import MachineAdd, MachineRemove
-from conclave.v1.frames import Admin, ListMachines
+from conclave.requests import ListMachines, MachineAdd, MachineRemove
 
 
 @click.group("machine", cls=VerbGroup, example="conclave machine list --server wss://chat.example")
@@ -21,10 +20,10 @@ def command() -> None:
 def add(server: str, name: str, pubkey: str) -> None:
     """Enrol another machine under your username. On that machine, `conclave server add` comes next."""
     try:
-        key = parse_public_key(pubkey)
+        parse_public_key(pubkey)
     except InvalidKey as error:
         raise InvalidKey(f"invalid public key: {error}") from error
-    ask(server, Admin(MachineAdd(name, key)))
+    ask(server, MachineAdd(name, pubkey.strip()))
 
 
 @command.command("list", example="conclave machine list --server wss://chat.example")
@@ -40,4 +39,4 @@ def list_(server: str, as_json: bool) -> None:
 @click.argument("name")
 def remove(server: str, name: str) -> None:
     """Revoke a machine's key and end its sessions. Removing your last machine locks you out."""
-    ask(server, Admin(MachineRemove(name)))
+    ask(server, MachineRemove(name))

@@ -1,7 +1,7 @@
 """`conclave kick`, `ban`, `unban` and `bans`."""
 
 from cli.questions import list_verb, user_verb
-from conclave.v1.admin import Ban, BanList, Kick, Unban
+from conclave.requests import Ban, Bans, Kick, Unban
 
 kick = user_verb(
     "kick",
@@ -22,4 +22,4 @@ ban = user_verb(
     """,
 )
 unban = user_verb("unban", Unban, "Lift a ban. It does not bring the membership back.")
-bans = list_verb("bans", BanList, "List who is banned from a channel; for its admins.")
+bans = list_verb("bans", Bans, "List who is banned from a channel; for its admins.")

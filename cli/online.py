@@ -13,9 +13,10 @@ from cli.replies import Shown, shown
 from cli.settings import key_path
 from conclave.keys import load
 from conclave.link import Link, connect
-from conclave.v1.frames import Frame
+from conclave.requests import Request
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_R = TypeVar("_R")
 
 
 def server_option(command: _Command) -> _Command:
@@ -44,13 +45,13 @@ async def connected(server: str, handle: str | None = None) -> AsyncIterator[Lin
         yield link
 
 
-def ask(server: str, request: Frame, as_json: bool = False) -> None:
+def ask(server: str, request: Request[Any], as_json: bool = False) -> None:
     """Ask one question and print the reply."""
-    print_shown(shown(fetch(server, request)), as_json)
+    print_shown(shown(request, fetch(server, request)), as_json)
 
 
-def fetch(server: str, request: Frame) -> Frame:
-    """Ask one question and return the reply."""
+def fetch(server: str, request: Request[_R]) -> _R:
+    """Ask one question and return the result."""
     return asyncio.run(_ask(server, request))
 
 
@@ -62,6 +63,6 @@ def print_shown(reply: Shown, as_json: bool) -> None:
         output.data(line)
 
 
-async def _ask(server: str, request: Frame) -> Frame:
+async def _ask(server: str, request: Request[_R]) -> _R:
     async with connected(server) as link:
         return await link.request(request)

@@ -10,7 +10,14 @@ from cli import output
 from cli.lazy import VerbGroup
 from cli.settings import config_path
 from conclave.config import Level, LocalConfig, Override, load
-from conclave.config_edit import remove_override, set_default, set_override, unset_default
+from conclave.config_edit import (
+    remove_override,
+    set_ceiling,
+    set_default,
+    set_override,
+    unset_ceiling,
+    unset_default,
+)
 from conclave.errors import ConfigError
 from conclave.text import visible
 from conclave.urls import check_url
@@ -18,7 +25,7 @@ from conclave.urls import check_url
 WHISPERS = "<whisper>"
 """What stands in the place of a channel where the level is for whispers."""
 
-_UPDATED = "permission updated: bridges that start from now on follow it; a live one changes with its set_perm tool"
+_UPDATED = "permission updated: bridges follow it at once, also those that are running"
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -34,10 +41,11 @@ class Scope(msgspec.Struct, frozen=True):
 
 
 def permission_lines(config: LocalConfig) -> list[str]:
-    """Return the permission table: the default, then each override in the file's order."""
+    """Return the permission table: the default, each override in the file's order, the ceiling."""
     return [
         f"default: {config.default_permission.value}",
         *(f"{Scope(entry.server, entry.channel)} -> {entry.level.value}" for entry in config.overrides),
+        f"ceiling: {config.permission_ceiling.value}",
     ]
 
 
@@ -46,6 +54,7 @@ def permission_value(config: LocalConfig) -> dict[str, Any]:
     return {
         "default_permission": config.default_permission.value,
         "overrides": msgspec.to_builtins(config.overrides),
+        "permission_ceiling": config.permission_ceiling.value,
     }
 
 
@@ -54,17 +63,20 @@ def _scope_options(command: _Command) -> _Command:
         click.option("--whisper", is_flag=True, help="The whispers of the server."),
         click.option("--channel", help="One channel of the server."),
         click.option("--server", metavar="URL", help="The server; with --channel or --whisper."),
+        click.option("--ceiling", is_flag=True, help="How far an agent may raise a level by itself."),
     ):
         command = option(command)
     return command
 
 
-def _scope(server: str | None, channel: str | None, whisper: bool) -> Scope | None:
-    """Return what the options name, None for the default level.
+def _scope(ceiling: bool, server: str | None, channel: str | None, whisper: bool) -> Scope | None:
+    """Return what the options name, None for what holds everywhere: the default level, or the ceiling.
 
     Raises:
         ConfigError: if they name nothing, or two things.
     """
+    if ceiling and (server is not None or channel is not None or whisper):
+        raise ConfigError("--ceiling holds everywhere: it takes no --server, --channel or --whisper")
     if channel is not None and whisper:
         raise ConfigError("--channel and --whisper are mutually exclusive")
     if server is None:
@@ -80,7 +92,8 @@ def _scope(server: str | None, channel: str | None, whisper: bool) -> Scope | No
 def command() -> None:
     """What an agent may do with what it hears: mute, notify, converse or act. Offline.
 
-    A channel, or the whispers of a server, may have a level of its own; for all else there is the default.
+    A channel, or the whispers of a server, may have a level of its own; for all else there is the default. An agent may
+    change the levels of its own session, but raise none above the ceiling, unless you gave that level here yourself.
     """
 
 
@@ -90,18 +103,21 @@ def command() -> None:
         "conclave perm set notify",
         "conclave perm set converse --server wss://chat.example --channel ops",
         "conclave perm set mute --server wss://chat.example --whisper",
+        "conclave perm set act --ceiling",
     ],
 )
 @click.argument("level")
 @_scope_options
-def set_(level: str, server: str | None, channel: str | None, whisper: bool) -> None:
-    """Set the level of a channel, of whispers, or the default.
+def set_(level: str, ceiling: bool, server: str | None, channel: str | None, whisper: bool) -> None:
+    """Set the level of a channel, of whispers, or the default; or the ceiling.
 
     mute: the agent does not hear of it. notify: it tells its human. converse: it may also answer. act: it may also do
     what is asked.
     """
-    scope, chosen = _scope(server, channel, whisper), Level.parse(level)
-    if scope is None:
+    scope, chosen = _scope(ceiling, server, channel, whisper), Level.parse(level)
+    if ceiling:
+        set_ceiling(config_path(), chosen)
+    elif scope is None:
         set_default(config_path(), chosen)
     else:
         set_override(config_path(), Override(check_url(scope.server), chosen, scope.channel))
@@ -110,10 +126,13 @@ def set_(level: str, server: str | None, channel: str | None, whisper: bool) -> 
 
 @command.command("unset", example="conclave perm unset --server wss://chat.example --channel ops")
 @_scope_options
-def unset(server: str | None, channel: str | None, whisper: bool) -> None:
+def unset(ceiling: bool, server: str | None, channel: str | None, whisper: bool) -> None:
     """Remove the level of a channel or of whispers, so that the default holds; without options, reset the default."""
-    scope = _scope(server, channel, whisper)
-    if scope is None:
+    scope = _scope(ceiling, server, channel, whisper)
+    if ceiling:
+        if not unset_ceiling(config_path()):
+            raise ConfigError(f"no ceiling is set; it is {LocalConfig().permission_ceiling.value}")
+    elif scope is None:
         if not unset_default(config_path()):
             raise ConfigError(f"no default level is set; it is {LocalConfig().default_permission.value}")
     elif not remove_override(config_path(), scope.server, scope.channel):
@@ -124,7 +143,7 @@ def unset(server: str | None, channel: str | None, whisper: bool) -> None:
 @command.command("show", example="conclave perm show")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def show(as_json: bool) -> None:
-    """Show the default level and every override."""
+    """Show the default level, every override, and the ceiling."""
     config = load(config_path())
     if as_json:
         output.document(permission_value(config))

@@ -14,7 +14,6 @@ from conclave.config_edit import register
 from conclave.errors import ConfigError
 from conclave.keys import MachineKey, create_or_load
 from conclave.link import connect
-from conclave.model import SessionPath
 from conclave.names import NameKind, check_name
 from conclave.text import visible
 
@@ -36,15 +35,16 @@ def command(server: str, username: str, machine: str | None, invite: str | None)
     machine = check_name(NameKind.MACHINE, machine or platform.node())
     load(config_path())  # a configuration that cannot be read is better known before the name is claimed
     path = asyncio.run(_claim(server, create_or_load(key_path()), (user, machine), invite))
+    claimed, machine, _ = path.split("/", 2)
     try:
-        register(config_path(), Registration(server, path.user, path.machine))
+        register(config_path(), Registration(server, claimed, machine))
     except ConfigError as error:
         raise ConfigError(
             f"{error}; the server has accepted the registration: run `conclave server add {server}` once that is fixed"
         ) from error
-    output.success(f"registered {visible(str(path))}")
+    output.success(f"registered {visible(path)}")
 
 
-async def _claim(server: str, key: MachineKey, claim: tuple[str, str], invite: str | None) -> SessionPath:
+async def _claim(server: str, key: MachineKey, claim: tuple[str, str], invite: str | None) -> str:
     async with await connect(server, key, passing_handle(), register=claim, invite=invite) as link:
         return link.path

@@ -1,104 +1,104 @@
-"""Replies as people and as scripts read them."""
+"""Results as people and as scripts read them."""
 
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from conclave.errors import LinkError
-from conclave.text import visible
-from conclave.v1.frames import (
-    Ack,
-    AuditList,
-    ChannelList,
-    Frame,
-    InviteList,
-    InviteToken,
+from conclave.requests import (
+    Channels,
+    InviteRevoke,
+    Invites,
     Joined,
-    MachineList,
-    Presence,
-    UserList,
-    kind,
+    Machines,
+    OnChannel,
+    OnMachine,
+    OnTarget,
+    OnUser,
+    Request,
+    Sessions,
+    Token,
+    Trail,
+    Users,
+    Who,
 )
+from conclave.text import visible
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """A reply as lines of text, and as the value that `--json` prints."""
+    """A result as lines of text, and as the value that `--json` prints."""
 
     lines: list[str]
     value: Any
 
 
-def shown(reply: Frame) -> Shown:
-    """Return a reply in both forms. Every name in the lines is made visible; the value keeps them as they are.
-
-    Raises:
-        LinkError: for a frame that is no reply.
-    """
-    show = _SHOW.get(type(reply))
-    if show is None:
-        raise LinkError(f"unexpected response: {kind(reply)}")
-    return show(reply)
-
-
-def _ack(reply: Ack) -> Shown:
-    return Shown([f"✓ {visible(reply.detail or 'ok')}"], {"ok": reply.detail})
+def shown(request: Request[Any], result: Any) -> Shown:
+    """Return the result of a request in both forms. Names in the lines are made visible; the value keeps them."""
+    match request, result:
+        case Who(channel), Sessions(paths):
+            return _sessions(channel, paths)
+        case InviteRevoke(), Token(token):
+            return _done(token)
+        case _, OnChannel(name) | OnUser(name) | OnTarget(name) | OnMachine(name):
+            return _done(name)
+        case _:
+            return _SHOW[type(result)](result)
 
 
-def _joined(reply: Joined) -> Shown:
-    return Shown([f"✓ joined {visible(reply.channel)}"], {"joined": reply.channel})
+def _done(name: str) -> Shown:
+    return Shown([f"✓ {visible(name or 'ok')}"], {"ok": name})
 
 
-def _invite_token(reply: InviteToken) -> Shown:
-    return Shown([f"invite token: {visible(reply.token)}"], {"token": reply.token})
+def _sessions(channel: str | None, paths: tuple[str, ...]) -> Shown:
+    scope = "server" if channel is None else visible(channel)
+    return Shown([f"[{scope}] {', '.join(map(visible, paths))}"], {"channel": channel, "sessions": paths})
 
 
-def _channels(reply: ChannelList) -> Shown:
+def _joined(result: Joined) -> Shown:
+    return Shown([f"✓ joined {visible(result.channel)}"], {"joined": result.channel})
+
+
+def _token(result: Token) -> Shown:
+    return Shown([f"invite token: {visible(result.token)}"], {"token": result.token})
+
+
+def _channels(result: Channels) -> Shown:
     lines = [
-        f"{visible(channel.name)}\t{channel.visibility.value}" + ("\t(member)" if channel.member else "")
-        for channel in reply.channels
+        f"{visible(row.name)}\t{row.visibility.value}" + ("\t(member)" if row.member else "") for row in result.channels
     ]
-    return Shown(lines, msgspec.to_builtins(reply.channels))
+    value = [{"name": row.name, "visibility": row.visibility.value, "member": row.member} for row in result.channels]
+    return Shown(lines, value)
 
 
-def _machines(reply: MachineList) -> Shown:
-    lines = [f"{visible(row.name)}\t{visible(row.pubkey)}\t{visible(row.added_at)}" for row in reply.machines]
-    return Shown(lines, msgspec.to_builtins(reply.machines))
+def _machines(result: Machines) -> Shown:
+    lines = [f"{visible(row.name)}\t{visible(row.pubkey)}\t{visible(row.added_at)}" for row in result.machines]
+    return Shown(lines, msgspec.to_builtins(result.machines))
 
 
-def _users(reply: UserList) -> Shown:
-    return Shown([visible(user) for user in reply.users], reply.users)
+def _users(result: Users) -> Shown:
+    return Shown([visible(user) for user in result.users], result.users)
 
 
-def _invites(reply: InviteList) -> Shown:
+def _invites(result: Invites) -> Shown:
     lines = [
         f"{visible(invite.token)}\tuses: {'unlimited' if invite.uses_remaining is None else invite.uses_remaining}"
         f"\texpires: {visible(invite.expires_at or 'never')}"
-        for invite in reply.invites
+        for invite in result.invites
     ]
-    return Shown(lines, msgspec.to_builtins(reply.invites))
+    return Shown(lines, msgspec.to_builtins(result.invites))
 
 
-def _presence(reply: Presence) -> Shown:
-    paths = [str(path) for path in reply.sessions]
-    scope = "server" if reply.channel is None else visible(reply.channel)
-    line = f"[{scope}] {', '.join(visible(path) for path in paths)}"
-    return Shown([line], {"channel": reply.channel, "sessions": paths})
-
-
-def _audit(reply: AuditList) -> Shown:
-    rows = [msgspec.structs.astuple(entry) for entry in reply.entries]
-    return Shown(["\t".join(map(visible, row)) for row in rows], msgspec.to_builtins(reply.entries))
+def _trail(result: Trail) -> Shown:
+    rows = [msgspec.structs.astuple(entry) for entry in result.entries]
+    return Shown(["\t".join(map(visible, row)) for row in rows], msgspec.to_builtins(result.entries))
 
 
 _SHOW: dict[type, Callable[[Any], Shown]] = {
-    Ack: _ack,
     Joined: _joined,
-    InviteToken: _invite_token,
-    ChannelList: _channels,
-    MachineList: _machines,
-    UserList: _users,
-    InviteList: _invites,
-    Presence: _presence,
-    AuditList: _audit,
+    Token: _token,
+    Channels: _channels,
+    Machines: _machines,
+    Users: _users,
+    Invites: _invites,
+    Trail: _trail,
 }

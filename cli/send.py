@@ -1,18 +1,19 @@
 """`conclave send`."""
 
 import asyncio
+from typing import Any
 
 import click
 
 from cli import output
 from cli.lazy import Verb
 from cli.online import connected, server_option
+from conclave.body import Body
 from conclave.closing import in_words
 from conclave.errors import ConclaveError, Refusal
 from conclave.link import Link
-from conclave.model import Plain
+from conclave.requests import Join, Request, Send
 from conclave.text import visible
-from conclave.v1.frames import ChannelMsg, Frame, Join
 
 
 @click.command("send", cls=Verb, example='conclave send --server wss://chat.example --channel ops "deploy is done"')
@@ -28,10 +29,10 @@ def command(server: str, channel: str, text: str) -> None:
 async def _send(server: str, channel: str, text: str) -> None:
     async with connected(server) as link:
         await _asked(link, Join(channel), "join")
-        await _asked(link, ChannelMsg(channel, link.path, Plain(text)), "send")
+        await _asked(link, Send(channel, Body(text=text)), "send")
 
 
-async def _asked(link: Link, request: Frame, what: str) -> None:
+async def _asked(link: Link, request: Request[Any], what: str) -> None:
     try:
         await link.request(request)
     except Refusal as error:

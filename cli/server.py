@@ -12,7 +12,6 @@ from cli.settings import config_path
 from conclave.config import Registration, load
 from conclave.config_edit import forget, register
 from conclave.errors import ConfigError
-from conclave.model import SessionPath
 from conclave.text import visible
 
 
@@ -30,14 +29,15 @@ def add(url: str) -> None:
     second machine, after `conclave machine add` on your first one.
     """
     load(config_path())  # a configuration that cannot be read is better known before than after
-    path = asyncio.run(_identity(url))
-    register(config_path(), Registration(url, path.user, path.machine))
-    output.success(f"added `{url}` as {visible(path.user)}/{visible(path.machine)}")
+    user, machine = asyncio.run(_identity(url))
+    register(config_path(), Registration(url, user, machine))
+    output.success(f"added `{url}` as {visible(user)}/{visible(machine)}")
 
 
-async def _identity(url: str) -> SessionPath:
+async def _identity(url: str) -> tuple[str, str]:
     async with connected(url) as link:
-        return link.path
+        user, machine, _ = link.path.split("/", 2)
+        return user, machine
 
 
 @command.command("list", example="conclave server list")

@@ -5,8 +5,7 @@ import click
 from cli.lazy import VerbGroup
 from cli.online import ask, json_option, server_option
 from cli.terms import lifetime, terms_options
-from conclave.v1.admin import ServerInviteCreate
-from conclave.v1.frames import Admin
+from conclave.requests import ServerInviteCreate
 
 _EXAMPLE = "conclave server-invite create --server wss://chat.example --uses 1 --expires-in 1d"
 
@@ -25,4 +24,4 @@ def create(server: str, uses: int | None, expires_in: str | None, as_json: bool)
 
     Needs a server of version 0.4 or later.
     """
-    ask(server, Admin(ServerInviteCreate(uses, lifetime(expires_in))), as_json)
+    ask(server, ServerInviteCreate(uses, lifetime(expires_in)), as_json)

@@ -12,12 +12,12 @@ from cli.perm import permission_lines, permission_value
 from cli.settings import config_path, key_path
 from conclave.closing import in_words
 from conclave.config import LocalConfig, Registration, load
-from conclave.errors import ConclaveError, LinkError, Refusal
+from conclave.errors import ConclaveError, Refusal
 from conclave.keys import MachineKey
 from conclave.keys import load as load_key
 from conclave.link import connect
+from conclave.requests import Who
 from conclave.text import visible
-from conclave.v1.frames import Presence, Who
 
 DEADLINE = 20.0
 """Seconds after which a server counts as unreachable, whatever it is still busy with."""
@@ -74,8 +74,6 @@ async def _probe(server: Registration, key: MachineKey) -> Probe:
 async def _count_others(url: str, key: MachineKey) -> int:
     async with await connect(url, key, passing_handle()) as link:
         reply = await link.request(Who())
-        if not isinstance(reply, Presence):
-            raise LinkError("unexpected response")
         return sum(path != link.path for path in reply.sessions)
 
 

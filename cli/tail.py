@@ -6,14 +6,14 @@ from typing import Any
 import click
 
 from cli import output
-from cli.follow import Body, Change, Follower, Screen
+from cli.follow import Change, Follower, Screen
 from cli.lazy import Verb
 from cli.online import passing_handle, server_option
 from cli.settings import key_path
+from conclave.body import Body
 from conclave.durations import parse
 from conclave.keys import load
 from conclave.link import connect
-from conclave.model import Plain, Sealed, SessionPath
 from conclave.names import NameKind, check_name
 from conclave.text import visible, visible_body
 
@@ -48,14 +48,14 @@ class _Text:
     def __init__(self, url: str) -> None:
         self._url = url
 
-    def started(self, channel: str, path: SessionPath) -> None:
-        output.data(f"tailing #{visible(channel)} as {visible(str(path))} — Ctrl-C to stop")
+    def started(self, channel: str, path: str) -> None:
+        output.data(f"tailing #{visible(channel)} as {visible(path)} — Ctrl-C to stop")
 
-    def message(self, channel: str, sender: SessionPath, body: Body, _ts_ms: int | None) -> None:
-        output.data(f"[{visible(channel)}] {visible(str(sender))}: {_body(body)}")
+    def message(self, channel: str, sender: str, body: Body, _ts_ms: int | None) -> None:
+        output.data(f"[{visible(channel)}] {visible(sender)}: {_body(body)}")
 
-    def whisper(self, sender: SessionPath, body: Body) -> None:
-        output.data(f"[whisper] {visible(str(sender))}: {_body(body)}")
+    def whisper(self, sender: str, body: Body) -> None:
+        output.data(f"[whisper] {visible(sender)}: {_body(body)}")
 
     def changed(self, change: Change, channel: str) -> None:
         if change is Change.LOST:
@@ -70,14 +70,14 @@ class _Text:
 class _Json:
     """One object per line for scripts. `ts_ms` is null for what came live: the server does not tell the time then."""
 
-    def started(self, channel: str, path: SessionPath) -> None:
-        output.document({"event": "started", "channel": channel, "as": str(path)})
+    def started(self, channel: str, path: str) -> None:
+        output.document({"event": "started", "channel": channel, "as": path})
 
-    def message(self, channel: str, sender: SessionPath, body: Body, ts_ms: int | None) -> None:
-        output.document({"event": "message", "channel": channel, "from": str(sender), "ts_ms": ts_ms, **_fields(body)})
+    def message(self, channel: str, sender: str, body: Body, ts_ms: int | None) -> None:
+        output.document({"event": "message", "channel": channel, "from": sender, "ts_ms": ts_ms, **_fields(body)})
 
-    def whisper(self, sender: SessionPath, body: Body) -> None:
-        output.document({"event": "whisper", "from": str(sender), **_fields(body)})
+    def whisper(self, sender: str, body: Body) -> None:
+        output.document({"event": "whisper", "from": sender, **_fields(body)})
 
     def changed(self, change: Change, channel: str) -> None:
         output.document({"event": change.value, "channel": channel})
@@ -87,10 +87,10 @@ class _Json:
 
 
 def _body(body: Body) -> str:
-    return visible_body(body.text) if isinstance(body, Plain) else SEALED
+    return SEALED if body.text is None else visible_body(body.text)
 
 
 def _fields(body: Body) -> dict[str, Any]:
-    if isinstance(body, Plain):
+    if body.sealed is None:
         return {"body": body.text}
-    return {"body": None, "sealed": True, "key_id": body.key_id if isinstance(body, Sealed) else None}
+    return {"body": None, "sealed": True, "key_id": body.sealed.key_id}

@@ -4,8 +4,7 @@ import click
 
 from cli.lazy import VerbGroup
 from cli.online import ask, json_option, server_option
-from conclave.v1.admin import UserRemove
-from conclave.v1.frames import Admin, ListUsers
+from conclave.requests import ListUsers, UserRemove
 
 
 @click.group("user", cls=VerbGroup, example="conclave user list --server wss://chat.example")
@@ -29,4 +28,4 @@ def remove(server: str, username: str) -> None:
 
     What they wrote in other channels stays. The name is free again for anybody.
     """
-    ask(server, Admin(UserRemove(username)))
+    ask(server, UserRemove(username))

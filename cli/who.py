@@ -4,7 +4,7 @@ import click
 
 from cli.lazy import Verb
 from cli.online import ask, json_option, server_option
-from conclave.v1.frames import Who
+from conclave.requests import Who
 
 
 @click.command("who", cls=Verb, example="conclave who --server wss://chat.example ops")

@@ -41,6 +41,11 @@ class LinkLost(LinkError):
         super().__init__(message)
         self.reason = reason
 
+    @property
+    def superseded(self) -> bool:
+        """Whether a newer connection has taken the session's path."""
+        return self.reason == SUPERSEDED
+
 
 class LoginRefused(LinkError):
     """The server answered the login, or the registration, with a refusal."""

@@ -6,6 +6,7 @@ This module reads it; `conclave.config_edit` changes it. A server is the same se
 
 import enum
 import tomllib
+from functools import total_ordering
 from pathlib import Path
 from typing import Self
 
@@ -18,8 +19,9 @@ CONFIG_NAME = "config.toml"
 KEY_NAME = "key"
 
 
+@total_ordering
 class Level(enum.Enum):
-    """What an agent may do with what it hears, from least to most."""
+    """What an agent may do with what it hears; mute < notify < converse < act."""
 
     MUTE = "mute"
     NOTIFY = "notify"
@@ -38,10 +40,16 @@ class Level(enum.Enum):
         except ValueError:
             raise ConfigError(f"unknown permission level `{text}` (expected mute, notify, converse, or act)") from None
 
+    def __lt__(self, other: "Level") -> bool:
+        return _ASCENDING.index(self) < _ASCENDING.index(other)
+
     @property
     def may_emit(self) -> bool:
         """Whether an agent at this level may send messages."""
-        return self in {Level.CONVERSE, Level.ACT}
+        return self >= Level.CONVERSE
+
+
+_ASCENDING = tuple(Level)
 
 
 class Registration(msgspec.Struct, frozen=True):
@@ -64,11 +72,15 @@ class Override(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class LocalConfig(msgspec.Struct, frozen=True):
-    """The file's content; keys that it does not know are ignored."""
+    """The file's content; keys that it does not know are ignored.
+
+    `permission_ceiling` is how far an agent may raise a level by itself, where the owner gives less.
+    """
 
     default_permission: Level = Level.NOTIFY
     servers: tuple[Registration, ...] = ()
     overrides: tuple[Override, ...] = ()
+    permission_ceiling: Level = Level.CONVERSE
 
     def registration(self, url: str) -> Registration | None:
         return next((entry for entry in self.servers if same_server(entry.url, url)), None)

@@ -61,11 +61,18 @@ def set_default(path: Path, level: Level) -> None:
 
 def unset_default(path: Path) -> bool:
     """Go back to the default level of the program; tell whether the file named one."""
+    return _unset(path, "default_permission")
+
+
+def set_ceiling(path: Path, level: Level) -> None:
+    """Set how far an agent may raise a level by itself."""
     with _rewriting(path) as document:
-        named = "default_permission" in document
-        if named:
-            document.remove("default_permission")
-    return named
+        document["permission_ceiling"] = level.value
+
+
+def unset_ceiling(path: Path) -> bool:
+    """Go back to the ceiling of the program; tell whether the file named one."""
+    return _unset(path, "permission_ceiling")
 
 
 def set_override(path: Path, override: Override) -> None:
@@ -87,6 +94,14 @@ def remove_override(path: Path, server: str, channel: str | None) -> bool:
     with _rewriting(path) as document:
         removed = _remove(document, "overrides", ours)
     return removed > 0
+
+
+def _unset(path: Path, key: str) -> bool:
+    with _rewriting(path) as document:
+        named = key in document
+        if named:
+            document.remove(key)
+    return named
 
 
 # --- The file ---

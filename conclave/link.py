@@ -7,30 +7,29 @@ bounded in bytes; a reader who falls behind by more loses the link rather than t
 
 import asyncio
 import contextlib
-import logging
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import Self
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Self, TypeVar
 
 import msgspec
 
-from conclave.closing import LinkLost, LoginRefused, in_words
-from conclave.errors import Code, FrameError, LinkError, Refusal
-from conclave.exchange import CLOSED, Answer, Event, Exchange, Heard, OutOfStep
-from conclave.handshake import ClientHandshake, Send, Signer
-from conclave.model import SessionPath
+from conclave.closing import LinkLost
+from conclave.errors import LinkError, Refusal
+from conclave.events import Event, Role
+from conclave.exchange import Again, Answer, Exchange, Heard, Outcome, OutOfStep
+from conclave.handshake import Signer
+from conclave.login import LoggedIn, log_in
+from conclave.requests import Ping, Request
 from conclave.urls import check_url
-from conclave.v1 import decode, encode
-from conclave.v1.errors import refusal
-from conclave.v1.frames import Error, Established, Frame, Ping, ServerInfo, Whisper
-from conclave.wire import BROKEN, MESSAGE_BYTES, Wire
+from conclave.v1.login import V1Login
+from conclave.wire import BROKEN, Wire
 
 EVENT_BYTES = 32 * 1024 * 1024
 """How much may wait in the event queue before the link is given up."""
 
-_EVENT_OVERHEAD = 512  # bytes: what an event costs in memory besides its frame
+_R = TypeVar("_R")
 
-_log = logging.getLogger(__name__)
+_EVENT_OVERHEAD = 512  # bytes: what an event costs in memory besides its frame
 
 
 class Timeouts(msgspec.Struct, frozen=True):
@@ -43,22 +42,28 @@ class Timeouts(msgspec.Struct, frozen=True):
 
 
 class Link:
-    """A session on a server. Made by `connect`; close it, or use it as an async context manager."""
+    """A session on a server. Made by `connect`; close it, or use it as an async context manager.
 
-    def __init__(self, url: str, path: SessionPath, wire: Wire, timeouts: Timeouts) -> None:
+    `path` is `user/machine/session`; `admin` follows the Role events as they arrive; `server_id` is None if the
+    server told none; `version` is that of the protocol.
+    """
+
+    def __init__(self, url: str, logged_in: LoggedIn, wire: Wire, timeouts: Timeouts) -> None:
         self.url = url
-        self.path = path
+        self.path = logged_in.path
         self.admin = False
         self.server_id = wire.server_id
+        self.version = logged_in.version
         self._wire = wire
         self._timeouts = timeouts
-        self._exchange: Exchange[asyncio.Future[Frame]] = Exchange()
+        self._exchange: Exchange[asyncio.Future[Any]] = logged_in.exchange
         self._events: deque[tuple[Event, int]] = deque()
         self._waiting_bytes = 0
         self._changed = asyncio.Event()
         self._lost: LinkLost | None = None
-        self._farewell: tuple[str, str] | None = None
         self._task = asyncio.create_task(self._run())
+        for event in logged_in.events:
+            self._hear(event, 0)
 
     async def __aenter__(self) -> Self:
         return self
@@ -73,21 +78,19 @@ class Link:
         """
         return self._wire.server_ms()
 
-    async def request(self, frame: Frame) -> Frame:
-        """Send a request and return its reply. Concurrent requests are sent in the order of the calls.
+    async def request(self, request: Request[_R]) -> _R:
+        """Ask the server and return the result. Concurrent requests are sent in the order of the calls.
 
         Raises:
-            Refusal: what the server answers instead.
+            Refusal: what the server answers instead, or what cannot be asked of a server of this version.
             LinkLost: if the link ends first, or the deadline passes, which ends it. Whether the request took effect
                 is not known then.
+            FrameError: if a text cannot be written: it has a lone surrogate in it.
         """
-        data = encode(frame)
-        if len(data) > MESSAGE_BYTES:
-            raise Refusal(Code.TOO_LARGE, f"a frame of {len(data)} bytes exceeds the {MESSAGE_BYTES} byte cap")
         if self._lost is not None:
             raise self._why()
-        reply: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
-        self._exchange.ask(frame, reply)
+        reply: asyncio.Future[_R] = asyncio.get_running_loop().create_future()
+        data = self._exchange.ask(request, reply)
         try:
             async with asyncio.timeout(self._timeouts.reply):
                 await self._wire.send(data)
@@ -97,7 +100,7 @@ class Link:
                 LinkLost(f"timed out after {self._timeouts.reply:g}s waiting for a server response")
             ) from None
         except BROKEN as error:
-            raise self._end(LinkLost(f"failed to send control frame: {error}")) from error
+            raise self._end(_unsendable(error)) from error
 
     @property
     def queued(self) -> int:
@@ -145,33 +148,27 @@ class Link:
     async def _read(self) -> None:
         while (data := await self._wire.receive()) is not None:
             try:
-                self._receive(decode(data), len(data))
-            except FrameError as error:
-                # With no request open it cannot be a reply, so nothing is lost by skipping what a newer server sends.
-                _log.debug("undecodable frame from %s: %s", self.url, error)
-                if self._exchange.open_tickets():
-                    self._end(LinkLost(f"undecodable response: {error}"))
+                await self._take(self._exchange.receive(data), len(data))
             except OutOfStep as error:
                 self._end(LinkLost(str(error)))
-        reason, shown = self._farewell or (None, self._exchange.closed(orderly=self._wire.closed_orderly))
-        self._mark_ended(LinkLost(shown, reason))
+            except BROKEN as error:
+                self._end(_unsendable(error))
+        ending = self._exchange.closed(orderly=self._wire.closed_orderly)
+        self._mark_ended(LinkLost(ending.shown, ending.reason))
 
-    def _receive(self, frame: Frame, size: int) -> None:
-        outcome = self._exchange.receive(frame)
-        self._farewell = None
+    async def _take(self, outcome: Outcome[asyncio.Future[Any]] | None, size: int) -> None:
         if isinstance(outcome, Heard):
-            self.hear(outcome.event, size)
+            self._hear(outcome.event, size)
         elif isinstance(outcome, Answer):
-            if isinstance(outcome.reply, Refusal):
-                # Should the server close right after it, this was the reason, in words that are unknown here.
-                self._farewell = (outcome.reply.message, in_words(outcome.reply))
-            _resolve(outcome.ticket, outcome.reply)
-        elif outcome is not None:
-            self._farewell = (outcome.reason, outcome.shown)
+            _resolve(outcome.ticket, outcome.result)
+        elif isinstance(outcome, Again):
+            await self._wire.send(outcome.data)
 
-    def hear(self, event: Event, size: int) -> None:
-        """Put an event of `size` bytes into the queue; `connect` does so for what came before the login was over."""
-        if isinstance(event, ServerInfo):
+    def _hear(self, event: Event, size: int) -> None:
+        """Put an event of `size` bytes into the queue; after the end, none: one that has no room leaves no gap."""
+        if self._lost is not None:
+            return
+        if isinstance(event, Role):
             self.admin = event.admin
         size += _EVENT_OVERHEAD
         if self._waiting_bytes + size > EVENT_BYTES:
@@ -208,7 +205,11 @@ class Link:
         return LinkLost(str(lost), lost.reason)
 
 
-def _resolve(ticket: asyncio.Future[Frame], outcome: Frame | Refusal | LinkLost) -> None:
+def _unsendable(error: Exception) -> LinkLost:
+    return LinkLost(f"failed to send control frame: {error}")
+
+
+def _resolve(ticket: asyncio.Future[Any], outcome: object) -> None:
     if ticket.done():  # whoever asked has stopped waiting
         return
     if isinstance(outcome, Refusal | LinkLost):
@@ -226,10 +227,12 @@ async def connect(
     register: tuple[str, str] | None = None,
     invite: str | None = None,
     timeouts: Timeouts | None = None,
+    check_server: Callable[[str | None], None] | None = None,
 ) -> Link:
     """Connect to a server and log in under the session handle `session`, with `register` as a new (user, machine).
 
-    `invite` is what a server wants to see that registers only those who were invited.
+    `invite` is what a server wants to see that registers only those who were invited. `check_server` is given the
+    server's id, None if it told none, before anything is sent to it; what it raises ends the attempt and is passed on.
 
     Raises:
         InvalidUrl: if `url` cannot be dialled.
@@ -238,53 +241,12 @@ async def connect(
     """
     timeouts = timeouts or Timeouts()
     wire = await Wire.dial(check_url(url), timeouts.connect, timeouts.close)
+    verb = "authentication" if register is None else "registration"
     try:
-        path, early = await _log_in(wire, ClientHandshake(session, key, register, invite), timeouts.reply)
-    except Refusal as error:
-        await wire.close()
-        verb = "authentication" if register is None else "registration"
-        prefix = "" if error.code is Code.VERSION else f"{verb} rejected: "
-        raise LoginRefused(prefix + in_words(error), error) from error
+        if check_server is not None:
+            check_server(wire.server_id)
+        logged_in = await log_in(wire, V1Login(session, key, register, invite), verb, timeouts.reply)
     except BaseException:
         await wire.close()
         raise
-    link = Link(url, path, wire, timeouts)
-    for whisper in early:
-        link.hear(whisper, 0)
-    return link
-
-
-async def _log_in(wire: Wire, handshake: ClientHandshake, deadline: float) -> tuple[SessionPath, list[Whisper]]:
-    early: list[Whisper] = []
-    try:
-        await wire.send(encode(handshake.hello()))
-        while True:
-            async with asyncio.timeout(deadline):
-                data = await wire.receive()
-            if data is None:
-                raise LinkError(CLOSED)
-            frame = decode(data)
-            if isinstance(frame, Error):
-                raise refusal(frame.error)
-            step = _next_step(handshake, frame)
-            if isinstance(step, Established):
-                return step.path, early
-            if isinstance(step, Whisper):
-                early.append(step)
-                continue
-            for answer in step.frames:
-                await wire.send(encode(answer))
-    except TimeoutError:
-        raise LinkError(f"timed out after {deadline:g}s waiting for a server response") from None
-    except FrameError as error:
-        raise LinkError(f"undecodable response: {error}") from error
-    except BROKEN as error:
-        raise LinkError(f"websocket error: {error}") from error
-
-
-def _next_step(handshake: ClientHandshake, frame: Frame) -> Send | Established | Whisper:
-    """Advance the handshake; what has no place in it is a fault of the server, not a refusal by it."""
-    try:
-        return handshake.receive(frame)
-    except Refusal as error:
-        raise LinkError(error.message) from error
+    return Link(url, logged_in, wire, timeouts)

@@ -9,13 +9,14 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Self
-
-import aiohttp
+from urllib.parse import urlsplit
 
 from conclave.errors import LinkError
+from conclave.exchange import MESSAGE_BYTES
+from conclave.tls import client_context, without_certificates
 
-MESSAGE_BYTES = 16 * 1024 * 1024
-"""The largest frame that a server takes or sends."""
+with without_certificates():
+    import aiohttp
 
 SERVER_ID_HEADER = "x-conclave-server-id"
 
@@ -52,6 +53,7 @@ class Wire:
             async with asyncio.timeout(deadline):
                 socket = await client.ws_connect(
                     url,
+                    ssl=client_context() if urlsplit(url).scheme == "wss" else True,
                     max_msg_size=MESSAGE_BYTES + 1,  # aiohttp refuses a message of exactly this size
                     timeout=aiohttp.ClientWSTimeout(ws_receive=None, ws_close=close_deadline),
                 )

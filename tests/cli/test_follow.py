@@ -7,33 +7,28 @@ when the connection breaks, and every run of it can be repeated.
 import random
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cli.follow import SINCE_SLACK_MS, Body, Change, Follower
+from cli.follow import SINCE_SLACK_MS, Change, Follower
 from conclave.backoff import Backoff
+from conclave.body import Body
 from conclave.closing import KEY_REVOKED, LinkLost, LoginRefused
 from conclave.errors import Code, ConclaveError, LinkError, Refusal
-from conclave.exchange import Event
+from conclave.events import Event, Message, Role, Whispered
 from conclave.link import Link
 from conclave.model import Plain, SessionPath
-from conclave.v1.frames import (
-    ChannelMsg,
-    Frame,
-    History,
-    HistoryMessage,
-    Join,
-    Joined,
-    ReadSince,
-    ServerInfo,
-    Whisper,
-)
+from conclave.requests import History, Join, Joined, Page, Request, Row
+from conclave.v1 import frames
+from conclave.v1.exchange import V1Exchange
+from tests.support.v1_answers import answered
 
 ME = SessionPath("ann", "laptop", "cli-1")
 SENDERS = [SessionPath("bob", "desktop", "y"), SessionPath("cy", "phone", "z")]
+BOB = str(SENDERS[0])
 START_MS = 1_800_000_000_000
 
 
@@ -49,8 +44,9 @@ class Server:
         self.page = page
         self.in_order = in_order
         self.now_ms = START_MS
-        self.rows: list[HistoryMessage] = []
+        self.rows: list[frames.HistoryMessage] = []
         self.may_cut = False
+        self.reads = 0
         self.posts_left = retained
         while self.posts_left:
             self.post()
@@ -62,10 +58,11 @@ class Server:
         self.posts_left -= 1
         self.now_ms += self.random.choice([0, 0, 0, 1, 7, 400])
         body = Plain(self.random.choice(["ok", "ok", "no", "see you"]))
-        self.rows.append(HistoryMessage(self.random.choice(SENDERS), self.now_ms, body))
+        self.rows.append(frames.HistoryMessage(self.random.choice(SENDERS), self.now_ms, body))
 
-    def history(self, since_ms: int) -> tuple[HistoryMessage, ...]:
+    def history(self, since_ms: int) -> tuple[frames.HistoryMessage, ...]:
         """A page ends with a whole millisecond, as a relay's does."""
+        self.reads += 1
         newer = [row for row in self.rows if row.ts_ms > since_ms]
         last = newer[min(self.page, len(newer)) - 1].ts_ms if newer else 0
         return tuple(row for row in newer if row.ts_ms <= last)
@@ -75,17 +72,18 @@ class Server:
 
 
 class FakeLink:
-    """What the follower needs of a link. Something may happen before and after every step."""
+    """What the follower needs of a link, above the real exchange. Something may happen before and after every step."""
 
-    path = ME
+    path = str(ME)
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.cut = False
         self.joined = False
-        self.under_way: list[HistoryMessage] = []
+        self.under_way: list[frames.HistoryMessage] = []
         self.sent = 0
-        self.arrived: deque[Event] = deque([ServerInfo(admin=False)])
+        self.arrived: deque[Event] = deque([Role(admin=False)])
+        self.exchange: V1Exchange[None] = V1Exchange(ME)
 
     async def __aenter__(self) -> Self:
         return self
@@ -100,29 +98,43 @@ class FakeLink:
     def queued(self) -> int:
         return len(self.arrived)
 
-    async def request(self, frame: Frame) -> Frame:
-        self._happen()
-        if isinstance(frame, Join):
-            reply: Frame = Joined(frame.channel)
-            self.joined, self.sent = True, len(self.server.rows)
-        else:
-            assert isinstance(frame, ReadSince)
-            reply = History(frame.channel, self.server.history(frame.since_ms))
-        self._happen()
-        if self.cut:
-            raise LinkLost("connection closed before a response arrived")
-        return reply
+    async def request(self, request: Request[Any]) -> Any:
+        return self.answer(request)
+
+    def answer(self, request: Request[Any]) -> Any:
+        return answered(self.exchange, request, self._serve)
+
+    def message(self, row: frames.HistoryMessage) -> Message:
+        return Message("ops", str(row.from_), body(row))
 
     async def next_event(self) -> Event:
         while not self.arrived:
-            self._happen()
-            if self.cut:
-                raise LinkLost("connection closed before a response arrived")
+            self.happen()
+            self.fail_if_cut()
             if not (self.server.posts_left or self.under_way or self.arrived or self.sent < len(self.server.rows)):
                 raise Done
         return self.arrived.popleft()
 
-    def _happen(self) -> None:
+    def _serve(self, frame: frames.Frame) -> frames.Frame:
+        self.happen()
+        if isinstance(frame, frames.Join):
+            self.join()
+            reply: frames.Frame = frames.Joined(frame.channel)
+        else:
+            assert isinstance(frame, frames.ReadSince)
+            reply = frames.History(frame.channel, self.server.history(frame.since_ms))
+        self.happen()
+        self.fail_if_cut()
+        return reply
+
+    def join(self) -> None:
+        self.joined, self.sent = True, len(self.server.rows)
+
+    def fail_if_cut(self) -> None:
+        if self.cut:
+            raise LinkLost("connection closed before a response arrived")
+
+    def happen(self) -> None:
         draw = self.server.random.random
         while draw() < 0.4:
             self.server.post()
@@ -132,10 +144,42 @@ class FakeLink:
         if not self.server.in_order:
             self.server.random.shuffle(self.under_way)
         while self.under_way and draw() < 0.5:
-            row = self.under_way.pop(0)
-            self.arrived.append(ChannelMsg("ops", row.from_, row.payload))
+            self.arrived.append(self.message(self.under_way.pop(0)))
         if self.server.may_cut and self.server.posts_left and draw() < 0.04:
             self.cut = True
+
+
+class PlacedLink(FakeLink):
+    """A link whose live messages carry their positions, as those of later protocols do."""
+
+    def message(self, row: frames.HistoryMessage) -> Message:
+        place = next(number for number, other in enumerate(self.server.rows) if other is row)
+        return Message("ops", str(row.from_), body(row), f"at {place}", row.ts_ms)
+
+    def answer(self, request: Request[Any]) -> Any:
+        self.happen()
+        if isinstance(request, Join):
+            self.join()
+            result: Any = Joined(request.channel)
+        else:
+            assert isinstance(request, History)
+            result = self._page(request)
+        self.happen()
+        self.fail_if_cut()
+        return result
+
+    def _page(self, request: History) -> Page:
+        newer = [
+            Row(f"at {place}", row.ts_ms, str(row.from_), body(row))
+            for place, row in enumerate(self.server.rows)
+            if (row.ts_ms > (request.after_ts or 0) if request.after is None else place > int(request.after[3:]))
+        ]
+        return Page(tuple(newer[: self.server.page]), more=len(newer) > self.server.page)
+
+
+def body(row: frames.HistoryMessage) -> Body:
+    assert isinstance(row.payload, Plain)
+    return Body(text=row.payload.text)
 
 
 class Screen:
@@ -143,22 +187,24 @@ class Screen:
 
     def __init__(self, server: Server | None = None) -> None:
         self.server = server
-        self.messages: list[tuple[SessionPath, Body]] = []
+        self.messages: list[tuple[str, Body]] = []
+        self.times: list[int | None] = []
         self.log: list[str] = []
         self.posted_at_start = 0
 
-    def started(self, channel: str, path: SessionPath) -> None:
+    def started(self, channel: str, path: str) -> None:
         self.log.append(f"started {channel} as {path}")
         if self.server is not None:
             self.posted_at_start = len(self.server.rows)
             self.server.may_cut = True
 
-    def message(self, channel: str, sender: SessionPath, body: Body, _ts_ms: int | None) -> None:
+    def message(self, channel: str, sender: str, body: Body, ts_ms: int | None) -> None:
         self.messages.append((sender, body))
-        self.log.append(f"[{channel}] {cast('Plain', body).text}")
+        self.times.append(ts_ms)
+        self.log.append(f"[{channel}] {body.text}")
 
-    def whisper(self, sender: SessionPath, body: Body) -> None:
-        self.log.append(f"[whisper] {sender.user}: {cast('Plain', body).text}")
+    def whisper(self, sender: str, body: Body) -> None:
+        self.log.append(f"[whisper] {sender.partition('/')[0]}: {body.text}")
 
     def changed(self, change: Change, channel: str) -> None:
         self.log.append(f"{change.value} {channel}")
@@ -174,8 +220,8 @@ def follower(
     return Follower(dial, "ops", since, screen, backoff=backoff, check_seconds=check_seconds)
 
 
-def sent(rows: list[HistoryMessage]) -> list[tuple[SessionPath, Body]]:
-    return [(row.from_, row.payload) for row in rows]
+def sent(rows: list[frames.HistoryMessage]) -> list[tuple[str, Body]]:
+    return [(str(row.from_), body(row)) for row in rows]
 
 
 @settings(deadline=None, max_examples=200)
@@ -216,16 +262,50 @@ async def test_nothing_is_left_out_by_a_server_without_order(seed: int) -> None:
     assert Counter(screen.messages) >= Counter(sent(server.rows))
 
 
+@settings(deadline=None, max_examples=200)
+@given(
+    seed=st.integers(0, 2**32),
+    check_seconds=st.sampled_from([30.0, 0.0]),
+    page=st.sampled_from([1, 3, 500]),
+    since=st.sampled_from([None, 3600]),
+)
+async def test_live_messages_with_positions_are_shown_once_and_in_order(
+    seed: int, check_seconds: float, page: int, since: int | None
+) -> None:
+    """Whichever way each of them came first: live, or from the history."""
+    server = Server(seed, posts=60, page=page)
+    screen = Screen(server)
+
+    async def dial() -> Link:
+        return cast("Link", PlacedLink(server))
+
+    with pytest.raises(Done):
+        await follower(dial, screen, since, check_seconds).run()
+    assert screen.messages == sent(server.rows[len(server.rows) - len(screen.messages) :])
+    assert len(screen.messages) >= len(server.rows) - (screen.posted_at_start if since is None else 0)
+
+
+async def test_a_live_message_with_a_position_is_read_on_from_and_never_read_back() -> None:
+    """Its time is shown, too; after a lost connection nothing before it is asked for."""
+    placed = [Message("ops", BOB, Body(text="ok"), f"place {number}", number) for number in (7, 8)]
+    again = Scripted([], Done())
+    screen = Screen()
+    with pytest.raises(Done):
+        await follower(dialling(Scripted([*placed], LOST), again), screen, 60).run()
+    assert again.asked == [History("ops", after="place 8", limit=500)]
+    assert screen.times == [7, 8]
+
+
 async def test_since_counts_back_from_the_servers_clock() -> None:
     """A laptop's clock may be hours off."""
     server = Server(1, posts=0, retained=0)
     for age_s in (100, 61, 30):
-        server.rows.append(HistoryMessage(SENDERS[0], START_MS - age_s * 1000, Plain(f"{age_s}")))
+        server.rows.append(frames.HistoryMessage(SENDERS[0], START_MS - age_s * 1000, Plain(f"{age_s}")))
     screen = Screen(server)
     with pytest.raises(Done):
         await follower(server.dial, screen, 60).run()
     assert SINCE_SLACK_MS == 5000
-    assert [body for _, body in screen.messages] == [Plain("61"), Plain("30")]
+    assert [said.text for _, said in screen.messages] == ["61", "30"]
 
 
 @pytest.mark.parametrize("age_ms", [1, 61_000, 3_600_000, 6 * 86_400_000])
@@ -233,41 +313,34 @@ async def test_the_position_is_found_however_long_the_channel_was_quiet(age_ms: 
     """And with few requests: a reader's clock decides how many, never what is found."""
     server = Server(1, posts=0, retained=0)
     for number in range(2000):
-        server.rows.append(HistoryMessage(SENDERS[0], START_MS - age_ms - 3 * (2000 - number), Plain("old")))
+        server.rows.append(frames.HistoryMessage(SENDERS[0], START_MS - age_ms - 3 * (2000 - number), Plain("old")))
     server.page = 500
-    asked: list[Frame] = []
-
-    class Counting(FakeLink):
-        async def request(self, frame: Frame) -> Frame:
-            asked.append(frame)
-            return await super().request(frame)
-
-    async def dial() -> Link:
-        return cast("Link", Counting(server))
-
     screen = Screen(server)
     with pytest.raises(Done):
-        await follower(dial, screen, None).run()
+        await follower(server.dial, screen, None).run()
     assert screen.messages == []
-    assert len(asked) < 40
+    assert server.reads < 40
 
 
 # --- Single events, one after the other ---
 
 
+END = Page((), more=False)
+
+
 class Scripted:
     """A link that answers from a list and then ends."""
 
-    path = ME
+    path = str(ME)
 
     def __init__(
-        self, events: list[Event], end: Exception, answers: dict[type, list[Frame | Exception]] | None = None
+        self, events: list[Event], end: Exception, answers: dict[type, list[Page | Exception]] | None = None
     ) -> None:
         self.events = list(events)
         self.end = end
         self.answers = answers or {}
         self.joined = ""
-        self.reads = 0
+        self.asked: list[History] = []
 
     @property
     def queued(self) -> int:
@@ -282,19 +355,20 @@ class Scripted:
     def server_ms(self) -> int:
         return START_MS
 
-    async def request(self, frame: Frame) -> Frame:
-        self.reads += isinstance(frame, ReadSince)
-        prepared = self.answers.get(type(frame))
+    async def request(self, request: Request[Any]) -> Any:
+        if isinstance(request, History):
+            self.asked.append(request)
+        prepared = self.answers.get(type(request))
         if prepared:
             answer = prepared.pop(0)
             if isinstance(answer, Exception):
                 raise answer
             return answer
-        if isinstance(frame, Join):
-            self.joined = frame.channel
-            return Joined(frame.channel)
-        assert isinstance(frame, ReadSince)
-        return History(frame.channel, ())
+        if isinstance(request, Join):
+            self.joined = request.channel
+            return Joined(request.channel)
+        assert isinstance(request, History)
+        return END
 
     async def next_event(self) -> Event:
         if not self.events:
@@ -314,8 +388,8 @@ def dialling(*links: Scripted | Exception) -> Callable[[], Awaitable[Link]]:
     return dial
 
 
-def post(text: str, channel: str = "ops") -> ChannelMsg:
-    return ChannelMsg(channel, SENDERS[0], Plain(text))
+def post(text: str, channel: str = "ops") -> Message:
+    return Message(channel, BOB, Body(text=text))
 
 
 LOST = LinkLost("connection closed before a response arrived")
@@ -334,7 +408,7 @@ async def test_whispers_are_shown_as_they_come() -> None:
     """They are in no history."""
     screen = Screen()
     with pytest.raises(Done):
-        await follower(dialling(Scripted([Whisper(SENDERS[0], ME, Plain("psst"))], Done())), screen, None).run()
+        await follower(dialling(Scripted([Whispered(BOB, Body(text="psst"))], Done())), screen, None).run()
     assert screen.log[1:] == ["[whisper] bob: psst"]
 
 
@@ -352,7 +426,7 @@ async def test_a_rename_is_noticed_and_followed_over_a_reconnect() -> None:
 async def test_a_removal_from_the_channel_is_noticed_without_any_message() -> None:
     """A kick, a ban or a delete is told by nothing but the refusal of the next read."""
     gone = Refusal(Code.UNAUTHORIZED, "not a member of channel `ops`")
-    link = Scripted([ServerInfo(admin=False)] * 9, Done(), {ReadSince: [History("ops", ()), History("ops", ()), gone]})
+    link = Scripted([Role(admin=False)] * 9, Done(), {History: [END, END, gone]})
     with pytest.raises(ConclaveError) as caught:
         await follower(dialling(link), Screen(), 60, check_seconds=0).run()
     assert str(caught.value) == "server terminated the stream: unauthorized: not a member of channel `ops`"
@@ -361,7 +435,7 @@ async def test_a_removal_from_the_channel_is_noticed_without_any_message() -> No
 async def test_a_history_that_is_away_for_a_moment_is_waited_for() -> None:
     """The sessions of a relay outlive its store."""
     away = Refusal(Code.INTERNAL, "the store is away")
-    link = Scripted([post("a")], Done(), {ReadSince: [History("ops", ()), History("ops", ()), away]})
+    link = Scripted([post("a")], Done(), {History: [END, END, away]})
     screen = Screen()
     task = follower(dialling(link), screen, 60, check_seconds=0)
     with pytest.MonkeyPatch.context() as patch:
@@ -431,13 +505,23 @@ async def test_a_join_that_fails_in_passing_is_retried_after_a_reconnect() -> No
 
 async def test_a_burst_of_doubtful_copies_costs_one_look_into_the_history() -> None:
     """Whatever had arrived before the look is settled by it."""
-    rows = tuple(HistoryMessage(SENDERS[0], START_MS, Plain("ok")) for _ in range(50))
-    link = Scripted([post("ok")] * 50, Done(), {ReadSince: [History("ops", rows)]})
+    rows = tuple(Row(f"{START_MS}:{number}", START_MS, BOB, Body(text="ok")) for number in range(1, 51))
+    link = Scripted([post("ok")] * 50, Done(), {History: [Page(rows, more=True)]})
     screen = Screen()
     with pytest.raises(Done):
         await follower(dialling(link), screen, 60).run()
     assert len(screen.messages) == 50
-    assert link.reads < 10
+    assert len(link.asked) < 10
+
+
+async def test_a_message_that_was_never_kept_has_no_other_shown_twice() -> None:
+    """The original delivers what it failed to keep; what had arrived with it was shown from the history."""
+    kept = Row(f"{START_MS}:1", START_MS, BOB, Body(text="kept"))
+    link = Scripted([post("lost"), post("kept")], Done(), {History: [END, Page((kept,), more=True)]})
+    screen = Screen()
+    with pytest.raises(Done):
+        await follower(dialling(link), screen, 60, check_seconds=0).run()
+    assert screen.log[1:] == ["[ops] kept", "[ops] lost"]
 
 
 async def test_each_outage_starts_with_the_shortest_wait() -> None:

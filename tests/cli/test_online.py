@@ -119,7 +119,7 @@ KEY = MachineKey(bytes(32))
             ["channel", "create", "ops", "--visibility", "private"],
             Admin(CreateChannel("ops", Visibility.PRIVATE)),
             Ack(),
-            "✓ ok",
+            "✓ ops",
         ),
         (
             ["channel", "list"],
@@ -456,6 +456,7 @@ async def test_status_asks_all_servers_at_once_and_counts_the_others(server: Scr
         "default: notify",
         f"{server.url} <whisper> -> act",
         f"{server.url} ops -> mute",
+        "ceiling: converse",
     ]
     assert (finished.code, finished.err) == (1, "❌ 2 server(s) unreachable\n")
     value = json.loads(as_json.out)

@@ -8,7 +8,8 @@ import pytest
 from cli.main import run
 from conclave.config import Level, LocalConfig, Override, load
 
-UPDATED = "✓ permission updated: bridges that start from now on follow it; a live one changes with its set_perm tool\n"
+UPDATED = "✓ permission updated: bridges follow it at once, also those that are running\n"
+CEILING = "ceiling: converse\n"
 OPS = ["--server", "wss://a.example", "--channel", "ops"]
 WHISPERS = ["--server", "wss://a.example", "--whisper"]
 
@@ -21,18 +22,22 @@ def test_levels_are_set_shown_and_unset(tmp_path: Path, capsys: pytest.CaptureFi
     """Each scope by itself; what is unset follows the default again. Any spelling of a server is the server."""
     a = "wss://a.example"
     for arguments, out in [
-        (["show"], "default: notify\n"),
+        (["show"], f"default: notify\n{CEILING}"),
         (["set", "mute"], UPDATED),
         (["set", "converse", *OPS], UPDATED),
         (["set", "act", *WHISPERS], UPDATED),
-        (["show"], f"default: mute\n{a} ops -> converse\n{a} <whisper> -> act\n"),
+        (["show"], f"default: mute\n{a} ops -> converse\n{a} <whisper> -> act\n{CEILING}"),
         (["set", "act", "--server", "WSS://A.example/", "--channel", "ops"], UPDATED),
-        (["show"], f"default: mute\nWSS://A.example/ ops -> act\n{a} <whisper> -> act\n"),
+        (["show"], f"default: mute\nWSS://A.example/ ops -> act\n{a} <whisper> -> act\n{CEILING}"),
         (["unset", *OPS], UPDATED),
-        (["show"], f"default: mute\n{a} <whisper> -> act\n"),
+        (["show"], f"default: mute\n{a} <whisper> -> act\n{CEILING}"),
         (["unset", *WHISPERS], UPDATED),
         (["unset"], UPDATED),
-        (["show"], "default: notify\n"),
+        (["set", "act", "--ceiling"], UPDATED),
+        (["set", "--ceiling", "mute"], UPDATED),
+        (["show"], "default: notify\nceiling: mute\n"),
+        (["unset", "--ceiling"], UPDATED),
+        (["show"], f"default: notify\n{CEILING}"),
     ]:
         assert perm(tmp_path, *arguments) == 0
         assert capsys.readouterr().out == out, arguments
@@ -54,20 +59,25 @@ def test_show_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
             {"server": "wss://a", "level": "act", "channel": "o\x1bps"},
             {"server": "wss://a", "level": "mute"},
         ],
+        "permission_ceiling": "converse",
     }
     assert perm(tmp_path, "show") == 0
-    assert capsys.readouterr().out == "default: notify\nwss://a o\\x1bps -> act\nwss://a <whisper> -> mute\n"
+    assert capsys.readouterr().out == f"default: notify\nwss://a o\\x1bps -> act\nwss://a <whisper> -> mute\n{CEILING}"
 
 
 SCOPE_NEEDED = "--server needs an explicit scope: pass --channel <name> or --whisper"
 EXCLUSIVE = "--channel and --whisper are mutually exclusive"
 SERVER_NEEDED = "--channel / --whisper require --server"
+ALONE = "--ceiling holds everywhere: it takes no --server, --channel or --whisper"
 BAD_SCOPES = [
     (["--server", "wss://a"], SCOPE_NEEDED),
     ([*OPS, "--whisper"], EXCLUSIVE),
     (["--channel", "ops", "--whisper"], EXCLUSIVE),
     (["--channel", "ops"], SERVER_NEEDED),
     (["--whisper"], SERVER_NEEDED),
+    (["--ceiling", *OPS], ALONE),
+    (["--ceiling", "--whisper"], ALONE),
+    (["--ceiling", "--server", "wss://a.example"], ALONE),
 ]
 
 
@@ -88,6 +98,8 @@ BAD_SCOPES = [
             "no override for wss://a.example Ops (see `conclave perm show`)",
         ),
         (["unset"], "no default level is set; it is notify"),
+        (["unset", "--ceiling"], "no ceiling is set; it is converse"),
+        (["set", "--ceiling", "high"], "unknown permission level `high` (expected mute, notify, converse, or act)"),
     ],
 )
 def test_what_makes_no_sense_changes_nothing(

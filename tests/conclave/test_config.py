@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 
 from conclave import config_edit
 from conclave.config import Level, LocalConfig, Override, Registration, default_directory, load, parse
-from conclave.config_edit import Forgotten, forget, register, remove_override, set_default, set_override
+from conclave.config_edit import (
+    Forgotten,
+    forget,
+    register,
+    remove_override,
+    set_ceiling,
+    set_default,
+    set_override,
+    unset_ceiling,
+)
 from conclave.errors import ConfigError
 
 FULL = """\
@@ -140,6 +149,23 @@ def test_the_first_matching_override_decides() -> None:
     assert config.level("ws://a", "c") is Level.MUTE
 
 
+def test_the_ceiling_is_converse_unless_the_owner_says_otherwise(path: Path) -> None:
+    """What an agent may do by itself stops short of acting."""
+    assert load(path).permission_ceiling is Level.CONVERSE
+    assert parse('permission_ceiling = "mute"', path).permission_ceiling is Level.MUTE
+    with pytest.raises(ConfigError, match=r"\$\.permission_ceiling"):
+        parse('permission_ceiling = "high"', path)
+
+
+def test_levels_ascend() -> None:
+    """Whoever compares two of them means how much they permit, not how they are spelt."""
+    ascending = [Level.MUTE, Level.NOTIFY, Level.CONVERSE, Level.ACT]
+    assert sorted([Level.ACT, Level.CONVERSE, Level.MUTE, Level.NOTIFY]) == ascending
+    for number, level in enumerate(ascending):
+        assert [level > other for other in ascending] == [number > other for other in range(4)]
+        assert [level <= other for other in ascending] == [number <= other for other in range(4)]
+
+
 def test_only_the_two_upper_levels_may_send() -> None:
     """An agent at notify or below stays silent."""
     assert [level.may_emit for level in Level] == [False, False, True, True]
@@ -229,6 +255,16 @@ def test_the_default_goes_to_the_top_level_even_behind_tables(path: Path) -> Non
     path.write_text('[[servers]]\nurl = "ws://a"\nusername = "u"\nmachine = "m"\n')
     set_default(path, Level.MUTE)
     assert load(path) == LocalConfig(Level.MUTE, (Registration("ws://a", "u", "m"),))
+
+
+def test_the_ceiling_is_set_and_unset_without_touching_anything_else(full: Path) -> None:
+    """At the top level, wherever the tables are."""
+    set_ceiling(full, Level.NOTIFY)
+    assert load(full).permission_ceiling is Level.NOTIFY
+    assert load(full).overrides == parse(FULL, full).overrides
+    assert unset_ceiling(full)
+    assert not unset_ceiling(full)
+    assert full.read_text() == FULL
 
 
 def test_inline_lists_stay_inline_and_empty_ones_become_tables(path: Path) -> None:

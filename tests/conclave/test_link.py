@@ -7,11 +7,16 @@ from collections.abc import AsyncIterator
 import pytest
 
 from conclave import link as link_module
+from conclave import requests
+from conclave.body import Body
 from conclave.closing import KEY_REVOKED, SUPERSEDED, LinkLost, LoginRefused, may_retry
-from conclave.errors import Code, LinkError, Refusal
+from conclave.errors import Code, ConclaveError, LinkError, Refusal
+from conclave.events import Message, Role, Whispered
+from conclave.exchange import MESSAGE_BYTES
 from conclave.keys import MachineKey
 from conclave.link import Link, Timeouts, connect
 from conclave.model import Plain, SessionPath
+from conclave.requests import Done, History, Page, Send, Sent, Sessions
 from conclave.urls import InvalidUrl
 from conclave.v1 import encode
 from conclave.v1.frames import (
@@ -19,19 +24,19 @@ from conclave.v1.frames import (
     ChannelMsg,
     Error,
     Frame,
+    HistoryMessage,
     Join,
     Joined,
     NotFound,
     Ping,
     Pong,
     Presence,
-    ServerInfo,
+    ReadSince,
     Unauthorized,
     VersionMismatch,
     Whisper,
-    Who,
 )
-from conclave.wire import MESSAGE_BYTES
+from conclave.v1.frames import History as HistoryFrame
 from tests.support.scripted_server import Connection, ScriptedServer
 from tests.support.waiting import wait_until
 
@@ -43,6 +48,14 @@ LONG = Timeouts(connect=20, reply=20, ping=60, close=1)
 
 def message(text: str) -> ChannelMsg:
     return ChannelMsg("ops", BOB, Plain(text))
+
+
+def heard(text: str) -> Message:
+    return Message("ops", str(BOB), Body(text=text))
+
+
+def post(text: str) -> Send:
+    return Send("ops", Body(text=text))
 
 
 @pytest.fixture
@@ -63,14 +76,14 @@ async def test_a_link_knows_its_path_role_and_server(server: ScriptedServer) -> 
     server.headers["x-conclave-server-id"] = "cluster-1"
     server.admin = True
     async with await linked(server) as link:
-        assert await link.next_event() == ServerInfo(admin=True)
-        assert (link.path, link.admin, link.server_id) == (SessionPath("ann", "laptop", "x"), True, "cluster-1")
+        assert await link.next_event() == Role(admin=True)
+        assert (link.path, link.admin, link.server_id, link.version) == ("ann/laptop/x", True, "cluster-1", 1)
 
 
 async def test_registering_logs_in_as_the_new_user(server: ScriptedServer) -> None:
     """No second connection is needed."""
     async with await connect(server.url, KEY, "x", register=("zoe", "phone"), timeouts=LONG) as link:
-        assert link.path == SessionPath("zoe", "phone", "x")
+        assert link.path == "zoe/phone/x"
 
 
 @pytest.mark.parametrize(("register", "verb"), [(None, "authentication"), (("ann", "laptop"), "registration")])
@@ -146,6 +159,40 @@ async def test_a_url_that_cannot_be_dialled_is_refused_first() -> None:
         await connect("http://127.0.0.1", KEY, "x")
 
 
+@pytest.mark.parametrize("server_id", ["cluster-1", None])
+async def test_the_servers_id_is_checked_before_anything_is_said(server: ScriptedServer, server_id: str | None) -> None:
+    """A login at the wrong server is what the check is there to prevent; the connection is given up in good order."""
+    if server_id is not None:
+        server.headers["x-conclave-server-id"] = server_id
+    seen: list[str | None] = []
+
+    class NotThatOne(ConclaveError):
+        pass
+
+    def refuse(told: str | None) -> None:
+        seen.append(told)
+        raise NotThatOne("another server")
+
+    with pytest.raises(NotThatOne, match="another server"):
+        await connect(server.url, KEY, "x", timeouts=LONG, check_server=refuse)
+    await wait_until(lambda: server.left_early, what="the server sees the connection closed")
+    assert (server.left_early, server.connections, seen) == ([True], [], [server_id])
+
+    async with await connect(server.url, KEY, "x", timeouts=LONG, check_server=seen.append) as link:
+        assert link.server_id == server_id
+    assert seen == [server_id, server_id]
+
+
+async def test_a_refusal_by_the_check_is_passed_on_as_it_is(server: ScriptedServer) -> None:
+    """It is not the server that refused the login."""
+
+    def refuse(_: str | None) -> None:
+        raise Refusal(Code.CONFLICT, "connected already")
+
+    with pytest.raises(Refusal, match=r"^connected already$"):
+        await connect(server.url, KEY, "x", timeouts=LONG, check_server=refuse)
+
+
 # --- Requests ---
 
 
@@ -157,11 +204,11 @@ async def test_messages_between_a_request_and_its_reply_are_events(server: Scrip
 
     server.answer = answer
     async with await linked(server) as link:
-        assert await link.request(message("mine")) == Ack()
+        assert await link.request(post("mine")) == Sent()
         assert [await link.next_event() for _ in range(3)] == [
-            ServerInfo(admin=False),
-            message("first"),
-            message("second"),
+            Role(admin=False),
+            heard("first"),
+            heard("second"),
         ]
 
 
@@ -173,8 +220,42 @@ async def test_concurrent_requests_get_their_own_replies(server: ScriptedServer)
 
     server.answer = answer
     async with await linked(server) as link:
-        replies = await asyncio.gather(link.request(Join("a")), link.request(Who()), link.request(Join("b")))
-        assert list(replies) == [Joined("a"), Presence(None, ()), Joined("b")]
+        replies = await asyncio.gather(
+            link.request(requests.Join("a")), link.request(requests.Who()), link.request(requests.Join("b"))
+        )
+        assert list(replies) == [requests.Joined("a"), Sessions(()), requests.Joined("b")]
+
+
+async def test_a_result_may_take_more_than_one_reply(server: ScriptedServer) -> None:
+    """What is asked meanwhile still gets its own answer, and what is asked again is sent before anything later."""
+    rows = (HistoryMessage(BOB, 5, Plain("a")), HistoryMessage(BOB, 6, Plain("b")))
+
+    async def answer(connection: Connection, frame: Frame) -> None:
+        if isinstance(frame, ReadSince):
+            page = tuple(row for row in rows if row.ts_ms > frame.since_ms)[:1]  # a page cut short
+            await connection.send(HistoryFrame(frame.channel, page))
+        else:
+            await connection.send(Presence(None, ()))
+
+    server.answer = answer
+    async with await linked(server) as link:
+        first, who, second = await asyncio.gather(
+            link.request(History("ops", after="5:1")),
+            link.request(requests.Who()),
+            link.request(History("ops", after="6:1")),
+        )
+        assert [row.id for row in first.messages] == ["6:1"]
+        assert (who, second) == (Sessions(()), Page((), more=False))
+        assert [row.id for row in (await link.request(History("ops"))).messages] == ["5:1"]
+
+
+async def test_what_this_version_cannot_say_leaves_the_link_usable(server: ScriptedServer) -> None:
+    """It was not sent."""
+    async with await linked(server) as link:
+        with pytest.raises(Refusal, match="somebody else's account"):
+            await link.request(requests.MachineRemove("m", user="bob"))
+        assert await link.request(requests.Ping()) == Done()
+        assert server.received == [Ping()]
 
 
 async def test_a_refusal_leaves_the_link_usable(server: ScriptedServer) -> None:
@@ -186,8 +267,8 @@ async def test_a_refusal_leaves_the_link_usable(server: ScriptedServer) -> None:
     server.answer = answer
     async with await linked(server) as link:
         with pytest.raises(Refusal, match=r"^nope$"):
-            await link.request(Join("a"))
-        assert await link.request(message("x")) == Ack()
+            await link.request(requests.Join("a"))
+        assert await link.request(post("x")) == Sent()
 
 
 async def test_a_cancelled_request_does_not_shift_the_next_answer(server: ScriptedServer) -> None:
@@ -202,20 +283,20 @@ async def test_a_cancelled_request_does_not_shift_the_next_answer(server: Script
 
     server.answer = answer
     async with await linked(server) as link:
-        slow = asyncio.create_task(link.request(Join("slow")))
+        slow = asyncio.create_task(link.request(requests.Join("slow")))
         await wait_until(lambda: server.received)
         slow.cancel()
         held.set()
-        assert await link.request(Join("next")) == Joined("next")
+        assert await link.request(requests.Join("next")) == requests.Joined("next")
 
 
 async def test_a_reply_of_the_wrong_kind_ends_the_link(server: ScriptedServer) -> None:
     """Rather than answering this and every later request wrongly."""
     async with await linked(server) as link:
         with pytest.raises(LinkLost, match="unexpected response: expected the answer to join, got ack"):
-            await link.request(Join("a"))
+            await link.request(requests.Join("a"))
         with pytest.raises(LinkLost, match="unexpected response"):
-            await link.request(message("x"))
+            await link.request(post("x"))
 
 
 async def test_a_missing_reply_ends_the_link_at_the_deadline(server: ScriptedServer) -> None:
@@ -227,19 +308,19 @@ async def test_a_missing_reply_ends_the_link_at_the_deadline(server: ScriptedSer
     server.answer = answer
     async with await linked(server, SOON) as link:
         with pytest.raises(LinkLost) as caught:
-            await link.request(Join("a"))
+            await link.request(requests.Join("a"))
         assert str(caught.value) == "timed out after 0.2s waiting for a server response"
         with pytest.raises(LinkLost, match="timed out"):
-            await link.request(Join("b"))
+            await link.request(requests.Join("b"))
 
 
 async def test_a_frame_over_the_cap_is_refused_here(server: ScriptedServer) -> None:
     """The server would drop the connection for it."""
     async with await linked(server) as link:
         with pytest.raises(Refusal) as caught:
-            await link.request(message("x" * MESSAGE_BYTES))
+            await link.request(post("x" * MESSAGE_BYTES))
         assert caught.value.code is Code.TOO_LARGE
-        assert await link.request(message("small")) == Ack()
+        assert await link.request(post("small")) == Sent()
 
 
 async def test_a_frame_of_exactly_the_cap_is_received(server: ScriptedServer) -> None:
@@ -253,9 +334,9 @@ async def test_a_frame_of_exactly_the_cap_is_received(server: ScriptedServer) ->
 
     server.answer = answer
     async with await linked(server) as link:
-        await link.request(message("go"))
-        assert await link.next_event() == ServerInfo(admin=False)
-        assert await link.next_event() == largest
+        await link.request(post("go"))
+        assert await link.next_event() == Role(admin=False)
+        assert await link.next_event() == heard("x" * (MESSAGE_BYTES - overhead))
 
 
 async def test_an_undecodable_frame_ends_the_link_only_while_a_reply_is_due(server: ScriptedServer) -> None:
@@ -272,10 +353,10 @@ async def test_an_undecodable_frame_ends_the_link_only_while_a_reply_is_due(serv
 
     server.answer = answer
     async with await linked(server) as link:
-        await link.request(message("x"))
-        assert [await link.next_event(), await link.next_event()] == [ServerInfo(admin=False), message("after")]
+        await link.request(post("x"))
+        assert [await link.next_event(), await link.next_event()] == [Role(admin=False), heard("after")]
         with pytest.raises(LinkLost, match="undecodable response"):
-            await link.request(Join("a"))
+            await link.request(requests.Join("a"))
 
 
 # --- Events and the end ---
@@ -286,7 +367,7 @@ async def test_a_whisper_before_the_login_is_over_is_heard(server: ScriptedServe
     early = Whisper(BOB, SessionPath("ann", "laptop", "x"), Plain("psst"))
     server.early = [early]
     async with await linked(server) as link:
-        assert await link.next_event() == early
+        assert await link.next_event() == Whispered(str(BOB), Body(text="psst"))
 
 
 async def test_a_kill_is_the_reason_and_answers_no_request(server: ScriptedServer) -> None:
@@ -299,11 +380,12 @@ async def test_a_kill_is_the_reason_and_answers_no_request(server: ScriptedServe
     server.answer = answer
     async with await linked(server) as link:
         with pytest.raises(LinkLost, match=f"^unauthorized: {SUPERSEDED}$"):
-            await link.request(message("x"))
-        assert [await link.next_event(), await link.next_event()] == [ServerInfo(admin=False), message("last")]
+            await link.request(post("x"))
+        assert [await link.next_event(), await link.next_event()] == [Role(admin=False), heard("last")]
         with pytest.raises(LinkLost) as caught:
             await link.next_event()
         assert caught.value.reason == SUPERSEDED
+        assert caught.value.superseded
         assert not may_retry(caught.value)
 
 
@@ -316,7 +398,7 @@ async def test_a_lost_connection_fails_open_requests_and_may_be_retried(server: 
     server.answer = answer
     async with await linked(server) as link:
         with pytest.raises(LinkLost, match=r"^connection closed before a response arrived$") as caught:
-            await link.request(message("x"))
+            await link.request(post("x"))
         assert caught.value.reason is None
         assert may_retry(caught.value)
 
@@ -330,7 +412,7 @@ async def test_a_refusal_followed_by_a_close_is_its_reason(server: ScriptedServe
     server.answer = answer
     async with await linked(server) as link:
         with pytest.raises(Refusal):
-            await link.request(message("x"))
+            await link.request(post("x"))
         with pytest.raises(LinkLost, match="maintenance, back at noon"):
             async for _ in link.events():
                 pass
@@ -348,9 +430,9 @@ async def test_a_refusal_long_before_the_end_is_not_its_reason(server: ScriptedS
     server.answer = answer
     async with await linked(server) as link:
         with pytest.raises(Refusal):
-            await link.request(Join("a"))
+            await link.request(requests.Join("a"))
         with pytest.raises(LinkLost) as caught:
-            await link.request(message("x"))
+            await link.request(post("x"))
         assert caught.value.reason is None
 
 
@@ -376,18 +458,26 @@ async def test_pings_are_sent_and_a_missing_pong_ends_the_link(server: ScriptedS
 async def test_events_beyond_the_bound_cost_the_link_not_the_memory(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever follows a channel resumes from its history."""
-    monkeypatch.setattr(link_module, "EVENT_BYTES", 10_000)
+    """Whoever follows a channel resumes from its history; what there was room for has no gap in it."""
+    monkeypatch.setattr(link_module, "EVENT_BYTES", 11_000)
 
     async def answer(connection: Connection, _: Frame) -> None:
-        await connection.send(*[message("x" * 1000) for _ in range(20)], Ack())
+        large = [message(f"{number}" + "x" * 1000) for number in range(8)]
+        await connection.send(*large, message("small enough"), Ack())
 
     server.answer = answer
     async with await linked(server) as link:
         with pytest.raises(LinkLost, match="too many events") as caught:
-            await link.request(message("go"))
+            await link.request(post("go"))
         assert may_retry(caught.value)
-        assert 0 < link.queued < 10
+        assert 0 < link.queued < 8
+        assert await link.next_event() == Role(admin=False)
+        heard_bodies = [
+            event.body.text or ""
+            for event in [await link.next_event() for _ in range(link.queued)]
+            if isinstance(event, Message)
+        ]
+        assert [text[0] for text in heard_bodies] == [str(number) for number in range(len(heard_bodies))]
 
 
 async def test_waiting_for_an_event_can_be_given_up_without_losing_one(server: ScriptedServer) -> None:
@@ -398,7 +488,7 @@ async def test_waiting_for_an_event_can_be_given_up_without_losing_one(server: S
             async with asyncio.timeout(0.01):
                 await link.next_event()
         await server.connections[0].send(message("x"))
-        assert await link.next_event() == message("x")
+        assert await link.next_event() == heard("x")
 
 
 async def test_closing_fails_what_is_open_and_can_be_repeated(server: ScriptedServer) -> None:
@@ -409,14 +499,14 @@ async def test_closing_fails_what_is_open_and_can_be_repeated(server: ScriptedSe
 
     server.answer = answer
     link = await linked(server)
-    waiting = asyncio.create_task(link.request(Who()))
+    waiting = asyncio.create_task(link.request(requests.Who()))
     await wait_until(lambda: server.received)
     await link.close()
     await link.close()
     with pytest.raises(LinkLost, match="closed here"):
         await waiting
     with pytest.raises(LinkLost):
-        await link.request(Who())
+        await link.request(requests.Who())
 
 
 async def test_the_servers_time_is_its_own(server: ScriptedServer) -> None:

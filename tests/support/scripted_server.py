@@ -1,6 +1,7 @@
 """A server that says what a test tells it to, in v1 frames over a real socket."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -73,20 +74,22 @@ class ScriptedServer:
         self.admin = False
         self.connections: list[Connection] = []
         self.received: list[Frame] = []
+        self.left_early: list[bool] = []
+        """Whether each client that left before it had said anything did so in good order."""
         self.url = ""
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["ScriptedServer"]:
+    async def running(self, tls: ssl.SSLContext | None = None) -> AsyncIterator["ScriptedServer"]:
         app = web.Application()
         app.router.add_get("/", self._serve)
         app.router.add_get("/elsewhere", self._redirect)
         app.router.add_get("/starting", self._unready)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
         port = runner.addresses[0][1]
-        self.url = f"ws://127.0.0.1:{port}"
+        self.url = f"{'ws' if tls is None else 'wss'}://127.0.0.1:{port}"
         try:
             yield self
         finally:
@@ -116,7 +119,11 @@ class ScriptedServer:
         return socket
 
     async def _log_in(self, socket: web.WebSocketResponse) -> Connection | None:
-        hello = decode(await socket.receive_bytes())
+        first = await socket.receive()
+        if first.type is not WSMsgType.BINARY:
+            self.left_early.append(first.type is WSMsgType.CLOSE)
+            return None
+        hello = decode(first.data)
         assert isinstance(hello, Hello)
         if self.silent:
             await socket.receive()

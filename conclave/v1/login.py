@@ -1,0 +1,41 @@
+"""The client's login in v1, between bytes and the handshake."""
+
+from conclave.errors import LinkError, Refusal
+from conclave.events import Whispered
+from conclave.handshake import ClientHandshake, Send, Signer
+from conclave.login import LoggedIn
+from conclave.v1.bodies import body_of
+from conclave.v1.codec import decode, encode
+from conclave.v1.errors import refusal
+from conclave.v1.exchange import V1Exchange
+from conclave.v1.frames import Error, Established, Frame, Whisper
+
+
+class V1Login:
+    """For a known machine or, with `register`, for a new (user, machine); see `conclave.login.Login`."""
+
+    def __init__(self, session: str, key: Signer, register: tuple[str, str] | None, invite: str | None) -> None:
+        self._handshake = ClientHandshake(session, key, register, invite)
+        self._early: list[Whispered] = []
+
+    def opening(self) -> bytes:
+        return encode(self._handshake.hello())
+
+    def receive(self, data: bytes) -> tuple[bytes, ...] | LoggedIn:
+        frame = decode(data)
+        if isinstance(frame, Error):
+            raise refusal(frame.error)
+        step = self._next_step(frame)
+        if isinstance(step, Send):
+            return tuple(map(encode, step.frames))
+        if isinstance(step, Whisper):
+            self._early.append(Whispered(from_=str(step.from_), body=body_of(step.payload)))
+            return ()
+        return LoggedIn(1, str(step.path), tuple(self._early), V1Exchange(step.path))
+
+    def _next_step(self, frame: Frame) -> Send | Established | Whisper:
+        """Advance the handshake; what has no place in it is a fault of the server, not a refusal by it."""
+        try:
+            return self._handshake.receive(frame)
+        except Refusal as error:
+            raise LinkError(error.message) from error

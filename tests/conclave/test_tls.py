@@ -1,0 +1,109 @@
+"""`wss://`: whom the client trusts, and that nobody else is trusted for the sake of a quick start."""
+
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from conclave.keys import create_or_load
+from conclave.tls import without_certificates
+from tests.support.command_line import Finished, conclave
+from tests.support.scripted_server import ScriptedServer
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
+
+
+class Certificate:
+    """A certificate that signs itself, for one name or address."""
+
+    def __init__(self, folder: Path, subject: str) -> None:
+        self.path, key = folder / "certificate.pem", folder / "key.pem"
+        curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "2")
+        names = ("-subj", "/CN=relay", "-addext", f"subjectAltName={subject}")
+        files = ("-keyout", str(key), "-out", str(self.path))
+        subprocess.run(["openssl", "req", "-x509", *curve, *names, *files], check=True, capture_output=True)  # noqa: S607
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(self.path, key)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return Certificate(tmp_path_factory.mktemp("tls"), "IP:127.0.0.1")
+
+
+@pytest.fixture
+async def server(certificate: Certificate) -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer().running(certificate.context) as running:
+        yield running
+
+
+async def ask(server: ScriptedServer, directory: Path, **environment: str) -> Finished:
+    create_or_load(directory / "key")
+    return await conclave(directory, "server", "add", server.url, env=environment)
+
+
+async def test_a_server_with_a_trusted_certificate_is_connected_to(
+    server: ScriptedServer, certificate: Certificate, tmp_path: Path
+) -> None:
+    """The operator of a relay with a certificate of their own names it in SSL_CERT_FILE."""
+    finished = await ask(server, tmp_path, SSL_CERT_FILE=str(certificate.path))
+    assert finished == Finished(0, f"✓ added `{server.url}` as ann/laptop\n", "")
+
+
+async def test_a_server_that_vouches_for_itself_is_not(server: ScriptedServer, tmp_path: Path) -> None:
+    """Anybody between here and the relay can show such a certificate; nothing is said to them."""
+    finished = await ask(server, tmp_path)
+    assert (finished.code, finished.out) == (1, "")
+    assert finished.err.startswith(f"❌ failed to connect to `{server.url}`: ")
+    assert "self-signed certificate" in finished.err
+    assert server.left_early == []
+    assert server.connections == []
+
+
+async def test_a_certificate_is_good_for_its_own_name_only(tmp_path: Path) -> None:
+    """One that is trusted for another host proves nothing here."""
+    elsewhere = Certificate(tmp_path, "DNS:elsewhere.example")
+    async with ScriptedServer().running(elsewhere.context) as server:
+        finished = await ask(server, tmp_path, SSL_CERT_FILE=str(elsewhere.path))
+    assert finished.code == 1
+    assert finished.err.startswith(f"❌ failed to connect to `{server.url}`: ")
+    assert "127.0.0.1" in finished.err
+    assert server.connections == []
+
+
+async def test_a_server_without_tls_is_told_apart(tmp_path: Path) -> None:
+    """`wss://` where `ws://` is served: a sentence, not a hang."""
+    async with ScriptedServer().running() as server:
+        server.url = server.url.replace("ws://", "wss://")
+        finished = await ask(server, tmp_path)
+    assert finished.code == 1
+    assert finished.err.startswith(f"❌ failed to connect to `{server.url}`: ")
+
+
+def test_importing_the_client_loads_no_certificates(certificate: Certificate) -> None:
+    """They cost time and memory in every command and every bridge, most of which need none."""
+    environment = {**os.environ, "SSL_CERT_FILE": str(certificate.path)}
+    script = "import conclave.link, aiohttp.connector as c; print(c._SSL_CONTEXT_VERIFIED.cert_store_stats()['x509'])"
+    done = subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout == "0\n"
+
+
+@pytest.mark.parametrize("before", [None, "somewhere"])
+def test_the_environment_is_as_it_was_afterwards(monkeypatch: pytest.MonkeyPatch, before: str | None) -> None:
+    """Also after a failure: the context for `wss://` is made from it later."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    if before is not None:
+        monkeypatch.setenv("SSL_CERT_FILE", before)
+    expected = dict(os.environ)
+    with without_certificates():
+        assert ssl.create_default_context().cert_store_stats()["x509"] == 0
+    assert dict(os.environ) == expected
+    with pytest.raises(ImportError), without_certificates():
+        raise ImportError
+    assert dict(os.environ) == expected

@@ -1,0 +1,52 @@
+"""Every request in v1: a form, or a clear refusal of what v1 has no words for."""
+
+import pytest
+
+from conclave import requests
+from conclave.body import Body, SealedBody
+from conclave.errors import Code, Refusal
+from conclave.requests import Request, result_type
+from conclave.v1.exchange import V1Exchange
+from tests.support.v1_forms import FORMS, ME, Form
+
+
+def test_every_request_has_a_form() -> None:
+    """A request that v1 knows nothing of would fail where its user presses enter."""
+    assert {type(form.request) for form in FORMS} == set(Request.__subclasses__())
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_a_result_is_of_the_type_that_its_request_names(form: Form) -> None:
+    """The table of forms is typed loosely; whoever asks is not."""
+    assert type(form.result) is result_type(type(form.request))
+
+
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        (requests.MachineRemove("m", user="bob"), "cannot remove a machine of somebody else's account"),
+        (requests.History("ops", before="5:1"), "cannot read its history backwards"),
+        (requests.History("ops", after="5-1"), "`5-1` is no position in the history of this server"),
+        (requests.History("ops", after="5"), "`5` is no position"),
+        (requests.History("ops", after="5:0"), "`5:0` is no position"),
+        (requests.History("ops", after="1" * 19 + ":1"), "is no position"),
+        (requests.History("ops", limit=0), "`limit` must be 1 to 500"),
+        (requests.History("ops", limit=501), "`limit` must be 1 to 500"),
+        (requests.Whisper("bob", Body(text="hi")), "invalid session path: `bob`"),
+        (requests.Whisper("a/b/c/d", Body(text="hi")), "invalid session path: `a/b/c/d`"),
+        (requests.MachineAdd("m", "short"), "malformed key or signature"),
+        (requests.Send("ops", Body(sealed=SealedBody("+/+/"))), "must be base64url without padding"),
+        (requests.Send("ops", Body(sealed=SealedBody("__79_A=="))), "must be base64url without padding"),
+        (requests.Send("ops", Body(sealed=SealedBody("__79_B"))), "must be base64url without padding"),
+        (requests.Send("ops", Body(sealed=SealedBody("é"))), "must be base64url without padding"),
+    ],
+    ids=str,
+)
+def test_what_v1_cannot_say_is_refused_before_anything_is_sent(request_: Request[object], text: str) -> None:
+    """And leaves nothing open: the next reply belongs to the next question."""
+    made: V1Exchange[int] = V1Exchange(ME)
+    with pytest.raises(Refusal) as caught:
+        made.ask(request_, 0)
+    assert caught.value.code is Code.MALFORMED
+    assert text in caught.value.message
+    assert made.open_tickets() == []
