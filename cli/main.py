@@ -17,6 +17,7 @@ from conclave.errors import ConclaveError, Refusal
 
 _ROWS = {
     "serve": Row("cli.serve", "Run a relay, or one node of a cluster."),
+    "bridge": Row("cli.bridge", "Connect a Claude Code session to channels."),
     "key": Row("cli.key", "Show this machine's public key."),
     "register": Row("cli.register", "Claim a username at a server."),
     "machine": Row("cli.machine", "Enrol, list and revoke your machines."),
@@ -27,6 +28,7 @@ _ROWS = {
     "acl": Row("cli.acl", "Who belongs to a channel, and who rules it."),
     "invite": Row("cli.invite", "Invite tokens for a channel."),
     "status": Row("cli.status", "Are my servers reachable?"),
+    "doctor": Row("cli.doctor", "Why does my session not take part?"),
     "send": Row("cli.send", "Post one message."),
     "tail": Row("cli.tail", "Follow a channel."),
     "who": Row("cli.who", "Who is online."),

@@ -19,6 +19,15 @@ def config_directory() -> Path:
     return chosen if isinstance(chosen, Path) else default_directory()
 
 
+def state_directory() -> Path:
+    """Return where a bridge keeps what it has to know the next time: beside the configuration if that was chosen."""
+    if isinstance(click.get_current_context().meta.get(_DIRECTORY), Path):
+        return config_directory() / "state"
+    from platformdirs import user_state_path  # noqa: PLC0415 - not needed with --config-dir
+
+    return user_state_path("conclave", appauthor=False)
+
+
 def key_path() -> Path:
     return config_directory() / KEY_NAME
 

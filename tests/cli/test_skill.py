@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import pytest
 
-from cli.lazy import Row, VerbGroup
+from cli.lazy import VerbGroup
 from cli.main import cli, run
 from tests.support.command_line import conclave
 
@@ -38,11 +38,6 @@ def test_it_teaches_what_an_agent_needs(text: str, fact: str) -> None:
     assert fact in text
 
 
-def bridge(monkeypatch: pytest.MonkeyPatch, *, there: bool) -> None:
-    rows = {name: row for name, row in cli.rows.items() if name != "bridge"}
-    monkeypatch.setattr(cli, "rows", {**rows, "bridge": Row("cli.who", "A stand-in.")} if there else rows)
-
-
 BRIDGE_FACTS = [
     "claude mcp add --scope local conclave -- conclave bridge\n",
     "--dangerously-load-development-channels server:conclave",
@@ -52,27 +47,10 @@ BRIDGE_FACTS = [
 ]
 
 
-def test_it_does_not_teach_a_bridge_that_is_not_there(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """An agent would try it. It is told that it is coming."""
-    bridge(monkeypatch, there=False)
-    assert run(["skill"]) == 0
-    text = capsys.readouterr().out
-    assert "is not part of this version; it is coming" in text
-    assert "claude mcp add" not in text
-    assert "{bridge}" not in text
-
-
-def test_it_teaches_the_bridge_where_there_is_one(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_teaches_the_bridge(text: str) -> None:
     """How to register it for a project, how to start it, what its tools do; never for all projects of a user."""
-    bridge(monkeypatch, there=True)
-    assert run(["skill"]) == 0
-    text = capsys.readouterr().out
     assert [fact for fact in BRIDGE_FACTS if fact not in text] == []
-    assert "it is coming" not in text
+    assert "{bridge}" not in text
     assert "scope user" not in text
 
 

@@ -1,0 +1,117 @@
+"""The bridge put together: what was joined and heard, the way to each server, and the owner's word over both."""
+
+import asyncio
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from bridge import dispatcher, injection
+from bridge.app import Options
+from bridge.dispatcher import Call
+from bridge.levels import Levels
+from bridge.mcp import Outlet, ToolResult
+from bridge.servers import Server
+from bridge.session import Session
+from bridge.steps import walk
+from bridge.watching import watch
+from bridge.watermarks import Watermarks
+from conclave.closing import LinkLost, in_words
+from conclave.config import LocalConfig
+from conclave.errors import ConclaveError, ConfigError, Refusal
+from conclave.requests import Request
+
+if TYPE_CHECKING:
+    from bridge.switchboard import Switchboard
+
+SAVE_SECONDS = 2.0
+"""How often the watermarks are written down."""
+
+_log = logging.getLogger(__name__)
+
+
+class Core:
+    """The tools of one session, and what keeps them connected."""
+
+    def __init__(self, options: Options, outlet: Outlet) -> None:
+        self._options = options
+        self._outlet = outlet
+        self._levels = Levels(options.config)
+        self._watermarks = Watermarks(options.state)
+        self._session = Session([Server(url) for url in options.urls], self._levels, self._watermarks, outlet)
+        self._switchboard: Switchboard | None = None
+        self._started = asyncio.Event()
+        self._offers = dispatcher.offered(self._session)
+
+    # --- Tools ---
+
+    def listed(self) -> list[dict[str, Any]]:
+        return dispatcher.listed(self._session)
+
+    async def call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
+        """Carry out a tool. Whatever goes wrong is said in the result."""
+        try:
+            return await self._carry_out(dispatcher.begin(self._session, name, arguments))
+        except ConclaveError as error:
+            return _failure(str(error))
+        finally:
+            self._changed()
+
+    async def _carry_out(self, call: Call) -> ToolResult:
+        try:
+            return ToolResult(await walk(call.steps, partial(self._ask, call.server)))
+        except Refusal as refusal:
+            return _failure(in_words(refusal))
+        except LinkLost as error:
+            return _failure(_lost(call, error))
+
+    async def _ask(self, server: Server, request: Request[Any]) -> Any:
+        await self._started.wait()
+        assert self._switchboard is not None  # noqa: S101 - it was started
+        return await self._switchboard.uplink(server).ask(request)
+
+    def _changed(self) -> None:
+        """Have the tools listed again, if they are other ones now."""
+        offers = dispatcher.offered(self._session)
+        if offers != self._offers:
+            self._offers = offers
+            self._outlet.tools_changed()
+
+    # --- In the background ---
+
+    async def run(self) -> None:
+        """Connect to the servers, follow the configuration, keep the watermarks; ends by being cancelled."""
+        from bridge.switchboard import Switchboard  # noqa: PLC0415 - brings the WebSocket client along
+
+        switchboard = self._switchboard = Switchboard(
+            self._session, self._options.key, self._options.handle, self._changed
+        )
+        self._started.set()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(switchboard.run())
+                tasks.create_task(watch(self._options.config_path, self._reconfigured, self._misconfigured))
+                tasks.create_task(self._keep_saving())
+        finally:
+            self._watermarks.save()
+
+    async def _keep_saving(self) -> None:
+        while True:
+            await asyncio.sleep(SAVE_SECONDS)
+            self._watermarks.save()
+
+    def _reconfigured(self, config: LocalConfig) -> None:
+        self._levels.configure(config)
+        self._changed()
+
+    def _misconfigured(self, error: ConfigError) -> None:
+        _log.warning("the configuration stays as it was: %s", error)
+
+
+def _lost(call: Call, error: LinkLost) -> str:
+    if call.tool.effect:
+        return f"connection to `{call.server.url}` lost ({error}); it may have happened: look before you retry"
+    return f"connection to `{call.server.url}` lost; retry"
+
+
+def _failure(text: str) -> ToolResult:
+    return ToolResult(injection.line(text), is_error=True)

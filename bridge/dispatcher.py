@@ -1,0 +1,68 @@
+"""From a tool's name and arguments to its steps, and from the state of things to the list of tools. Pure."""
+
+from typing import Any
+
+import msgspec
+
+from bridge import arguments
+from bridge.servers import Server
+from bridge.session import Session
+from bridge.tools import TOOLS, Offer, Steps, Tool, ToolError
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A tool that may run: on which server, and what it does."""
+
+    tool: Tool
+    server: Server
+    steps: Steps
+
+
+def listed(session: Session) -> list[dict[str, Any]]:
+    """Return the tools that are offered now, as MCP lists them."""
+    offers = offered(session)
+    return [
+        {"name": tool.name, "description": tool.description, "inputSchema": arguments.schema(tool.takes)}
+        for tool in TOOLS.values()
+        if tool.offer in offers
+    ]
+
+
+def offered(session: Session) -> frozenset[Offer]:
+    """Tell which kinds of tools make sense now. One that is not listed may be called all the same, and is refused."""
+    offers = {Offer.ALWAYS}
+    for server in session.servers:
+        if any(session.level(server, channel).may_emit for channel in server.channels):
+            offers.add(Offer.SEND)
+        if session.level(server, None).may_emit:
+            offers.add(Offer.WHISPER)
+        if server.admin or server.ruled:
+            offers.add(Offer.RULE)
+    return frozenset(offers)
+
+
+def begin(session: Session, name: str, given: dict[str, Any]) -> Call:
+    """Find out what a call asks for: first the server, then the arguments.
+
+    Raises:
+        ToolError: if there is no such tool or no such server.
+        BadArguments: if the arguments are not what the tool takes.
+    """
+    tool = TOOLS.get(name)
+    if tool is None:
+        raise ToolError(f"unknown tool `{name}`")
+    server = _server(session, tool, given)
+    return Call(tool, server, tool.steps(session, server, arguments.read(tool.takes, given)))
+
+
+def _server(session: Session, tool: Tool, given: dict[str, Any]) -> Server:
+    url = given.get("server")
+    if isinstance(url, str):
+        for server in session.servers:
+            if server.is_at(url):
+                return server
+        raise ToolError(f"not connected to server `{url}`")
+    scoped = given.get("channel") is not None or bool(given.get("whisper"))
+    if len(session.servers) > 1 and (tool.name != "set_perm" or scoped):
+        raise ToolError("multiple servers connected; pass `server`")
+    return session.servers[0]

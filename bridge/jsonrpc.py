@@ -1,0 +1,194 @@
+"""JSON-RPC 2.0 as MCP has it on a stream: one message a line, no batches, ids that are strings or integers.
+
+Bytes in any pieces go into `Lines` and come out as messages; what is none comes out as the `Fault` that answers it.
+Nothing that a peer writes raises here.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple, TypeGuard
+
+import orjson
+
+PARSE_ERROR: Final = -32700
+INVALID_REQUEST: Final = -32600
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMS: Final = -32602
+INTERNAL_ERROR: Final = -32603
+
+LINE_BYTES: Final = 16 * 1024 * 1024
+"""The longest line that is read."""
+
+Id = str | int
+
+
+class Request(NamedTuple):
+    """Wants exactly one answer, under its id."""
+
+    id: Id
+    method: str
+    params: Any
+    """An object, a list, or None where there are none."""
+
+
+class Notification(NamedTuple):
+    """Wants no answer."""
+
+    method: str
+    params: Any
+
+
+class Response(NamedTuple):
+    """The peer's own answer or error. Never answered, whatever is wrong with it: two peers would not stop."""
+
+    id: Any
+
+
+class Fault(NamedTuple):
+    """The error reply that is due. Its id is None where the message has none that can be repeated."""
+
+    id: Id | None
+    code: int
+    message: str
+
+
+Message = Request | Notification | Response | Fault
+
+TOO_LONG: Final = Fault(None, INVALID_REQUEST, f"invalid request: a line may have at most {LINE_BYTES} bytes")
+
+# A pair of surrogates is one character; one alone is none, though JSON lets it be written. Every other escape is
+# matched too, so that the second half of `\\` is not taken for the beginning of one.
+_ESCAPE: Final = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
+)
+
+# Legal in JSON as they are, but ends of a line for many readers.
+_LINE_ENDS: Final = (
+    ("\u0085".encode(), rb"\u0085"),
+    ("\u2028".encode(), rb"\u2028"),
+    ("\u2029".encode(), rb"\u2029"),
+)
+
+
+class Lines:
+    """Cuts a stream into messages. A line over the limit is answered once, and skipped to its end, not kept."""
+
+    def __init__(self, limit: int = LINE_BYTES) -> None:
+        self._limit = limit
+        self._line = bytearray()
+        self._skipping = False
+
+    def feed(self, chunk: bytes) -> Iterator[Message]:
+        """Yield the messages that the chunk completes; what is left waits for the next."""
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            yield from self._add(end)
+            yield from self.end()
+        yield from self._add(rest)
+
+    def end(self) -> Iterator[Message]:
+        """Yield the message that the line feed, or the end of the stream, completes."""
+        line, self._line = self._line, bytearray()
+        self._skipping = False
+        message = parse(line)
+        if message is not None:
+            yield message
+
+    def _add(self, piece: bytes) -> Iterator[Message]:
+        if self._skipping:
+            return
+        if len(self._line) + len(piece) > self._limit:
+            self._skipping = True
+            self._line = bytearray()
+            yield TOO_LONG
+        else:
+            self._line += piece
+
+
+def parse(line: bytes | bytearray) -> Message | None:
+    """Return what a line means, None for a blank one. Bytes that are no UTF-8 and lone surrogates become U+FFFD."""
+    if not line.strip():
+        return None
+    try:
+        message = _decoded(line)
+    except orjson.JSONDecodeError as error:
+        return Fault(None, PARSE_ERROR, f"parse error: {error}")
+    if not isinstance(message, dict):
+        return _invalid(None, "a message is one JSON object")
+    id_ = message.get("id")
+    if "method" not in message and ("result" in message or "error" in message):
+        return Response(id_)
+    if "id" in message and not is_id(id_):
+        return _invalid(None, "`id` must be a string or an integer")
+    if message.get("jsonrpc") != "2.0":
+        return _invalid(id_, '`jsonrpc` must be "2.0"')
+    method, params = message.get("method"), message.get("params")
+    if not isinstance(method, str):
+        return _invalid(id_, "`method` must be a string")
+    if not isinstance(params, dict | list | None):
+        return _invalid(id_, "`params` must be an object")
+    return Notification(method, params) if id_ is None else Request(id_, method, params)
+
+
+def is_id(value: object) -> TypeGuard[Id]:
+    """Tell whether a request may have this id; an integer must fit 64 bits, or it could not be repeated."""
+    return isinstance(value, str | int) and not isinstance(value, bool)
+
+
+def result_line(id_: Id, result: dict[str, Any]) -> bytes:
+    return _line({"jsonrpc": "2.0", "id": id_, "result": result})
+
+
+def fault_line(fault: Fault) -> bytes:
+    error = {"code": fault.code, "message": fault.message}
+    return _line({"jsonrpc": "2.0", "id": fault.id, "error": error})
+
+
+def notification_line(method: str, params: dict[str, Any] | None = None) -> bytes:
+    message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
+    return _line(message if params is None else {**message, "params": params})
+
+
+def _invalid(id_: Id | None, reason: str) -> Fault:
+    return Fault(id_, INVALID_REQUEST, f"invalid request: {reason}")
+
+
+def _decoded(line: bytes | bytearray) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        # A client that cut a text in the middle of an emoji waits for its answer all the same.
+        repaired = _ESCAPE.sub(_without_surrogate, line.decode(errors="replace").encode())
+        if repaired == line:
+            raise
+        return orjson.loads(repaired)
+
+
+def _without_surrogate(escape: re.Match[bytes]) -> bytes:
+    return rb"\ufffd" if escape[1] else escape[0]
+
+
+def _line(message: dict[str, Any]) -> bytes:
+    """Render a message as one line of valid UTF-8, whatever strings are in it.
+
+    Raises:
+        TypeError: if there is something in it that is not JSON.
+    """
+    try:
+        line = orjson.dumps(message)
+    except TypeError:
+        line = orjson.dumps(_without_lone_surrogates(message))
+    for raw, escaped in _LINE_ENDS:
+        line = line.replace(raw, escaped)
+    return line + b"\n"
+
+
+def _without_lone_surrogates(value: Any) -> Any:
+    """Put U+FFFD in their place: Python strings may hold them (file names do), UTF-8 may not."""
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, dict):
+        return {_without_lone_surrogates(key): _without_lone_surrogates(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_lone_surrogates(inner) for inner in value]
+    return value

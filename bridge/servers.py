@@ -1,0 +1,74 @@
+"""What the bridge knows of the servers that it is registered at."""
+
+import time
+from collections.abc import Callable
+
+from bridge.reading import Reading
+from bridge.watermarks import Key, server_key
+from conclave.urls import same_server
+
+
+class Server:
+    """One cluster, under the first URL that the owner configured for it."""
+
+    def __init__(self, url: str) -> None:
+        self.urls = [url]
+        """In the owner's order and spelling; the first one names the server, the others are ways to it."""
+        self.id: str | None = None
+        """The cluster's id; None until it was told, and for servers that have none."""
+        self.path = ""
+        """Who this session is there; empty before the first login."""
+        self.version = 0
+        self.up = False
+        self.admin = False
+        self.channels: dict[str, Reading] = {}
+        """What this session has joined."""
+        self.ruled: set[str] = set()
+        """Channels that this session's user is known to administer."""
+        self.barred: set[str] = set()
+        """Channels that this session's user is known not to administer."""
+        self.now_ms: Callable[[], int] = _local_ms
+        """The server's clock."""
+
+    @property
+    def url(self) -> str:
+        return self.urls[0]
+
+    @property
+    def key(self) -> Key:
+        """Under what this session's watermarks there are kept."""
+        return Key(server_key(self.id, self.url), self.path)
+
+    def is_at(self, url: str) -> bool:
+        """Tell whether a URL, in whatever spelling, leads here."""
+        return any(same_server(known, url) for known in self.urls)
+
+    def rules(self, channel: str, admin: bool | None) -> None:
+        """Note whether this session's user administers a channel, if that is known."""
+        if admin is not None:
+            (self.ruled if admin else self.barred).add(channel)
+            (self.barred if admin else self.ruled).discard(channel)
+
+    def drop(self, channel: str) -> None:
+        """Note that this session is not in a channel any more."""
+        self.channels.pop(channel, None)
+        self.ruled.discard(channel)
+        self.barred.discard(channel)
+
+    def rename(self, old: str, new: str) -> None:
+        for names in (self.ruled, self.barred):
+            if old in names:
+                names.remove(old)
+                names.add(new)
+        if old in self.channels:
+            self.channels[new] = self.channels.pop(old)
+
+    def absorb(self, other: "Server") -> None:
+        """Take over what another turned out to be: the same cluster, under a URL that was configured later."""
+        self.urls += other.urls
+        self.channels = other.channels | self.channels
+        self.ruled |= other.ruled
+
+
+def _local_ms() -> int:
+    return time.time_ns() // 1_000_000

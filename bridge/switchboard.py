@@ -1,0 +1,59 @@
+"""The uplinks of one bridge, and which of them lead to the same cluster.
+
+A cluster tells its id before the login. Of several URLs that lead to one, the first that the owner configured names it,
+whichever answered first; the others become further ways to it, for when the first one does not answer.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from bridge.handles import Handle
+from bridge.servers import Server
+from bridge.session import Session
+from bridge.uplink import SameCluster, Uplink
+from conclave.handshake import Signer
+
+
+class Switchboard:
+    """Runs an uplink for each server, in the order of the owner's configuration."""
+
+    def __init__(self, session: Session, key: Signer, handle: Handle, changed: Callable[[], None]) -> None:
+        """`changed` is called when the list of tools may be another one."""
+        self._session = session
+        self._uplinks = [Uplink(server, session, self, key, handle) for server in session.servers]
+        self._running: dict[Uplink, asyncio.Task[None]] = {}
+        self._claims: dict[str, Uplink] = {}
+        self.changed = changed
+
+    async def run(self) -> None:
+        """Keep everything connected; does not return by itself."""
+        async with asyncio.TaskGroup() as tasks:
+            for uplink in self._uplinks:
+                self._running[uplink] = tasks.create_task(uplink.run())
+            await asyncio.Event().wait()
+
+    def uplink(self, server: Server) -> Uplink:
+        return next(uplink for uplink in self._uplinks if uplink.server is server)
+
+    def claim(self, uplink: Uplink, server_id: str) -> None:
+        owner = self._claims.setdefault(server_id, uplink)
+        if owner is not uplink:
+            raise SameCluster(owner)
+        uplink.server.id = server_id
+
+    async def merge(self, uplink: Uplink, owner: Uplink) -> bool:
+        stays = min(uplink, owner, key=self._uplinks.index)
+        goes = owner if stays is uplink else uplink
+        if goes is owner:
+            goes.stand_down(f"it is the same server as `{stays.server.url}`; target that one instead")
+            self._running[goes].cancel()
+            await asyncio.wait([self._running[goes]])
+            self._claims = {id_: stays if who is goes else who for id_, who in self._claims.items()}
+        stays.server.absorb(goes.server)
+        self._uplinks.remove(goes)
+        if goes.server in self._session.servers:
+            self._session.servers.remove(goes.server)
+        text = f"`{goes.server.url}` is the same server as `{stays.server.url}`; target `{stays.server.url}`."
+        self._session.notice(stays.server, text)
+        self.changed()
+        return stays is uplink

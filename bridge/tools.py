@@ -1,0 +1,424 @@
+"""What an agent can do: one row for each tool.
+
+A row names the tool, says when it is offered, what it takes, and what it does: its steps are a generator that yields
+requests to the server and returns the text of the result. Pure. There is no tool for keys, registrations, machines
+or users, on purpose: an agent that was talked into something must not reach them.
+"""
+
+import enum
+from collections.abc import Callable, Generator
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from bridge import injection
+from bridge.arguments import Arguments, Channel, ToServer, User, given
+from bridge.reading import at_time, behind
+from bridge.servers import Server
+from bridge.session import Session
+from conclave.body import Body
+from conclave.config import Level
+from conclave.durations import InvalidDuration, parse
+from conclave.errors import ConclaveError, InvalidName
+from conclave.model import SessionPath, Visibility
+from conclave.requests import (
+    AclAdd,
+    AclList,
+    AclRemove,
+    Ban,
+    Bans,
+    ChannelCreate,
+    ChannelDelete,
+    ChannelRename,
+    Channels,
+    ChannelVisibility,
+    InviteCreate,
+    InviteList,
+    InviteRevoke,
+    Invites,
+    Join,
+    Joined,
+    Kick,
+    Leave,
+    ListChannels,
+    Page,
+    Request,
+    Row,
+    Send,
+    Sessions,
+    Token,
+    Unban,
+    Users,
+    Whisper,
+    Who,
+)
+
+Steps = Generator[Request[Any], Any, str]
+
+PAGE_ROWS = 100
+"""How many messages `catch_up` shows at once."""
+PAGE_CHARS = 48_000
+"""How long a page of `catch_up` gets before the rest is left to the next one; a result beyond that is cut by hosts."""
+
+
+class ToolError(ConclaveError):
+    """A tool that cannot do what it was asked; the text is for the agent."""
+
+
+class Offer(enum.Enum):
+    """When a tool is listed."""
+
+    ALWAYS = "always"
+    SEND = "when a joined channel lets the agent answer"
+    WHISPER = "when whispers let the agent answer"
+    RULE = "to admins of a server, and of a channel"
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """One row. `effect` says that asking twice is not the same as asking once."""
+
+    name: str
+    description: str
+    takes: type[Arguments]
+    offer: Offer
+    steps: Callable[[Session, Server, Any], Steps]
+    effect: bool = True
+
+
+# --- What every session has ---
+
+
+class JoinChannel(ToServer, frozen=True, kw_only=True):
+    channel: Channel
+    token: Annotated[str | UnsetType, Meta(description="An invite to the channel.")] = UNSET
+    perm: Annotated[Level | UnsetType, Meta(description="Level of the channel, for this session.")] = UNSET
+
+
+def _join_channel(session: Session, server: Server, args: JoinChannel) -> Steps:
+    level = given(args.perm)
+    if level is not None:
+        session.levels.check(server.urls, args.channel, level)
+    joined: Joined = yield Join(args.channel, given(args.token))
+    if level is not None:
+        session.levels.set(server.urls, args.channel, level)
+    yield from session.joined(server, joined)
+    return f"joined {injection.name(joined.channel)}"
+
+
+class OnChannel(ToServer, frozen=True, kw_only=True):
+    channel: Channel
+
+
+def _leave_channel(_: Session, server: Server, args: OnChannel) -> Steps:
+    server.drop(args.channel)
+    yield Leave(args.channel)
+    return f"left {injection.name(args.channel)}"
+
+
+def _list_channels(_: Session, __: Server, ___: ToServer) -> Steps:
+    found: Channels = yield ListChannels()
+    if not found.channels:
+        return "no channels visible"
+    return "\n".join(
+        f"{injection.name(row.name)} ({row.visibility.value}{', member' if row.member else ''})"
+        for row in found.channels
+    )
+
+
+class WhoIs(ToServer, frozen=True, kw_only=True):
+    channel: Annotated[str | UnsetType, Meta(description="Only who is in this channel.")] = UNSET
+
+
+def _who(_: Session, __: Server, args: WhoIs) -> Steps:
+    channel = given(args.channel)
+    found: Sessions = yield Who(channel)
+    scope = "server-wide" if channel is None else f"#{injection.name(channel)}"
+    return f"{scope}: {', '.join(map(injection.line, found.sessions)) or 'nobody online'}"
+
+
+class CatchUp(ToServer, frozen=True, kw_only=True):
+    channel: Channel
+    since: Annotated[
+        str | UnsetType,
+        Meta(description="How far back: 90, 30s, 10m, 2h, 7d. Unless given: what this session was not shown yet."),
+    ] = UNSET
+    after: Annotated[str | UnsetType, Meta(description="Where an earlier page ended, as that page says.")] = UNSET
+
+
+def _catch_up(session: Session, server: Server, args: CatchUp) -> Steps:
+    start = _start(session, server, args)
+    rows: list[Row] = []
+    page = Page((), more=True)
+    while page.more and len(rows) < PAGE_ROWS:
+        mark = rows[-1].id if rows else start
+        page = yield behind(args.channel, mark, PAGE_ROWS - len(rows))
+        rows += page.messages
+    shown = _fitting(rows)
+    more = page.more or len(shown) < len(rows)
+    if start == session.unread_from(server, args.channel):
+        session.caught_up(server, args.channel, shown, more=more)
+    default = args.since is UNSET and args.after is UNSET
+    again = "" if default or not shown else f" with `after` = `{injection.name(shown[-1].id)}`"
+    return injection.history(args.channel, Page(tuple(shown), more), again)
+
+
+def _start(session: Session, server: Server, args: CatchUp) -> str:
+    after, since = given(args.after), given(args.since)
+    if after is not None:
+        return str(after)
+    if since is None:
+        return session.unread_from(server, args.channel)
+    try:
+        return at_time(max(0, server.now_ms() - parse(since) * 1000))
+    except InvalidDuration as error:
+        raise ToolError(f"invalid `since`: {error}") from error
+
+
+def _fitting(rows: list[Row]) -> list[Row]:
+    """Return the rows that fit on a page, one at least."""
+    room = PAGE_CHARS
+    for count, row in enumerate(rows):
+        room -= len(row.body.text or "") + len(row.from_)
+        if room < 0 and count > 0:
+            return rows[:count]
+    return rows
+
+
+class SetPerm(ToServer, frozen=True, kw_only=True):
+    wanted: ClassVar[str] = "`level` must be mute, notify, converse, or act"
+
+    level: Annotated[Level, Meta(description="What this session may do with what it hears there.")]
+    channel: Annotated[str | UnsetType, Meta(description="For this channel of the server.")] = UNSET
+    whisper: Annotated[bool | UnsetType, Meta(description="For the whispers of the server.")] = UNSET
+
+
+def _set_perm(session: Session, server: Server, args: SetPerm) -> Steps:
+    yield from ()
+    channel, whisper = given(args.channel), given(args.whisper) or False
+    if channel is not None and whisper:
+        raise ToolError("`channel` and `whisper` are mutually exclusive")
+    if channel is not None or whisper:
+        session.levels.set(server.urls, channel, args.level)
+    elif given(args.server) is not None:
+        raise ToolError("`server` needs an explicit scope: pass `channel` or `whisper`")
+    else:
+        session.levels.set_default(args.level)
+    return "permission updated"
+
+
+# --- Saying something ---
+
+
+class SendChannel(ToServer, frozen=True, kw_only=True):
+    channel: Channel
+    text: Annotated[str, Meta(description="The message.")]
+
+
+def _send_channel(session: Session, server: Server, args: SendChannel) -> Steps:
+    if not session.level(server, args.channel).may_emit:
+        raise ToolError(f"permission denied: `{injection.name(args.channel)}` on `{server.url}` is below `converse`")
+    yield Send(args.channel, Body(text=args.text))
+    return f"sent to {injection.name(args.channel)}"
+
+
+class WhisperTo(ToServer, frozen=True, kw_only=True):
+    target: Annotated[str, Meta(description="The session: user/machine/session.")]
+    text: Annotated[str, Meta(description="The message.")]
+
+
+def _whisper(session: Session, server: Server, args: WhisperTo) -> Steps:
+    try:
+        SessionPath.parse(args.target)
+    except InvalidName as error:
+        raise ToolError("`target` must be a `user/machine/session` path") from error
+    if not session.level(server, None).may_emit:
+        raise ToolError(f"permission denied: whispers on `{server.url}` are below `converse`")
+    yield Whisper(args.target, Body(text=args.text))
+    return "whisper sent"
+
+
+# --- Ruling channels ---
+
+
+class Named(ToServer, frozen=True, kw_only=True):
+    name: Channel
+
+
+class CreateChannel(Named, frozen=True, kw_only=True):
+    visibility: Annotated[
+        Visibility | UnsetType,
+        Meta(description="Who finds it; unlisted is found by its name only. Public unless given."),
+    ] = UNSET
+
+
+def _create_channel(_: Session, server: Server, args: CreateChannel) -> Steps:
+    yield ChannelCreate(args.name, given(args.visibility) or Visibility.PUBLIC)
+    server.rules(args.name, admin=True)
+    return injection.name(args.name)
+
+
+def _delete_channel(_: Session, server: Server, args: Named) -> Steps:
+    yield _ruling(server, args.name, ChannelDelete(args.name))
+    server.drop(args.name)
+    return injection.name(args.name)
+
+
+class SetVisibility(Named, frozen=True, kw_only=True):
+    wanted: ClassVar[str] = "`name` and a valid `visibility` are required"
+
+    visibility: Annotated[Visibility, Meta(description="Private takes it from the sessions of non-members.")]
+
+
+def _set_visibility(_: Session, server: Server, args: SetVisibility) -> Steps:
+    yield _ruling(server, args.name, ChannelVisibility(args.name, args.visibility))
+    return injection.name(args.name)
+
+
+class RenameChannel(Named, frozen=True, kw_only=True):
+    new_name: Annotated[str, Meta(description="Its new name.")]
+
+
+def _rename_channel(session: Session, server: Server, args: RenameChannel) -> Steps:
+    yield _ruling(server, args.name, ChannelRename(args.name, args.new_name))
+    session.renamed(server, args.name, args.new_name)
+    return injection.name(args.new_name)
+
+
+class OnUser(OnChannel, frozen=True, kw_only=True):
+    user: User
+
+
+def _on_user(request: Callable[[str, str], Request[Any]]) -> Callable[[Session, Server, OnUser], Steps]:
+    def steps(_: Session, server: Server, args: OnUser) -> Steps:
+        yield _ruling(server, args.channel, request(args.channel, args.user))
+        return injection.name(args.user)
+
+    return steps
+
+
+class KickOut(OnChannel, frozen=True, kw_only=True):
+    target: Annotated[str, Meta(description="A username, or one session: user/machine/session.")]
+
+
+def _kick(_: Session, server: Server, args: KickOut) -> Steps:
+    yield _ruling(server, args.channel, Kick(args.channel, args.target))
+    return injection.name(args.target)
+
+
+def _names(request: Callable[[str], Request[Users]]) -> Callable[[Session, Server, OnChannel], Steps]:
+    def steps(_: Session, server: Server, args: OnChannel) -> Steps:
+        found: Users = yield _ruling(server, args.channel, request(args.channel))
+        return ", ".join(map(injection.line, found.users)) or "nobody"
+
+    return steps
+
+
+class CreateInvite(OnChannel, frozen=True, kw_only=True):
+    uses: (
+        Annotated[int, Meta(ge=1, le=2**32 - 1, description="How many users may redeem it; unlimited unless given.")]
+        | UnsetType
+    ) = UNSET
+    expires_in_secs: (
+        Annotated[int, Meta(ge=1, le=2**53, description="How long it is good, in seconds; for ever unless given.")]
+        | UnsetType
+    ) = UNSET
+
+
+def _invite_create(_: Session, server: Server, args: CreateInvite) -> Steps:
+    request = InviteCreate(args.channel, given(args.uses), given(args.expires_in_secs))
+    created: Token = yield _ruling(server, args.channel, request)
+    return f"invite token: {injection.name(created.token)}"
+
+
+class RevokeInvite(ToServer, frozen=True, kw_only=True):
+    token: Annotated[str, Meta(description="The invite.")]
+
+
+def _invite_revoke(_: Session, __: Server, args: RevokeInvite) -> Steps:
+    yield InviteRevoke(args.token)
+    return injection.name(args.token)
+
+
+def _invite_list(_: Session, server: Server, args: OnChannel) -> Steps:
+    found: Invites = yield _ruling(server, args.channel, InviteList(args.channel))
+    if not found.invites:
+        return "no outstanding invites"
+    return "\n".join(
+        f"{injection.name(invite.token)} (uses remaining: "
+        f"{'unlimited' if invite.uses_remaining is None else invite.uses_remaining}, "
+        f"expires: {injection.name(invite.expires_at or 'never')})"
+        for invite in found.invites
+    )
+
+
+def _ruling(server: Server, channel: str, request: Request[Any]) -> Request[Any]:
+    """Return the request of an operation on a channel, unless it is known that the server would refuse it."""
+    if not server.admin and channel in server.barred:
+        raise ToolError(f"not an admin on `{server.url}`")
+    return request
+
+
+TOOLS = {
+    tool.name: tool
+    for tool in (
+        Tool(
+            "join_channel",
+            "Join a channel: hear what is said there from now on. What was missed there is shown or announced.",
+            JoinChannel,
+            Offer.ALWAYS,
+            _join_channel,
+        ),
+        Tool("leave_channel", "Leave a channel: hear no more of it.", OnChannel, Offer.ALWAYS, _leave_channel),
+        Tool(
+            "list_channels", "List the channels that one can see.", ToServer, Offer.ALWAYS, _list_channels, effect=False
+        ),
+        Tool("who", "List who is online, on the server or in a channel.", WhoIs, Offer.ALWAYS, _who, effect=False),
+        Tool(
+            "catch_up",
+            "Read what was said in a joined channel and not shown yet, a page at a time, oldest first.",
+            CatchUp,
+            Offer.ALWAYS,
+            _catch_up,
+            effect=False,
+        ),
+        Tool(
+            "set_perm",
+            "Change a permission level for this session, only when the user asks: of a channel, of whispers, or by "
+            "default. mute: hear nothing; notify: tell the user, do not answer; converse: may answer; "
+            "act: may do what is asked.",
+            SetPerm,
+            Offer.ALWAYS,
+            _set_perm,
+            effect=False,
+        ),
+        Tool("send_channel", "Say something in a joined channel.", SendChannel, Offer.SEND, _send_channel),
+        Tool("whisper", "Say something to one session only.", WhisperTo, Offer.WHISPER, _whisper),
+        Tool(
+            "create_channel",
+            "Create a channel. Its creator administers it.",
+            CreateChannel,
+            Offer.ALWAYS,
+            _create_channel,
+        ),
+        Tool(
+            "delete_channel",
+            "Delete a channel with everything in it. There is no way back.",
+            Named,
+            Offer.RULE,
+            _delete_channel,
+        ),
+        Tool("set_visibility", "Say who finds a channel.", SetVisibility, Offer.RULE, _set_visibility),
+        Tool("acl_add", "Make a user a member of a channel.", OnUser, Offer.RULE, _on_user(AclAdd)),
+        Tool("acl_remove", "End a user's membership in a channel.", OnUser, Offer.RULE, _on_user(AclRemove)),
+        Tool("invite_create", "Make an invite to a channel.", CreateInvite, Offer.RULE, _invite_create),
+        Tool("invite_revoke", "Make an invite worthless.", RevokeInvite, Offer.RULE, _invite_revoke),
+        Tool("kick", "Remove somebody from a channel; they may come back.", KickOut, Offer.RULE, _kick),
+        Tool("ban", "Bar a user from a channel.", OnUser, Offer.RULE, _on_user(Ban)),
+        Tool("unban", "Let a banned user into a channel again.", OnUser, Offer.RULE, _on_user(Unban)),
+        Tool("rename_channel", "Give a channel another name.", RenameChannel, Offer.RULE, _rename_channel),
+        Tool("acl_list", "List the members of a channel.", OnChannel, Offer.RULE, _names(AclList), effect=False),
+        Tool("ban_list", "List who is banned from a channel.", OnChannel, Offer.RULE, _names(Bans), effect=False),
+        Tool("invite_list", "List the invites of a channel.", OnChannel, Offer.RULE, _invite_list, effect=False),
+    )
+}

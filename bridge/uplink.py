@@ -1,0 +1,243 @@
+"""One server's connection, for as long as the bridge runs: made, lost, made again with the session's channels in it."""
+
+import asyncio
+import contextlib
+import logging
+from typing import Protocol, TypeVar
+
+from bridge import injection
+from bridge.handles import Handle
+from bridge.servers import Server
+from bridge.session import Session
+from bridge.steps import walk
+from conclave.backoff import Backoff
+from conclave.closing import LinkLost, LoginRefused, may_retry
+from conclave.errors import ConclaveError, LinkError, Refusal
+from conclave.handshake import Signer
+from conclave.link import Link, connect
+from conclave.requests import Request
+
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.2, 30.0
+STABLE_SECONDS = 30.0
+"""How long a connection has to last until its loss is answered as quickly as the first one was."""
+PATIENCE_SECONDS = 5.0
+"""How long a request waits for a connection, and how long the connection is away before the session is told."""
+SETTLE_SECONDS = 10.0
+"""How often messages that came without a position are looked for in the history."""
+
+R = TypeVar("R")
+
+_log = logging.getLogger(__name__)
+
+
+class NotConnected(ConclaveError):
+    """There is no connection to ask through; nothing was sent."""
+
+
+class SameCluster(ConclaveError):
+    """The other end is a cluster that another uplink is connected to; nothing was sent to it."""
+
+    def __init__(self, owner: "Uplink") -> None:
+        super().__init__(f"it is the same server as `{owner.server.url}`")
+        self.owner = owner
+
+
+class Switchboard(Protocol):
+    """What the uplinks of one bridge share."""
+
+    def claim(self, uplink: "Uplink", server_id: str) -> None:
+        """Note where an uplink is about to log in. Raises: SameCluster."""
+
+    async def merge(self, uplink: "Uplink", owner: "Uplink") -> bool:
+        """Make one of two uplinks to one cluster; True if it is `uplink` that stays, with the URLs of both."""
+
+    def changed(self) -> None:
+        """Note that something may have changed that the list of tools depends on."""
+
+
+class Uplink:
+    """Keeps one server connected. `run` it in a task; cancelling that ends it."""
+
+    def __init__(self, server: Server, session: Session, switchboard: Switchboard, key: Signer, handle: Handle) -> None:
+        self.server = server
+        self._session = session
+        self._switchboard = switchboard
+        self._key = key
+        self._handle = handle
+        self._link: Link | None = None
+        self._ready = asyncio.Event()
+        self._why = "connecting"
+        self._over = False
+        self._was_up = False
+        self._told_down = False
+        self._told: str | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._backoff = Backoff(FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
+
+    async def ask(self, request: Request[R]) -> R:
+        """Ask the server, on whatever connection there is.
+
+        Raises:
+            Refusal: what the server answers instead.
+            NotConnected: if there is no connection within `PATIENCE_SECONDS`; nothing was sent.
+            LinkLost: if the connection ends before the answer; the request may have taken effect.
+        """
+        try:
+            async with asyncio.timeout(0 if self._over else PATIENCE_SECONDS):
+                await self._ready.wait()
+        except TimeoutError:
+            raise NotConnected(f"not connected to `{self.server.url}`: {self._why}") from None
+        assert self._link is not None  # noqa: S101 - it is ready
+        return await self._link.request(request)
+
+    async def run(self) -> None:
+        """Connect and stay connected, until another uplink or another session takes over."""
+        self._expect()
+        try:
+            while not self._over:
+                await self._once()
+        finally:
+            self._not_ready(self._why if self._over else "the bridge is ending")
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def stand_down(self, why: str) -> None:
+        """Note that this uplink has nothing to do any more."""
+        self._over = True
+        self._not_ready(why)
+
+    # --- One connection after the other ---
+
+    async def _once(self) -> None:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            link = await self._connect()
+        except SameCluster as same:
+            if not await self._switchboard.merge(self, same.owner):
+                self.stand_down(f"it is the same server as `{same.owner.server.url}`; target that one instead")
+            return
+        except LinkError as error:
+            self._failed(error)
+        else:
+            try:
+                async with link:
+                    began = clock()
+                    await self._serve(link)
+            except LinkError as error:
+                self._lost(error)
+            except Refusal as refusal:  # the server cannot let the session into its channels just now
+                self._lost(LinkLost(refusal.message))
+            finally:
+                self._not_ready(self._why)
+            if clock() - began >= STABLE_SECONDS:
+                self._backoff.reset()
+        if not self._over:
+            await asyncio.sleep(self._backoff.wait())
+
+    async def _connect(self) -> Link:
+        """Try the server's URLs in the owner's order; raise what the last one gave."""
+        failure: LinkError | None = None
+        for url in list(self.server.urls):
+            try:
+                return await connect(url, self._key, self._handle.name, check_server=self._check_server)
+            except LoginRefused:
+                raise
+            except LinkError as error:
+                _log.warning("server connect failed; will retry: %s: %s", url, error)
+                failure = error
+        raise failure or LinkError("no URL to connect to")
+
+    def _check_server(self, server_id: str | None) -> None:
+        if server_id is not None:
+            self._switchboard.claim(self, server_id)
+
+    async def _serve(self, link: Link) -> None:
+        server = self.server
+        server.path, server.version, server.admin, server.now_ms = link.path, link.version, link.admin, link.server_ms
+        await walk(self._session.entering(server), link.request)
+        self._became_ready(link)
+        clock = asyncio.get_running_loop().time
+        settle_at = clock() + SETTLE_SECONDS
+        while True:
+            if link.queued == 0:
+                self._session.quiet(server)
+                self._switchboard.changed()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(settle_at):
+                    self._session.heard(server, await link.next_event())
+            if clock() >= settle_at:
+                await walk(self._session.settle(server), link.request)
+                settle_at = clock() + SETTLE_SECONDS
+
+    # --- What the session is told ---
+
+    def _became_ready(self, link: Link) -> None:
+        self._link = link
+        self.server.up = True
+        self._ready.set()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._told is not None:
+            verb = "Reconnected" if self._was_up else "Connected"
+            self._session.notice(self.server, f"{verb} to `{self.server.url}` as {link.path}.")
+        self._was_up, self._told = True, None
+        self._switchboard.changed()
+
+    def _not_ready(self, why: str) -> None:
+        self._why = why
+        self._ready.clear()
+        self._link = None
+        self.server.up = False
+
+    def _lost(self, error: LinkError) -> None:
+        self._not_ready(str(error))
+        self._expect()
+        if not isinstance(error, LinkLost) or not error.superseded:
+            if not may_retry(error):
+                self._refused(str(error))
+            return
+        old, self._handle = self._handle, self._handle.superseded()
+        taken = f"Another live session holds the handle `{old.name}`"
+        if self._handle != old:
+            text = (
+                f"{taken} — reconnecting to `{self.server.url}` as `{self._handle.name}` (pass `--as` to pin a name)."
+            )
+            self._backoff.reset()
+        else:
+            text = (
+                f"{taken} on `{self.server.url}`, and this one was given the same with `--as`. It stays disconnected "
+                "there; start it again with a handle of its own."
+            )
+            self.stand_down(f"another live session holds the handle `{old.name}`; restart with a distinct `--as`")
+        self._session.notice(self.server, text)
+
+    def _failed(self, error: LinkError) -> None:
+        self._why = str(error)
+        if not may_retry(error):
+            self._refused(str(error))
+
+    def _refused(self, why: str) -> None:
+        """The server does not want this session; tell it once, and look again from time to time."""
+        text = f"`{self.server.url}` refused this machine: {injection.line(why)} — still trying, rarely."
+        if self._told != text:
+            self._told = text
+            self._session.notice(self.server, text, "error")
+
+    def _expect(self) -> None:
+        """Tell the session if there is no connection within a while."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._tell_down)
+
+    def _tell_down(self) -> None:
+        self._timer = None
+        if self._over or self._ready.is_set() or self._told is not None:
+            return
+        url = self.server.url
+        if self._was_up:
+            text = f"Disconnected from `{url}` — reconnecting."
+        else:
+            text = f"Cannot reach `{url}`: {injection.line(self._why)} — still trying."
+        self._told = text
+        self._session.notice(self.server, text)

@@ -1,0 +1,128 @@
+"""What Claude Code's own files say: which MCP servers a session in a directory starts, and what its owner forbids.
+
+The files belong to another program. They are read, never written, and anything at all may stand in them.
+"""
+
+import enum
+from pathlib import Path, PurePath
+from typing import Any
+
+import msgspec
+import orjson
+
+COMMANDS = frozenset({"conclave", "conclave-cli"})
+
+
+class Scope(enum.Enum):
+    """Whose sessions start a server: this user's in this directory, everybody's in this directory, all of this user."""
+
+    LOCAL = "local"
+    PROJECT = "project"
+    USER = "user"
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """An MCP server that Claude Code starts, with these words as command line; `folder` is what it was set up for."""
+
+    name: str
+    scope: Scope
+    folder: Path
+    words: tuple[str, ...]
+
+    @property
+    def starts_bridge(self) -> bool:
+        names = [PurePath(word).name for word in self.words]
+        return "bridge" in names and not COMMANDS.isdisjoint(names[: names.index("bridge")])
+
+    @property
+    def handle(self) -> str | None:
+        """The handle that the bridge is told to take."""
+        for word, following in zip(self.words, (*self.words[1:], None), strict=True):
+            if word.startswith("--as="):
+                return word.removeprefix("--as=")
+            if word == "--as":
+                return following
+        return None
+
+
+class Entries(msgspec.Struct, frozen=True):
+    """What is a bridge, or is called one; `unread` are the files that should be there to read and are not, and why."""
+
+    found: tuple[Entry, ...] = ()
+    unread: tuple[str, ...] = ()
+
+
+def read_entries(directory: Path, user_file: Path) -> Entries:
+    """Return the entries that count for a session in `directory`; `user_file` is Claude Code's own `.claude.json`.
+
+    Where several have one name, Claude Code takes the whole of the nearest one, and so does this.
+    """
+    unread: list[str] = []
+    user = _read(user_file, unread)
+    entries = [entry for folder in _project_keys(directory) for entry in _local(user, folder)]
+    for folder in (directory, *directory.parents):
+        entries += _servers(_read(folder / ".mcp.json", unread), Scope.PROJECT, folder)
+    entries += _servers(user, Scope.USER, user_file.parent)
+    nearest = {entry.name: entry for entry in reversed(entries)}
+    ours = (nearest[name] for name in dict.fromkeys(entry.name for entry in entries))
+    return Entries(tuple(entry for entry in ours if entry.starts_bridge or entry.name in COMMANDS), tuple(unread))
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """The managed settings of a machine: whether they switch channels off; `unread` says why they are not known."""
+
+    path: Path
+    forbids: bool = False
+    unread: str | None = None
+
+
+def read_policy(path: Path) -> Policy:
+    unread: list[str] = []
+    enabled = _at(_read(path, unread)).get("channelsEnabled")
+    return Policy(path, enabled is False, unread[0] if unread else None)
+
+
+def _project_keys(directory: Path) -> list[Path]:
+    """Return what the settings for `directory` may be kept under: itself, or the repository that it is in."""
+    try:
+        root = next((folder for folder in (directory, *directory.parents) if (folder / ".git").exists()), directory)
+    except OSError:
+        root = directory
+    return list(dict.fromkeys((directory, root)))
+
+
+def _local(user: Any, folder: Path) -> list[Entry]:
+    return _servers(_at(user, "projects", str(folder)), Scope.LOCAL, folder)
+
+
+def _servers(value: Any, scope: Scope, folder: Path) -> list[Entry]:
+    found = []
+    for name, server in _at(value, "mcpServers").items():
+        command, arguments = _at(server).get("command"), _at(server).get("args")
+        if isinstance(command, str):
+            words = [word for word in arguments if isinstance(word, str)] if isinstance(arguments, list) else []
+            found.append(Entry(name, scope, folder, (command, *words)))
+    return found
+
+
+def _at(value: Any, *keys: str) -> dict[str, Any]:
+    """Return the object that is found by following the keys, empty if that leads nowhere."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _read(path: Path, unread: list[str]) -> Any:
+    """Return a file's JSON, None if there is no such file; if it cannot be read, say so in `unread`."""
+    try:
+        if not path.exists():
+            return None
+        if not path.is_file():  # reading a pipe might never end
+            unread.append(f"`{path}` is no file")
+            return None
+        return orjson.loads(path.read_bytes())
+    except OSError as error:
+        unread.append(f"`{path}` cannot be read: {error.strerror}")
+    except ValueError as error:
+        unread.append(f"`{path}` cannot be read: {error}")
+    return None

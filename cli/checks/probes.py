@@ -1,0 +1,114 @@
+"""Asking every registered server who we are there, what time it is, and who is online."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import msgspec
+
+from cli.online import passing_handle
+from conclave.closing import LoginRefused, in_words
+from conclave.config import Registration
+from conclave.errors import ConclaveError, LinkError, Refusal
+from conclave.keys import MachineKey
+from conclave.link import connect
+from conclave.requests import Ping, Who
+from conclave.urls import check_url
+
+DEADLINE = 12.0
+"""Seconds after which a server counts as unreachable, whatever it is still busy with."""
+_NAME_SECONDS = 8.0
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a server said. `ahead_ms` is its clock less ours, `round_trip_ms` the time that a ping took."""
+
+    path: str
+    admin: bool
+    server_id: str | None
+    ahead_ms: int
+    round_trip_ms: float
+    sessions: tuple[str, ...]
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """One registration, and the server's answer, or why there is none; `refused` if it does not know our key."""
+
+    server: Registration
+    answer: Answer | None = None
+    error: str = ""
+    refused: bool = False
+
+
+async def probe_all(servers: tuple[Registration, ...], key: MachineKey) -> tuple[Probe, ...]:
+    """Probe all servers at once; the results are in the order of the registrations."""
+    # Each with a handle of its own: two of the URLs may be one server, where two sessions of one path end each other.
+    probes = (_probe(server, key, f"{passing_handle()}-{number}") for number, server in enumerate(servers, 1))
+    return tuple(await asyncio.gather(*probes))
+
+
+async def _probe(server: Registration, key: MachineKey, handle: str) -> Probe:
+    try:
+        async with asyncio.timeout(DEADLINE):
+            return Probe(server, await _ask(server.url, key, handle))
+    except TimeoutError:
+        return Probe(server, error=f"no answer within {DEADLINE:g}s")
+    except Refusal as error:
+        return Probe(server, error=in_words(error))
+    except ConclaveError as error:
+        return Probe(server, error=str(error), refused=isinstance(error, LoginRefused))
+
+
+async def _ask(url: str, key: MachineKey, handle: str) -> Answer:
+    await _check_name(check_url(url))
+    async with await connect(url, key, handle) as link:
+        ahead_ms = link.server_ms() - time.time_ns() // 1_000_000
+        began = time.perf_counter()
+        await link.request(Ping())
+        round_trip_ms = (time.perf_counter() - began) * 1000
+        online = await link.request(Who())
+        return Answer(str(link.path), link.admin, link.server_id, ahead_ms, round_trip_ms, online.sessions)
+
+
+async def _check_name(url: str) -> None:
+    """Have the host's name looked up once, apart from the connection: nothing can interrupt the system doing that."""
+    parts = urlsplit(url)
+    try:
+        await abandonable(lambda: socket.getaddrinfo(parts.hostname, parts.port), _NAME_SECONDS)
+    except TimeoutError:
+        raise LinkError(f"the name `{parts.hostname}` was not resolved within {_NAME_SECONDS:g}s") from None
+    except (OSError, UnicodeError):
+        return  # connecting fails in the same way, and says so in its own words
+
+
+async def abandonable(call: Callable[[], object], deadline: float) -> None:
+    """Wait for a blocking call in a thread, and if it lasts too long, for nobody: not even the program's end waits.
+
+    Raises:
+        TimeoutError: after `deadline` seconds.
+        Exception: whatever the call raises.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def finish(error: Exception | None) -> None:
+        if not done.done():
+            done.set_result(None) if error is None else done.set_exception(error)
+
+    def work() -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - raised again where it is waited for
+            outcome: Exception | None = error
+        else:
+            outcome = None
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(finish, outcome)
+
+    threading.Thread(target=work, daemon=True).start()
+    async with asyncio.timeout(deadline):
+        await done

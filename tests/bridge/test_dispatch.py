@@ -1,0 +1,241 @@
+"""Tools, without a server: what is asked of it, what is said about its answers, and what is refused before."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge import arguments, dispatcher
+from bridge.arguments import BadArguments
+from bridge.levels import AboveCeiling, Levels
+from bridge.servers import Server
+from bridge.session import COUNTED_ROWS, INJECTED_ROWS, Session
+from bridge.tools import TOOLS, Offer, ToolError
+from bridge.watermarks import Watermarks
+from conclave.body import Body
+from conclave.config import Level, LocalConfig
+from conclave.errors import Code, Refusal
+from conclave.events import Left, Message, Renamed, Role, Whispered
+from conclave.requests import AclList, History, Join, Joined, Page, Request, Row, Send, Users
+
+ONE, TWO = "ws://one.example", "ws://two.example"
+
+ORDER = [
+    *("join_channel", "leave_channel", "list_channels", "who", "catch_up", "set_perm", "send_channel", "whisper"),
+    *("create_channel", "delete_channel", "set_visibility", "acl_add", "acl_remove", "invite_create", "invite_revoke"),
+    *("kick", "ban", "unban", "rename_channel", "acl_list", "ban_list", "invite_list"),
+]
+
+
+class Screen:
+    """Keeps what the user would see."""
+
+    def __init__(self) -> None:
+        self.contents: list[str] = []
+        self.metas: list[dict[str, str]] = []
+
+    def push(self, content: str, meta: dict[str, str]) -> None:
+        self.contents.append(content)
+        self.metas.append(meta)
+
+
+class Desk:
+    """A session at two servers, of which the second is not needed by most."""
+
+    def __init__(self, state: Path, *urls: str, level: Level = Level.CONVERSE) -> None:
+        self.screen = Screen()
+        self.servers = [Server(url) for url in urls]
+        for server in self.servers:
+            server.path, server.version = "ann/laptop/me", 2
+        config = LocalConfig(default_permission=level)
+        self.session = Session(self.servers, Levels(config), Watermarks(state), self.screen)
+
+    def run(self, name: str, answers: list[Any], **arguments: Any) -> tuple[str, list[Request[Any]]]:
+        """Carry out a tool with these answers of the server; return its text and what it asked."""
+        steps = dispatcher.begin(self.session, name, arguments).steps
+        return walked(steps, answers)
+
+
+def walked(steps: Any, answers: list[Any]) -> tuple[Any, list[Request[Any]]]:
+    asked: list[Request[Any]] = []
+    left = iter(answers)
+    try:
+        asked.append(next(steps))
+        while True:
+            answer = next(left)
+            asked.append(steps.throw(answer) if isinstance(answer, Exception) else steps.send(answer))
+    except StopIteration as done:
+        return done.value, asked
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path, ONE)
+
+
+def rows(first: int, last: int) -> tuple[Row, ...]:
+    return tuple(Row(f"{n}-0", n, "bob/laptop/main", Body(text=f"text {n}")) for n in range(first, last + 1))
+
+
+def message(number: int) -> Message:
+    return Message("ops", "bob/laptop/main", Body(text=f"text {number}"), f"{number}-0", number)
+
+
+def test_the_tools_come_in_one_order() -> None:
+    """Scripts and prompts that were written for the original find them where they were."""
+    assert list(TOOLS) == ORDER
+
+
+@pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS)
+def test_a_schema_is_an_object_with_described_properties(tool: Any) -> None:
+    """Hosts show it to the model as it is, and cut descriptions at 2 KB."""
+    schema = arguments.schema(tool.takes)
+    assert schema["type"] == "object"
+    assert "required" not in schema or set(schema["required"]) <= set(schema["properties"])
+    assert all(entry["type"] in {"string", "boolean", "integer"} for entry in schema["properties"].values())
+    assert len(tool.description.encode()) < 2048
+
+
+def test_the_server_comes_before_the_arguments(tmp_path: Path) -> None:
+    """Whoever forgets both is told what to decide first."""
+    desk = Desk(tmp_path, ONE, TWO)
+    with pytest.raises(ToolError, match="multiple servers connected; pass `server`"):
+        desk.run("join_channel", [])
+    with pytest.raises(ToolError, match=r"not connected to server `ws://three.example`"):
+        desk.run("join_channel", [], server="ws://three.example")
+    with pytest.raises(BadArguments, match="`channel` is required"):
+        desk.run("join_channel", [], server="WS://one.example:80/")
+
+
+def test_a_refused_join_changes_no_level(desk: Desk) -> None:
+    """The level was meant for a channel that one is in."""
+    with pytest.raises(Refusal):
+        desk.run("join_channel", [Refusal(Code.NOT_FOUND, "channel `ops` not found")], channel="ops", perm="mute")
+    assert desk.session.level(desk.servers[0], "ops") is Level.CONVERSE
+    with pytest.raises(AboveCeiling):
+        desk.run("join_channel", [], channel="ops", perm="act")
+
+
+def test_the_first_join_misses_nothing(desk: Desk) -> None:
+    """A session hears from then on, as the server says where that is."""
+    text, asked = desk.run("join_channel", [Joined("ops", "5-0", admin=True)], channel="ops")
+    assert text == "joined ops"
+    assert asked == [Join("ops")]
+    assert Offer.RULE in dispatcher.offered(desk.session)
+
+
+def test_a_second_run_shows_what_was_said_in_between(tmp_path: Path) -> None:
+    """The watermark outlives the process."""
+    desk = Desk(tmp_path, ONE)
+    desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
+    desk.session._watermarks.save()
+    desk = Desk(tmp_path, ONE)
+    answers = [Joined("ops", "9-0", admin=False), Page(rows(6, 8), more=False)]
+    _, asked = desk.run("join_channel", answers, channel="ops")
+    assert asked[1] == History("ops", after="5-0")
+    assert "3 messages missed in #ops" in desk.screen.contents[0]
+    assert [content.rsplit("\n", 1)[1] for content in desk.screen.contents[1:]] == ["text 6", "text 7", "text 8"]
+    assert desk.session.unread_from(desk.servers[0], "ops") == "8-0"
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(INJECTED_ROWS + 1, "51 messages"), (COUNTED_ROWS, "More than 5000 messages")]
+)
+def test_too_much_is_announced_in_one_line(desk: Desk, count: int, said: str) -> None:
+    """A session's context is dear; what it does not want to read it does not have to."""
+    server = desk.servers[0]
+    desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
+    more = count == COUNTED_ROWS
+    walked(desk.session.entering(server), [Joined("ops", "90000-0", admin=False), Page(rows(6, 5 + count), more=more)])
+    assert desk.screen.contents == [f"{said} missed in #ops, catch_up to read them."]
+    desk.session.heard(server, message(90_001))
+    assert desk.session.unread_from(server, "ops") == "5-0", "a live message must not jump over what was missed"
+
+
+def test_catching_up_reads_page_after_page(desk: Desk) -> None:
+    """The second call begins where the first one ended."""
+    desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
+    desk.servers[0].channels["ops"].skip("300-0")
+    text, asked = desk.run("catch_up", [Page(rows(6, 105), more=True)], channel="ops")
+    assert asked == [History("ops", after="5-0", limit=100)]
+    assert text.endswith("call catch_up again, to read on.")
+    text, asked = desk.run("catch_up", [Page(rows(106, 120), more=False)], channel="ops")
+    assert asked == [History("ops", after="105-0", limit=100)]
+    assert "call catch_up again" not in text
+
+
+def test_a_window_is_read_without_moving_the_watermark(desk: Desk) -> None:
+    """Looking at the last hour does not mean that everything before it was read."""
+    desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
+    text, _ = desk.run("catch_up", [Page(rows(50, 149), more=True)], channel="ops", since="1h")
+    assert "`after` = `149-0`" in text
+    assert desk.session.unread_from(desk.servers[0], "ops") == "5-0"
+    with pytest.raises(ToolError, match="invalid `since`: invalid duration `soon`"):
+        desk.run("catch_up", [], channel="ops", since="soon")
+
+
+def test_levels_decide_what_is_shown_and_said(tmp_path: Path) -> None:
+    """Muted is not heard; below converse nothing is said, whoever asks for it."""
+    desk = Desk(tmp_path, ONE, level=Level.NOTIFY)
+    server = desk.servers[0]
+    desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
+    with pytest.raises(ToolError, match=r"permission denied: `ops` on `ws://one.example` is below `converse`"):
+        desk.run("send_channel", [], channel="ops", text="hello")
+    with pytest.raises(ToolError, match=r"permission denied: whispers on `ws://one.example` are below `converse`"):
+        desk.run("whisper", [], target="bob/laptop/main", text="hello")
+    desk.run("set_perm", [], channel="ops", level="mute")
+    desk.session.heard(server, message(6))
+    assert not desk.screen.contents
+    desk.run("set_perm", [], channel="ops", level="converse")
+    assert desk.run("send_channel", [None], channel="ops", text="hello") == (
+        "sent to ops",
+        [Send("ops", Body(text="hello"))],
+    )
+    desk.session.heard(server, Whispered("bob/laptop/main", Body(text="psst")))
+    assert desk.screen.metas == [{"server": ONE, "from": "bob/laptop/main", "kind": "whisper"}]
+
+
+def test_a_channel_that_is_gone_is_forgotten(desk: Desk) -> None:
+    """After a kick, a deletion, or a refused re-join the bridge must not believe that it still listens."""
+    server = desk.servers[0]
+    for reason in ("kicked", "deleted", "a reason of a later version"):
+        desk.run("join_channel", [Joined("ops", "5-0", admin=True)], channel="ops")
+        desk.session.heard(server, Left("ops", reason))
+        assert not server.channels
+        assert Offer.RULE not in dispatcher.offered(desk.session)
+    desk.run("join_channel", [Joined("ops", "5-0", admin=True)], channel="ops")
+    walked(desk.session.entering(server), [Refusal(Code.UNAUTHORIZED, "banned from channel `ops`")])
+    assert not server.channels
+    assert len(desk.screen.contents) == 4
+
+
+def test_a_server_that_cannot_just_now_is_asked_again(desk: Desk) -> None:
+    """Its store is away: that must not cost the session its channels."""
+    server = desk.servers[0]
+    desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
+    with pytest.raises(Refusal):
+        walked(desk.session.entering(server), [Refusal(Code.UNAVAILABLE, "the relay cannot reach its store")])
+    assert "ops" in server.channels
+
+
+def test_a_renamed_channel_goes_on_under_its_new_name(desk: Desk) -> None:
+    """With its level and its watermark; a v1 server does not even say so."""
+    server = desk.servers[0]
+    desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops", perm="notify")
+    desk.session.heard(server, Renamed("ops", "operations"))
+    assert desk.session.level(server, "operations") is Level.NOTIFY
+    assert desk.session.unread_from(server, "operations") == "5-0"
+    desk.session.heard(server, Message("works", "bob/laptop/main", Body(text="hi")))
+    assert list(server.channels) == ["works"]
+
+
+def test_who_rules_a_channel_is_found_out_where_joining_does_not_tell(desk: Desk) -> None:
+    """Over v1 only the ACL tells: those who do not administer a channel may not see it."""
+    desk.run("join_channel", [Joined("ops"), Users(("ann",))], channel="ops")
+    assert desk.servers[0].ruled == {"ops"}
+    _, asked = desk.run("join_channel", [Joined("dev"), Refusal(Code.UNAUTHORIZED, "no")], channel="dev")
+    assert asked[1] == AclList("dev")
+    with pytest.raises(ToolError, match=r"not an admin on `ws://one.example`"):
+        desk.run("kick", [], channel="dev", target="bob")
+    desk.session.heard(desk.servers[0], Role(admin=True))
+    assert desk.run("kick", [None], channel="dev", target="bob")[0] == "bob"

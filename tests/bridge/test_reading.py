@@ -1,0 +1,101 @@
+"""The account of one channel: nothing is skipped, and nothing is shown twice that was not read on purpose."""
+
+from bridge.reading import Reading, at_time, behind
+from conclave.body import Body
+from conclave.events import Message
+from conclave.requests import History, Row
+
+ME = "ann/laptop/me"
+BOB = "bob/laptop/main"
+
+
+def row(number: int, text: str = "", sender: str = BOB) -> Row:
+    return Row(id=f"{number}-0", ts=number, from_=sender, body=Body(text=text or f"text {number}"))
+
+
+def live(number: int, text: str = "", *, placed: bool = True) -> Message:
+    return Message(
+        channel="ops",
+        from_=BOB,
+        body=Body(text=text or f"text {number}"),
+        id=f"{number}-0" if placed else None,
+        ts=number if placed else None,
+    )
+
+
+def test_what_is_shown_moves_the_watermark() -> None:
+    """A restart continues behind it."""
+    reading = Reading("1-0", placed=True)
+    reading.live(live(2), shown=True)
+    assert (reading.position, reading.heard, reading.behind) == ("2-0", "2-0", False)
+
+
+def test_a_muted_message_holds_the_watermark_back() -> None:
+    """Raising the level must not make what was said meanwhile disappear."""
+    reading = Reading("1-0", placed=True)
+    reading.live(live(2), shown=False)
+    reading.live(live(3), shown=True)
+    assert (reading.position, reading.heard) == ("1-0", "3-0")
+    reading.caught_up([row(2), row(3)], more=False)
+    reading.live(live(4), shown=True)
+    assert reading.position == "4-0"
+
+
+def test_a_page_of_several_leaves_the_rest_for_the_next() -> None:
+    """Live traffic between two pages must not jump over the second."""
+    reading = Reading("1-0", placed=True)
+    reading.skip("9-0")
+    reading.caught_up([row(2), row(3)], more=True)
+    reading.live(live(10), shown=True)
+    assert (reading.position, reading.heard) == ("3-0", "10-0")
+    reading.caught_up([row(4), row(10)], more=False)
+    assert (reading.position, reading.behind) == ("10-0", False)
+
+
+def test_one_s_own_messages_are_not_missed() -> None:
+    """The server does not deliver them to their session, so that they are not there live says nothing."""
+    reading = Reading("1-0", placed=True)
+    assert reading.missed([row(2, sender=ME), row(3)], ME) == [row(3)]
+
+
+def test_what_was_shown_from_the_history_is_not_shown_again_live() -> None:
+    """A message that is posted between the join and the reading of the history comes both ways."""
+    reading = Reading("1-0", placed=True)
+    reading.showing(reading.missed([row(2)], ME))
+    assert reading.is_repeated(live(2))
+    assert not reading.is_repeated(live(3))
+    assert reading.position == "2-0"
+
+
+def test_without_positions_a_copy_is_told_by_its_words_only_while_it_may_come() -> None:
+    """A v1 server tells no ids. Somebody who says "ok" twice must still be heard twice."""
+    reading = Reading(at_time(0), placed=False)
+    reading.showing(reading.missed([row(2, "ok")], ME))
+    assert reading.is_repeated(live(2, "ok", placed=False))
+    assert not reading.is_repeated(live(3, "ok", placed=False))
+    reading.showing([row(4, "well")])
+    reading.forget_early()
+    assert not reading.is_repeated(live(5, "well", placed=False))
+
+
+def test_messages_without_a_position_are_found_in_the_history() -> None:
+    """Until then the watermark stays: reporting something twice is the safe side."""
+    reading = Reading("1-0", placed=False)
+    reading.live(live(2, placed=False), shown=True)
+    assert (reading.position, reading.unsettled) == ("1-0", True)
+    reading.settle([row(2), row(3)], ME)
+    assert (reading.position, reading.unsettled) == ("2-0", False)
+    assert reading.missed([row(3)], ME) == [row(3)]
+
+
+def test_after_a_loss_only_what_did_not_come_live_was_missed() -> None:
+    """The rows since the last position contain what was heard and not settled yet."""
+    reading = Reading("1-0", placed=False)
+    reading.live(live(2, placed=False), shown=True)
+    assert reading.missed([row(2), row(3)], ME) == [row(3)]
+
+
+def test_a_mark_is_a_position_or_a_time() -> None:
+    """A position is the server's own text and is never looked into."""
+    assert behind("ops", "2-0", 5) == History("ops", after="2-0", limit=5)
+    assert behind("ops", at_time(17)) == History("ops", after_ts=17)

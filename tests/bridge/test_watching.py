@@ -1,0 +1,168 @@
+"""The owner's configuration is followed while the bridge runs: at once, and never halfway."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from bridge.watching import watch
+from conclave.config import Level, LocalConfig, Override
+from conclave.config_edit import set_default, set_override
+from conclave.errors import ConfigError
+from tests.support.waiting import pause, wait_until
+
+MUTED = 'default_permission = "mute"\n'
+
+
+class Watched:
+    """What a watcher of the file was told."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.configs: list[LocalConfig] = []
+        self.errors: list[ConfigError] = []
+
+    @property
+    def levels(self) -> list[Level]:
+        return [config.default_permission for config in self.configs]
+
+    async def told(self, count: int) -> None:
+        await wait_until(lambda: len(self.configs) >= count, what=f"{count} configurations were told")
+
+    async def complained(self, count: int) -> None:
+        await wait_until(lambda: len(self.errors) >= count, what=f"{count} errors were told")
+
+
+@pytest.fixture
+async def watched(tmp_path: Path) -> AsyncIterator[Watched]:
+    """A watcher of a file that says `mute`."""
+    watched = Watched(tmp_path / "config.toml")
+    watched.path.write_text(MUTED)
+    task = asyncio.create_task(watch(watched.path, watched.configs.append, watched.errors.append))
+    try:
+        yield watched
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled(), "it ends by being cancelled only"
+
+
+async def test_it_tells_what_holds_now_and_each_change(watched: Watched) -> None:
+    """What was changed between reading the file and watching it is told as well."""
+    await watched.told(1)
+    set_default(watched.path, Level.ACT)
+    await watched.told(2)
+    set_override(watched.path, Override("wss://a", Level.CONVERSE, "ops"))
+    await watched.told(3)
+    assert watched.levels == [Level.MUTE, Level.ACT, Level.ACT]
+    assert watched.configs[2].level("wss://a", "ops") is Level.CONVERSE
+    assert watched.errors == []
+
+
+async def test_a_change_in_place_is_seen_even_at_the_same_size(watched: Watched) -> None:
+    """Some editors write into the file itself."""
+    await watched.told(1)
+    watched.path.write_text('default_permission = "act" \n')
+    await watched.told(2)
+    assert watched.levels == [Level.MUTE, Level.ACT]
+
+
+async def test_a_file_that_is_moved_over_it_is_seen_even_with_its_own_time(watched: Watched, tmp_path: Path) -> None:
+    """A backup that is put back is older than what it replaces."""
+    backup = tmp_path / "backup"
+    backup.write_text('default_permission = "act" \n')
+    await watched.told(1)
+    backup.replace(watched.path)
+    await watched.told(2)
+    assert watched.levels[-1] is Level.ACT
+
+
+async def test_what_says_the_same_is_not_told(watched: Watched) -> None:
+    """A comment, or a file that was only touched."""
+    await watched.told(1)
+    watched.path.write_text(f"# mine\n{MUTED}")
+    await pause(1)
+    set_default(watched.path, Level.ACT)
+    await watched.told(2)
+    assert watched.levels == [Level.MUTE, Level.ACT]
+
+
+async def test_an_invalid_file_is_reported_once_and_changes_nothing(watched: Watched) -> None:
+    """A typo must not unmute a channel, and not fill the log either. The next valid version counts."""
+    await watched.told(1)
+    watched.path.write_text("default_permission = oops")
+    await watched.complained(1)
+    await pause(1.5)
+    assert len(watched.errors) == 1
+    watched.path.write_text('default_permission = "loud"')
+    await watched.complained(2)
+    assert "loud" in str(watched.errors[1])
+    watched.path.write_text('default_permission = "act"')
+    await watched.told(2)
+    assert watched.levels == [Level.MUTE, Level.ACT]
+
+
+async def test_a_file_that_goes_means_the_defaults(watched: Watched) -> None:
+    """As it would after a restart; one that comes again counts again. A directory in its place is an error."""
+    await watched.told(1)
+    watched.path.unlink()
+    await watched.told(2)
+    assert watched.configs[1] == LocalConfig()
+    watched.path.mkdir()
+    await watched.complained(1)
+    watched.path.rmdir()
+    watched.path.write_text(MUTED)
+    await watched.told(3)
+    assert watched.levels[-1] is Level.MUTE
+
+
+async def test_a_link_is_followed_to_what_it_leads_to(tmp_path: Path) -> None:
+    """People keep their configuration in a repository."""
+    real = tmp_path / "real.toml"
+    real.write_text(MUTED)
+    watched = Watched(tmp_path / "config.toml")
+    watched.path.symlink_to(real)
+    task = asyncio.create_task(watch(watched.path, watched.configs.append, watched.errors.append))
+    try:
+        await watched.told(1)
+        real.write_text('default_permission = "act"')
+        await watched.told(2)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+    assert watched.levels == [Level.MUTE, Level.ACT]
+
+
+async def test_a_file_that_is_being_written_is_not_taken_halfway(watched: Watched) -> None:
+    """An editor empties it, or removes it, and then writes: for that moment nothing must be unmuted."""
+    await watched.told(1)
+    watched.path.unlink()
+    for _ in range(8):
+        await pause(0.05)
+        with watched.path.open("a") as file:
+            file.write("# first the comments\n")
+    for _ in range(8):
+        await pause(0.05)
+        watched.path.write_text("# then all over\n")
+    watched.path.write_text('default_permission = "act"')
+    await watched.told(2)
+    assert watched.levels == [Level.MUTE, Level.ACT]
+
+
+async def test_a_file_that_never_stands_still_is_taken_in_the_end(watched: Watched) -> None:
+    """Otherwise a program that keeps touching it would keep the owner's word from being heard."""
+    await watched.told(1)
+
+    async def keep_writing() -> None:
+        for number in range(10**6):
+            watched.path.write_text(f'default_permission = "act" # {number}\n')
+            await pause(0.02)
+
+    writing = asyncio.create_task(keep_writing())
+    try:
+        await watched.told(2)
+    finally:
+        writing.cancel()
+        await asyncio.wait([writing])
+    assert watched.levels == [Level.MUTE, Level.ACT]

@@ -1,0 +1,374 @@
+"""`conclave doctor` as it is used: real programs, a real process tree, real nodes."""
+
+import asyncio
+import json
+import re
+import sys
+import time
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nacl.signing import SigningKey
+
+import cli
+from cli.checks.facts import Facts, Place, gather
+from cli.checks.finding import Finding, Verdict
+from cli.checks.table import CHECKS, examine
+from conclave.config import Registration
+from conclave.config_edit import register
+from conclave.keys import create_or_load
+from conclave.link import connect
+from conclave.model import SessionPath
+from conclave.v1.frames import Frame, Ping, Pong, Presence, Unauthorized
+from relay.admins import Admins
+from tests.support.command_line import Finished
+from tests.support.nodes import CONCLAVE, running_node
+from tests.support.peer import Peer
+from tests.support.scripted_server import Connection, ScriptedServer
+
+BRIDGE = {"command": "conclave", "args": ["bridge"]}
+CHANNELS = ("--dangerously-load-development-channels", "server:conclave")
+GONE = "ws://127.0.0.1:9"
+"""Nobody listens there."""
+
+
+class Desk:
+    """A user's machine: a home, a project in it, programs on PATH, and a configuration directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.home, self.programs, self.directory = root / "home", root / "bin", root / "home" / "deck"
+        for folder in (self.programs, self.directory):
+            folder.mkdir(parents=True)
+        self.config, self.key = self.home / "conclave" / "config.toml", self.home / "conclave" / "key"
+        (self.programs / "conclave").symlink_to(CONCLAVE)
+        self.program("claude", 'test "$1" = --version && read -r nothing || echo "2.1.283 (Claude Code)"')
+        self.servers(conclave=BRIDGE)
+
+    def program(self, name: str, script: str) -> None:
+        path = self.programs / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def servers(self, **entries: object) -> None:
+        """Write Claude Code's own file."""
+        value = {"projects": {str(self.directory): {"mcpServers": entries}}}
+        (self.home / ".claude.json").write_text(json.dumps(value))
+
+    async def register(self, url: str, user: str = "ann") -> None:
+        async with await connect(url, create_or_load(self.key), "setup", register=(user, "laptop")):
+            register(self.config, Registration(url, user, "laptop"))
+
+    def record(self, *urls: str) -> None:
+        """Note registrations that no server knows of."""
+        create_or_load(self.key)
+        for url in urls:
+            register(self.config, Registration(url, "ann", "laptop"))
+
+    def signer(self) -> SigningKey:
+        return create_or_load(self.key)._signer
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the programs get."""
+        return {
+            "HOME": str(self.home),
+            "PATH": f"{self.programs}:/usr/bin:/bin",
+            "PYTHONPATH": str(Path(cli.__file__).parents[1]),
+            "PYTHONUTF8": "1",
+        }
+
+    async def look(self) -> dict[str, list[Finding]]:
+        """Examine the desk from outside of any session."""
+        return by_check(await self.facts())
+
+    async def facts(self) -> Facts:
+        return await gather(
+            Place(
+                directory=self.directory,
+                environment=self.environment,
+                pid=0,
+                key_path=self.key,
+                config_path=self.config,
+                claude_file=self.home / ".claude.json",
+                policy_file=self.home / "managed-settings.json",
+            )
+        )
+
+    async def doctor(self, *options: str, started_with: tuple[str, ...] = CHANNELS) -> Finished:
+        """Run the command in a session: below a process that is called `claude` and has these arguments."""
+        line = f"{sys.executable} -m cli.main --config-dir {self.config.parent} doctor {' '.join(options)}; exit $?"
+        process = await asyncio.create_subprocess_exec(
+            *("claude", "-c", line, "claude", *started_with),
+            executable="/bin/sh",
+            cwd=self.directory,
+            env=self.environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        try:
+            async with asyncio.timeout(60):
+                out, err = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+        return Finished(process.returncode or 0, out.decode(), err.decode())
+
+
+def by_check(facts: Facts) -> dict[str, list[Finding]]:
+    found: dict[str, list[Finding]] = {name: [] for name in CHECKS}
+    for name, finding in examine(facts):
+        found[name].append(finding)
+    return found
+
+
+def verdicts(findings: list[Finding]) -> list[str]:
+    return [finding.verdict.value for finding in findings]
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+@pytest.fixture
+async def node(redis_url: str) -> AsyncIterator[str]:
+    async with running_node(redis_url, admins=Admins({"root": None})) as url:
+        yield url
+
+
+def table(finished: Finished) -> dict[str, Any]:
+    return {row["check"]: row for row in json.loads(finished.out)}
+
+
+# --- The command ---
+
+
+async def test_a_machine_that_has_everything_has_no_complaint(desk: Desk, node: str) -> None:
+    """Whoever gets a mark on a healthy machine stops reading the others."""
+    await desk.register(node)
+    finished = await desk.doctor("--json")
+    rows = json.loads(finished.out)
+    bad = [row for row in rows if row["verdict"] != "ok" or row["remedy"] is not None]
+    assert (finished.code, finished.err, bad) == (0, "", [])
+    quiet = {"clock", "duplicate"}
+    assert [row["check"] for row in rows] == [name for name in CHECKS if name not in quiet]
+    assert "ann/laptop, round trip" in table(finished)["server"]["text"]
+    assert "`deck`" in table(finished)["handle"]["text"]
+    assert "2.1.283" in table(finished)["claude"]["text"]
+
+
+async def test_each_complaint_is_a_line_and_its_remedy_the_next_one(desk: Desk) -> None:
+    """On an empty machine the remedies are the way to the first message."""
+    (desk.programs / "conclave").unlink()
+    desk.servers()
+    finished = await desk.doctor(started_with=("--continue",))
+    assert (finished.code, finished.err) == (1, "")
+    lines = finished.out.splitlines()
+    for complaint, remedy in [
+        ("✗ no MCP server entry", "claude mcp add --scope local conclave -- conclave bridge"),
+        ("✗ this Claude Code (process ", "claude --dangerously-load-development-channels server:conclave"),
+        ("✗ this machine has no key", "conclave register"),
+        ("✗ this machine is registered nowhere", "conclave register"),
+        ("✗ `conclave` is not on PATH", "add "),
+    ]:
+        (at,) = (number for number, line in enumerate(lines) if line.startswith(complaint))
+        assert lines[at + 1].startswith("  → "), lines[at]
+        assert remedy in lines[at + 1]
+    assert all(line.startswith(("✓ ", "! ", "✗ ", "? ", "  → ")) for line in lines)
+    assert not desk.config.parent.exists(), "it changes nothing"
+
+
+async def test_a_warning_is_no_failure(desk: Desk, node: str) -> None:
+    """A script that asks before it starts a session must not stop for what works."""
+    await desk.register(node)
+    desk.key.chmod(0o644)
+    finished = await desk.doctor()
+    assert finished.code == 0
+    assert [line for line in finished.out.splitlines() if not line.startswith("✓ ")] == [
+        f"! others on this machine may be able to use its key: {desk.key} has mode 0644",
+        f"  → `chmod 600 {desk.key}`",
+    ]
+
+
+async def test_names_from_elsewhere_cannot_write_on_the_terminal(desk: Desk) -> None:
+    """What a server or another program's file calls things is text from others."""
+    evil = SessionPath("e\x1b[2Jvil", "m\u202e", "x")
+    async with ScriptedServer().running() as server:
+        server.owner, server.answer = (evil.user, evil.machine), online(evil)
+        desk.record(server.url)
+        desk.servers(**{"a\x1b[31m\nb": BRIDGE})
+        finished, as_json = await desk.doctor(), await desk.doctor("--json")
+    assert all(line.isprintable() for line in finished.out.split("\n"))
+    assert r"knows this machine as e\x1b[2Jvil/m\u202e;" in finished.out
+    assert r"a\x1b[31m\nb" in finished.out
+    assert as_json.out.rstrip("\n").isprintable()
+    assert "e\x1b[2Jvil/m\u202e" in table(as_json)["server"]["text"]
+
+
+async def test_nothing_makes_it_wait_for_long(desk: Desk) -> None:
+    """A program that hangs and a server that says nothing are both given up, side by side."""
+    desk.program("claude", "sleep 600")
+    async with ScriptedServer().running() as server:
+        server.silent = True
+        desk.record(server.url)
+        rows = table(await desk.doctor("--json"))
+    assert rows["claude"]["verdict"] == "unknown"
+    assert "did not answer within 10s" in rows["claude"]["text"]
+    assert rows["server"]["verdict"] == "problem"
+    assert "no answer within 12s" in rows["server"]["text"]
+
+
+# --- How the session was started ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "verdict", "words"),
+    [
+        (CHANNELS, "ok", "can bring messages into it"),
+        (("--dangerously-load-development-channels=server:conclave", "--model", "x"), "ok", "can bring"),
+        (("--dangerously-load-development-channels", "plugin:a@b", "server:conclave"), "ok", "can bring"),
+        (("--channels", "plugin:conclave@ours"), "ok", "`plugin:conclave@ours`"),
+        (("--continue",), "problem", "without channels"),
+        (("--continue", "server:conclave"), "problem", "without channels"),
+        (("--dangerously-load-development-channels", "server:other", "hello"), "problem", "channels server:other, not"),
+        (("--channels", "server:conclave"), "problem", "plugins only"),
+        ((*CHANNELS, "-p", "hello"), "problem", "print mode"),
+        ((*CHANNELS, ""), "unknown", "does not show"),
+    ],
+)
+async def test_it_sees_how_the_session_around_it_was_started(
+    desk: Desk, arguments: tuple[str, ...], verdict: str, words: str
+) -> None:
+    """Without the flag everything looks well, and no message ever comes: the fault that is hardest to see.
+
+    Arguments that end in nothing look like ones that the program has written over.
+    """
+    session = table(await desk.doctor("--json", started_with=arguments))["session"]
+    assert (session["verdict"], words in session["text"]) == (verdict, True), session
+    assert (session["remedy"] is None) is (verdict == "ok")
+
+
+async def test_the_session_must_name_the_entry_as_it_is_called(desk: Desk) -> None:
+    """The flag takes the entry's name, which its owner chose."""
+    desk.servers(chat=BRIDGE)
+    session = table(await desk.doctor("--json"))["session"]
+    assert session["verdict"] == "problem"
+    assert session["remedy"] == "`claude --dangerously-load-development-channels server:chat`"
+
+
+# --- Servers ---
+
+
+def online(*paths: SessionPath) -> Any:
+    """Answer who is online."""
+
+    async def answer(connection: Connection, frame: Frame) -> None:
+        await connection.send(Pong() if isinstance(frame, Ping) else Presence(None, paths))
+
+    return answer
+
+
+async def test_every_server_is_asked_who_we_are_there(desk: Desk, node: str) -> None:
+    """One that is away does not hide the other; an admin is told so."""
+    await desk.register(node, "root")
+    desk.record(GONE, "http://x")
+    known, away, invalid = (await desk.look())["server"]
+    assert (known.verdict, "root/laptop, an admin, round trip" in known.text) == (Verdict.OK, True)
+    assert (away.verdict, "Connection refused" in away.text) == (Verdict.PROBLEM, True)
+    assert (invalid.verdict, "invalid server URL" in invalid.text) == (Verdict.PROBLEM, True)
+    assert away.remedy is not None
+    assert f"`conclave server remove {GONE}`" in away.remedy
+
+
+async def test_a_key_that_a_server_does_not_know_has_to_be_enrolled(desk: Desk, node: str) -> None:
+    """The server is there and it is the right one: asking its operator leads nowhere."""
+    desk.record(node)
+    (found,) = (await desk.look())["server"]
+    assert found.verdict is Verdict.PROBLEM
+    assert found.remedy is not None
+    assert "conclave machine add" in found.remedy
+
+
+async def test_a_registration_that_names_somebody_else_is_noticed(desk: Desk, node: str) -> None:
+    """The path that others are told is then not the one that whispers reach."""
+    await desk.register(node, "bob")
+    desk.record(node)
+    (found,) = (await desk.look())["server"]
+    assert found.verdict is Verdict.WARNING
+    assert "knows this machine as bob/laptop; the registration says ann/laptop" in found.text
+    assert found.remedy == f"`conclave server add {node}` records that"
+
+
+async def test_two_ways_to_one_cluster_are_pointed_out(desk: Desk, node: str) -> None:
+    """Both are asked, without ending each other's session, and the first one names the cluster."""
+    await desk.register(node)
+    other, third = f"{node}?via=other", f"{node}?via=third"
+    desk.record(other, third)
+    found = await desk.look()
+    assert verdicts(found["server"]) == ["ok", "ok", "ok"], found["server"]
+    assert [each.text.partition(", which")[0] for each in found["duplicate"]] == [
+        f"{other} is the same server as {node}",
+        f"{third} is the same server as {node}",
+    ]
+    assert verdicts(found["duplicate"]) == ["warning", "warning"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(3630, r"is 1:00:[23]\d ahead of"), (-86_430, r"is 1 day, 0:00:3\d behind")]
+)
+async def test_a_clock_that_is_off_is_noticed(desk: Desk, seconds: int, words: str) -> None:
+    """Times in history are the server's: with two clocks, `--since 10m` means two things."""
+    async with ScriptedServer().running() as server:
+        server.answer = online()
+        server.headers["Date"] = formatdate(time.time() + seconds, usegmt=True)
+        desk.record(server.url)
+        (found,) = (await desk.look())["clock"]
+    assert found.verdict is Verdict.WARNING
+    assert re.search(words, found.text), found
+
+
+@pytest.mark.parametrize("seconds", [0, 30, -30])
+async def test_a_clock_that_is_nearly_right_is_right(desk: Desk, seconds: int) -> None:
+    """The header has whole seconds, and the way takes time."""
+    async with ScriptedServer().running() as server:
+        server.answer = online()
+        server.headers["Date"] = formatdate(time.time() + seconds, usegmt=True)
+        desk.record(server.url)
+        assert (await desk.look())["clock"] == []
+
+
+async def test_a_server_that_ends_the_session_is_not_there(desk: Desk) -> None:
+    """Whatever it says, it is one line."""
+    async with ScriptedServer().running() as server:
+
+        async def kill(connection: Connection, _: Frame) -> None:
+            await connection.kill(Unauthorized("machine key revoked"))
+
+        server.answer = kill
+        desk.record(server.url)
+        (found,) = (await desk.look())["server"]
+    assert (found.verdict, "machine key revoked" in found.text) == (Verdict.PROBLEM, True)
+
+
+# --- The handle ---
+
+
+async def test_a_session_that_has_the_handle_already_is_pointed_out(desk: Desk, node: str) -> None:
+    """Two bridges with one handle take the path from each other; `--as` gives the second one its own."""
+    await desk.register(node)
+    peer = await Peer.login(node, desk.signer(), "deck")
+    try:
+        (outside,) = (await desk.look())["handle"]
+        inside = table(await desk.doctor("--json"))["handle"]
+        desk.servers(conclave={"command": "conclave", "args": ["bridge", "--as", "pilot"]})
+        (pilot,) = (await desk.look())["handle"]
+    finally:
+        await peer.close()
+    assert (outside.verdict, f"ann/laptop/deck is online at {node}" in outside.text) == (Verdict.WARNING, True)
+    assert (inside["verdict"], "the bridge of this session" in inside["text"]) == ("ok", True)
+    assert (pilot.verdict, "`pilot`" in pilot.text) == (Verdict.OK, True)

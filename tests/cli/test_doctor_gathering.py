@@ -1,0 +1,306 @@
+"""How `conclave doctor` looks at files, programs and processes of others: whatever they are, it comes to an end."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cli.checks.ancestors import Process, ask_ps, claude_above, look_in_proc
+from cli.checks.entries import Policy, Scope, read_entries, read_policy
+from cli.checks.facts import Facts, Place, gather, read_key
+from cli.checks.finding import Finding, Verdict
+from cli.checks.probes import abandonable
+from cli.checks.programs import first_match
+from cli.checks.table import CHECKS, examine
+from tests.support.waiting import wait_until
+
+# --- Claude Code's files ---
+
+OURS = {"command": "conclave", "args": ["bridge"]}
+
+
+def servers(**found: object) -> dict[str, object]:
+    return {"mcpServers": found}
+
+
+@pytest.mark.parametrize(
+    ("user", "project", "above", "expected"),
+    [
+        ({}, None, None, []),
+        ({"projects": {"@": servers(c=OURS)}}, None, None, [("c", Scope.LOCAL)]),
+        ({"projects": {"@/sub": servers(c=OURS)}}, None, None, []),
+        (servers(c=OURS), None, None, [("c", Scope.USER)]),
+        ({}, servers(c=OURS), None, [("c", Scope.PROJECT)]),
+        ({}, None, servers(c=OURS), [("c", Scope.PROJECT)]),
+        ({**servers(c=OURS), "projects": {"@": servers(c=OURS)}}, servers(c=OURS), None, [("c", Scope.LOCAL)]),
+        ({**servers(c=OURS), "projects": {"@": servers(c={"command": "x"})}}, None, None, []),
+        (servers(a=OURS), servers(b=OURS), None, [("b", Scope.PROJECT), ("a", Scope.USER)]),
+        (servers(x={"command": "uvx", "args": ["conclave-cli", "bridge"]}), None, None, [("x", Scope.USER)]),
+        (servers(x={"command": "/a/conclave", "args": ["-v", "bridge", 3]}), None, None, [("x", Scope.USER)]),
+        (servers(x={"command": "conclave", "args": ["serve"]}), None, None, []),
+        (servers(x={"command": "bridge", "args": ["conclave"]}), None, None, []),
+        (servers(conclave={"command": "x"}), None, None, [("conclave", Scope.USER)]),
+        (servers(conclave={"url": "https://x"}, x="conclave bridge"), None, None, []),
+        ({"projects": [], "mcpServers": [OURS]}, {"mcpServers": "x"}, [1], []),
+    ],
+)
+def test_the_entries_of_a_directory_are_found_as_claude_code_finds_them(
+    tmp_path: Path, user: object, project: object, above: object, expected: list[tuple[str, Scope]]
+) -> None:
+    """The nearest of several with one name counts; what is no bridge does not."""
+    directory = tmp_path / "work" / "deck"
+    directory.mkdir(parents=True)
+    (tmp_path / ".claude.json").write_text(json.dumps(user).replace("@", str(directory)))
+    for folder, value in ((directory, project), (directory.parent, above)):
+        if value is not None:
+            (folder / ".mcp.json").write_text(json.dumps(value))
+    entries = read_entries(directory, tmp_path / ".claude.json")
+    assert [(entry.name, entry.scope) for entry in entries.found] == expected
+    assert entries.unread == ()
+
+
+def test_an_entry_for_the_repository_is_found_below_it(tmp_path: Path) -> None:
+    """Claude Code keeps some of its settings per repository."""
+    directory = tmp_path / "repo" / "part"
+    for folder in (directory, tmp_path / "repo" / ".git"):
+        folder.mkdir(parents=True)
+    (tmp_path / "c").write_text(json.dumps({"projects": {str(tmp_path / "repo"): servers(c=OURS)}}))
+    (entry,) = read_entries(directory, tmp_path / "c").found
+    assert (entry.scope, entry.folder) == (Scope.LOCAL, tmp_path / "repo")
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5) | st.just("/deck"),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["mcpServers", "projects", "/deck", "command", "args", "channelsEnabled", "x"]), inner
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(content=st.binary(max_size=40) | _JSON.map(lambda value: json.dumps(value).encode()))
+def test_whatever_stands_in_a_file_of_another_program_is_read(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    """Its layout is its own and changes; a complaint about it must not keep the other checks from being made."""
+    path = tmp_path_factory.mktemp("claude") / "file"
+    path.write_bytes(content)
+    entries, policy = read_entries(Path("/deck"), path), read_policy(path)
+    assert (len(entries.unread) > 0) is (policy.unread is not None)
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    """Reading a pipe ends when somebody closes it, which may be never."""
+    os.mkfifo(tmp_path / "pipe")
+    assert read_policy(tmp_path / "pipe").unread == f"`{tmp_path / 'pipe'}` is no file"
+
+
+@pytest.mark.parametrize(
+    ("content", "forbids"),
+    [('{"channelsEnabled": false}', True), ('{"channelsEnabled": true}', False), ("{}", False), (None, False)],
+)
+def test_managed_settings_can_switch_channels_off(tmp_path: Path, content: str | None, forbids: bool) -> None:
+    """Then events are dropped without a word."""
+    path = tmp_path / "managed-settings.json"
+    if content is not None:
+        path.write_text(content)
+    assert read_policy(path) == Policy(path, forbids)
+
+
+# --- Key and configuration ---
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [("", "32-byte seed"), ("!" * 43, "malformed"), ("A" * 20, "32-byte seed")]
+)
+def test_a_broken_key_is_told_from_a_missing_one(tmp_path: Path, content: str, words: str) -> None:
+    """A missing one can be made, a broken one is somebody's identity."""
+    path = tmp_path / "key"
+    assert read_key(path).mode is None
+    path.write_text(content)
+    path.chmod(0o600)
+    broken = read_key(path)
+    assert (broken.key, broken.mode, words in broken.error) == (None, 0o600, True)
+    assert content == "" or content not in broken.error
+
+
+def by_check(facts: Facts) -> dict[str, list[Finding]]:
+    found: dict[str, list[Finding]] = {name: [] for name in CHECKS}
+    for name, finding in examine(facts):
+        found[name].append(finding)
+    return found
+
+
+async def test_broken_files_leave_the_other_checks_their_say(tmp_path: Path) -> None:
+    """One fault must not hide the next."""
+    for name in ("key", "config.toml", "claude.json", "policy.json"):
+        (tmp_path / name).write_text("oops")
+    (tmp_path / "claude").write_text("no program")
+    (tmp_path / "claude").chmod(0o755)
+    place = Place(
+        directory=tmp_path,
+        environment={"PATH": str(tmp_path)},
+        pid=0,
+        key_path=tmp_path / "key",
+        config_path=tmp_path / "config.toml",
+        claude_file=tmp_path / "claude.json",
+        policy_file=tmp_path / "policy.json",
+    )
+    findings = by_check(await gather(place))
+    assert {name: [each.verdict for each in findings[name]] for name in ("key", "config", "claude", "policy")} == {
+        "key": [Verdict.PROBLEM],
+        "config": [Verdict.PROBLEM],
+        "claude": [Verdict.UNKNOWN],
+        "policy": [Verdict.UNKNOWN],
+    }
+    assert [each.verdict for each in findings["entry"]] == [Verdict.UNKNOWN, Verdict.PROBLEM]
+    assert "Exec format error" in findings["claude"][0].text
+
+
+# --- Programs ---
+
+NUMBER = re.compile(r"\d+")
+
+
+async def answer(script: str, deadline: float = 20) -> str | None:
+    found = await first_match(NUMBER, "/bin/sh", "-c", script, deadline=deadline)
+    return None if found is None else found[0]
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("echo a warning; echo 12 13", "12"),
+        ("echo nothing", None),
+        ("exit 3", None),
+        ("echo 5; exit 3", "5"),
+        ("read -r line; echo 1$?", "11"),
+        ("head -c 3000000 /dev/zero | tr '\\0' x; echo 7", None),
+        ("yes no", None),
+    ],
+)
+async def test_a_program_is_asked_and_its_answer_found(script: str, expected: str | None) -> None:
+    """It has no input to wait for, and what it prints without end is not read to the end."""
+    assert await answer(script) == expected
+
+
+async def test_a_program_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    """A check leaves nothing behind."""
+    note = tmp_path / "pid"
+    with pytest.raises(TimeoutError):
+        await answer(f"sleep 600 & echo $! > {note}; wait", deadline=0.3)
+    pid = int(note.read_text())
+    await wait_until(lambda: not alive(pid), what="the program's child has ended")
+
+
+async def test_what_a_program_leaves_behind_is_not_waited_for(tmp_path: Path) -> None:
+    """A service, say, that keeps its output open: neither the answer nor the end of the command depends on it."""
+    note = tmp_path / "pid"
+    try:
+        assert await answer(f"sleep 600 & echo $! > {note}; echo 4") == "4"
+        assert alive(int(note.read_text()))
+    finally:
+        os.kill(int(note.read_text()), 9)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def test_a_call_that_blocks_is_left_alone() -> None:
+    """The system's look-up of names cannot be interrupted, and the command must end all the same."""
+    program = (
+        "import asyncio, time\n"
+        "from cli.checks.probes import abandonable\n"
+        "try: asyncio.run(abandonable(lambda: time.sleep(600), 0.1))\n"
+        "except TimeoutError: print('given up')\n"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+    try:
+        async with asyncio.timeout(60):
+            out, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert (out, process.returncode) == (b"given up\n", 0)
+    await abandonable(lambda: None, 20)
+    with pytest.raises(ZeroDivisionError):
+        await abandonable(lambda: 1 // 0, 20)
+
+
+# --- Processes ---
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ("claude", True),
+        ("/usr/bin/claude --continue", True),
+        ("node /usr/bin/claude", True),
+        ("/usr/bin/node /lib/node_modules/@anthropic-ai/claude-code/cli.js -c", True),
+        ("/home/ann/.local/share/claude/versions/2.1.283", True),
+        ("vi claude", False),
+        ("/home/claude/bin/python x", False),
+        ("claude-desktop", False),
+        ("bash -c claude", False),
+        ("node server.js /x/claude-code/y", False),
+        ("", False),
+    ],
+)
+def test_claude_code_is_known_by_what_it_runs(argv: str, expected: bool) -> None:
+    """However it was installed, and nothing else that has the word in it."""
+    assert Process(1, tuple(argv.split()), whole=True).is_claude is expected
+
+
+@given(st.lists(st.sampled_from(["-x", "--channels", "--channels=server:c", "server:a", "plugin:b", "", "=", "a,b"])))
+def test_the_values_of_an_option_follow_it(words: list[str]) -> None:
+    """What comes before it, or after another option, belongs to something else."""
+    argv = ("claude", *words)
+    expected, last = [], ""
+    for word in argv:
+        last = word if word.startswith("-") else last
+        if last.startswith("--channels") and word.partition("=")[2] + word != "":
+            expected += [word.partition("=")[2] or word]
+    channels = [each for each in expected if each.startswith(("server:", "plugin:"))]
+    assert list(Process(1, argv, whole=True).allowed_channels) == channels
+
+
+LOOKS = [look_in_proc, *([ask_ps] if shutil.which("ps") else [])]
+
+
+@pytest.mark.parametrize("look", LOOKS)
+async def test_a_session_is_found_above_its_shells(look: Callable[[int], Awaitable[Any]]) -> None:
+    """A command in a session runs below a shell or two."""
+    inner = "sleep 600 & echo $!; wait; exit"
+    words = ["claude", "-c", f"sh -c '{inner}'; exit", "claude", "--channels", "server:x"]
+    with subprocess.Popen(words, executable="/bin/sh", stdout=subprocess.PIPE, start_new_session=True) as process:  # noqa: ASYNC220
+        try:
+            assert process.stdout is not None
+            pid = int(process.stdout.readline())
+            above = await claude_above(pid, look)
+            assert above is not None
+            assert (above.pid, above.whole, above.allowed_channels) == (process.pid, True, ("server:x",))
+        finally:
+            os.killpg(process.pid, 9)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+async def test_where_no_process_can_be_seen_there_is_no_session(look: Callable[[int], Awaitable[Any]]) -> None:
+    """In a container the ancestors are hidden; a process may also end while it is looked at."""
+    assert await claude_above(2**31 - 2, look) is None
