@@ -58,10 +58,9 @@ def install(folder: str) -> None:
 
 
 def guide() -> str:
-    """Return the guide, with what this version has of the bridge and the reference of the commands that it has."""
+    """Return the guide, with the reference of the commands that this version has."""
     root = click.get_current_context().find_root().command
     assert isinstance(root, click.Group)  # noqa: S101 - the first level
     texts = files("cli") / "guide"
-    bridge = "bridge.md" if "bridge" in root.list_commands(click.get_current_context()) else "no-bridge.md"
-    main, part = ((texts / name).read_text(encoding="utf-8") for name in ("skill.md", bridge))
+    main, part = ((texts / name).read_text(encoding="utf-8") for name in ("skill.md", "bridge.md"))
     return f"{main.replace('{bridge}', part.strip())}\n{_REFERENCE}\n{command_reference(root)}".rstrip("\n")
