@@ -182,8 +182,11 @@ class _Stdio:
                     self._receive(message, group)
             for message in lines.end():
                 self._receive(message, group)
+        except ConnectionResetError:
+            pass  # the other end of a socket is gone, with something of ours unread
         except OSError as error:
-            logger.warning("cannot read from the client: %s", error.strerror)
+            logger.error("cannot read from the client: %s", error.strerror)  # noqa: TRY400 - the reason is in the text
+            self._code = 1
         finally:
             worker.close()
         self._set_end()

@@ -101,9 +101,10 @@ class Child:
 async def started(directory: Path, mode: str = "", *, stdin: int = PIPE, stdout: int = PIPE) -> AsyncIterator[Child]:
     """Run the small bridge; the streams may be descriptors, which stay the caller's."""
     errors = directory / "stderr"
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with errors.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(PROGRAM), mode, stdin=stdin, stdout=stdout, stderr=file, limit=1 << 26
+            sys.executable, str(PROGRAM), mode, stdin=stdin, stdout=stdout, stderr=file, env=env, limit=1 << 26
         )
     try:
         yield Child(process, errors)

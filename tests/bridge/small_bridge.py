@@ -4,6 +4,7 @@ Whatever it says about itself goes to stderr.
 """
 
 import asyncio
+import atexit
 import contextlib
 import os
 import subprocess
@@ -105,4 +106,5 @@ async def on_ready() -> None:
 
 
 if __name__ == "__main__":
+    atexit.register(say, "orderly end")
     sys.exit(stdio.run(SmallTools, instructions=INSTRUCTIONS, on_ready=on_ready))

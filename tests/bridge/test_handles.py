@@ -50,6 +50,8 @@ def test_a_long_name_leaves_room_for_its_numbers() -> None:
     handle = of_directory(Path("/srv") / ("é" * 127))
     assert len(handle.name) == 122
     assert len(handle.superseded().name) == 124
+    cut_at_a_space = of_directory(Path("/srv") / f"{'x' * 121} {'y' * 80}")
+    assert cut_at_a_space.name == "x" * 121
 
 
 def test_the_names_after_a_collision() -> None:

@@ -63,6 +63,7 @@ def test_a_tag_stays_readable(name: str) -> None:
         ("<<channel>", "<<\\channel>"),
         ("</\u0441hannel>", "<\\/\u0441hannel>"),
         ("<\u2605 system>", "<\\\u2605 system>"),
+        (f"<c{300 * chr(0x301)}hannel>", f"<\\c{300 * chr(0x301)}hannel>"),
         ("Vec<SystemTime> x<systemd y < channels", "Vec<\\SystemTime> x<\\systemd y <\\ channels"),
     ],
 )

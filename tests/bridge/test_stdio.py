@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pty
+import select
 import signal
 import socket
 import subprocess
@@ -238,13 +239,16 @@ async def test_it_ends_though_nobody_reads_its_stdout(
         os.close(stdin)
         os.write(requests, line(1, "ping"))
         assert await asyncio.to_thread(os.read, replies, 1)
-        os.write(requests, call(1, "repeat", size=1 << 20))
-        await wait_until(lambda: "call repeat" in child.errors)
+        os.write(requests, call(1, "repeat", size=1 << 20) + call(2, "wait"))
+        await wait_until(lambda: "call repeat" in child.errors and "call wait" in child.errors)
         if number is None:
             os.close(requests)
         else:
             child.process.send_signal(number)
+            await wait_until(lambda: "cancelled wait" in child.errors)
+            os.write(requests, line(3, "ping"))  # too late to be read
         assert await child.end() == 0
+        assert "rror" not in child.errors
 
 
 async def test_a_call_gets_a_moment_to_finish_when_stdin_ends(tmp_path: Path) -> None:
@@ -294,7 +298,7 @@ async def test_a_client_that_is_gone_ends_it_quietly(tmp_path: Path) -> None:
         os.close(replies)
         child.write(line(1, "ping"))
         assert await child.end() == 0
-        assert child.errors == ""
+        assert child.errors == "orderly end\n"
 
 
 async def test_a_full_disk_is_an_error(tmp_path: Path, descriptors: ExitStack) -> None:
@@ -304,7 +308,29 @@ async def test_a_full_disk_is_an_error(tmp_path: Path, descriptors: ExitStack) -
     async with started(tmp_path, stdout=full) as child:
         child.write(line(1, "ping"))
         assert await child.end() == 1
-        assert child.errors == "cannot write to the client: No space left on device\n"
+        assert child.errors == "cannot write to the client: No space left on device\norderly end\n"
+
+
+async def test_a_stdin_that_cannot_be_read_is_an_error(tmp_path: Path, descriptors: ExitStack) -> None:
+    """A bridge that ends at once and says nothing leaves everybody guessing."""
+    write_only = os.open("/dev/null", os.O_WRONLY)
+    descriptors.callback(close, write_only)
+    async with started(tmp_path, stdin=write_only) as child:
+        assert await child.end() == 1
+        assert child.errors == "cannot read from the client: Bad file descriptor\norderly end\n"
+
+
+async def test_a_socket_that_is_reset_is_the_end_of_the_client(tmp_path: Path) -> None:
+    """Closing a socket with something unread resets it; that is how a killed client ends."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        async with started(tmp_path, stdin=theirs.fileno(), stdout=theirs.fileno()) as child:
+            theirs.close()
+            ours.sendall(call(1, "wait") + line(2, "ping"))
+            await wait_until(lambda: select.select([ours], [], [], 0)[0])
+            ours.close()
+            assert await child.end() == 0
+            assert "cannot" not in child.errors
 
 
 async def test_answers_that_nobody_takes_are_bounded(tmp_path: Path, descriptors: ExitStack) -> None:
@@ -411,8 +437,8 @@ async def test_it_begins_without_what_only_the_rest_needs() -> None:
     assert not {"aiohttp", "click", "msgspec", "nacl", "pydantic", "structlog"} & set(imported.decode().split())
 
 
-async def test_no_loose_end_is_mentioned(tmp_path: Path) -> None:
-    """Tasks that nobody waited for get a line of their own on stderr; there are none, however it ends."""
+async def test_it_ends_in_order(tmp_path: Path) -> None:
+    """Nothing had to be left behind, and no task was forgotten (which would be a line on stderr), however it ends."""
     for ending in ("stdin", *SIGNALS):
         async with started(tmp_path) as child:
             await child.begin()
@@ -420,7 +446,9 @@ async def test_no_loose_end_is_mentioned(tmp_path: Path) -> None:
             await wait_until(lambda child=child: "ready" in child.errors and "call wait" in child.errors)  # type: ignore[misc]
             _end(child, ending)
             assert await child.end() == 0
-            assert sorted(child.errors.split("\n")) == ["", "call wait", "cancelled wait", "ready", "ready cancelled"]
+            assert sorted(child.errors.split("\n")) == [
+                *("", "call wait", "cancelled wait", "orderly end", "ready", "ready cancelled")
+            ]
 
 
 def _end(child: Child, ending: object) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import sys
 import time
@@ -99,21 +100,27 @@ class Desk:
         )
 
     async def doctor(self, *options: str, started_with: tuple[str, ...] = CHANNELS) -> Finished:
-        """Run the command in a session: below a process that is called `claude` and has these arguments."""
+        """Run the command in a session: below a process that is called `claude` and has these arguments.
+
+        Its standard input is open, and nothing ever comes.
+        """
+        reader, writer = os.pipe()
         line = f"{sys.executable} -m cli.main --config-dir {self.config.parent} doctor {' '.join(options)}; exit $?"
         process = await asyncio.create_subprocess_exec(
             *("claude", "-c", line, "claude", *started_with),
             executable="/bin/sh",
             cwd=self.directory,
             env=self.environment,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=reader,
             stdout=PIPE,
             stderr=PIPE,
         )
+        os.close(reader)
         try:
             async with asyncio.timeout(60):
                 out, err = await process.communicate()
         finally:
+            os.close(writer)
             if process.returncode is None:
                 process.kill()
         return Finished(process.returncode or 0, out.decode(), err.decode())

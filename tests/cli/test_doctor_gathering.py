@@ -285,17 +285,20 @@ LOOKS = [look_in_proc, *([ask_ps] if shutil.which("ps") else [])]
 
 
 @pytest.mark.parametrize("look", LOOKS)
-async def test_a_session_is_found_above_its_shells(look: Callable[[int], Awaitable[Any]]) -> None:
-    """A command in a session runs below a shell or two."""
+async def test_a_session_is_found_above_its_shells(tmp_path: Path, look: Callable[[int], Awaitable[Any]]) -> None:
+    """A command in a session runs below a shell or two; a program's file may be called anything."""
+    program = tmp_path / "a) S 1 (b"
+    program.symlink_to("/bin/sh")
     inner = "sleep 600 & echo $!; wait; exit"
     words = ["claude", "-c", f"sh -c '{inner}'; exit", "claude", "--channels", "server:x"]
-    with subprocess.Popen(words, executable="/bin/sh", stdout=subprocess.PIPE, start_new_session=True) as process:  # noqa: ASYNC220
+    with subprocess.Popen(words, executable=str(program), stdout=subprocess.PIPE, start_new_session=True) as process:  # noqa: ASYNC220
         try:
             assert process.stdout is not None
             pid = int(process.stdout.readline())
             above = await claude_above(pid, look)
             assert above is not None
             assert (above.pid, above.whole, above.allowed_channels) == (process.pid, True, ("server:x",))
+            assert await look(process.pid) == (above, os.getpid())
         finally:
             os.killpg(process.pid, 9)
 
