@@ -3,6 +3,7 @@
 import enum
 
 from conclave import closing
+from conclave.errors import Code, Refusal
 
 
 class CloseReason(enum.Enum):
@@ -16,6 +17,7 @@ class CloseReason(enum.Enum):
     REVOKED = "revoked"
     USER_REMOVED = "user_removed"
     SHUTDOWN = "shutdown"
+    MALFORMED = "malformed"
 
     @property
     def text(self) -> str | None:
@@ -30,4 +32,13 @@ _TEXTS = {
     CloseReason.REVOKED: closing.KEY_REVOKED,
     CloseReason.USER_REMOVED: closing.USER_REMOVED,
     CloseReason.SHUTDOWN: closing.SHUTDOWN,
+    CloseReason.MALFORMED: "what was sent is not the protocol's",
 }
+
+
+class Ended(Refusal):
+    """A login that was overtaken by what ends sessions."""
+
+    def __init__(self, reason: CloseReason) -> None:
+        super().__init__(Code.UNAUTHORIZED, reason.text or closing.TERMINATED)
+        self.reason = reason

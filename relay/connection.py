@@ -2,19 +2,19 @@
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
 
-from conclave import v1
 from conclave.errors import Code, FrameError, Refusal
-from conclave.handshake import NONCE_BYTES, Enroll, Login, Reply, ServerHandshake, timed_out, undecodable
+from conclave.handshake import Enroll, Login, timed_out
 from conclave.model import SessionPath
-from relay.closing import CloseReason
+from relay.closing import CloseReason, Ended
 from relay.desk import Desk, Services
-from relay.dialect.v1 import DialectV1, answer
-from relay.framing import CLOSE, FRAME_BYTES, binary_frame
+from relay.dialect.base import Call, Dialect, Handshake
+from relay.framing import CLOSE, FRAME_BYTES
 from relay.outbox import Flusher, Outbox
 from relay.services.accounts import key_text
 from relay.session import Session
@@ -33,17 +33,19 @@ class Connections:
         self,
         *,
         services: Services,
+        dialects: Sequence[Dialect],
         flusher: Flusher,
         metrics: "Metrics",
         outbox_bytes: int,
         handshake_seconds: float,
     ) -> None:
+        """`dialects` are the protocol versions that are spoken; one of them has no subprotocol and is for the rest."""
         self._services = services
+        self._dialects = {dialect.subprotocol: dialect for dialect in dialects}
         self._flusher = flusher
         self._metrics = metrics
         self._outbox_bytes = outbox_bytes
         self._handshake_seconds = handshake_seconds
-        self._dialect = DialectV1()
         self._greeted: set[Socket] = set()
         self._closed = False
 
@@ -53,18 +55,19 @@ class Connections:
         for socket in self._greeted:
             socket.interrupt()
 
-    async def serve(self, request: web.Request, server_id: str) -> web.StreamResponse:
+    async def serve(self, request: web.Request, cluster: str, node: str) -> web.StreamResponse:
         """Serve one client from the upgrade to the close."""
+        dialect = self._chosen(request)
         try:
-            socket = await Socket.accept(request, server_id)
+            socket = await Socket.accept(request, cluster, subprotocol=dialect.subprotocol, text=dialect.text)
         except ConnectionError:
             return web.Response(status=400)  # nobody is there to read it
         try:
-            session = await self._log_in(socket)
+            session = await self._log_in(socket, dialect, dialect.handshake(cluster, node))
         except Refusal as refusal:
             self._metrics.logins.labels(outcome=refusal.code.value).inc()
             log.info("login.refused", code=refusal.code.value, reason=refusal.message, remote=request.remote)
-            socket.write(self._dialect.refusal(refusal) + CLOSE)
+            socket.write(dialect.turned_away(refusal))
         except _Gone as gone:
             self._metrics.logins.labels(outcome="gone").inc()
             log.debug("login.abandoned", reason=str(gone), remote=request.remote)
@@ -75,9 +78,15 @@ class Connections:
         await socket.hang_up()
         return socket.response
 
-    async def _log_in(self, socket: Socket) -> Session:
+    def _chosen(self, request: web.Request) -> Dialect:
+        """Return the protocol version that the client asks for; whoever asks for none that is known gets the first."""
+        offers = ",".join(request.headers.getall("Sec-WebSocket-Protocol", ())).split(",")
+        known = (self._dialects[offer.strip()] for offer in offers if offer.strip() in self._dialects)
+        return next(known, self._dialects[None])
+
+    async def _log_in(self, socket: Socket, dialect: Dialect, handshake: Handshake) -> Session:
         accounts = self._services.accounts
-        claim = await self._shake_hands(socket)
+        claim = await self._shake_hands(socket, handshake)
         # From here on nothing of the peer's is waited for, so the handshake's deadline cannot hit a registration.
         if isinstance(claim, Enroll):
             await accounts.enroll(claim.user, claim.machine, claim.pubkey, claim.invite)
@@ -85,13 +94,13 @@ class Connections:
             log.info("user.registered", user=user, machine=machine)
         else:
             user, machine = await accounts.authenticate(claim.pubkey)
-        session = self._session(socket, SessionPath(user, machine, claim.session), claim.pubkey)
+        session = self._session(socket, dialect, SessionPath(user, machine, claim.session), claim.pubkey)
         await self._services.presence.open(session)
         socket.admit()
-        session.outbox.open(self._dialect.welcome(session.path, admin=session.admin))
+        session.outbox.open(dialect.welcome(session.path, admin=session.admin))
         return session
 
-    def _session(self, socket: Socket, path: SessionPath, pubkey: bytes) -> Session:
+    def _session(self, socket: Socket, dialect: Dialect, path: SessionPath, pubkey: bytes) -> Session:
         def overflowed() -> None:
             session.close(CloseReason.SLOW_READER)
 
@@ -100,7 +109,7 @@ class Connections:
             pubkey=key_text(pubkey),
             admin=self._services.accounts.is_admin(path.user, pubkey),
             connection=secrets.token_hex(8),
-            dialect=self._dialect,
+            dialect=dialect,
             outbox=Outbox(
                 socket.transport,
                 self._flusher,
@@ -112,8 +121,7 @@ class Connections:
         )
         return session
 
-    async def _shake_hands(self, socket: Socket) -> Login | Enroll:
-        handshake = ServerHandshake(secrets.token_bytes(NONCE_BYTES))
+    async def _shake_hands(self, socket: Socket, handshake: Handshake) -> Login | Enroll:
         self._greeted.add(socket)
         try:
             async with asyncio.timeout(self._handshake_seconds):
@@ -121,23 +129,22 @@ class Connections:
                     data = await socket.receive()
                     if data is None:
                         raise _Gone("closed during the handshake")
-                    step = handshake.receive(v1.decode(data))
+                    step = handshake.receive(data)
                     if isinstance(step, Login | Enroll):
                         return step
-                    if isinstance(step, Reply):
-                        socket.write(binary_frame(v1.encode(step.frame)))
+                    socket.write(step)
         except TimeoutError:
             raise timed_out() from None
         except Interrupted:
             raise self._why_interrupted(socket) from None
         except FrameError as error:
-            raise undecodable(error) from None
+            raise Refusal(Code.MALFORMED, str(error)) from None
         finally:
             self._greeted.discard(socket)
 
     def _why_interrupted(self, socket: Socket) -> Refusal:
         if self._closed:
-            return Refusal(Code.UNAUTHORIZED, CloseReason.SHUTDOWN.text or "")
+            return Ended(CloseReason.SHUTDOWN)
         return socket.excess or timed_out()
 
     async def _serve_session(self, socket: Socket, session: Session) -> None:
@@ -154,19 +161,23 @@ class Connections:
             await self._services.presence.close(session)
         self._metrics.closes.labels(reason=reason.value).inc()
         bound.info("session.closed", reason=reason.value)
-        session.outbox.finish(self._dialect.closing(reason))
+        session.outbox.finish(session.dialect.closing(reason))
 
     async def _requests(self, socket: Socket, session: Session) -> CloseReason:
         desk = Desk(session, self._services)
         while session.close_reason is None:
             try:
                 data = await socket.receive()
+                call = None if data is None else session.dialect.call(data)
             except Interrupted:
                 continue
-            if data is None:
+            except FrameError as error:
+                log.info("session.malformed", path=session.path_text, error=str(error))
+                return CloseReason.MALFORMED
+            if call is None:
                 return CloseReason.LEFT
             session.heard()
-            session.outbox.send(await self._answer(desk, data))
+            session.outbox.send(await self._answer(desk, call))
             try:
                 await socket.drain()
             except Interrupted:
@@ -177,20 +188,20 @@ class Connections:
                 return CloseReason.LOST
         return session.close_reason
 
-    async def _answer(self, desk: Desk, data: bytes) -> bytes:
+    async def _answer(self, desk: Desk, call: Call) -> bytes:
         try:
-            reply = await answer(desk, data)
+            reply = await call.answer(desk)
         except Refusal as refusal:
             self._metrics.refusals.labels(code=refusal.code.value).inc()
             log.debug("request.refused", path=desk.session.path_text, code=refusal.code.value)
-            return self._dialect.refusal(refusal)
+            return call.refused(refusal)
         except Exception:
             log.exception("request.failed", path=desk.session.path_text)
             self._metrics.refusals.labels(code=Code.INTERNAL.value).inc()
-            return self._dialect.refusal(Refusal(Code.INTERNAL, "the relay failed to carry this out"))
+            return call.refused(Refusal(Code.INTERNAL, "the relay failed to carry this out"))
         longest = min(FRAME_BYTES, self._outbox_bytes)
         if len(reply) > longest:
-            return self._dialect.refusal(Refusal(Code.TOO_LARGE, f"the reply would exceed {longest} bytes"))
+            return call.refused(Refusal(Code.TOO_LARGE, f"the reply would exceed {longest} bytes"))
         return reply
 
 

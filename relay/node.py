@@ -10,6 +10,7 @@ from relay.closing import CloseReason
 from relay.config import NodeConfig
 from relay.connection import Connections
 from relay.desk import Services
+from relay.dialect.v1 import DialectV1
 from relay.doorman import Doorman
 from relay.errors import NodeFailure, StoreUnavailable
 from relay.fanout import FanOut
@@ -161,6 +162,7 @@ class Node:
         )
         self._connections = connections = Connections(
             services=services,
+            dialects=(DialectV1(),),
             flusher=Flusher(),
             metrics=metrics,
             outbox_bytes=config.outbox_bytes,
@@ -169,7 +171,7 @@ class Node:
         metrics.gauge("conclave_sessions", "Sessions on this node.", lambda: len(self._sessions))
         metrics.gauge("conclave_channels", "Channels that this node delivers.", lambda: len(fanout))
         self._app = make_app(
-            serve=lambda request: connections.serve(request, self._cluster_id),
+            serve=lambda request: connections.serve(request, self._cluster_id, self._registry.node),
             why_unready=self._why_unready,
             metrics=metrics.render,
         )

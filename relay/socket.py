@@ -7,7 +7,7 @@ from typing import Self
 from aiohttp import WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
 
-from conclave.errors import Code, Refusal
+from conclave.errors import Code, FrameError, Refusal
 from relay.doorman import ADMISSION_BYTES, Doorman
 from relay.framing import FRAME_BYTES
 
@@ -30,8 +30,9 @@ class Socket:
     encoded once for everybody, and without compression the two ways of writing mix.
     """
 
-    def __init__(self, ws: web.WebSocketResponse, transport: asyncio.Transport) -> None:
+    def __init__(self, ws: web.WebSocketResponse, transport: asyncio.Transport, *, text: bool) -> None:
         self._ws = ws
+        self._text = text
         self.transport = transport
         doorman = transport.get_protocol()
         self._doorman = doorman if isinstance(doorman, Doorman) else None
@@ -43,8 +44,11 @@ class Socket:
         self._received = 0
 
     @classmethod
-    async def accept(cls, request: web.Request, server_id: str) -> Self:
-        """Upgrade a request. Raises: web.HTTPException, ConnectionResetError."""
+    async def accept(cls, request: web.Request, server_id: str, *, subprotocol: str | None, text: bool) -> Self:
+        """Upgrade a request, to a connection with text messages or with binary ones.
+
+        Raises: web.HTTPException, ConnectionResetError.
+        """
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client left before the upgrade")
@@ -53,9 +57,10 @@ class Socket:
             # Without this the kernel hides megabytes per slow reader before the transport's buffer grows.
             raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, _SEND_BUFFER_BYTES)
         transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
-        ws = web.WebSocketResponse(max_msg_size=FRAME_BYTES + 1, compress=False, autoclose=False)
+        protocols = () if subprotocol is None else (subprotocol,)
+        ws = web.WebSocketResponse(max_msg_size=FRAME_BYTES + 1, compress=False, autoclose=False, protocols=protocols)
         ws.headers[SERVER_ID_HEADER] = server_id
-        socket = cls(ws, transport)
+        socket = cls(ws, transport, text=text)
         socket._stream = await ws.prepare(request)
         return socket
 
@@ -74,11 +79,12 @@ class Socket:
         if self._doorman is not None:
             self._doorman.admit()
 
-    async def receive(self) -> bytes | None:
-        """Return the next binary message; None when the peer has closed, is gone, or broke the WebSocket protocol.
+    async def receive(self) -> bytes | str | None:
+        """Return the next message; None when the peer has closed, is gone, or broke the WebSocket protocol.
 
         Raises:
             Interrupted: after `interrupt`. No message is lost by it.
+            FrameError: for a binary message where text is spoken.
         """
         while True:
             if self._interrupted:
@@ -92,6 +98,11 @@ class Socket:
                 self._scope = None
             self._received += 1
             match message.type:
+                case WSMsgType.TEXT if self._text:
+                    text: str = message.data
+                    return text
+                case WSMsgType.BINARY if self._text:
+                    raise FrameError("a binary message, where only text messages are expected")
                 case WSMsgType.BINARY:
                     data: bytes = message.data
                     return data

@@ -3,13 +3,66 @@
 from typing import Protocol
 
 from conclave.errors import Refusal
+from conclave.handshake import Enroll, Login
+from conclave.model import SessionPath
 from relay.closing import CloseReason
+from relay.desk import Desk
 from relay.message import Message
 from relay.redis.inbox import Whisper
 
+Received = bytes | str
+"""A message as it came in: binary or text."""
+
+
+class Handshake(Protocol):
+    """The login with one peer, as far as its bytes are concerned."""
+
+    def receive(self, data: Received) -> bytes | Login | Enroll:
+        """Take the peer's next message: what it claims once that is proven, else the frames that answer it, if any.
+
+        Raises:
+            Refusal: the login has failed.
+        """
+
+
+class Call(Protocol):
+    """One request of a session."""
+
+    async def answer(self, desk: Desk) -> bytes:
+        """Carry the request out and return its reply as a frame.
+
+        Raises:
+            Refusal: if it was refused, is no request, or cannot be read.
+        """
+
+    def refused(self, refusal: Refusal) -> bytes:
+        """Return the reply that says why it was not carried out, as a frame."""
+
 
 class Dialect(Protocol):
-    """Turns what the node has to say into WebSocket frames of one protocol version. Pure."""
+    """Reads and writes WebSocket messages of one protocol version. There is one object of it per node."""
+
+    subprotocol: str | None
+    """What a client asks for in its upgrade to have this version; None for those who ask for nothing."""
+    text: bool
+    """Whether its messages are text. A binary message in a text protocol breaks it; the other way round it is nothing
+    at all."""
+
+    def handshake(self, cluster: str, node: str) -> Handshake:
+        """Begin the login with one peer."""
+
+    def welcome(self, path: SessionPath, *, admin: bool) -> bytes:
+        """Encode the answer to a login that succeeded."""
+
+    def turned_away(self, refusal: Refusal) -> bytes:
+        """Encode the answer to a login that failed, its WebSocket close frame included."""
+
+    def call(self, data: Received) -> Call:
+        """Read a session's next message.
+
+        Raises:
+            FrameError: if the peer does not speak this protocol at all: the session ends.
+        """
 
     def message(self, channel: str, message: Message) -> bytes:
         """Encode a channel's message: once for all sessions that speak this dialect."""
@@ -21,8 +74,6 @@ class Dialect(Protocol):
 
     def renamed(self, old: str, new: str) -> bytes | None:
         """Encode that a channel has a new name."""
-
-    def refusal(self, refusal: Refusal) -> bytes: ...
 
     def closing(self, reason: CloseReason) -> bytes:
         """Encode the last words of a connection, its WebSocket close frame included."""

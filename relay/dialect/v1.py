@@ -1,15 +1,18 @@
 """Protocol v1: bincode in binary messages, one reply to every request, in order."""
 
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from conclave import v1
 from conclave.errors import Code, FrameError, Refusal
+from conclave.handshake import NONCE_BYTES, Enroll, Login, Reply, ServerHandshake, undecodable
 from conclave.model import Payload, Plain, Sealed, SessionPath
 from conclave.v1 import admin, frames
 from conclave.v1.errors import error_frame
 from relay.closing import CloseReason
 from relay.desk import Desk
+from relay.dialect.base import Received
 from relay.framing import CLOSE, binary_frame
 from relay.message import Message
 from relay.redis.inbox import Whisper
@@ -19,6 +22,23 @@ from relay.session import Session
 
 class DialectV1:
     """What the node says, as v1 frames. A kill is an Unauthorized error with the reason as its text, then a close."""
+
+    subprotocol: str | None = None
+    text: bool = False
+
+    def handshake(self, cluster: str, node: str) -> "HandshakeV1":  # noqa: ARG002 - v1 names neither
+        return HandshakeV1()
+
+    def welcome(self, path: SessionPath, *, admin: bool) -> bytes:
+        """Encode what follows a login: Established, ServerInfo."""
+        return _ready(frames.Established(path)) + _ready(frames.ServerInfo(admin))
+
+    def turned_away(self, refusal: Refusal) -> bytes:
+        return _ready(error_frame(refusal)) + CLOSE
+
+    def call(self, data: Received) -> "CallV1":
+        assert isinstance(data, bytes)  # noqa: S101 - the socket passes nothing else on
+        return CallV1(data)
 
     def message(self, channel: str, message: Message) -> bytes:
         return _ready(frames.ChannelMsg(channel, _path(message.sender), frames.RawPayload(message.payload)))
@@ -33,33 +53,51 @@ class DialectV1:
     def renamed(self, old: str, new: str) -> None:  # noqa: ARG002 - v1 has no word for it
         return None
 
-    def refusal(self, refusal: Refusal) -> bytes:
-        return _ready(error_frame(refusal))
-
     def closing(self, reason: CloseReason) -> bytes:
         if reason.text is None:
             return CLOSE
         return _ready(frames.Error(frames.Unauthorized(reason.text))) + CLOSE
 
-    def welcome(self, path: SessionPath, *, admin: bool) -> bytes:
-        """Encode what follows a login: Established, ServerInfo."""
-        return _ready(frames.Established(path)) + _ready(frames.ServerInfo(admin))
+
+class HandshakeV1:
+    """The v1 handshake with its bytes."""
+
+    def __init__(self) -> None:
+        self._handshake = ServerHandshake(secrets.token_bytes(NONCE_BYTES))
+
+    def receive(self, data: Received) -> bytes | Login | Enroll:
+        assert isinstance(data, bytes)  # noqa: S101 - as above
+        try:
+            step = self._handshake.receive(v1.decode(data))
+        except FrameError as error:
+            raise undecodable(error) from None
+        match step:
+            case Login() | Enroll():
+                return step
+            case Reply(frame):
+                return _ready(frame)
+            case _:
+                return b""
 
 
-async def answer(desk: Desk, data: bytes) -> bytes:
-    """Carry out one request and return its reply as a WebSocket frame.
+class CallV1:
+    """One binary message of a session. Only requests are read at all."""
 
-    Raises:
-        Refusal: if it was refused, is no request, or cannot be read. Only requests are read at all.
-    """
-    try:
-        command = _COMMANDS.get(v1.frame_type(data))
-        if command is None:
-            raise Refusal(Code.MALFORMED, "unexpected frame from client")
-        frame = v1.decode(data)
-    except FrameError as error:
-        raise Refusal(Code.MALFORMED, str(error)) from None
-    return _ready(await command(desk, frame))
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def answer(self, desk: Desk) -> bytes:
+        try:
+            command = _COMMANDS.get(v1.frame_type(self._data))
+            if command is None:
+                raise Refusal(Code.MALFORMED, "unexpected frame from client")
+            frame = v1.decode(self._data)
+        except FrameError as error:
+            raise Refusal(Code.MALFORMED, str(error)) from None
+        return _ready(await command(desk, frame))
+
+    def refused(self, refusal: Refusal) -> bytes:
+        return _ready(error_frame(refusal))
 
 
 def body_size(payload: Payload | frames.RawPayload) -> int:

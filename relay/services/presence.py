@@ -5,10 +5,9 @@ from collections import deque
 
 import structlog
 
-from conclave.errors import Code, Refusal
 from conclave.handshake import unknown_key
 from conclave.model import SessionPath
-from relay.closing import CloseReason
+from relay.closing import CloseReason, Ended
 from relay.errors import StoreUnavailable
 from relay.fanout import FanOut
 from relay.redis.channel_log import ChannelLog
@@ -68,9 +67,9 @@ class Presence:
             await self._depart(session.path, node, session.connection, frozenset())
             raise
         if session.close_reason is not None:
-            text = session.close_reason.text or "session terminated"
+            reason = session.close_reason
             await self.close(session)
-            raise Refusal(Code.UNAUTHORIZED, text)
+            raise Ended(reason)
 
     async def _supersede(self, holder: Holder) -> None:
         await self._inbox.send(holder.node, Supersede(holder.connection))
