@@ -31,12 +31,16 @@ class Code(enum.Enum):
 
 
 class Refusal(ConclaveError):
-    """A refused request: a machine-readable code and the sentence that the user sees."""
+    """A refused request: a machine-readable code and the sentence that the user sees.
 
-    def __init__(self, code: Code, message: str) -> None:
+    `retry_after` is after how many seconds it is worth asking again, where that is known.
+    """
+
+    def __init__(self, code: Code, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.retry_after = retry_after
 
 
 class FrameError(ConclaveError):

@@ -59,8 +59,12 @@ class Role(Event, frozen=True, tag="role"):
 
 
 class Closing(Event, frozen=True, tag="closing"):
-    """The last event. The code is that of the WebSocket close, `retry_after` in seconds."""
+    """The last event. The code is that of the WebSocket close, `retry_after` in seconds.
+
+    `error` is the code of the refusal (`conclave.errors.Code`), where it was a login that was refused.
+    """
 
     code: int
     reason: str
     retry_after: float | None = None
+    error: str | None = None

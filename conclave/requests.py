@@ -24,8 +24,9 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Joined(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The session hears the channel from `position` on, or from `since` on if `recovered`.
+    """The session hears the channel from `position` on, and with `since` also what is between the two.
 
+    `recovered` answers `since`: whether that is all that was said in between; if not, a Gap event says so in its place.
     None stands for what a v1 server does not tell: its position, and whether the caller administers the channel.
     """
 

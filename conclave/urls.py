@@ -27,6 +27,18 @@ def check_url(url: str) -> str:
     return url
 
 
+def origin(url: str) -> str:
+    """Return what of a URL says whom one dials: scheme, host and port, in lower case; a default port is left out.
+
+    So `wss://relay.example`, `wss://Relay.example:443/` and `wss://relay.example:443/team` have one origin.
+
+    Raises:
+        InvalidUrl: for a URL that cannot be dialled.
+    """
+    parts = urlsplit(check_url(url))
+    return normalise(f"{parts.scheme}://{parts.netloc}".lower())
+
+
 def normalise(url: str) -> str:
     """Return the spelling that identifies a server: scheme and host in lower case, default port and bare `/` dropped.
 

@@ -1,0 +1,282 @@
+"""The v2 login of both sides, as pure state machines: messages in, messages or a result out; no socket, no storage.
+
+Hello, challenge, then `auth` or `register`, then ready. A machine proves that it holds its key by an Ed25519 signature
+over the protocol's name, the purpose, the server's cluster id, the origin that the client dialled, and the nonce. So
+an answer to one server's challenge is worth nothing at another, whoever passes it on; and a client that knows a
+server's cluster id does not answer another one at all.
+"""
+
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from typing import Literal, NoReturn, TypeVar
+
+import msgspec
+from nacl.exceptions import BadSignatureError
+from nacl.signing import VerifyKey
+
+from conclave import urls
+from conclave.errors import Code, InvalidName, Refusal
+from conclave.events import Closing
+from conclave.handshake import NONCE_BYTES, SIGNATURE_BYTES, Enroll, Login, Signer
+from conclave.keys import InvalidKey, parse_public_key
+from conclave.names import NameKind, check_name
+from conclave.v2 import base64url
+from conclave.v2.closes import CloseCode
+from conclave.v2.codec import refusal_of
+
+PROTOCOL = 2
+"""What a hello carries; compatibility is strict equality."""
+
+Purpose = Literal["auth", "register"]
+T = TypeVar("T")
+
+
+def signed_bytes(purpose: Purpose, cluster: str, origin: str, nonce: bytes) -> bytes:
+    """Return what a machine signs: what for, at which server, dialled as what, and the server's nonce."""
+    return f"conclave.v2\n{purpose}\n{cluster}\n{origin}\n".encode() + nonce
+
+
+# --- The messages of a login ---
+
+
+class Hello(msgspec.Struct, frozen=True, tag_field="op", tag="hello", omit_defaults=True):
+    """The client's first word. `origin` is that of the dialled URL, `client` says what it is, for people."""
+
+    protocol: int
+    session: str
+    origin: str
+    client: str | None = None
+
+
+class Challenge(msgspec.Struct, frozen=True, tag_field="ev", tag="challenge"):
+    nonce: str
+    cluster: str
+    node: str
+
+
+class Auth(msgspec.Struct, frozen=True, tag_field="op", tag="auth"):
+    pubkey: str
+    signature: str
+
+
+class Register(msgspec.Struct, frozen=True, tag_field="op", tag="register", omit_defaults=True):
+    """Claims a username for a key; `invite` is for relays that want one."""
+
+    user: str
+    machine: str
+    pubkey: str
+    signature: str
+    invite: str | None = None
+
+
+class Limits(msgspec.Struct, frozen=True):
+    message_bytes: int
+
+
+class Ready(msgspec.Struct, frozen=True, tag_field="ev", tag="ready"):
+    """The session is logged in. `heartbeat` is after how many seconds of silence it should send a ping."""
+
+    path: str
+    admin: bool
+    heartbeat: int
+    limits: Limits
+
+
+class _Opening(msgspec.Struct, frozen=True):
+    """What hellos of all versions have in common."""
+
+    protocol: int
+    op: str
+
+
+_encode = msgspec.json.Encoder().encode
+_OPENING = msgspec.json.Decoder(_Opening)
+_HELLO = msgspec.json.Decoder(Hello)
+_PROOF: "msgspec.json.Decoder[Auth | Register]" = msgspec.json.Decoder(Auth | Register)
+_STEP: "msgspec.json.Decoder[Challenge | Ready | Closing]" = msgspec.json.Decoder(Challenge | Ready | Closing)
+
+
+# --- The server's side ---
+
+
+class ServerLogin:
+    """The login as a server conducts it with one peer. It ends with a Login or an Enroll, or with a Refusal."""
+
+    def __init__(self, nonce: bytes, *, cluster: str, node: str, origins: AbstractSet[str]) -> None:
+        """Take `NONCE_BYTES` fresh random bytes, who the server is, and its `urls.origin`s; none means any."""
+        self._nonce = nonce
+        self._cluster = cluster
+        self._node = node
+        self._origins = origins
+        self._hello: Hello | None = None
+        self._next: Callable[[bytes | str], bytes | Login | Enroll] = self._greet
+
+    def receive(self, data: bytes | str) -> bytes | Login | Enroll:
+        """Return what to send to the peer, or what it claims and has proven. All names are valid then.
+
+        Raises:
+            Refusal: the login is over.
+        """
+        receive, self._next = self._next, self._over
+        return receive(data)
+
+    def _greet(self, data: bytes | str) -> bytes:
+        opening = _decoded(data, _OPENING, "a `hello`")
+        if opening.op != "hello":
+            _malformed("expected a `hello`")
+        if opening.protocol != PROTOCOL:
+            text = f"incompatible protocol version: ours={PROTOCOL}, theirs={opening.protocol}"
+            raise Refusal(Code.VERSION, text)
+        hello = _decoded(data, _HELLO, "a `hello`")
+        _valid(NameKind.SESSION, hello.session)
+        self._check_origin(hello.origin)
+        self._hello = hello
+        self._next = self._prove
+        return _encode(Challenge(base64url.encode(self._nonce), self._cluster, self._node))
+
+    def _check_origin(self, claimed: str) -> None:
+        try:
+            origin = urls.origin(claimed)
+        except urls.InvalidUrl:
+            _malformed(
+                f"invalid origin `{claimed[:200]}` (expected `ws://host` or `wss://host`, with a port if needed)"
+            )
+        if self._origins and origin not in self._origins:
+            known = ", ".join(f"`{each}`" for each in sorted(self._origins))
+            raise Refusal(Code.UNAUTHORIZED, f"this relay is reached as {known}, not as `{origin[:200]}`")
+
+    def _prove(self, data: bytes | str) -> Login | Enroll:
+        proof = _decoded(data, _PROOF, "`auth` or `register`")
+        pubkey = self._verified(proof)
+        assert self._hello is not None  # noqa: S101 - _greet comes first
+        session = self._hello.session
+        if isinstance(proof, Auth):
+            return Login(pubkey, session)
+        user, machine = _valid(NameKind.USER, proof.user), _valid(NameKind.MACHINE, proof.machine)
+        return Enroll(user, machine, pubkey, session, proof.invite)
+
+    def _verified(self, proof: Auth | Register) -> bytes:
+        """Return the key of a good proof."""
+        try:
+            pubkey = parse_public_key(proof.pubkey)
+            signature = base64url.decode(proof.signature)
+        except InvalidKey as error:
+            _malformed(str(error))
+        except ValueError as error:
+            _malformed(f"malformed key or signature: {error}")
+        if len(signature) != SIGNATURE_BYTES:
+            _malformed(f"malformed key or signature: signature must be {SIGNATURE_BYTES} bytes")
+        assert self._hello is not None  # noqa: S101 - as above
+        purpose: Purpose = "auth" if isinstance(proof, Auth) else "register"
+        try:
+            VerifyKey(pubkey).verify(signed_bytes(purpose, self._cluster, self._hello.origin, self._nonce), signature)
+        except BadSignatureError:
+            raise Refusal(Code.UNAUTHORIZED, "signature verification failed") from None
+        return pubkey
+
+    def _over(self, _: bytes | str) -> NoReturn:
+        _malformed("unexpected message during the login")
+
+
+# --- The client's side ---
+
+
+class ClientLogin:
+    """The login as a client goes through it, for a known machine or, with `register`, for a new user."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        session: str,
+        signer: Signer,
+        client: str,
+        expected_cluster: str | None = None,
+        register: tuple[str, str] | None = None,
+        invite: str | None = None,
+    ) -> None:
+        """Take the URL that is dialled and the cluster id that is expected there, None if that is not known yet.
+
+        `register` is a username and a machine's name. Raises: InvalidUrl.
+        """
+        self.origin = urls.origin(url)
+        self.cluster = ""
+        """The server's cluster id, once it has said that."""
+        self._session = session
+        self._signer = signer
+        self._client = client
+        self._expected = expected_cluster
+        self._register = register
+        self._invite = invite
+
+    def hello(self) -> bytes:
+        """Return what the client opens with."""
+        return _encode(Hello(PROTOCOL, self._session, self.origin, self._client))
+
+    def receive(self, data: bytes | str) -> bytes | Ready:
+        """Return what to send to the server; with Ready, the login is over.
+
+        Raises:
+            Refusal: what the server refused; that it is another cluster than the expected one; or that it does not
+                conduct a login.
+        """
+        message = _decoded(data, _STEP, "a step of the login")
+        if isinstance(message, Closing):
+            raise _login_refusal(message)
+        if isinstance(message, Challenge) and not self.cluster:
+            return self._answer(message)
+        if isinstance(message, Challenge) or not self.cluster:
+            _malformed("the server's messages are not those of a login")
+        return message
+
+    def _answer(self, challenge: Challenge) -> bytes:
+        if self._expected not in (None, challenge.cluster):
+            raise Refusal(
+                Code.UNAUTHORIZED,
+                f"`{self.origin}` is cluster `{challenge.cluster}` now, and was `{self._expected}` before: "
+                "it may not be the server that you know",
+            )
+        self.cluster = challenge.cluster
+        purpose: Purpose = "auth" if self._register is None else "register"
+        try:
+            nonce = base64url.decode(challenge.nonce)
+        except ValueError as error:
+            _malformed(f"invalid nonce: {error}")
+        if len(nonce) != NONCE_BYTES:
+            _malformed(f"invalid nonce: {NONCE_BYTES} bytes are expected")
+        signature = self._signer.sign(signed_bytes(purpose, challenge.cluster, self.origin, nonce))
+        key, proof = base64url.encode(self._signer.public_key), base64url.encode(signature)
+        if self._register is None:
+            return _encode(Auth(key, proof))
+        return _encode(Register(*self._register, key, proof, self._invite))
+
+
+_REFUSED_WITH: dict[int, Code] = {
+    CloseCode.MALFORMED: Code.MALFORMED,
+    CloseCode.LATER: Code.UNAVAILABLE,
+    CloseCode.RESTART: Code.UNAVAILABLE,
+    CloseCode.INTERNAL: Code.INTERNAL,
+}
+
+
+def _login_refusal(closing: Closing) -> Refusal:
+    code = closing.error or _REFUSED_WITH.get(closing.code, Code.UNAUTHORIZED).value
+    return refusal_of(code, closing.reason, closing.retry_after)
+
+
+def _decoded(data: bytes | str, decoder: "msgspec.json.Decoder[T]", what: str) -> T:
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise Refusal(Code.MALFORMED, f"expected {what}: {error}") from None
+
+
+def _malformed(message: str) -> NoReturn:
+    raise Refusal(Code.MALFORMED, message)
+
+
+def _valid(name_kind: NameKind, value: str) -> str:
+    try:
+        return check_name(name_kind, value)
+    except InvalidName as error:
+        raise Refusal(Code.MALFORMED, str(error)) from None
