@@ -13,11 +13,13 @@ from conclave.errors import ConfigError
 _STORES = ("redis_url", "data_dir", "ephemeral")
 
 
-class _Admins(click.ParamType[str]):
-    """`USER` or `USER=PUBKEY`; in the environment several, separated by commas."""
+class _Several(click.ParamType[str]):
+    """One value per flag; in the environment several, separated by commas."""
 
-    name = "USER[=PUBKEY]"
     envvar_list_splitter = ","
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
 
 @click.command(
@@ -55,7 +57,7 @@ class _Admins(click.ParamType[str]):
 @click.option(
     "--admin",
     "admins",
-    type=_Admins(),
+    type=_Several("USER[=PUBKEY]"),
     multiple=True,
     envvar="CONCLAVE_ADMINS",
     show_envvar=True,
@@ -78,6 +80,16 @@ class _Admins(click.ParamType[str]):
     show_default=True,
     show_envvar=True,
     help="Whom `who` shows without a channel: everybody, or only people who share a channel with the one who asks.",
+)
+@click.option(
+    "--public-url",
+    "public_urls",
+    type=_Several("URL"),
+    multiple=True,
+    envvar="CONCLAVE_PUBLIC_URLS",
+    show_envvar=True,
+    help="Where clients reach this relay, such as wss://chat.example; repeatable, or several separated by commas. "
+    "With it, a login that was meant for another address is refused.",
 )
 @click.option(
     "--max-message-bytes",

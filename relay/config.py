@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from conclave import urls
 from conclave.errors import ConfigError
 from relay.admins import Admins
 from relay.redis.channel_log import Retention
@@ -61,6 +62,8 @@ class NodeConfig(msgspec.Struct, frozen=True):
     key_prefix: str = DEFAULT_KEY_PREFIX
     registration: Registration = "open"
     presence: PresencePolicy = "everyone"
+    origins: frozenset[str] = frozenset()
+    """Of the URLs that clients reach the relay by; none means that it does not know."""
     redis_timeout: float = 2.0
     handshake_seconds: float = 10.0
     idle_seconds: float = 60.0
@@ -86,6 +89,7 @@ def parse_config(
     key_prefix: str = DEFAULT_KEY_PREFIX,
     registration: Registration = "open",
     presence: PresencePolicy = "everyone",
+    public_urls: Iterable[str] = (),
 ) -> NodeConfig:
     """Check what the command line says.
 
@@ -107,7 +111,16 @@ def parse_config(
         key_prefix=key_prefix,
         registration=registration,
         presence=presence,
+        origins=_origins(public_urls),
     )
+
+
+def _origins(public_urls: Iterable[str]) -> frozenset[str]:
+    try:
+        several = [part.strip() for text in public_urls for part in text.split(",")]
+        return frozenset(urls.origin(url) for url in several if url)
+    except urls.InvalidUrl as error:
+        raise ConfigError(f"invalid public URL: {error}") from None
 
 
 def _address(bind: str) -> tuple[str, int]:

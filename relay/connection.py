@@ -118,6 +118,7 @@ class Connections:
                 clock=asyncio.get_running_loop().time,
             ),
             interrupt=socket.interrupt,
+            drained=socket.drained,
         )
         return session
 
@@ -178,6 +179,7 @@ class Connections:
                 return CloseReason.LEFT
             session.heard()
             session.outbox.send(await self._answer(desk, call))
+            self._services.channels.resume(session)
             try:
                 await socket.drain()
             except Interrupted:

@@ -2,12 +2,16 @@
 
 from conclave.errors import Code, ConclaveError, Refusal
 
+RETRY_SECONDS = 1
+"""After how long it is worth asking again."""
+
 
 class StoreUnavailable(Refusal):
     """Redis is away or did not answer in time. What was asked for may or may not have happened."""
 
     def __init__(self, why: str) -> None:
-        super().__init__(Code.UNAVAILABLE, "the relay cannot reach its store; try again in a few seconds")
+        text = "the relay cannot reach its store; try again in a few seconds"
+        super().__init__(Code.UNAVAILABLE, text, retry_after=RETRY_SECONDS)
         self.why = why
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 
+import msgspec
 import structlog
 
 from relay.errors import StoreUnavailable
@@ -11,6 +12,7 @@ from relay.redis.broker import Broker
 from relay.redis.channel_log import GONE, ChannelLog, parse_live
 from relay.redis.directory import Directory
 from relay.redis.keys import Keys
+from relay.replay import Replays
 from relay.room import Listener, Room
 from relay.session import Session
 
@@ -22,6 +24,17 @@ _REFILL_ROWS, _REFILL_BYTES = 500, 1024 * 1024
 _REFILLS_AT_ONCE = 16
 _REFILL_RETRY_SECONDS = 0.2
 _REVIEW_SESSIONS = 500
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """How a session came into a channel.
+
+    It hears what follows message `position`. `recovered` answers `since`: whether all that was said between the two is
+    in the log.
+    """
+
+    position: str
+    recovered: bool | None = None
 
 
 class FanOut:
@@ -38,6 +51,7 @@ class FanOut:
         self._rooms: dict[str, Room] = {}
         self._by_topic: dict[str, Room] = {}
         self._idle: dict[str, Room] = {}
+        self._replays = Replays(channel_log, self._review)
         self._doubtful: asyncio.Queue[Room] = asyncio.Queue()
 
     def __len__(self) -> int:
@@ -45,10 +59,13 @@ class FanOut:
 
     # --- Coming and going ---
 
-    async def subscribe(self, session: Session, channel_id: str, name: str, node: str, *, version: int) -> bool:
-        """Deliver a channel to a session from now on. False if the channel was deleted. Raises: StoreUnavailable.
+    async def subscribe(
+        self, session: Session, channel_id: str, name: str, node: str, *, version: int, since: str | None = None
+    ) -> Entry | None:
+        """Deliver a channel to a session from now on. None if the channel was deleted. Raises: StoreUnavailable.
 
-        `version` is that of who may hear the channel when the session was let in.
+        `version` is that of who may hear the channel when the session was let in. With `since`, all that followed that
+        message comes first, from `resume` on; a session that hears the channel already begins anew there.
 
         One round trip: the subscription of the topic and the entry among the subscribers travel at the same time. What
         is published before the topic is subscribed, but after the log's tip was read, is found in the log.
@@ -59,27 +76,33 @@ class FanOut:
             self._by_topic[self._keys.live(channel_id)] = room
         else:
             room.rename(name, version)
-        if (listener := room.listeners.get(session.connection)) is not None:
+        if (listener := room.listeners.get(session.connection)) is not None and since is None:
             listener.joined = max(listener.joined, version)  # what was done to it before this is forgiven
-            return True
+            return Entry(room.position(listener))
         self._idle.pop(channel_id, None)
         room.joining += 1
         session.entered.add(channel_id)
         try:
             _, entered = await asyncio.gather(
                 self._broker.subscribe(self._keys.live(channel_id)),
-                self._log.enter(channel_id, session.path, node, session.connection),
+                self._log.enter(channel_id, session.path, node, session.connection, since=since),
             )
         finally:
             room.joining -= 1
             self._mark_idle(room)
         if entered is None or room.gone or session.close_reason is not None:
-            return False
+            return None
         self._idle.pop(channel_id, None)
-        tip, present = entered
-        room.admit(session, joined=version, present=present, tip=tip)
+        tip, present, known = entered
+        listener = room.admit(session, joined=version, present=present, tip=tip, since=since)
+        if listener.catch_up is not None:
+            self._replays.prepare(room, listener, listener.catch_up)
         self._check(room)
-        return True
+        return Entry(tip, None if since is None else known)
+
+    def resume(self, session: Session) -> None:
+        """Begin to send what `subscribe` has promised: the answer to it is on its way."""
+        self._replays.resume(session)
 
     def unsubscribe(self, session: Session, channel_id: str) -> None:
         """Stop delivering a channel to a session, at once."""
@@ -133,6 +156,7 @@ class FanOut:
     async def serve(self) -> None:
         """Read logs where live delivery lost something, until cancelled."""
         async with asyncio.TaskGroup() as readers:
+            readers.create_task(self._replays.serve())
             for _ in range(_REFILLS_AT_ONCE):
                 readers.create_task(self._refill_doubtful())
 
@@ -161,7 +185,12 @@ class FanOut:
             if page.rows:
                 self._metrics.refilled.inc(len(page.rows))
                 log.info("channel.refilled", channel=room.id, messages=len(page.rows))
-            room.deliver(messages)
+            # A page that is not known to continue has its hole before it; else the hole is behind the page.
+            before_hole = len(page.rows) if page.known else 0
+            room.deliver(messages[:before_hole])
+            if lost and page.version != GONE:
+                room.tell_lost(messages[before_hole - 1].id if before_hole else before)
+            room.deliver(messages[before_hole:])
 
     # --- Who may hear it ---
 

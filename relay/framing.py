@@ -2,11 +2,13 @@
 
 import struct
 
-_BINARY = 0x82
+_TEXT, _BINARY, _CLOSE = 0x81, 0x82, 0x88
 _SHORT, _MEDIUM = 126, 65_536
 
 FRAME_BYTES = 16 * 1024 * 1024
 """The longest message that v1 allows, in both directions; a longer one ends the connection."""
+
+_REASON_BYTES = 123
 
 CLOSE = b"\x88\x00"
 """A close frame without a status code."""
@@ -14,9 +16,24 @@ CLOSE = b"\x88\x00"
 
 def binary_frame(message: bytes) -> bytes:
     """Return `message` as one final binary frame."""
+    return _frame(_BINARY, message)
+
+
+def text_frame(message: bytes) -> bytes:
+    """Return `message`, which is UTF-8, as one final text frame."""
+    return _frame(_TEXT, message)
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """Return a close frame with a code and as much of the reason as fits: 123 bytes of whole characters."""
+    text = reason.encode()[:_REASON_BYTES].decode(errors="ignore").encode()
+    return _frame(_CLOSE, struct.pack("!H", code) + text)
+
+
+def _frame(opcode: int, message: bytes) -> bytes:
     size = len(message)
     if size < _SHORT:
-        return bytes((_BINARY, size)) + message
+        return bytes((opcode, size)) + message
     if size < _MEDIUM:
-        return struct.pack("!BBH", _BINARY, 126, size) + message
-    return struct.pack("!BBQ", _BINARY, 127, size) + message
+        return struct.pack("!BBH", opcode, 126, size) + message
+    return struct.pack("!BBQ", opcode, 127, size) + message

@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from conclave.v2 import SUBPROTOCOL
+
 Serve = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -17,7 +19,7 @@ def make_app(*, serve: Serve, why_unready: Callable[[], str | None], metrics: Ca
     """
 
     async def root(request: web.Request) -> web.StreamResponse:
-        if not web.WebSocketResponse().can_prepare(request):
+        if not web.WebSocketResponse(protocols=(SUBPROTOCOL,)).can_prepare(request):
             return web.Response(
                 status=426,
                 headers={"Upgrade": "websocket", "Connection": "Upgrade"},

@@ -11,6 +11,7 @@ from relay.config import NodeConfig
 from relay.connection import Connections
 from relay.desk import Services
 from relay.dialect.v1 import DialectV1
+from relay.dialect.v2 import DialectV2
 from relay.doorman import Doorman
 from relay.errors import NodeFailure, StoreUnavailable
 from relay.fanout import FanOut
@@ -28,6 +29,7 @@ from relay.redis.inbox import Inbox
 from relay.redis.keys import Keys
 from relay.redis.leases import Leases
 from relay.redis.nodes import Registry
+from relay.redis.promises import Promises
 from relay.services.accounts import Accounts
 from relay.services.channels import Channels
 from relay.services.messages import Messages
@@ -143,6 +145,7 @@ class Node:
                 fanout=fanout,
                 leases=leases,
                 inbox=self._inbox,
+                promises=Promises(client, keys),
                 registry=self._registry,
                 max_bytes=config.max_message_bytes,
             ),
@@ -162,7 +165,12 @@ class Node:
         )
         self._connections = connections = Connections(
             services=services,
-            dialects=(DialectV1(),),
+            dialects=(
+                DialectV1(),
+                DialectV2(
+                    origins=config.origins, idle_seconds=config.idle_seconds, message_bytes=config.max_message_bytes
+                ),
+            ),
             flusher=Flusher(),
             metrics=metrics,
             outbox_bytes=config.outbox_bytes,

@@ -1,10 +1,15 @@
 """The refusals that more than one service gives, in the original's words where it has them."""
 
+import re
+
 from conclave.errors import Code, InvalidName, Refusal
 from conclave.names import NameKind, check_name
 
 _SHOWN = 200
 """How much of a name a refusal repeats, in characters: a request may be as long as a frame, its answer need not."""
+
+_LONGEST_KEY = 64
+_POSITION = re.compile(r"(?:0|[1-9][0-9]{0,14})-(?:0|[1-9][0-9]{0,14})")
 
 
 def shown(name: str) -> str:
@@ -31,6 +36,20 @@ def private(channel: str) -> Refusal:
 def channel_not_found(channel: str) -> Refusal:
     """Refuse alike whether the channel is absent or hidden from the caller."""
     return Refusal(Code.NOT_FOUND, f"channel `{shown(channel)}` not found")
+
+
+def valid_position(value: str) -> str:
+    """Return `value` if it may be a message's id, as far as one can see. Raises: Refusal."""
+    if not _POSITION.fullmatch(value):
+        raise Refusal(Code.MALFORMED, f"invalid position `{shown(value)}` (expected the id of a message)")
+    return value
+
+
+def valid_key(value: str) -> str:
+    """Return `value` if it may be a sender's own key of a message. Raises: Refusal."""
+    if not 1 <= len(value) <= _LONGEST_KEY:
+        raise Refusal(Code.MALFORMED, f"a key has 1 to {_LONGEST_KEY} characters")
+    return value
 
 
 def valid_name(kind: NameKind, value: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
+from relay.catchup import CatchUp, Lost
 from relay.feed import Feed
 from relay.message import Message, order
 from relay.session import Session
@@ -12,15 +13,17 @@ class Listener:
     """A session in a channel.
 
     `joined` is the version of who may hear the channel at which the session was let in, `reviewed` the last one at
-    which it was found that it may stay. It hears what comes after message `floor`.
+    which it was found that it may stay. It hears what comes after message `floor`; while it has a `catch_up`, it hears
+    what that hands out, and nothing else.
     """
 
-    __slots__ = ("floor", "joined", "reviewed", "session")
+    __slots__ = ("catch_up", "floor", "joined", "reviewed", "session")
 
     def __init__(self, session: Session, *, joined: int, floor: str) -> None:
         self.session = session
         self.joined = self.reviewed = joined
         self.floor = floor
+        self.catch_up: CatchUp | None = None
 
 
 class Room:
@@ -48,16 +51,15 @@ class Room:
     def unused(self) -> bool:
         return not self.listeners and not self.joining
 
-    def admit(self, session: Session, *, joined: int, present: int, tip: str) -> None:
-        """Let a session in that may hear what comes after message `tip`.
+    def admit(self, session: Session, *, joined: int, present: int, tip: str, since: str | None = None) -> Listener:
+        """Let a session in that may hear what comes after message `tip`, or, by and by, all that followed `since`.
 
         `joined` is the version at which it was found that it may, `present` the one that was announced when it came in.
         If the two differ, something changed meanwhile, perhaps against the session: nothing is handed out before it was
         reviewed.
         """
-        self.listeners[session.connection] = Listener(session, joined=joined, floor=tip)
-        if self._floor is None or order(tip) > order(self._floor):
-            self._floor = tip
+        listener = self.listeners[session.connection] = Listener(session, joined=joined, floor=tip)
+        self._raise_floor(listener, tip)
         if not self.started:
             self.started = True
             self.version = joined
@@ -65,6 +67,40 @@ class Room:
         elif max(present, self.version) > joined:
             self.version = min(self.version, joined)
             self.feed.doubt()
+        if since is not None:
+            listener.catch_up = CatchUp(since, self.feed.position)
+        return listener
+
+    def position(self, listener: Listener) -> str:
+        """Return the message after which a listener hears everything from now on."""
+        if listener.catch_up is not None:
+            return listener.catch_up.position
+        return max(listener.floor, self.feed.position, key=order)
+
+    def is_catching_up(self, listener: Listener, catch_up: CatchUp) -> bool:
+        """Whether a listener is still here, with this catch-up, and is to hear anything at all."""
+        return (
+            self.listeners.get(listener.session.connection) is listener
+            and listener.catch_up is catch_up
+            and listener.session.close_reason is None
+        )
+
+    def catch_up(self, listener: Listener, steps: Sequence[Message | Lost]) -> None:
+        """Hand to one listener what its catch-up handed out; if that is the end of it, the listener is live."""
+        session, catch_up = listener.session, listener.catch_up
+        for step in steps:
+            if isinstance(step, Lost):
+                session.tell(session.dialect.gap(self.name, step.after))
+            elif session.path_text != step.sender:
+                session.tell(session.dialect.message(self.name, step))
+        if catch_up is not None and catch_up.done:
+            listener.catch_up = None
+            self._raise_floor(listener, catch_up.position)
+
+    def _raise_floor(self, listener: Listener, floor: str) -> None:
+        listener.floor = floor
+        if self._floor is None or order(floor) > order(self._floor):
+            self._floor = floor
 
     def dismiss(self, session: Session) -> None:
         self.listeners.pop(session.connection, None)
@@ -89,6 +125,9 @@ class Room:
             frames: dict[object, bytes] = {}
             for listener in self.listeners.values():
                 session = listener.session
+                if listener.catch_up is not None:
+                    listener.catch_up.live(message)
+                    continue
                 if session.path_text == message.sender:
                     continue
                 if newcomers and order(message.id) <= order(listener.floor):
@@ -97,6 +136,13 @@ class Room:
                 if frame is None:
                     frame = frames[session.dialect] = session.dialect.message(self.name, message)
                 session.outbox.push(frame)
+
+    def tell_lost(self, after: str) -> None:
+        """Tell all listeners that what followed a message is lost; whoever catches up finds that out alone."""
+        for listener in self.listeners.values():
+            if listener.catch_up is None:
+                session = listener.session
+                session.tell(session.dialect.gap(self.name, max(after, listener.floor, key=order)))
 
     def rename(self, name: str, named: int) -> bool:
         """Take the name that the channel had at version `named`; returns whether that is news.

@@ -1,7 +1,8 @@
 """A session: one logged-in connection, as everything inside the node sees it."""
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from conclave.model import SessionPath
@@ -11,6 +12,11 @@ from relay.redis.directory import Caller
 
 if TYPE_CHECKING:
     from relay.dialect.base import Dialect
+
+_REMEMBERED_WHISPERS = 256
+"""How many whispers that may come twice a session knows again."""
+
+Replay = Callable[[], Awaitable[None]]
 
 
 class Session:
@@ -29,8 +35,13 @@ class Session:
         dialect: "Dialect",
         outbox: Outbox,
         interrupt: Callable[[], None],
+        drained: Callable[[], Awaitable[None]],
     ) -> None:
-        """`interrupt` wakes the socket's reader, so that a close takes effect between two requests."""
+        """`interrupt` wakes the socket's reader, so that a close takes effect between two requests.
+
+        `drained` waits until the peer has read most of what was written. It raises TimeoutError if the peer does not
+        read, ConnectionError if it is gone.
+        """
         self.path = path
         self.path_text = str(path)
         self.pubkey = pubkey
@@ -44,7 +55,12 @@ class Session:
         """Ids of the channels that may list this session among their subscribers."""
         self.close_reason: CloseReason | None = None
         self.last_heard = asyncio.get_running_loop().time()
+        self.drained = drained
+        self.replays: deque[Replay] = deque()
+        """What the session has missed and has yet to get, one channel after the other."""
+        self.replaying = False
         self._interrupt = interrupt
+        self._whispers: deque[str] = deque(maxlen=_REMEMBERED_WHISPERS)
 
     @property
     def caller(self) -> Caller:
@@ -54,6 +70,13 @@ class Session:
         """Strike a channel out of what was joined, under whatever name."""
         for name in [name for name, joined in self.joined.items() if joined == channel_id]:
             del self.joined[name]
+
+    def has_heard(self, whisper_id: str) -> bool:
+        """Whether this whisper came before; it did from now on. Only the last few are remembered."""
+        if whisper_id in self._whispers:
+            return True
+        self._whispers.append(whisper_id)
+        return False
 
     def heard(self) -> None:
         """Note a sign of life."""

@@ -45,7 +45,8 @@ class Sessions:
                 if session := self._by_connection.get(connection):
                     session.close(CloseReason.SUPERSEDED)
             case Whisper(connection):
-                if session := self._by_connection.get(connection):
+                session = self._by_connection.get(connection)
+                if session is not None and not (signal.repeatable and session.has_heard(signal.id)):
                     session.outbox.push(session.dialect.whisper(signal))
             case Revoke(pubkey, reason):
                 for session in self:

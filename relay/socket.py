@@ -40,6 +40,7 @@ class Socket:
             self._doorman.on_excess = self._on_excess
         self._stream: AbstractStreamWriter | None = None
         self._scope: asyncio.Timeout | None = None
+        self._draining: asyncio.Future[None] | None = None
         self._interrupted = False
         self._received = 0
 
@@ -124,17 +125,36 @@ class Socket:
             TimeoutError: if the peer takes too long.
             ConnectionError: if it is gone.
         """
-        if self._stream is None or self._interrupted:
+        if self._interrupted:
             return
         try:
             async with asyncio.timeout(_DRAIN_SECONDS) as self._scope:
-                await self._stream.drain()
+                await self._drained()
         except TimeoutError:
             if self._interrupted:
                 raise Interrupted from None
             raise
         finally:
             self._scope = None
+
+    async def drained(self) -> None:
+        """As `drain`, beside it, without being interrupted, and for as long as the peer reads anything at all."""
+        while True:
+            unread = self.transport.get_write_buffer_size()
+            try:
+                async with asyncio.timeout(_DRAIN_SECONDS):
+                    return await self._drained()
+            except TimeoutError:
+                if self.transport.get_write_buffer_size() >= unread:
+                    raise
+
+    async def _drained(self) -> None:
+        if self._stream is None or self.transport.get_write_buffer_size() <= _HIGH_WATER_BYTES:
+            return
+        if self._draining is None or self._draining.done():  # one for all who wait: a cancelled one ends it for all
+            self._draining = asyncio.ensure_future(self._stream.drain())
+            self._draining.add_done_callback(_noticed)
+        await asyncio.shield(self._draining)
 
     async def hang_up(self) -> None:
         """Wait, not for long, until the peer has read its last words and closed too; then drop the connection."""
@@ -165,3 +185,9 @@ class Socket:
         if self._doorman is None or not self._doorman.exceeded:
             return None
         return Refusal(Code.TOO_LARGE, f"the handshake exceeds {ADMISSION_BYTES} bytes")
+
+
+def _noticed(draining: "asyncio.Future[None]") -> None:
+    """Take note of an error that nobody may be there to see."""
+    if not draining.cancelled():
+        draining.exception()

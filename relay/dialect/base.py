@@ -75,5 +75,8 @@ class Dialect(Protocol):
     def renamed(self, old: str, new: str) -> bytes | None:
         """Encode that a channel has a new name."""
 
+    def gap(self, channel: str, after: str) -> bytes | None:
+        """Encode that messages of a channel, those after `after` and before the next one, are lost."""
+
     def closing(self, reason: CloseReason) -> bytes:
         """Encode the last words of a connection, its WebSocket close frame included."""

@@ -7,12 +7,13 @@ from typing import Any
 from conclave import v1
 from conclave.errors import Code, FrameError, Refusal
 from conclave.handshake import NONCE_BYTES, Enroll, Login, Reply, ServerHandshake, undecodable
-from conclave.model import Payload, Plain, Sealed, SessionPath
+from conclave.model import ChannelInfo, SessionPath
 from conclave.v1 import admin, frames
 from conclave.v1.errors import error_frame
 from relay.closing import CloseReason
 from relay.desk import Desk
 from relay.dialect.base import Received
+from relay.dialect.kept import keep
 from relay.framing import CLOSE, binary_frame
 from relay.message import Message
 from relay.redis.inbox import Whisper
@@ -51,6 +52,9 @@ class DialectV1:
         return None
 
     def renamed(self, old: str, new: str) -> None:  # noqa: ARG002 - v1 has no word for it
+        return None
+
+    def gap(self, channel: str, after: str) -> None:  # noqa: ARG002 - v1 has no word for it
         return None
 
     def closing(self, reason: CloseReason) -> bytes:
@@ -100,17 +104,6 @@ class CallV1:
         return _ready(error_frame(refusal))
 
 
-def body_size(payload: Payload | frames.RawPayload) -> int:
-    """Return what of a payload counts against the limit for messages, in bytes: what the sender wrote."""
-    match payload:
-        case Plain(text):
-            return len(text.encode())
-        case Sealed(ciphertext, key_id):
-            return len(ciphertext) + len((key_id or "").encode())
-        case _:
-            return len(payload.encoded)
-
-
 def _ready(frame: frames.Frame) -> bytes:
     return binary_frame(v1.encode(frame))
 
@@ -146,7 +139,8 @@ async def _who(desk: Desk, frame: frames.Who) -> frames.Presence:
 
 
 async def _list_channels(desk: Desk, _: frames.ListChannels) -> frames.ChannelList:
-    return frames.ChannelList(tuple(await desk.services.channels.listed(desk.session)))
+    rows = await desk.services.channels.listed(desk.session)
+    return frames.ChannelList(tuple(ChannelInfo(row.name, row.visibility, row.member) for row in rows))
 
 
 async def _list_machines(desk: Desk, _: frames.ListMachines) -> frames.MachineList:
@@ -158,14 +152,12 @@ async def _list_users(desk: Desk, _: frames.ListUsers) -> frames.UserList:
 
 
 async def _channel_msg(desk: Desk, frame: frames.ChannelMsg) -> frames.Ack:
-    size = body_size(frame.payload)
-    await desk.services.messages.post(desk.session, frame.channel, v1.encode_payload(frame.payload), size)
+    await desk.services.messages.post(desk.session, frame.channel, *keep(frame.payload))
     return frames.Ack(None)
 
 
 async def _whisper(desk: Desk, frame: frames.Whisper) -> frames.Ack:
-    size = body_size(frame.payload)
-    await desk.services.messages.whisper(desk.session, frame.target, v1.encode_payload(frame.payload), size)
+    await desk.services.messages.whisper(desk.session, frame.target, *keep(frame.payload))
     return frames.Ack(None)
 
 

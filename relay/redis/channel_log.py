@@ -14,6 +14,9 @@ GONE = -1
 """The version of a deleted channel."""
 _GONE_MS = 24 * 3600 * 1000
 
+KEY_MS = 5 * 60 * 1000
+"""How long a sender's own key of a message is remembered."""
+
 GROUP_ROWS = 250
 """Most messages that share one millisecond: by so many rows a page of v1 history may exceed its 500."""
 
@@ -41,6 +44,18 @@ class Page(msgspec.Struct, frozen=True):
     version: int
 
 
+class Piece(msgspec.Struct, frozen=True):
+    """What a request for history gets: messages, oldest first, and whether there are more in the direction asked for.
+
+    `known` and `version` are as in Page.
+    """
+
+    rows: list[Message]
+    more: bool
+    known: bool
+    version: int
+
+
 class ChannelLog:
     """Append, read, subscribe. Every method raises StoreUnavailable."""
 
@@ -49,17 +64,24 @@ class ChannelLog:
         self._keys = keys
         self._retention = retention
 
-    async def append(self, channel_id: str, sender: SessionPath, payload: bytes, *, version: int) -> str | int | None:
+    async def append(
+        self, channel_id: str, sender: SessionPath, payload: bytes, *, version: int, key: str | None = None
+    ) -> str | int | None:
         """Keep a message and publish it, in one step.
+
+        With a `key`, a message that its user has posted here under the same key in the last five minutes is not posted
+        again: its id is returned, whatever is in this one.
 
         `version` is the version of who may hear the channel that the caller has applied. Returns the message's id; or
         the present version, if that is a later one and nothing was kept; or None if the channel was deleted.
 
         When it returns an id the message is in the log, and every node with subscribers gets it or finds it there.
         """
-        keys = (self._keys.log(channel_id), self._keys.head(channel_id), self._keys.live(channel_id))
+        keys = [self._keys.log(channel_id), self._keys.head(channel_id), self._keys.live(channel_id)]
+        if key is not None:
+            keys.append(self._keys.sent(channel_id, sender.user, key))
         kept = self._retention
-        args = (str(sender), payload, kept.rows, kept.ms, GROUP_ROWS, kept.group_bytes, version)
+        args = (str(sender), payload, kept.rows, kept.ms, GROUP_ROWS, kept.group_bytes, version, KEY_MS)
         reply = await self._client.run(scripts.POST, keys, *args)
         return bytes(reply).decode() if isinstance(reply, bytes) else reply
 
@@ -73,14 +95,35 @@ class ChannelLog:
         known, more, tip, version, flat = await self._client.run(scripts.PAGE, keys, *args)
         return Page(list(_messages(flat)), bool(more), bool(known), bytes(tip).decode(), int(version))
 
-    async def enter(self, channel_id: str, path: SessionPath, node: str, connection: str) -> tuple[str, int] | None:
-        """Note a subscriber. Returns the channel's last message's id and its version, or None if it was deleted."""
-        keys = (self._keys.head(channel_id), self._keys.subscribers(channel_id))
+    async def history(
+        self, channel_id: str, after: str | int | None, before: str | None, *, rows: int, size: int
+    ) -> Piece:
+        """Read the oldest messages behind `after`, or the newest without it; before `before` in both cases.
+
+        `after` is a message's id, or Unix milliseconds: then what is later than that.
+
+        Up to `rows` rows and `size` bytes, one row at least if there is any.
+        """
+        keys = (self._keys.log(channel_id), self._keys.head(channel_id))
+        args = ("" if after is None else after, before or "", rows, size, self._retention.ms)
+        more, known, version, flat = await self._client.run(scripts.HISTORY, keys, *args)
+        messages = list(_messages(flat))
+        return Piece(messages if after is not None else messages[::-1], bool(more), bool(known), int(version))
+
+    async def enter(
+        self, channel_id: str, path: SessionPath, node: str, connection: str, *, since: str | None = None
+    ) -> tuple[str, int, bool] | None:
+        """Note a subscriber.
+
+        Returns the channel's last message's id, its version, and whether its log holds all that followed message
+        `since`; None if the channel was deleted.
+        """
+        keys = (self._keys.head(channel_id), self._keys.subscribers(channel_id), self._keys.log(channel_id))
         reply, _ = await asyncio.gather(
-            self._client.run(scripts.ENTER, keys, connection, f"{node} {path}"),
+            self._client.run(scripts.ENTER, keys, connection, f"{node} {path}", since or "", self._retention.ms),
             self._client.call("SADD", self._keys.channels(node), channel_id),
         )
-        return None if reply is None else (bytes(reply[0]).decode(), int(reply[1]))
+        return None if reply is None else (bytes(reply[0]).decode(), int(reply[1]), bool(reply[2]))
 
     async def leave(self, channel_id: str, connection: str) -> None:
         """Forget a subscriber."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from conclave.model import AuditEntry, ChannelInfo, InviteInfo, MachineInfo, Visibility
+from conclave.model import AuditEntry, InviteInfo, MachineInfo, Visibility
 from relay.clock import rfc3339
 from relay.redis import scripts
 from relay.redis.client import RedisClient
@@ -27,6 +27,18 @@ class Let(msgspec.Struct, frozen=True):
     verdict: Literal["ok", "private", "missing", "revoked"]
     channel_id: str = ""
     version: int = 0
+    admin: bool = False
+    """Whether the caller may administer it."""
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """A channel as one user may know of it."""
+
+    channel_id: str
+    name: str
+    visibility: Visibility
+    member: bool
+    admin: bool
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -113,21 +125,25 @@ class Directory:
         args = (caller.path, caller.pubkey, secrets.token_hex(8), name, visibility.value, caller.user)
         return await self._word(scripts.CHANNEL_CREATE, *args)  # type: ignore[return-value]
 
-    async def channels(self, caller: Caller) -> list[ChannelInfo]:
+    async def channels(self, caller: Caller) -> list[Listing]:
         """Return the channels that the caller may know of, by name."""
         flat = _words(await self._client.run(scripts.CHANNEL_LIST, self._dir, caller.user, caller.role))
-        rows = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        rows = zip(flat[::5], flat[1::5], flat[2::5], flat[3::5], flat[4::5], strict=True)
         return sorted(
-            (ChannelInfo(name, Visibility(visibility), member == "1") for name, visibility, member in rows),
+            (
+                Listing(found, name, Visibility(seen), member == "1", admin == "1")
+                for found, name, seen, member, admin in rows
+            ),
             key=lambda channel: channel.name,
         )
 
     async def join(self, name: str, caller: Caller, token: str | None) -> Let:
         """Decide on a join; a good invite makes the user a member in the same step."""
-        verdict, *more = await self._words(scripts.JOIN, name, caller.path, caller.pubkey, caller.user, token or "")
+        args = (name, caller.path, caller.pubkey, caller.user, caller.role, token or "")
+        verdict, *more = await self._words(scripts.JOIN, *args)
         if not more:
             return Let(verdict)  # type: ignore[arg-type]
-        return Let("ok", more[0], int(more[1]))
+        return Let("ok", more[0], int(more[1]), more[2] == "1")
 
     async def administer(
         self, operation: str, name: str, caller: Caller, *, inside: str, argument: str = ""

@@ -33,12 +33,18 @@ class Revoke(msgspec.Struct, frozen=True, tag="revoke"):
 
 
 class Whisper(msgspec.Struct, frozen=True, tag="whisper"):
-    """A message for one connection."""
+    """A message for one connection. `ts` is by Redis' clock (ms); 0 stands for when it came into the inbox.
+
+    `repeatable` tells that it may come twice: its sender could not learn whether it was sent.
+    """
 
     connection: str
     sender: str
     target: str
     payload: bytes
+    id: str = ""
+    ts: int = 0
+    repeatable: bool = False
 
 
 Signal = Supersede | Revoke | Whisper
@@ -64,13 +70,14 @@ class Inbox:
         if self._connection is not None:
             await self._connection.disconnect(nowait=True)
 
-    async def send(self, node: str, signal: Signal) -> None:
-        """Put a signal into a node's inbox. Raises: StoreUnavailable."""
+    async def send(self, node: str, signal: Signal) -> int:
+        """Put a signal into a node's inbox; returns when, in milliseconds of Redis' clock. Raises: StoreUnavailable."""
         inbox = self._keys.inbox(node)
-        await asyncio.gather(
+        entry, _ = await asyncio.gather(
             self._client.call("XADD", inbox, "*", "s", _encode(signal)),
             self._client.call("EXPIRE", inbox, _TTL_SECONDS),  # a dead node's inbox has nobody who removes it
         )
+        return _ms(bytes(entry).decode())
 
     async def broadcast(self, nodes: set[str], signal: Signal) -> None:
         """Put a signal into the inboxes of all these nodes. Raises: StoreUnavailable."""
@@ -106,4 +113,12 @@ class Inbox:
             for _, entries in reply or ():
                 for entry_id, fields in entries:
                     self._position = bytes(entry_id).decode()
-                    handle(_decode(fields[1]))
+                    handle(_dated(_decode(fields[1]), _ms(self._position)))
+
+
+def _dated(signal: Signal, ms: int) -> Signal:
+    return msgspec.structs.replace(signal, ts=ms) if isinstance(signal, Whisper) and not signal.ts else signal
+
+
+def _ms(entry_id: str) -> int:
+    return int(entry_id.partition("-")[0])

@@ -26,9 +26,13 @@ Braces mark the hash slot, so that the same layout runs on Redis Cluster: whatev
   :audit               stream   admin operations: actor, operation, target, outcome
 {c:<id>}       one channel
   :log                 stream   what was said; f = from, p = payload
-  :head                hash     tip (last message id), weight (bytes in the tip's millisecond), version, gone
+  :head                hash     first, tip (first and last message id), weight (bytes in the tip's millisecond),
+                                version, gone
   :live                pub/sub  what is being said
   :subs                hash     connection -> `node` `path`
+  :sent:<user>/<key>   string   id of the message that a user has posted under a key of their own
+{u:<user>}     one user
+  :sent:<key>          string   the whisper that they have sent under a key of their own: id, time (ms), 1 if it is sent
 {s:<path>}     one session path: its lease
                        hash     connection -> `generation` `node`
 {n:<node>}     one node
@@ -79,6 +83,12 @@ class Keys:
 
     def subscribers(self, channel_id: str) -> str:
         return f"{self._prefix}:{{c:{channel_id}}}:subs"
+
+    def sent(self, channel_id: str, user: str, key: str) -> str:
+        return f"{self._prefix}:{{c:{channel_id}}}:sent:{user}/{key}"
+
+    def whispered(self, user: str, key: str) -> str:
+        return f"{self._prefix}:{{u:{user}}}:sent:{key}"
 
     def lease(self, path: SessionPath) -> str:
         return f"{self._prefix}:{{s:{path}}}"

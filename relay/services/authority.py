@@ -11,6 +11,7 @@ from relay.refusals import channel_not_found, not_admin, revoked
 log = structlog.get_logger()
 
 _LONGEST_SECONDS = 100 * 365 * 24 * 3600
+_MOST_USES = 2**32 - 1
 _LONGEST_TARGET = 400
 """How much of a target is logged, in characters: a request may be as long as a frame, names that exist are not."""
 
@@ -34,9 +35,11 @@ def audit(caller: Caller, operation: str, target: str, outcome: str) -> None:
 
 def check_terms(uses: int | None, seconds: int | None) -> None:
     """Check what an invite is limited to. Raises: Refusal."""
-    if uses == 0:
+    if uses is not None and uses < 1:
         raise Refusal(Code.MALFORMED, "an invite needs at least 1 use")
-    if seconds == 0:
+    if uses is not None and uses > _MOST_USES:
+        raise Refusal(Code.MALFORMED, f"an invite has at most {_MOST_USES} uses")
+    if seconds is not None and seconds < 1:
         raise Refusal(Code.MALFORMED, "an invite needs a lifetime of at least 1 second")
     if seconds is not None and seconds > _LONGEST_SECONDS:
         raise Refusal(Code.MALFORMED, "invite expiry is too far in the future")

@@ -1,15 +1,25 @@
 """Channels: making them, finding them, coming in and going out."""
 
+import msgspec
+
 from conclave.errors import Code, Refusal
-from conclave.model import ChannelInfo, Visibility
+from conclave.model import Visibility
 from conclave.names import NameKind
 from relay.fanout import FanOut
 from relay.redis.channel_log import ChannelLog
-from relay.redis.directory import Directory
+from relay.redis.directory import Directory, Listing
 from relay.redis.nodes import Registry
-from relay.refusals import channel_not_found, private, revoked, valid_name
+from relay.refusals import channel_not_found, private, revoked, valid_name, valid_position
 from relay.services.authority import audit
 from relay.session import Session
+
+
+class Joined(msgspec.Struct, frozen=True):
+    """How a session came into a channel: see `relay.fanout.Entry`; and whether its user may administer it."""
+
+    position: str
+    recovered: bool | None
+    admin: bool
 
 
 class Channels:
@@ -32,12 +42,17 @@ class Channels:
             case "revoked":
                 raise revoked()
 
-    async def listed(self, session: Session) -> list[ChannelInfo]:
+    async def listed(self, session: Session) -> list[Listing]:
         """Return the channels that the caller may know of, by name."""
         return await self._directory.channels(session.caller)
 
-    async def join(self, session: Session, name: str, token: str | None) -> None:
-        """Have the session hear a channel from now on; a good invite makes its user a member for good."""
+    async def join(self, session: Session, name: str, token: str | None, since: str | None = None) -> Joined:
+        """Have the session hear a channel from now on; a good invite makes its user a member for good.
+
+        With `since`, a message's id, all that followed it comes first, as soon as `resume` is called.
+        """
+        if since is not None:
+            valid_position(since)
         let = await self._directory.join(name, session.caller, token)
         if let.verdict == "revoked":
             raise revoked()
@@ -51,9 +66,15 @@ class Channels:
             if session.joined.get(name) == before:
                 await self.leave(session, name)
         node = self._registry.node
-        if not await self._fanout.subscribe(session, let.channel_id, name, node, version=let.version):
+        entry = await self._fanout.subscribe(session, let.channel_id, name, node, version=let.version, since=since)
+        if entry is None:
             raise channel_not_found(name)
         session.joined[name] = let.channel_id
+        return Joined(entry.position, entry.recovered, let.admin)
+
+    def resume(self, session: Session) -> None:
+        """Begin to send what the session has missed in the channels that it joined with `since`."""
+        self._fanout.resume(session)
 
     async def leave(self, session: Session, name: str) -> None:
         """Have the session hear no more of a channel, from the moment of the call; no error if it never did."""

@@ -1,20 +1,25 @@
 """What is said: posts, whispers, history."""
 
+import secrets
+
 from conclave.errors import Code, Refusal
 from conclave.model import SessionPath
 from relay.errors import StoreUnavailable
 from relay.fanout import FanOut
 from relay.message import START, Message
-from relay.redis.channel_log import ChannelLog
+from relay.redis.channel_log import ChannelLog, Piece
 from relay.redis.directory import Directory
 from relay.redis.inbox import Inbox, Whisper
 from relay.redis.leases import Leases
 from relay.redis.nodes import Registry
-from relay.refusals import not_member, shown
+from relay.redis.promises import Promise, Promises
+from relay.refusals import not_member, shown, valid_key, valid_position
 from relay.session import Session
 
 PAGE_ROWS = 500
+HISTORY_ROWS = 100
 PAGE_BYTES = 4 * 1024 * 1024
+_LATEST_MS = 10**15
 _LAST_OF_MS = 2**64 - 1
 _ATTEMPTS = 5
 
@@ -30,6 +35,7 @@ class Messages:
         fanout: FanOut,
         leases: Leases,
         inbox: Inbox,
+        promises: Promises,
         registry: Registry,
         max_bytes: int,
     ) -> None:
@@ -39,19 +45,23 @@ class Messages:
         self._fanout = fanout
         self._leases = leases
         self._inbox = inbox
+        self._promises = promises
         self._registry = registry
         self._max_bytes = max_bytes
 
-    async def post(self, session: Session, channel: str, payload: bytes, size: int) -> str:
+    async def post(self, session: Session, channel: str, payload: bytes, size: int, *, key: str | None = None) -> str:
         """Keep a message, `size` bytes of body, and hand it to every session in the channel but its sender's.
 
-        Returns its id. When this returns, the message is in the channel's log.
+        Returns its id. When this returns, the message is in the channel's log. With a `key` that the user has used
+        here in the last five minutes, nothing is posted, and the id is that of the first message.
         """
+        if key is not None:
+            valid_key(key)
         for _ in range(_ATTEMPTS):
             channel_id = await self._joined(session, channel)
             self._check_size(size)
             version = self._fanout.version(channel_id)
-            reply = await self._log.append(channel_id, session.path, payload, version=version)
+            reply = await self._log.append(channel_id, session.path, payload, version=version, key=key)
             if reply is None:
                 raise not_member(channel)
             if isinstance(reply, str):
@@ -60,15 +70,55 @@ class Messages:
             await self._fanout.review(channel_id, reply)
         raise StoreUnavailable("who may hear the channel kept changing")
 
-    async def whisper(self, session: Session, target: SessionPath, payload: bytes, size: int) -> None:
-        """Hand a message to one session on whichever node it is; it is kept nowhere."""
+    async def whisper(
+        self, session: Session, target: SessionPath, payload: bytes, size: int, *, key: str | None = None
+    ) -> tuple[str, int]:
+        """Hand a message to one session on whichever node it is; it is kept nowhere.
+
+        Returns its id and its time (ms of Redis' clock). With a `key` that the user has used for a whisper in the last
+        five minutes these are the first one's, and nothing is sent again that is known to be sent.
+        """
+        if key is not None:
+            valid_key(key)
         self._check_size(size)
         if target == session.path:
             raise Refusal(Code.MALFORMED, "cannot whisper to your own session")
+        promise = Promise(secrets.token_hex(8), 0, sent=False)
+        if key is not None:
+            promise = await self._promises.make(session.path.user, key, promise.id)
+            if promise.sent:
+                return promise.id, promise.ts
         holder = await self._leases.holder(target, await self._registry.alive())
         if holder is None:
             raise Refusal(Code.NOT_FOUND, f"session `{shown(str(target))}` is not online")
-        await self._inbox.send(holder.node, Whisper(holder.connection, session.path_text, str(target), payload))
+        whisper = Whisper(
+            *(holder.connection, session.path_text, str(target), payload, promise.id, promise.ts, key is not None)
+        )
+        sent_at = await self._inbox.send(holder.node, whisper)
+        if key is not None:
+            await self._promises.keep(session.path.user, key, promise)
+        return promise.id, promise.ts or sent_at
+
+    async def history(
+        self, session: Session, channel: str, *, after: str | int | None, before: str | None, limit: int | None
+    ) -> Piece:
+        """Return messages, oldest first, and whether there are more in the direction that was asked for.
+
+        They are the oldest behind `after` (a message's id, or Unix milliseconds), or the newest without it, and before
+        `before` in both cases: `limit` of them, or 4 MiB, at most.
+        """
+        limit = HISTORY_ROWS if limit is None else limit
+        if not 1 <= limit <= PAGE_ROWS:
+            raise Refusal(Code.MALFORMED, f"a limit is 1 to {PAGE_ROWS}")
+        for position in (after, before):
+            if isinstance(position, str):
+                valid_position(position)
+            elif position is not None and not 0 <= position < _LATEST_MS:
+                raise Refusal(Code.MALFORMED, "a time is a number of Unix milliseconds")
+        channel_id = await self._joined(session, channel)
+        piece = await self._log.history(channel_id, after, before, rows=limit, size=PAGE_BYTES)
+        await self._still_joined(session, channel, channel_id, piece.version)
+        return piece
 
     async def read_since(self, session: Session, channel: str, since_ms: int) -> list[Message]:
         """Return what was said after a millisecond, oldest first; one page, which ends with a whole millisecond.
@@ -79,10 +129,14 @@ class Messages:
         channel_id = await self._joined(session, channel)
         after = START if since_ms < 0 else f"{since_ms}-{_LAST_OF_MS}"
         page = await self._log.page(channel_id, after, rows=PAGE_ROWS, size=PAGE_BYTES, whole_ms=True)
-        await self._fanout.review(channel_id, page.version)
+        await self._still_joined(session, channel, channel_id, page.version)
+        return page.rows
+
+    async def _still_joined(self, session: Session, channel: str, channel_id: str, version: int) -> None:
+        """Refuse to hand out what was read at a version at which the session may not hear it any more."""
+        await self._fanout.review(channel_id, version)
         if session.joined.get(channel) != channel_id:
             raise not_member(channel)
-        return page.rows
 
     async def _joined(self, session: Session, channel: str) -> str:
         channel_id = session.joined.get(channel)

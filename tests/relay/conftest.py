@@ -7,6 +7,7 @@ import pytest
 from tests.support.directory import Store
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Peers
+from tests.support.peer2 import Peers2
 from tests.support.ruling import ROOT
 
 
@@ -55,3 +56,13 @@ def store(redis_url: str) -> Iterator[Store]:
     yield store
     store.snapshot()
     store.close()
+
+
+@pytest.fixture
+async def peers2() -> AsyncIterator[Peers2]:
+    """The same for protocol v2."""
+    several = Peers2()
+    try:
+        yield several
+    finally:
+        await several.close()

@@ -21,6 +21,10 @@ def _directory(name: str) -> Script:
     return Script(name, prelude="directory")
 
 
+def _channel(name: str) -> Script:
+    return Script(name, prelude="channel")
+
+
 ENROLL = _directory("enroll")
 SERVER_INVITE = _directory("server_invite")
 USER_REMOVE = _directory("user_remove")
@@ -41,9 +45,11 @@ LEASE_TAKE = Script("lease_take")
 LEASE_KEEP = Script("lease_keep")
 LEASE_BURY = Script("lease_bury")
 UNSET = Script("unset")
-ENTER = Script("enter")
+ENTER = _channel("enter")
 POST = Script("post")
-PAGE = Script("page")
+PAGE = _channel("page")
+HISTORY = _channel("history")
+PROMISE = Script("promise")
 ANNOUNCE = Script("announce")
 ERASE = Script("erase")
 BEAT = Script("beat")

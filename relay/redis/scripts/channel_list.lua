@@ -1,4 +1,5 @@
--- The channels that a user may know of. ARGV: user, role. Answers: name, visibility, '1' if a member; name, ...
+-- The channels that a user may know of. ARGV: user, role. 
+-- Answers: id, name, visibility, '1' if a member, '1' if it is theirs to administer; id, ...
 local ids
 if ARGV[2] == 'admin' then
   ids = redis.call('HVALS', dir .. ':names')
@@ -11,11 +12,11 @@ for _, id in ipairs(redis.call('SMEMBERS', dir .. ':member:' .. ARGV[1])) do
 end
 local rows = {}
 for _, id in ipairs(ids) do
-  local row = redis.call('HMGET', dir .. ':channel:' .. id, 'name', 'visibility')
+  local row = redis.call('HMGET', dir .. ':channel:' .. id, 'name', 'visibility', 'creator')
   if row[1] then
-    rows[#rows + 1] = row[1]
-    rows[#rows + 1] = row[2]
-    rows[#rows + 1] = mine[id] or '0'
+    local n = #rows
+    rows[n + 1], rows[n + 2], rows[n + 3], rows[n + 4] = id, row[1], row[2], mine[id] or '0'
+    rows[n + 5] = rules(id, { creator = row[3] }, ARGV[1], ARGV[2]) and '1' or '0'
   end
 end
 return rows

@@ -30,13 +30,18 @@ local function is_member(id, user)
   return redis.call('SISMEMBER', dir .. ':acl:' .. id, user) == 1
 end
 
+-- Whether `user` administers the channel. `role` is 'admin' for a server's admin.
+local function rules(id, row, user, role)
+  return role == 'admin' or row.creator == user or redis.call('SISMEMBER', dir .. ':admins:' .. id, user) == 1
+end
+
 -- Whether `user` may administer the channel: 'ok', 'denied' where the channel is no secret to them, else 'missing'.
--- `role` is 'admin' for a server's admin; `inside` is the id of the channel that the session has joined by that name.
+-- `inside` is the id of the channel that the session has joined by that name.
 local function authority(id, row, user, role, inside)
   if not id then
     return 'missing'
   end
-  if role == 'admin' or row.creator == user or redis.call('SISMEMBER', dir .. ':admins:' .. id, user) == 1 then
+  if rules(id, row, user, role) then
     return 'ok'
   end
   if row.visibility == 'public' or inside == id or is_member(id, user) then

@@ -1,8 +1,11 @@
--- Note a subscriber. KEYS: head, subs. ARGV: connection, 'node path'.
--- Answers {the last message's id, the version of who may hear it}, or false if the channel was deleted.
+-- Note a subscriber. KEYS: head, subs, log. ARGV: connection, 'node path', the message it heard last or '',
+-- longest time kept (ms).
+-- Answers {the last message's id, the version of who may hear it, 1 if the log continues from the message heard last},
+-- or false if the channel was deleted.
 local head = redis.call('HMGET', KEYS[1], 'tip', 'version', 'gone')
 if head[3] then
   return false
 end
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
-return { head[1] or '0-0', head[2] or '0' }
+local known = ARGV[3] ~= '' and continues(KEYS[3], KEYS[1], ARGV[3], now_ms() - tonumber(ARGV[4]))
+return { head[1] or '0-0', head[2] or '0', known and 1 or 0 }

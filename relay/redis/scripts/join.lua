@@ -1,6 +1,7 @@
 -- Whether a user may join a channel; a good invite makes them a member and is used up in the same step.
--- ARGV: name, path, key, user, token ('' for none). Answers {'ok', id, version}, {'private'}, {'missing'}, {'revoked'}.
-local name, path, key, user, token = unpack(ARGV)
+-- ARGV: name, path, key, user, role, token ('' for none).
+-- Answers {'ok', id, version, '1' if the user may administer it}, {'private'}, {'missing'}, {'revoked'}.
+local name, path, key, user, role, token = unpack(ARGV)
 if not enrolled(path, key) then
   return { 'revoked' }
 end
@@ -31,4 +32,4 @@ if row.visibility == 'private' and not is_member(id, user) then
 end
 -- Where to look when the user or one of their machines is removed. It may name channels that were left long ago.
 redis.call('SADD', dir .. ':joined:' .. user, id)
-return { 'ok', id, redis.call('HGET', dir .. ':channel:' .. id, 'version') }
+return { 'ok', id, redis.call('HGET', dir .. ':channel:' .. id, 'version'), rules(id, row, user, role) and '1' or '0' }

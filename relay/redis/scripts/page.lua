@@ -9,11 +9,9 @@ local FULL = '1000000000000000'
 local after, rows, bytes, whole = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
 local head = redis.call('HMGET', KEYS[2], 'tip', 'version', 'gone')
 local tip, version = head[1] or '0-0', head[3] and '-1' or head[2] or '0'
-local known = (after == '0-0' or after == tip) and 1 or #redis.call('XRANGE', KEYS[1], after, after)
-local start = '(' .. after
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local start, now = '(' .. after, now_ms()
 local oldest = now - tonumber(ARGV[5])
+local known = continues(KEYS[1], KEYS[2], after, oldest) and 1 or 0
 if tonumber(string.match(after, '^%d+')) < oldest then
   start = string.format('%.0f', oldest)
 end

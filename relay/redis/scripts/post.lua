@@ -1,7 +1,8 @@
--- Append a message to the channel's log and publish it, each with its predecessor's id. KEYS: log, head, live.
+-- Append a message to the channel's log and publish it, each with its predecessor's id. KEYS: log, head, live; and, if
+-- the sender has given the message a key of its own, where that is remembered.
 -- ARGV: from, payload, most messages kept, longest time kept (ms), most messages and most bytes in one millisecond,
--- the version of who may hear the channel that the sender's node has applied.
--- Answers the message's id; false if the channel was deleted; or a later version, a number: then the node has to look
+-- the version of who may hear the channel that the sender's node has applied, how long a key is remembered (ms).
+-- Answers the message's id, with a remembered key that of the first message; false if the channel was deleted; or a later version, a number: then the node has to look
 -- again whether the sender may still speak.
 --
 -- The id is Redis' clock in milliseconds and a count. It never goes back; where one millisecond holds as much as a page
@@ -15,6 +16,10 @@ end
 local version = head[4] or '0'
 if tonumber(version) > tonumber(ARGV[7]) then
   return tonumber(version)
+end
+local sent = KEYS[4] and redis.call('GET', KEYS[4])
+if sent then
+  return sent
 end
 local tip = head[1] or '0-0'
 local ms, count = string.match(tip, '^(%d+)-(%d+)$')
@@ -32,5 +37,11 @@ if count == 0 then
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
 end
 redis.call('HSET', KEYS[2], 'tip', id, 'weight', weight)
+if tip == '0-0' then
+  redis.call('HSET', KEYS[2], 'first', id)
+end
+if KEYS[4] then
+  redis.call('SET', KEYS[4], id, 'PX', ARGV[8])
+end
 redis.call('PUBLISH', KEYS[3], id .. '\0' .. tip .. '\0' .. version .. '\0' .. from .. '\0' .. payload)
 return id

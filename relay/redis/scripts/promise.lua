@@ -1,0 +1,10 @@
+-- What became of a whisper that its sender has given a key of its own. KEYS: where that is remembered.
+-- ARGV: id, how long to remember it (ms). Answers {id, time (ms), '1' if it was sent}: that of the first one.
+local kept = redis.call('GET', KEYS[1])
+if not kept then
+  local time = redis.call('TIME')
+  kept = ARGV[1] .. ' ' .. string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)) .. ' 0'
+  redis.call('SET', KEYS[1], kept, 'PX', ARGV[2])
+end
+local id, ms, sent = string.match(kept, '^(%S+) (%S+) (%S+)$')
+return { id, ms, sent }

@@ -1,0 +1,287 @@
+"""Every operation of protocol v2 over a real socket, every code, and what is no request."""
+
+import asyncio
+import base64
+from typing import Any
+
+import aiohttp
+import pytest
+from nacl.signing import SigningKey
+
+from conclave import requests
+from conclave.model import Sealed
+from conclave.v1 import frames
+from relay.dialect import v2
+from tests.support.nodes import node_object, running_node
+from tests.support.peer import Peers, text
+from tests.support.peer2 import Peer2, Peers2, Refused2, b64
+from tests.support.ruling import ROOT
+from tests.support.waiting import wait_until
+
+
+def test_every_request_has_a_command() -> None:
+    """One that is in the vocabulary and not in the table would crash the first who asks."""
+    assert set(v2._COMMANDS) == set(requests.Request.__subclasses__())
+
+
+@pytest.fixture
+async def people(redis_url: str, peers2: Peers2) -> Any:
+    """Root, ann and bob on two nodes."""
+    async with running_node(redis_url, admins=ROOT) as one, running_node(redis_url, admins=ROOT) as other:
+        yield (
+            await peers2.register(one, "root"),
+            await peers2.register(one, "ann"),
+            await peers2.register(other, "bob"),
+        )
+        await peers2.close()
+
+
+async def test_every_operation(people: tuple[Peer2, Peer2, Peer2]) -> None:
+    """What each answers when all is well, in one story."""
+    root, ann, bob = people
+    assert await ann.ask("ping") == {}
+    assert await ann.ask("channel.create", channel="ops", visibility="private") == {"channel": "ops"}
+    assert await ann.join("ops") == {"channel": "ops", "position": "0-0", "admin": True}
+    token = (await ann.ask("invite.create", channel="ops", uses=2, expires_in=60))["token"]
+    (invite,) = (await ann.ask("invite.list", channel="ops"))["invites"]
+    assert (invite["token"], invite["uses_remaining"]) == (token, 2)
+    assert invite["expires_at"].endswith("+00:00")
+    assert await bob.join("ops", token=token) == {"channel": "ops", "position": "0-0", "admin": False}
+    assert await ann.ask("invite.revoke", token=token) == {"token": token}
+    assert await ann.ask("invite.list", channel="ops") == {"invites": []}
+    assert await bob.ask("channels") == {
+        "channels": [
+            {"name": "ops", "visibility": "private", "member": True, "joined": True, "admin": False},
+        ]
+    }
+    (row,) = (await root.ask("channels"))["channels"]
+    assert (row["member"], row["joined"], row["admin"]) == (False, False, True)
+    assert await bob.ask("who") == {"sessions": ["ann/laptop/main", "bob/laptop/main", "root/laptop/main"]}
+    assert await bob.ask("who", channel="ops") == {"sessions": ["ann/laptop/main", "bob/laptop/main"]}
+
+    sent = await ann.ask("send", channel="ops", body={"text": "hi"})
+    assert sent["id"].startswith(f"{sent['ts']}-")
+    await wait_until(lambda: bob.events, what="bob hears")
+    assert bob.events.pop() == {
+        "ev": "message",
+        "channel": "ops",
+        "from": "ann/laptop/main",
+        "body": {"text": "hi"},
+        "id": sent["id"],
+        "ts": sent["ts"],
+    }
+    assert await bob.ask("history", channel="ops") == {
+        "messages": [{"id": sent["id"], "ts": sent["ts"], "from": "ann/laptop/main", "body": {"text": "hi"}}],
+        "more": False,
+    }
+    whisper = await bob.ask("whisper", to="ann/laptop/main", body={"text": "psst"})
+    await wait_until(lambda: ann.events, what="ann hears")
+    assert ann.events.pop() == {
+        "ev": "whisper",
+        "from": "bob/laptop/main",
+        "body": {"text": "psst"},
+        "id": whisper["id"],
+        "ts": whisper["ts"],
+    }
+
+    assert await ann.ask("acl.add", channel="ops", user="cid") == {"user": "cid"}
+    assert await ann.ask("acl.list", channel="ops") == {"users": ["ann", "bob", "cid"]}
+    assert await ann.ask("acl.promote", channel="ops", user="bob") == {"user": "bob"}
+    assert (await bob.join("ops"))["admin"] is True
+    assert await ann.ask("acl.demote", channel="ops", user="bob") == {"user": "bob"}
+    assert (await bob.join("ops"))["admin"] is False
+    assert await ann.ask("acl.remove", channel="ops", user="cid") == {"user": "cid"}
+    assert await ann.ask("kick", channel="ops", target="bob/laptop/main") == {"target": "bob/laptop/main"}
+    assert await ann.ask("ban", channel="ops", user="bob") == {"user": "bob"}
+    assert await ann.ask("bans", channel="ops") == {"users": ["bob"]}
+    assert await ann.ask("unban", channel="ops", user="bob") == {"user": "bob"}
+    assert await ann.ask("bans", channel="ops") == {"users": []}
+    assert await ann.ask("channel.visibility", channel="ops", visibility="unlisted") == {"channel": "ops"}
+    assert await ann.ask("channel.rename", channel="ops", to="dev") == {"channel": "dev"}
+    assert await ann.ask("leave", channel="dev") == {"channel": "dev"}
+    assert await ann.ask("channel.delete", channel="dev") == {"channel": "dev"}
+
+    spare = SigningKey.generate()
+    assert await ann.ask("machine.add", machine="desk", pubkey=b64(bytes(spare.verify_key))) == {"machine": "desk"}
+    machines = (await ann.ask("machines"))["machines"]
+    assert [machine["name"] for machine in machines] == ["desk", "laptop"]
+    assert set(machines[0]) == {"name", "pubkey", "added_at"}
+    assert await ann.ask("machine.remove", machine="desk") == {"machine": "desk"}
+    assert await root.ask("machine.remove", machine="laptop", user="bob") == {"machine": "laptop"}
+    assert (await bob.wait_closed())[0] == 4002
+    assert await root.ask("users") == {"users": ["ann", "bob", "root"]}
+    assert await root.ask("user.remove", user="bob") == {"user": "bob"}
+    assert set(await root.ask("server_invite.create", uses=1, expires_in=60)) == {"token"}
+    trail = (await root.ask("audit", limit=3))["entries"]
+    assert [entry["operation"] for entry in trail] == ["machine_remove", "user_remove", "server_invite_create"]
+    assert set(trail[0]) == {"at", "actor", "operation", "target", "outcome"}
+    assert len((await root.ask("audit"))["entries"]) > 10
+
+
+async def test_refusals_have_the_texts_of_version_1(people: tuple[Peer2, Peer2, Peer2]) -> None:
+    """One set of words, whichever version asks; each of the codes that a request can meet."""
+    _, ann, bob = people
+    await ann.create("ops")
+    await ann.create("secret", "private")
+    for op, fields, refusal in (
+        ("join", {"channel": "nowhere"}, "not_found: channel `nowhere` not found"),
+        ("join", {"channel": "secret"}, "not_found: channel `secret` not found"),
+        ("send", {"channel": "ops", "body": {"text": ""}}, "unauthorized: not a member of channel `ops`"),
+        ("history", {"channel": "ops"}, "unauthorized: not a member of channel `ops`"),
+        ("channel.create", {"channel": "ops"}, "conflict: channel name `ops` is already taken"),
+        ("channel.create", {"channel": "a/b"}, "malformed: invalid channel name: `a/b` (it must not contain `/`)"),
+        ("channel.delete", {"channel": "ops"}, "unauthorized: not authorized: admin role required"),
+        ("users", {}, "unauthorized: not authorized: admin role required"),
+        ("audit", {}, "unauthorized: not authorized: admin role required"),
+        ("server_invite.create", {}, "unauthorized: not authorized: admin role required"),
+        ("machine.remove", {"machine": "laptop", "user": "ann"}, "unauthorized: not authorized: admin role required"),
+        ("whisper", {"to": "x/y/z", "body": {"text": ""}}, "not_found: session `x/y/z` is not online"),
+        ("whisper", {"to": "bob/laptop/main", "body": {"text": ""}}, "malformed: cannot whisper to your own session"),
+        ("whisper", {"to": "bob", "body": {"text": ""}}, "malformed: invalid session path: `bob`"),
+        ("send", {"channel": "ops", "body": {"text": "x" * 1048577}}, "unauthorized: not a member of channel `ops`"),
+        ("whisper", {"to": "x/y/z", "body": {"text": "x" * 1048577}}, "too_large: message of 1048577 bytes exceeds"),
+        ("send", {"channel": "ops", "body": {"sealed": {"ciphertext": "="}}}, "malformed: invalid ciphertext"),
+        ("machine.add", {"machine": "m", "pubkey": "AA"}, "malformed: malformed key or signature: public key must"),
+        ("invite.create", {"channel": "ops", "uses": 0}, "malformed: an invite needs at least 1 use"),
+        ("invite.create", {"channel": "ops", "uses": -1}, "malformed: an invite needs at least 1 use"),
+        ("invite.create", {"channel": "ops", "uses": 2**40}, "malformed: an invite has at most 4294967295 uses"),
+        ("invite.create", {"channel": "ops", "expires_in": -5}, "malformed: an invite needs a lifetime of at least"),
+        ("invite.create", {"channel": "ops", "expires_in": 10**15}, "malformed: invite expiry is too far"),
+        ("audit", {"limit": 0}, "malformed: a limit is at least 1"),
+    ):
+        assert (await bob.refusal(op, **fields)).startswith(refusal), op
+
+
+async def test_a_store_that_is_away_is_told_with_when_to_ask_again(redis_url: str, peers2: Peers2) -> None:
+    """`unavailable`, and the session stays."""
+    async with node_object(redis_url) as node:
+        ann = await peers2.register(f"ws://{node.address}/", "ann")
+        node._client._down_since = 1.0
+        with pytest.raises(Refused2) as refused:
+            await ann.ask("who")
+        node._client._down_since = None
+        assert (refused.value.code, refused.value.retry_after) == ("unavailable", 1)
+        assert await ann.ask("ping") == {}
+        await peers2.close()
+
+
+async def test_a_defect_is_an_internal_error(redis_url: str, peers2: Peers2, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the end of the session."""
+
+    async def fail(*_: object) -> Any:
+        raise ZeroDivisionError
+
+    commands: dict[Any, Any] = v2._COMMANDS
+    monkeypatch.setitem(commands, requests.Who, fail)
+    async with running_node(redis_url) as url:
+        ann = await peers2.register(url, "ann")
+        assert await ann.refusal("who") == "internal: the relay failed to carry this out"
+        assert await ann.ask("ping") == {}
+        await peers2.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "message"),
+    [
+        ('{"op":"ping"}', None, "a request needs an `id`: an integer of at most 53 bits"),
+        ('{"id":true,"op":"ping"}', None, "a request needs an `id`: an integer of at most 53 bits"),
+        ('{"id":1.5,"op":"ping"}', None, "a request needs an `id`: an integer of at most 53 bits"),
+        ("{}", None, "a request needs an `id`: an integer of at most 53 bits"),
+        ('{"id":9,"op":"dance"}', 9, 'unknown operation "dance"'),
+        ('{"id":9,"op":"hello"}', 9, 'unknown operation "hello"'),
+        ('{"id":-1,"op":"join"}', -1, "Object missing required field `channel`"),
+        ('{"id":0,"op":"send","channel":"x","body":{"text":"\\udc00"}}', 0, "invalid JSON: "),
+    ],
+)
+async def test_an_object_that_is_no_request_is_answered(
+    url: str, peers2: Peers2, text: str, number: int | None, message: str
+) -> None:
+    """By its number if it has one, and the session goes on."""
+    ann = await peers2.register(url, "ann")
+    reply = await ann.raw(text, number)
+    assert reply["re"] == number
+    assert reply["error"]["code"] == "malformed"
+    assert reply["error"]["message"].startswith(message)
+    assert await ann.ask("ping") == {}
+
+
+@pytest.mark.parametrize("data", ["", "ping", "[]", "7", '{"id":1', "[" * 50_000, b"\x00", b"{}"])
+async def test_what_is_no_json_object_ends_the_session(url: str, peers2: Peers2, data: str | bytes) -> None:
+    """4007: whoever sends this speaks another protocol, and waits for an answer that nobody can give."""
+    ann = await peers2.register(url, "ann")
+    await (ann.ws.send_bytes(data) if isinstance(data, bytes) else ann.ws.send_str(data))
+    code, last = await ann.wait_closed()
+    assert code == 4007
+    assert last == {"ev": "closing", "code": 4007, "reason": "what was sent is not the protocol's"}
+
+
+async def test_unknown_fields_are_ignored(url: str, peers2: Peers2) -> None:
+    """A later client may send more."""
+    ann = await peers2.register(url, "ann")
+    assert await ann.ask("ping", colour="red", nested={"a": [1]}) == {}
+
+
+async def test_requests_may_be_sent_ahead_and_are_answered_in_order(url: str, peers2: Peers2) -> None:
+    """A client need not wait for each reply."""
+    ann = await peers2.register(url, "ann")
+    await ann.create("ops")
+    await ann.join("ops")
+    replies = await asyncio.gather(*(ann.ask("send", channel="ops", body={"text": str(i)}) for i in range(200)))
+    rows = await ann.history("ops")
+    assert [row["id"] for row in rows] == [reply["id"] for reply in replies]
+    assert [row["body"]["text"] for row in rows] == [str(i) for i in range(200)]
+
+
+async def test_websocket_pings_are_answered(url: str) -> None:
+    """As in every WebSocket."""
+    ann = await Peer2.dial(url)
+    ann.ws._autoping = False
+    await ann.ws.ping(b"there?")
+    message = await ann.ws.receive(timeout=10)
+    assert (message.type, bytes(message.data)) == (aiohttp.WSMsgType.PONG, b"there?")
+    await ann.close()
+
+
+async def test_both_versions_share_a_channel(url: str, peers: Peers, peers2: Peers2) -> None:
+    """The same messages in the same order, sealed bodies byte for byte, whichever version sends or listens."""
+    old = await peers.register(url, "old")
+    new = await peers2.register(url, "new")
+    watch_old, watch_new = await peers.register(url, "ann"), await peers2.register(url, "bob")
+    await old.create("ops")
+    for peer in (old, watch_old, new, watch_new):
+        await peer.join("ops")
+    ciphertext = bytes(range(256))
+    for i in range(20):
+        await old.post("ops", f"old {i}\n\x00\u2028\U0001f600")
+        await old.post("ops", Sealed(ciphertext[i:], None if i % 2 else f"key {i}"))
+        await new.post("ops", f'new {i} "\\')
+        sealed = {"ciphertext": b64(ciphertext[i:]), **({} if i % 2 else {"key_id": f"key {i}"})}
+        await new.ask("send", channel="ops", body={"sealed": sealed})
+    history_new = await new.history("ops")
+    await wait_until(lambda: len(watch_old.messages) == 80 and len(watch_new.events) == 80, what="all is heard")
+    assert [{k: v for k, v in e.items() if k not in ("ev", "channel")} for e in watch_new.events] == history_new
+    in_both = list(zip(watch_old.messages, watch_new.events, strict=True))
+    for one, other in in_both:
+        assert str(one.from_) == other["from"]
+        if isinstance(one.payload, Sealed):
+            sealed = other["body"]["sealed"]
+            assert base64.urlsafe_b64decode(sealed["ciphertext"] + "==") == one.payload.ciphertext
+            assert sealed.get("key_id") == one.payload.key_id
+        else:
+            assert other["body"] == {"text": text(one.payload)}
+    assert [(str(row.from_), row.ts_ms, row.payload) for row in await old.page("ops")] == [
+        (row["from"], row["ts"], message.payload) for row, message in zip(history_new, watch_old.messages, strict=True)
+    ]
+    assert len(in_both) == 80
+
+
+async def test_whispers_cross_the_versions(url: str, peers: Peers, peers2: Peers2) -> None:
+    """From either to either."""
+    old, new = await peers.register(url, "old"), await peers2.register(url, "new")
+    await new.ask("whisper", to=str(old.path), body={"text": "psst"}, key="k")
+    await old.ask(frames.Whisper(old.path, old.path.parse(new.path), Sealed(b"\xff", None)), frames.Ack)
+    await wait_until(lambda: old.whispers and new.events, what="both have heard")
+    assert text(old.whispers[0].payload) == "psst"
+    assert new.events[0]["body"] == {"sealed": {"ciphertext": "_w"}}
+    assert new.events[0]["id"]
+    assert isinstance(new.events[0]["ts"], int)
