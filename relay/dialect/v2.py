@@ -20,7 +20,7 @@ from relay.desk import Desk
 from relay.dialect.base import Received
 from relay.dialect.kept import keep_body, kept_body
 from relay.errors import RETRY_SECONDS
-from relay.framing import CLOSE, close_frame, text_frame
+from relay.framing import close_frame, text_frame
 from relay.message import Message, order
 from relay.redis.inbox import Whisper
 from relay.services.messages import PAGE_BYTES
@@ -92,7 +92,7 @@ class DialectV2:
     def closing(self, reason: CloseReason) -> bytes:
         code = _CODES[reason]
         if reason.text is None:
-            return CLOSE if code is CloseCode.NORMAL else close_frame(code, "")
+            return close_frame(code, "")
         return _event(events.Closing(code, reason.text)) + close_frame(code, reason.text)
 
 

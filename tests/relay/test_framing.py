@@ -8,7 +8,7 @@ from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_websocket import WebSocketReader
 
-from relay.framing import CLOSE, binary_frame
+from relay.framing import CLOSE, binary_frame, close_frame, text_frame
 
 SIZES = (0, 1, 125, 126, 127, 65_535, 65_536, 65_537, 1_000_000)
 
@@ -44,3 +44,20 @@ async def test_frames_joined_into_one_write_are_read_one_by_one() -> None:
     assert [(await queue.read()).data for _ in messages] == messages
     close = await queue.read()
     assert (close.type, close.data) == (WSMsgType.CLOSE, 0)
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65_535, 65_536])
+def test_a_text_frame_differs_in_its_kind_only(size: int) -> None:
+    """The same lengths as binary ones."""
+    binary, text = binary_frame(b"x" * size), text_frame(b"x" * size)
+    assert text[0] == 0x81
+    assert text[1:] == binary[1:]
+
+
+def test_a_close_frame_holds_what_fits_of_its_reason() -> None:
+    """125 bytes in all, and no half of a character: clients drop a connection for that."""
+    assert close_frame(4001, "no") == b"\x88\x04\x0f\xa1no"
+    frame = close_frame(4007, "x" + "ö" * 100)
+    assert frame[1] == len(frame) - 2 == 2 + 123
+    assert frame[4:].decode() == "x" + "ö" * 61
+    assert close_frame(1000, "") == b"\x88\x02\x03\xe8"

@@ -1,29 +1,426 @@
 """Coming back with `since`: every message once and in order, up to and into what is said live."""
 
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
 from nacl.signing import SigningKey
+from redis import Redis
 
-from tests.support.peer2 import Peers2
-from tests.support.waiting import wait_until
+from relay.catchup import HELD_BYTES
+from relay.node import Node
+from relay.redis.scripts import PAGE
+from tests.support.gate import Gate
+from tests.support.nodes import node_object, running_node
+from tests.support.peer2 import Peer2, Peers2
+from tests.support.redis_server import RedisProcess
+from tests.support.waiting import pause, wait_until
+
+BOB = SigningKey(b"b" * 32)
 
 
-async def test_what_was_said_meanwhile_comes_first_and_then_what_is_said(url: str, peers2: Peers2) -> None:
+class Case:
+    """Ann on one node says things in `ops`; bob was there, on another, and comes back."""
+
+    def __init__(self, node: Node, ann: Peer2, peers: Peers2) -> None:
+        self.node = node
+        self.url = f"ws://{node.address}/"
+        self.ann = ann
+        self._peers = peers
+
+    async def bob(self) -> Peer2:
+        return await self._peers.login(self.url, BOB)
+
+    async def say(self, count: int, size: int = 0) -> list[str]:
+        return list(await asyncio.gather(*(self.ann.post("ops", f"{i} " + "x" * size) for i in range(count))))
+
+    def gate(self) -> Gate:
+        """Hold back the pages of the log that the node has read."""
+        return Gate(self.node, PAGE, answers=True)
+
+
+@pytest.fixture
+async def case(redis_url: str, peers2: Peers2) -> AsyncIterator[Case]:
+    async with node_object(redis_url) as node, running_node(redis_url) as other:
+        ann = await peers2.register(other, "ann")
+        await (await Peer2.login(other, BOB, register=("bob", "desk"))).close()
+        await ann.create("ops")
+        await ann.join("ops")
+        yield Case(node, ann, peers2)
+        await peers2.close()
+
+
+def log_of(store: Redis) -> str:
+    (key,) = store.scan_iter("conclave:{c:*}:log")
+    return str(key.decode())
+
+
+async def hears(bob: Peer2, ids: list[str]) -> None:
+    await wait_until(lambda: len(bob.ids("ops")) >= len(ids), what=f"{len(ids)} messages are heard")
+    assert bob.ids("ops") == ids
+
+
+async def test_what_was_said_meanwhile_comes_first_and_then_what_is_said(case: Case) -> None:
     """The reply, the missed messages, the live ones: in this order, each once, with their places in the channel."""
-    ann = await peers2.register(url, "ann")
-    key = SigningKey.generate()
-    bob = await peers2.login(url, key, register=("bob", "desk"))
-    await ann.create("ops")
-    await ann.join("ops")
-    joined = await bob.join("ops")
-    assert joined == {"channel": "ops", "position": "0-0", "admin": False}
-    first = await ann.post("ops", "1")
-    await wait_until(lambda: bob.ids("ops") == [first], what="bob hears")
+    bob = await case.bob()
+    assert await bob.join("ops") == {"channel": "ops", "position": "0-0", "admin": False}
+    first = await case.ann.post("ops", "1")
+    await hears(bob, [first])
     await bob.cut()
-    missed = [await ann.post("ops", str(i)) for i in range(2, 1200)]
-    bob = await peers2.login(url, key)
+    missed = await case.say(1200)
+    bob = await case.bob()
     joined = await bob.join("ops", since=first)
     assert joined == {"channel": "ops", "position": missed[-1], "recovered": True, "admin": False}
-    live = await ann.post("ops", "live")
-    await wait_until(lambda: bob.ids("ops")[-1:] == [live], what="bob hears what is said live")
-    assert bob.ids("ops") == [*missed, live]
+    live = await case.ann.post("ops", "live")
+    await hears(bob, [*missed, live])
     assert bob.log[0]["position"] == missed[-1], "the reply comes first"
-    assert bob.texts("ops")[0] == "2"
+
+
+async def test_a_position_without_since_is_exact(case: Case) -> None:
+    """It is the message after which the session hears everything, so it serves as `since` later."""
+    said = await case.say(3)
+    bob = await case.bob()
+    assert (await bob.join("ops"))["position"] == said[-1]
+    more = await case.say(2)
+    await hears(bob, more)
+    assert (await bob.join("ops"))["position"] == more[-1], "also for who is in already"
+    await bob.cut()
+    bob = await case.bob()
+    await bob.join("ops", since=said[-1])
+    await hears(bob, more)
+
+
+async def test_who_was_never_away_gets_nothing_twice(case: Case) -> None:
+    """`since` is the last message: there is nothing to catch up with."""
+    said = await case.say(3)
+    bob = await case.bob()
+    assert (await bob.join("ops", since=said[-1]))["recovered"] is True
+    more = await case.say(3)
+    await hears(bob, more)
+
+
+async def test_from_the_beginning(case: Case) -> None:
+    """`0-0`, the position of an empty channel, is as good as any other."""
+    said = await case.say(30)
+    bob = await case.bob()
+    assert (await bob.join("ops", since="0-0"))["recovered"] is True
+    await hears(bob, said)
+
+
+async def test_what_is_said_while_the_log_is_read_comes_behind_it(case: Case) -> None:
+    """The join is where both overlap: what is in the page is not repeated, what is not is not forgotten."""
+    said = await case.say(3)
+    bob = await case.bob()
+    gate = case.gate()
+    await bob.join("ops", since=said[0])
+    more = await case.say(5)
+    await gate.reached.wait()
+    more += await case.say(5)
+    assert bob.events == []
+    gate.open()
+    await hears(bob, [*said[1:], *more])
+    assert await case.ann.post("ops", "live")
+
+
+async def test_more_than_is_held_back_is_read_from_the_log(case: Case) -> None:
+    """A flood during the replay costs another page, not memory and not messages."""
+    said = await case.say(3)
+    bob = await case.bob()
+    gate = case.gate()
+    await bob.join("ops", since=said[0])
+    await gate.reached.wait()
+    more = await case.say(20, HELD_BYTES // 10)
+    gate.open()
+    await hears(bob, [*said[1:], *more])
+
+
+async def test_others_hear_live_meanwhile(case: Case, peers2: Peers2) -> None:
+    """The replay is for one session only."""
+    cid = await peers2.register(case.url, "cid")
+    await cid.join("ops")
+    said = await case.say(3)
+    bob = await case.bob()
+    gate = case.gate()
+    await bob.join("ops", since=said[0])
+    await gate.reached.wait()
+    more = await case.say(3)
+    await hears(cid, [*said, *more])
+    gate.open()
+    await hears(bob, [*said[1:], *more])
+    assert cid.ids("ops") == [*said, *more]
+
+
+async def test_ones_own_messages_are_left_out(case: Case) -> None:
+    """As they are live; the positions around them hold."""
+    bob = await case.bob()
+    await bob.join("ops")
+    first = await case.ann.post("ops", "a")
+    own = await bob.post("ops", "b")
+    last = await case.ann.post("ops", "c")
+    await bob.cut()
+    bob = await case.bob()
+    await bob.join("ops", since=first)
+    await hears(bob, [last])
+    await bob.cut()
+    bob = await case.bob()
+    assert (await bob.join("ops", since=own))["recovered"] is True
+    await hears(bob, [last])
+
+
+async def test_what_was_trimmed_is_a_gap(case: Case, redis_url: str) -> None:
+    """`recovered` is false, the event says from where on, and what the log still has follows."""
+    said = await case.say(10)
+    with Redis.from_url(redis_url) as store:
+        store.xtrim(log_of(store), minid=said[6], approximate=False)
+    bob = await case.bob()
+    joined = await bob.join("ops", since=said[2])
+    assert joined == {"channel": "ops", "position": said[-1], "recovered": False, "admin": False}
+    await hears(bob, said[6:])
+    assert bob.events[0] == {"ev": "gap", "channel": "ops", "after": said[2]}
+    assert len(bob.of("gap")) == 1
+    await bob.cut()
+    bob = await case.bob()
+    assert (await bob.join("ops", since="0-0"))["recovered"] is False, "the channel's beginning is gone too"
+    await hears(bob, said[6:])
+
+
+async def test_a_log_that_is_gone_is_a_gap(case: Case, redis_url: str) -> None:
+    """Nothing is left of it, and something was said: the session is live from here on."""
+    said = await case.say(5)
+    with Redis.from_url(redis_url) as store:
+        store.delete(log_of(store))
+    bob = await case.bob()
+    assert (await bob.join("ops", since=said[1]))["recovered"] is False
+    await wait_until(lambda: bob.of("gap"), what="the gap is told")
+    live = await case.ann.post("ops", "live")
+    await hears(bob, [live])
+    assert bob.of("gap") == [{"ev": "gap", "channel": "ops", "after": said[1]}]
+
+
+async def test_a_position_that_the_log_never_had_is_a_gap(case: Case) -> None:
+    """A failover lost it: what came after it in another history is not taken for what came after it in this one."""
+    said = await case.say(5)
+    first, last = (int(each.split("-")[0]) for each in (said[0], said[-1]))
+    for since in (f"{last + 1000}-0", f"{first}-999"):
+        bob = await case.bob()
+        assert (await bob.join("ops", since=since))["recovered"] is False
+        live = await case.ann.post("ops", "live")
+        await wait_until(lambda bob=bob, live=live: bob.ids("ops")[-1:] == [live], what="bob is live")  # type: ignore[misc]
+        assert bob.events[0] == {"ev": "gap", "channel": "ops", "after": since}
+        await bob.cut()
+
+
+async def test_what_is_trimmed_during_a_replay_is_a_gap(case: Case, redis_url: str) -> None:
+    """Told where it is, in the middle."""
+    said = await case.say(600)
+    bob = await case.bob()
+    gate = case.gate()
+    assert (await bob.join("ops", since=said[0]))["recovered"] is True
+    await gate.reached.wait()
+    with Redis.from_url(redis_url) as store:
+        store.xtrim(log_of(store), minid=said[590], approximate=False)
+    gate.open()
+    await wait_until(lambda: bob.ids("ops")[-1:] == [said[-1]], what="the replay ends")
+    order = [event.get("id", "gap") for event in bob.events]
+    assert order == [*said[1:501], "gap", *said[590:]]
+    assert bob.of("gap")[0]["after"] == said[500]
+
+
+@pytest.mark.parametrize(
+    "since", ["", "x", "1", "1-", "-1", "1-1-1", "01-0", "1-0 ", f"{10**15}-0", "1-00", "\uff11-0"]
+)
+async def test_what_is_no_position_is_refused(case: Case, since: str) -> None:
+    """Clearly, and the session has not joined by that."""
+    bob = await case.bob()
+    assert (await bob.refusal("join", channel="ops", since=since)).startswith("malformed: invalid position")
+    assert (await bob.refusal("history", channel="ops", after=since)).startswith("malformed: invalid position")
+    assert (await bob.refusal("history", channel="ops", before=since)).startswith("malformed: invalid position")
+    assert (await bob.refusal("send", channel="ops", body={"text": ""})).startswith("unauthorized")
+
+
+@pytest.mark.parametrize(
+    ("op", "fields", "reason"),
+    [
+        ("kick", {"target": "bob"}, "kicked"),
+        ("ban", {"user": "bob"}, "banned"),
+        ("channel.delete", {}, "deleted"),
+        ("channel.visibility", {"visibility": "private"}, "private"),
+    ],
+)
+async def test_who_loses_the_channel_hears_no_more_of_the_replay(
+    case: Case, op: str, fields: dict[str, str], reason: str
+) -> None:
+    """What was read before may still come, what was said after the removal never does."""
+    said = await case.say(3)
+    bob = await case.bob()
+    gate = case.gate()
+    await bob.join("ops", since=said[0])
+    await gate.reached.wait()
+    await case.ann.ask(op, channel="ops", **fields)
+    if reason != "deleted":
+        await case.ann.post("ops", "secret")
+    gate.open()
+    await wait_until(lambda: bob.of("left"), what="bob is told")
+    assert bob.events[-1] == {"ev": "left", "channel": "ops", "reason": reason}
+    assert await bob.ask("ping") == {}
+    assert set(bob.ids("ops")) <= set(said[1:])
+    assert len(bob.of("left")) == 1
+    assert (await bob.refusal("history", channel="ops")).startswith(("unauthorized", "not_found"))
+
+
+async def test_a_page_that_was_read_after_a_removal_is_not_handed_out(case: Case) -> None:
+    """A node that has not heard of the removal learns of it from the page, before it hands it out."""
+    said = await case.say(3)
+    bob = await case.bob()
+    reading = Gate(case.node, PAGE)
+    await bob.join("ops", since=said[0])
+    await reading.reached.wait()
+    await case.ann.ask("ban", channel="ops", user="bob")
+    await case.ann.post("ops", "secret")
+    reading.open()
+    await wait_until(lambda: bob.of("left"), what="bob is told")
+    assert await bob.ask("ping") == {}
+    assert bob.said("ops") == []
+
+
+async def test_leaving_ends_a_replay(case: Case) -> None:
+    """And coming in again without `since` hears only what is said from then on."""
+    said = await case.say(3)
+    bob = await case.bob()
+    gate = case.gate()
+    await bob.join("ops", since=said[0])
+    await gate.reached.wait()
+    await bob.ask("leave", channel="ops")
+    await bob.join("ops")
+    gate.open()
+    live = await case.ann.post("ops", "live")
+    await hears(bob, [live])
+
+
+async def test_a_second_join_with_since_begins_anew(case: Case) -> None:
+    """During a replay and after it: the last one counts, and gets everything behind its position."""
+    said = await case.say(6)
+    bob = await case.bob()
+    gate = case.gate()
+    await bob.join("ops", since=said[3])
+    await gate.reached.wait()
+    assert (await bob.join("ops", since=said[1]))["recovered"] is True
+    gate.open()
+    await hears(bob, said[2:])
+    await bob.join("ops", since=said[4])
+    await hears(bob, [*said[2:], said[5]])
+    live = await case.ann.post("ops", "live")
+    await hears(bob, [*said[2:], said[5], live])
+
+
+async def test_a_second_join_without_since_changes_nothing(case: Case) -> None:
+    """The replay goes on; the position is how far it has come."""
+    said = await case.say(4)
+    bob = await case.bob()
+    gate = case.gate()
+    await bob.join("ops", since=said[0])
+    await gate.reached.wait()
+    assert (await bob.join("ops"))["position"] == said[0]
+    gate.open()
+    await hears(bob, said[1:])
+
+
+async def test_a_client_that_leaves_during_a_replay_leaves_nothing_behind(case: Case) -> None:
+    """No task, no listener."""
+    said = await case.say(3)
+    bob = await case.bob()
+    gate = case.gate()
+    await bob.join("ops", since=said[0])
+    await gate.reached.wait()
+    await bob.cut()
+    await wait_until(lambda: len(case.node._sessions) == 0, what="the node has noticed")
+    gate.open()
+    replays = case.node._fanout._replays
+    await wait_until(lambda: not replays._tasks._tasks, what="the replay has ended")
+
+
+async def test_a_rename_during_a_replay(case: Case) -> None:
+    """It goes on under the new name."""
+    said = await case.say(3)
+    bob = await case.bob()
+    gate = case.gate()
+    await bob.join("ops", since=said[0])
+    await gate.reached.wait()
+    await case.ann.ask("channel.rename", channel="ops", to="dev")
+    gate.open()
+    await wait_until(lambda: bob.of("renamed"), what="bob is told")
+    live = await case.ann.post("dev", "live")
+    await wait_until(lambda: bob.ids("dev")[-1:] == [live], what="bob hears under the new name")
+    assert bob.of("renamed") == [{"ev": "renamed", "channel": "ops", "to": "dev"}]
+    assert bob.ids("ops") + bob.ids("dev") == [*said[1:], live]
+
+
+async def test_a_slow_client_may_resume_more_than_a_slow_reader_may_have(case: Case) -> None:
+    """The pace is the client's: what waits for it is bounded, and it is not closed."""
+    said: list[str] = []
+    for _ in range(16):
+        said += await case.say(100, 10_000)  # 16 MB; a slow reader is whoever has 8 MiB waiting
+    bob = await case.bob()
+    bob.pause()
+    joining = asyncio.create_task(bob.join("ops", since=said[0]))
+    session = next(iter(case.node._sessions))
+    await wait_until(lambda: session.outbox.buffered > 100_000, what="the socket is full")
+    await pause(0.3)
+    highest = session.outbox.buffered
+    live = await case.ann.post("ops", "live")
+    bob.resume()
+    await joining
+    await hears(bob, [*said[1:], live])
+    assert highest < 2 * 1024 * 1024
+
+
+async def test_requests_are_answered_during_a_replay(case: Case) -> None:
+    """A session that catches up for minutes must be able to ping."""
+    said = await case.say(3)
+    bob = await case.bob()
+    gate = case.gate()
+    await bob.join("ops", since=said[0])
+    await gate.reached.wait()
+    assert await bob.ask("ping") == {}
+    assert len((await bob.ask("history", channel="ops"))["messages"]) == 3
+    gate.open()
+    await hears(bob, said[1:])
+
+
+async def test_many_channels_at_once(case: Case) -> None:
+    """One replay after the other, each complete."""
+    said: dict[str, list[str]] = {}
+    for i in range(12):
+        await case.ann.create(f"c{i}")
+        await case.ann.join(f"c{i}")
+        said[f"c{i}"] = [await case.ann.post(f"c{i}", str(n)) for n in range(20)]
+    bob = await case.bob()
+    await asyncio.gather(*(bob.join(name, since=ids[0]) for name, ids in said.items()))
+    for name, ids in said.items():
+        ids.append(await case.ann.post(name, "live"))
+        await wait_until(lambda name=name, ids=ids: bob.ids(name) == ids[1:], what=f"{name} is complete")  # type: ignore[misc]
+
+
+async def test_an_outage_of_the_store_during_a_replay_is_waited_out(redis_process: RedisProcess) -> None:
+    """No hole, no end: it goes on when Redis is back."""
+    peers = Peers2()
+    async with node_object(redis_process.url, redis_timeout=0.5) as node:
+        url = f"ws://{node.address}/"
+        ann = await peers.register(url, "ann")
+        bob = await peers.register(url, "bob")
+        await ann.create("ops")
+        await ann.join("ops")
+        said = [await ann.post("ops", str(i)) for i in range(5)]
+        gate = Gate(node, PAGE)
+        await bob.join("ops", since=said[0])
+        await gate.reached.wait()
+        redis_process.kill()
+        gate.open()
+        await wait_until(lambda: not node._client.is_up, what="the node has noticed")
+        await pause(0.5)
+        assert bob.events == []
+        await redis_process.start()
+        await hears(bob, said[1:])
+        live = await ann.post("ops", "live")
+        await hears(bob, [*said[1:], live])
+        await peers.close()

@@ -1,0 +1,185 @@
+"""What a session is told by itself: losing a channel, a new name, a gap, the end; and v1 hears none of it."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from nacl.signing import SigningKey
+from redis import Redis
+
+from tests.support.gate import nodes_that_hear_no_messages
+from tests.support.nodes import node_object, running_node
+from tests.support.peer import Peers
+from tests.support.peer2 import Peer2, Peers2, b64
+from tests.support.ruling import ROOT
+from tests.support.waiting import wait_until
+
+KEY = SigningKey(b"b" * 32)
+
+
+@pytest.fixture
+async def pair2(redis_url: str, peers: Peers, peers2: Peers2) -> Any:
+    """Ann, who made `ops`; bob on another node, with v2; old, with v1."""
+    async with running_node(redis_url, admins=ROOT) as one, running_node(redis_url, admins=ROOT) as other:
+        ann = await peers2.register(one, "ann")
+        bob = await peers2.login(other, KEY, register=("bob", "desk"))
+        old = await peers.register(other, "old")
+        await ann.create("ops")
+        for peer in (ann, bob, old):
+            await peer.join("ops")
+        yield ann, bob, old, one
+        await peers2.close()
+        await peers.close()
+
+
+@pytest.mark.parametrize(
+    ("op", "fields", "reason"),
+    [
+        ("kick", {"target": "bob"}, "kicked"),
+        ("kick", {"target": "bob/desk/main"}, "kicked"),
+        ("ban", {"user": "bob"}, "banned"),
+        ("acl.remove", {"user": "bob"}, "removed"),
+        ("channel.delete", {}, "deleted"),
+        ("channel.visibility", {"visibility": "private"}, "private"),
+    ],
+)
+async def test_who_loses_a_channel_is_told_why(pair2: Any, op: str, fields: dict[str, str], reason: str) -> None:
+    """At once, with nothing more to be said in it; a v1 session is told nothing, as before."""
+    ann, bob, old, _ = pair2
+    await ann.ask(op, channel="ops", **fields)
+    await wait_until(lambda: bob.events, what="bob is told")
+    assert bob.events == [{"ev": "left", "channel": "ops", "reason": reason}]
+    assert (await bob.ask("channels"))["channels"] == [] or not (await bob.ask("channels"))["channels"][0]["joined"]
+    assert await old.who() == ["ann/laptop/main", "bob/desk/main", "old/laptop/main"], "and it is still in step"
+    assert ann.of("left") == ([{"ev": "left", "channel": "ops", "reason": reason}] if reason == "deleted" else [])
+
+
+async def test_a_new_name_is_told_to_everybody(pair2: Any) -> None:
+    """Who gave it, too; messages come under it from then on."""
+    ann, bob, old, _ = pair2
+    await ann.ask("channel.rename", channel="ops", to="dev")
+    await wait_until(lambda: bob.events and ann.events, what="both are told")
+    assert ann.events == bob.events == [{"ev": "renamed", "channel": "ops", "to": "dev"}]
+    await ann.post("dev", "hi")
+    await wait_until(lambda: bob.texts("dev") and old.messages, what="all hear under the new name")
+    assert old.messages[0].channel == "dev"
+
+
+async def test_a_gap_is_told_to_live_sessions(pair2: Any, redis_url: str) -> None:
+    """Live delivery lost something, and the log has it no more: exactly there, and the rest follows."""
+    ann, bob, old, _ = pair2
+    first = await ann.post("ops", "1")
+    await wait_until(lambda: bob.ids("ops") == [first], what="bob hears the first one")
+    with nodes_that_hear_no_messages(redis_url):
+        lost = [await ann.post("ops", str(i)) for i in range(3)]
+        rest = await ann.post("ops", "rest")
+        with Redis.from_url(redis_url) as store:
+            (key,) = store.scan_iter("conclave:{c:*}:log")
+            store.xtrim(key, minid=rest, approximate=False)
+    await wait_until(lambda: bob.ids("ops")[-1:] == [rest], what="bob hears the rest")
+    assert [event["ev"] for event in bob.events] == ["message", "gap", "message"]
+    assert bob.events[1] == {"ev": "gap", "channel": "ops", "after": first}
+    assert not set(lost) & set(bob.ids("ops"))
+    await wait_until(lambda: old.bodies[-1:] == ["rest"], what="the v1 session hears the rest")
+    assert old.bodies == ["1", "rest"]
+
+
+async def last_words(bob: Peer2, code: int, reason: str) -> None:
+    got, event = await bob.wait_closed()
+    assert got == code
+    assert event == {"ev": "closing", "code": code, "reason": reason}
+
+
+async def test_a_superseded_session_is_told(pair2: Any, peers2: Peers2) -> None:
+    """4001: whoever comes back under this path would throw the other one out."""
+    _, bob, _, one = pair2
+    await peers2.login(one, KEY)
+    await last_words(bob, 4001, "session superseded by a newer connection for the same session path")
+
+
+async def test_a_revoked_machine_is_told(pair2: Any, peers2: Peers2) -> None:
+    """4002, and the channel is gone first, if that came first."""
+    ann, bob, _, one = pair2
+    spare = SigningKey.generate()
+    await bob.ask("machine.add", machine="spare", pubkey=b64(bytes(spare.verify_key)))
+    other = await peers2.login(one, spare)
+    await other.ask("machine.remove", machine="desk")
+    code, event = await bob.wait_closed()
+    assert (code, event["code"], event["reason"]) == (4002, 4002, "machine key revoked")
+    assert bob.of("left") in ([], [{"ev": "left", "channel": "ops", "reason": "removed"}])
+    assert await ann.ask("ping") == {}
+
+
+async def test_a_removed_user_is_told(pair2: Any, peers2: Peers2) -> None:
+    """4003."""
+    _, bob, _, one = pair2
+    root = await peers2.register(one, "root")
+    await root.ask("user.remove", user="bob")
+    code, event = await bob.wait_closed()
+    assert (code, event["code"], event["reason"]) == (4003, 4003, "user removed from this server")
+
+
+async def test_an_idle_session_is_told(redis_url: str, peers2: Peers2) -> None:
+    """4004; whoever pings stays."""
+    async with node_object(redis_url, idle_seconds=0.5) as node:
+        url = f"ws://{node.address}/"
+        ann, bob = await peers2.register(url, "ann"), await peers2.register(url, "bob")
+
+        async def ping() -> None:
+            while not bob.is_closed:
+                await ann.ask("ping")
+
+        await asyncio.gather(ping(), last_words(bob, 4004, "idle timeout: no heartbeat"))
+        assert not ann.is_closed
+        await peers2.close()
+
+
+async def test_a_slow_reader_is_told(redis_url: str, peers2: Peers2) -> None:
+    """4005, as soon as it reads again."""
+    async with node_object(redis_url, max_message_bytes=1024 * 1024) as node:
+        url = f"ws://{node.address}/"
+        ann, bob = await peers2.register(url, "ann"), await peers2.register(url, "bob")
+        await ann.create("ops")
+        for peer in (ann, bob):
+            await peer.join("ops")
+        bob.pause()
+        session = next(each for each in node._sessions if each.path.user == "bob")
+        while session.close_reason is None:
+            await ann.post("ops", "x" * 1024 * 1024)
+        bob.resume()
+        await last_words(bob, 4005, "slow consumer: outbound queue overflowed")
+        await peers2.close()
+
+
+async def test_a_session_of_a_node_that_ends_is_told(redis_url: str, peers2: Peers2) -> None:
+    """1012: come back at once."""
+    async with node_object(redis_url) as node:
+        ann = await peers2.register(f"ws://{node.address}/", "ann")
+        node.stop()
+        await last_words(ann, 1012, "the relay is shutting down; reconnect")
+        await peers2.close()
+
+
+async def test_a_session_that_the_relay_fails_is_closed_as_such(
+    redis_url: str, peers2: Peers2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1011: a replay that fails must not end in silence, the client would wait for ever."""
+    async with node_object(redis_url) as node:
+        ann = await peers2.register(f"ws://{node.address}/", "ann")
+        await ann.create("ops")
+
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr("relay.catchup.CatchUp.page", fail)
+        await ann.join("ops", since="0-0")
+        assert (await ann.wait_closed())[0] == 1011
+        await peers2.close()
+
+
+async def test_a_goodbye_is_answered(url: str, peers2: Peers2) -> None:
+    """A client that closes gets the close back and no event."""
+    ann = await peers2.register(url, "ann")
+    await ann.ws.close(code=1000)
+    assert ann.ws.close_code == 1000
+    assert ann.events == []

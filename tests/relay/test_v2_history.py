@@ -1,0 +1,131 @@
+"""Reading what was said: pages in both directions, positions that are exact, bounds in rows and in bytes."""
+
+import json
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from relay.message import order
+from relay.services.messages import PAGE_BYTES
+from tests.support.nodes import running_node
+from tests.support.peer2 import Peer2, Peers2
+
+
+@pytest.fixture
+async def ann(url: str, peers2: Peers2) -> Peer2:
+    ann = await peers2.register(url, "ann")
+    await ann.create("ops")
+    await ann.join("ops")
+    return ann
+
+
+async def page(ann: Peer2, **where: Any) -> tuple[list[str], bool]:
+    answer = await ann.ask("history", channel="ops", **where)
+    assert not answer.get("lost"), answer
+    return [row["id"] for row in answer["messages"]], answer["more"]
+
+
+async def test_pages_lead_through_everything_in_both_directions(ann: Peer2) -> None:
+    """Exclusive positions: no page repeats a message, none leaves one out."""
+    said = [await ann.post("ops", str(i)) for i in range(25)]
+    assert sorted(said, key=order) == said
+    assert await page(ann) == (said, False)
+    assert await page(ann, limit=10) == (said[15:], True)
+    assert await page(ann, limit=25) == (said, False)
+    assert await page(ann, before=said[15], limit=10) == (said[5:15], True)
+    assert await page(ann, before=said[5], limit=10) == (said[:5], False)
+    assert await page(ann, after=said[4], limit=10) == (said[5:15], True)
+    assert await page(ann, after=said[14], limit=10) == (said[15:], False)
+    assert await page(ann, after="0-0", limit=3) == (said[:3], True)
+    assert await page(ann, after=said[4], before=said[8]) == (said[5:8], False)
+    assert await page(ann, after=said[4], before=said[8], limit=2) == (said[5:7], True)
+    assert await page(ann, after=said[8], before=said[4]) == ([], False)
+    assert await page(ann, after=said[-1]) == ([], False)
+    assert await page(ann, before=said[0]) == ([], False)
+    assert await page(ann, before="0-0") == ([], False)
+
+
+async def test_the_default_is_a_hundred_and_the_most_five_hundred(ann: Peer2) -> None:
+    """And one the least."""
+    said = [await ann.post("ops", str(i)) for i in range(510)]
+    assert await page(ann) == (said[-100:], True)
+    assert await page(ann, limit=500) == (said[-500:], True)
+    assert await page(ann, limit=1) == (said[-1:], True)
+    for limit in (0, -1, 501, 2**70):
+        assert await ann.refusal("history", channel="ops", limit=limit) == "malformed: a limit is 1 to 500"
+
+
+@pytest.mark.parametrize("forwards", [True, False])
+async def test_a_page_is_bounded_in_bytes_and_never_empty(redis_url: str, peers2: Peers2, forwards: bool) -> None:
+    """In bytes of JSON, which may be six times as many as were kept; one message at least."""
+    async with running_node(redis_url, max_message_bytes=2 * 1024 * 1024) as url:
+        ann = await peers2.register(url, "ann")
+        await ann.create("ops")
+        await ann.join("ops")
+        said = [await ann.post("ops", "\x01" * size) for size in (100, 200_000, 300_000, 1_500_000, 400_000, 7)]
+        read: list[str] = []
+        where: dict[str, Any] = {"after": "0-0"} if forwards else {}
+        more = True
+        while more:
+            answer = await ann.ask("history", channel="ops", limit=500, **where)
+            rows = answer["messages"]
+            assert rows
+            assert len(rows) == 1 or len(json.dumps(rows)) < PAGE_BYTES + 1000
+            ids = [row["id"] for row in rows]
+            read = read + ids if forwards else ids + read
+            where = {"after": ids[-1]} if forwards else {"before": ids[0]}
+            more = answer["more"]
+        assert read == said
+        await peers2.close()
+
+
+async def test_a_time_stands_in_for_a_position(ann: Peer2) -> None:
+    """What is later than a millisecond."""
+    said = [await ann.post("ops", str(i)) for i in range(10)]
+    ms = [order(each)[0] for each in said]
+    assert await page(ann, after_ts=ms[0] - 1) == (said, False)
+    assert await page(ann, after_ts=0) == (said, False)
+    later = [each for each in said if order(each)[0] > ms[4]]
+    assert await page(ann, after_ts=ms[4]) == (later, False)
+    assert await page(ann, after_ts=ms[-1] + 5) == ([], False)
+    assert await page(ann, after_ts=0, limit=3, before=said[8]) == (said[:3], True)
+    refusal = await ann.refusal("history", channel="ops", after_ts=1, after="1-0")
+    assert refusal == "malformed: either `after` or `after_ts`"
+    for time in (-1, 10**15):
+        refusal = await ann.refusal("history", channel="ops", after_ts=time)
+        assert refusal == "malformed: a time is a number of Unix milliseconds"
+
+
+async def test_a_page_tells_what_is_lost_before_it(ann: Peer2, redis_url: str) -> None:
+    """For who reads on from a position, or from a time: not for who asks for the newest."""
+    said = [await ann.post("ops", str(i)) for i in range(10)]
+    ms = [order(each)[0] for each in said]
+    with Redis.from_url(redis_url) as store:
+        (key,) = store.scan_iter("conclave:{c:*}:log")
+        store.xtrim(key, minid=said[6], approximate=False)
+    for where, lost in (
+        ({"after": said[2]}, True),
+        ({"after": "0-0"}, True),
+        ({"after_ts": ms[0] - 1}, True),
+        ({"after": said[6]}, False),
+        ({"after": said[-1]}, False),
+        ({"after_ts": ms[-1]}, False),
+        ({}, False),
+        ({"before": said[8]}, False),
+    ):
+        answer = await ann.ask("history", channel="ops", **where)
+        assert answer.get("lost", False) is lost, where
+        expected = said[6:8] if "before" in where else said[6:]
+        if where.get("after") != said[-1] and "after_ts" not in where:
+            assert [row["id"] for row in answer["messages"]][-len(expected) :] == expected[-len(answer["messages"]) :]
+
+
+async def test_who_lost_the_channel_reads_nothing(url: str, ann: Peer2, peers2: Peers2) -> None:
+    """Not even what was said while they were in it."""
+    bob = await peers2.register(url, "bob")
+    await bob.join("ops")
+    await ann.post("ops", "hi")
+    assert len((await bob.ask("history", channel="ops"))["messages"]) == 1
+    await ann.ask("kick", channel="ops", target="bob")
+    assert await bob.refusal("history", channel="ops") == "unauthorized: not a member of channel `ops`"

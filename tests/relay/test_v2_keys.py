@@ -1,0 +1,163 @@
+"""A retried send with the same key is one message: across connections, nodes and doubts."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from nacl.signing import SigningKey
+from redis import Redis
+
+from relay.redis.channel_log import KEY_MS
+from relay.redis.scripts import POST
+from tests.support.gate import Gate
+from tests.support.nodes import node_object, running_node
+from tests.support.peer2 import Peer2, Peers2
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+async def two(redis_url: str, peers2: Peers2) -> Any:
+    """Ann on two nodes under two sessions, and bob."""
+    key = SigningKey.generate()
+    async with running_node(redis_url) as one, running_node(redis_url) as other:
+        ann = await peers2.login(one, key, register=("ann", "laptop"))
+        again = await peers2.login(other, key, "second")
+        bob = await peers2.register(other, "bob")
+        await ann.create("ops")
+        for peer in (ann, again, bob):
+            await peer.join("ops")
+        yield ann, again, bob
+        await peers2.close()
+
+
+async def send(peer: Peer2, text: str, key: str | None = "k", channel: str = "ops") -> Any:
+    return await peer.ask("send", channel=channel, body={"text": text}, **({} if key is None else {"key": key}))
+
+
+async def test_a_retried_send_is_the_first_one(two: tuple[Peer2, Peer2, Peer2]) -> None:
+    """Same id, same time, delivered once, from whatever node and session of the user; whatever its body is now."""
+    ann, again, bob = two
+    first = await send(ann, "hello")
+    assert await send(ann, "hello") == first
+    assert await send(again, "something else") == first
+    second = await send(ann, "end", key=None)
+    await wait_until(lambda: bob.ids("ops")[-1:] == [second["id"]], what="bob hears the end")
+    assert bob.texts("ops") == ["hello", "end"]
+    assert [row["id"] for row in await bob.history("ops")] == [first["id"], second["id"]]
+
+
+async def test_a_key_is_its_users_and_its_channels(two: tuple[Peer2, Peer2, Peer2]) -> None:
+    """Two people, or two channels, may use the same one."""
+    ann, _, bob = two
+    await ann.create("dev")
+    await ann.join("dev")
+    ids = [(await send(ann, "a"))["id"], (await send(bob, "b"))["id"], (await send(ann, "c", channel="dev"))["id"]]
+    ids += [(await send(ann, "d", key="K"))["id"]]
+    assert len(await ann.history("ops")) == 3
+    assert len(set(ids)) >= 3
+
+
+async def test_a_key_is_forgotten_in_the_end(two: tuple[Peer2, Peer2, Peer2], redis_url: str) -> None:
+    """After five minutes, by the store itself."""
+    ann, _, bob = two
+    await send(ann, "a")
+    await ann.ask("whisper", to=bob.path, body={"text": "w"}, key="k")
+    with Redis.from_url(redis_url) as store:
+        keys = list(store.scan_iter("*:sent:*"))
+        assert len(keys) == 2
+        for key in keys:
+            assert KEY_MS - 60_000 < store.pttl(key) <= KEY_MS
+            store.delete(key)
+    await send(ann, "a")
+    assert len(await ann.history("ops")) == 2
+
+
+@pytest.mark.parametrize("key", ["", "x" * 65])
+async def test_a_key_has_1_to_64_characters(two: tuple[Peer2, Peer2, Peer2], key: str) -> None:
+    """A bound, and a clear word about it."""
+    ann, _, bob = two
+    assert await ann.refusal("send", channel="ops", body={"text": ""}, key=key) == (
+        "malformed: a key has 1 to 64 characters"
+    )
+    assert await ann.refusal("whisper", to=bob.path, body={"text": ""}, key=key) == (
+        "malformed: a key has 1 to 64 characters"
+    )
+    assert await send(ann, "fits", key="ö" * 64)
+    assert await send(ann, "fits", key="a/b} {c\x00")
+
+
+async def test_who_lost_the_channel_is_not_answered_for_an_earlier_send(two: tuple[Peer2, Peer2, Peer2]) -> None:
+    """The rule about who may speak comes first."""
+    ann, _, bob = two
+    await send(bob, "a")
+    await ann.ask("ban", channel="ops", user="bob")
+    assert await bob.refusal("send", channel="ops", body={"text": "a"}, key="k") == (
+        "unauthorized: not a member of channel `ops`"
+    )
+
+
+async def test_a_send_whose_answer_was_lost_is_not_repeated(redis_url: str, peers2: Peers2) -> None:
+    """The connection ends between the post and its answer: the retry gets the answer."""
+    key = SigningKey.generate()
+    async with node_object(redis_url) as node:
+        url = f"ws://{node.address}/"
+        ann = await peers2.login(url, key, register=("ann", "laptop"))
+        await ann.create("ops")
+        await ann.join("ops")
+        gate = Gate(node, POST, answers=True)
+        sending = asyncio.create_task(send(ann, "once"))
+        await gate.reached.wait()
+        await ann.cut()
+        gate.open()
+        ann = await peers2.login(url, key)
+        await ann.join("ops")
+        sent = await send(ann, "once")
+        sending.cancel()
+        assert [(row["id"], row["body"]["text"]) for row in await ann.history("ops")] == [(sent["id"], "once")]
+        await peers2.close()
+
+
+async def test_a_retried_whisper_is_the_first_one(two: tuple[Peer2, Peer2, Peer2]) -> None:
+    """As a send; the key is the user's, to whomever they whisper."""
+    ann, again, bob = two
+    first = await ann.ask("whisper", to=bob.path, body={"text": "1"}, key="k")
+    assert await ann.ask("whisper", to=bob.path, body={"text": "1"}, key="k") == first
+    assert await again.ask("whisper", to=ann.path, body={"text": "other"}, key="k") == first
+    last = await ann.ask("whisper", to=bob.path, body={"text": "2"})
+    await wait_until(lambda: len(bob.of("whisper")) >= 2, what="bob hears the last one")
+    assert [(each["id"], each["ts"]) for each in bob.of("whisper")] == [
+        (first["id"], first["ts"]),
+        (last["id"], last["ts"]),
+    ]
+    assert ann.of("whisper") == []
+
+
+async def test_a_whisper_that_may_have_been_sent_is_heard_once(redis_url: str, peers2: Peers2) -> None:
+    """The node did not learn whether it was: it sends it again, and the session knows it again."""
+    key = SigningKey.generate()
+    async with node_object(redis_url) as node:
+        url = f"ws://{node.address}/"
+        ann = await peers2.login(url, key, register=("ann", "laptop"))
+        again, bob = await peers2.login(url, key, "second"), await peers2.register(url, "bob")
+        gate = Gate(node, "XADD", answers=True)
+        asking = [asyncio.create_task(ann.ask("whisper", to=bob.path, body={"text": "1"}, key="k"))]
+        await gate.reached.wait()
+        await wait_until(lambda: bob.of("whisper"), what="it was sent")
+        asking.append(asyncio.create_task(again.ask("whisper", to=bob.path, body={"text": "1"}, key="k")))
+        gate.open()
+        first, second = await asyncio.gather(*asking)
+        await ann.ask("whisper", to=bob.path, body={"text": "2"})
+        await wait_until(lambda: bob.of("whisper")[-1]["body"] == {"text": "2"}, what="the next one is heard")
+        assert [each["body"]["text"] for each in bob.of("whisper")] == ["1", "2"]
+        assert first == second
+        await peers2.close()
+
+
+async def test_a_whisper_to_nobody_may_be_retried(two: tuple[Peer2, Peer2, Peer2]) -> None:
+    """A refusal is no answer to keep: when the other is there, it is sent."""
+    ann, _, bob = two
+    absent = "bob/laptop/later"
+    assert (await ann.refusal("whisper", to=absent, body={"text": "1"}, key="k")).startswith("not_found")
+    sent = await ann.ask("whisper", to=bob.path, body={"text": "1"}, key="k")
+    await wait_until(lambda: bob.of("whisper"), what="bob hears")
+    assert bob.of("whisper")[0]["id"] == sent["id"]
