@@ -8,7 +8,7 @@ surrogate pair is no JSON here.
 import json
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -63,7 +63,8 @@ class _Envelope(msgspec.Struct, frozen=True):
 class _ServerEnvelope(msgspec.Struct, frozen=True):
     re: int | msgspec.UnsetType | None = msgspec.UNSET
     ev: str = ""
-    error: _Error | None = None
+    error: msgspec.Raw = msgspec.Raw(b"")
+    """Of a reply it is an object; an event may have a field of this name, too."""
 
 
 _REQUESTS: Mapping[str, type[requests.Request[Any]]] = {
@@ -74,6 +75,7 @@ _EVENTS: Mapping[str, type[events.Event]] = {
 }
 _encode = msgspec.json.Encoder().encode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_error: Callable[[msgspec.Raw], _Error | None] = msgspec.json.Decoder(_Error | None).decode
 _decode_server = msgspec.json.Decoder(_ServerEnvelope).decode
 _BROKEN = (msgspec.DecodeError, UnicodeError, RecursionError)
 
@@ -174,7 +176,8 @@ def refusal_of(code: str, message: str, retry_after: float | None = None) -> Ref
     return Refusal(known, message, retry_after=retry_after)
 
 
-def _refusal(error: _Error | None) -> Refusal | None:
+def _refusal(raw: msgspec.Raw) -> Refusal | None:
+    error = _decode_error(raw) if bytes(raw) else None
     return None if error is None else refusal_of(error.code, error.message, error.retry_after)
 
 

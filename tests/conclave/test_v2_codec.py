@@ -4,6 +4,7 @@ import contextlib
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,18 +19,30 @@ from conclave.v2.bodies import body_of, payload_of
 TEXT = st.text(max_size=8)
 BODY = st.builds(Body, text=TEXT) | st.builds(Body, sealed=st.builds(SealedBody, TEXT, st.none() | TEXT))
 NUMBER = st.integers(-(2**53) + 1, 2**53 - 1)
-REQUEST: st.SearchStrategy[requests.Request[Any]] = st.one_of(
-    *(
-        st.builds(type_, **({"body": BODY} if "body" in type_.__struct_fields__ else {}))
-        for type_ in requests.Request.__subclasses__()
+BY_TYPE: dict[Any, st.SearchStrategy[Any]] = {
+    str: TEXT,
+    str | None: st.none() | TEXT,
+    int: NUMBER,
+    int | None: st.none() | NUMBER,
+    float | None: st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    bool: st.booleans(),
+    Body: BODY,
+    Visibility: st.sampled_from(Visibility),
+}
+
+
+def every(types: list[type[Any]]) -> st.SearchStrategy[Any]:
+    """Objects of these structs with all their fields, optional ones included."""
+    return st.one_of(
+        *(
+            st.builds(type_, **{field.name: BY_TYPE[field.type] for field in msgspec.structs.fields(type_)})
+            for type_ in types
+        )
     )
-)
-EVENT = st.one_of(
-    *(
-        st.builds(type_, **({"body": BODY} if "body" in type_.__struct_fields__ else {}))
-        for type_ in events.Event.__subclasses__()
-    )
-)
+
+
+REQUEST = every(requests.Request.__subclasses__())
+EVENT = every(events.Event.__subclasses__())
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),

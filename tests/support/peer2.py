@@ -249,6 +249,7 @@ class Peer2:
         connection = self.ws._response.connection
         if connection is not None and connection.transport is not None:
             connection.transport.abort()
+        self.ws._response.close()
         await self._http.close()
 
 
