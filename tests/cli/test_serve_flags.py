@@ -19,7 +19,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[NodeConfig]:
         configs.append(config)
 
     monkeypatch.setattr(relay.serve, "run", run_node)
-    for name in ("BIND", "REDIS_URL", "DATA_DIR", "ADMINS", "KEY_PREFIX", "REGISTRATION", "PRESENCE"):
+    for name in ("BIND", "REDIS_URL", "DATA_DIR", "ADMINS", "KEY_PREFIX", "REGISTRATION", "PRESENCE", "PUBLIC_URLS"):
         monkeypatch.delenv(f"CONCLAVE_{name}", raising=False)
     return configs
 
@@ -69,6 +69,7 @@ def test_one_store_is_chosen_and_a_flag_wins_over_the_environment(
         (["--ephemeral", "--registration", "maybe"], {}, "'open', 'closed', 'invite'"),
         (["--ephemeral"], {"CONCLAVE_REGISTRATION": "Closed"}, "'open', 'closed', 'invite'"),
         (["--ephemeral", "--presence", "nobody"], {}, "'everyone', 'shared'"),
+        (["--ephemeral", "--public-url", "chat.example"], {}, "invalid public URL: invalid server URL `chat.example`"),
     ],
 )
 def test_a_node_that_cannot_be_configured_is_a_usage_error(
@@ -134,3 +135,30 @@ def test_the_policies_come_from_flags_or_from_the_environment(
         monkeypatch.setenv(name, value)
     assert run(["serve", "--ephemeral", *flags]) == 0
     assert [(config.registration, config.presence) for config in started] == [policies]
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "origins"),
+    [
+        ([], "", set()),
+        (
+            ["--public-url", "wss://Chat.example:443/", "--public-url", "ws://10.0.0.1:4390"],
+            "wss://other.example",
+            None,
+        ),
+        ([], "wss://chat.example, ws://10.0.0.1:4390", None),
+        (["--public-url", "wss://chat.example,ws://10.0.0.1:4390"], "", None),
+    ],
+)
+def test_public_urls_come_from_flags_or_from_the_environment(
+    started: list[NodeConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    environment: str,
+    origins: set[str] | None,
+) -> None:
+    """What clients sign is compared with them, so a spelling must not matter."""
+    monkeypatch.setenv("CONCLAVE_PUBLIC_URLS", environment)
+    assert run(["serve", "--ephemeral", *flags]) == 0
+    expected = {"wss://chat.example", "ws://10.0.0.1:4390"} if origins is None else origins
+    assert started[0].origins == expected
