@@ -6,12 +6,16 @@ STAMP := $(VENV)/.installed
 DATA_DIR ?= .data
 BIND ?= 127.0.0.1:4390
 PYTEST_ARGS ?= -n auto
+# What the image installs: a node, and the command line for looking at it.
+IMAGE_EXTRAS := --extra client --extra server
+# Programs for `make deploy-test` that are no Python packages; shared by all checkouts of this user.
+TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/conclave/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check format lint types contracts lock clean
+.PHONY: help install serve test check format lint types contracts lock clean deploy-tools deploy-test deploy-files
 
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -46,10 +50,27 @@ types: $(STAMP) ## Check types, tests included
 contracts: $(STAMP) ## Check which package may import which
 	$(BIN)/lint-imports --no-cache
 
-lock: $(STAMP) ## Resolve pyproject.toml anew into requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --group dev \
-	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
-	  --custom-compile-command "make lock" --upgrade --output-file requirements.lock pyproject.toml
+$(VENV)/.deploy: $(STAMP) requirements-deploy.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-deploy.lock
+	@touch $@
+
+deploy-tools: $(VENV)/.deploy ## Install what deploy-test needs: helm, promtool, prometheus, haproxy
+	@.ci/deploy-tools "$(TOOLS)"
+
+deploy-test: deploy-tools ## Test all of deploy/: image, chart, alerts, dashboards
+	PATH="$(TOOLS)/bin:$$PATH" CRDS="$(TOOLS)/crds" $(BIN)/python -m pytest $(PYTEST_ARGS) tests/deploy
+
+deploy-files: $(VENV)/.deploy ## Write what is generated in deploy/: dashboards, the chart's copies and tables
+	$(BIN)/python -m deploy.generate
+
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-emit-find-links --no-annotate --custom-compile-command "make lock"
+
+lock: $(STAMP) ## Resolve pyproject.toml anew into the lock files
+	$(COMPILE) --all-extras --group dev --upgrade --output-file requirements.lock pyproject.toml
+	$(COMPILE) --group deploy --upgrade --constraint requirements.lock --output-file requirements-deploy.lock
+	$(COMPILE) $(IMAGE_EXTRAS) --constraint requirements.lock --output-file deploy/requirements-image.lock pyproject.toml
+	$(COMPILE) --group build --constraint requirements.lock --output-file deploy/requirements-build.lock
 
 clean: ## Remove what the other targets made, except the relay's data
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* build dist
