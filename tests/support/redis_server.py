@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -13,6 +12,7 @@ from redis.exceptions import RedisError
 
 from relay.store.binary import find_server
 from relay.store.guard import end_with_parent
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 
@@ -28,7 +28,7 @@ class RedisProcess:
     ) -> None:
         """`settings` are further words for the server's command line, such as `("--maxmemory", "10mb")`."""
         self.directory = directory
-        self.port = _free_port() if tcp else 0
+        self.port = free_port() if tcp else 0
         self._durable = durable
         self._settings = settings
         # Not in the test's own directory: a socket's path must be short.
@@ -137,10 +137,3 @@ class RedisProcess:
                 return bool(client.ping())
         except (RedisError, OSError):
             return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -1,0 +1,157 @@
+{{/* The chart's name, as a label. */}}
+{{- define "conclave.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* What the names of all objects start with; leaves room for the longest suffix. */}}
+{{- define "conclave.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 45 | trimSuffix "-" }}
+{{- else }}
+{{- $name := default .Chart.Name .Values.nameOverride }}
+{{- if contains $name .Release.Name }}
+{{- .Release.Name | trunc 45 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 45 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "conclave.chart" -}}
+{{- printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* Labels of every object; takes (dict "root" $ "component" NAME). */}}
+{{- define "conclave.labels" -}}
+helm.sh/chart: {{ include "conclave.chart" .root }}
+{{ include "conclave.selectorLabels" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: conclave
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Labels that never change in the life of a release; takes the same. */}}
+{{- define "conclave.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "conclave.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{/* Labels of a pod: without versions, so that a new chart alone restarts nothing; takes the same. */}}
+{{- define "conclave.podLabels" -}}
+{{ include "conclave.selectorLabels" . }}
+app.kubernetes.io/part-of: conclave
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "conclave.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "conclave.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{/* An image's reference; takes (dict "image" VALUES "tag" DEFAULT). */}}
+{{- define "conclave.image" -}}
+{{- if .image.digest }}
+{{- printf "%s@%s" .image.repository .image.digest }}
+{{- else }}
+{{- printf "%s:%s" .image.repository (default .tag .image.tag) }}
+{{- end }}
+{{- end }}
+
+{{/* The settings of a node that are no secrets. */}}
+{{- define "conclave.config" -}}
+CONCLAVE_BIND: 0.0.0.0:4390
+CONCLAVE_METRICS_BIND: 0.0.0.0:{{ .Values.metrics.port }}
+CONCLAVE_KEY_PREFIX: {{ .Values.redis.keyPrefix | quote }}
+CONCLAVE_REGISTRATION: {{ .Values.relay.registration | quote }}
+CONCLAVE_PRESENCE: {{ .Values.relay.presence | quote }}
+CONCLAVE_WORKERS: {{ .Values.relay.workers | quote }}
+CONCLAVE_LOG: {{ .Values.relay.logLevel | quote }}
+CONCLAVE_LOG_FORMAT: {{ .Values.relay.logFormat | quote }}
+CONCLAVE_DRAIN_DELAY: {{ .Values.drain.delaySeconds | quote }}
+CONCLAVE_DRAIN_SECONDS: {{ .Values.drain.seconds | quote }}
+{{- with include "conclave.publicUrls" . }}
+CONCLAVE_PUBLIC_URLS: {{ . | quote }}
+{{- end }}
+{{- with .Values.relay.otlpEndpoint }}
+CONCLAVE_OTLP_ENDPOINT: {{ . | quote }}
+{{- end }}
+{{- end }}
+
+{{/* Where the environment of a node gets the URL of its Redis. */}}
+{{- define "conclave.redisEnv" -}}
+{{- if .Values.valkey.enabled -}}
+- name: CONCLAVE_REDIS_URL
+  value: redis://{{ include "conclave.fullname" . }}-valkey:6379/0
+{{- else -}}
+- name: CONCLAVE_REDIS_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.redis.existingSecret }}
+      key: {{ .Values.redis.urlKey }}
+{{- with .Values.redis.readUrlKey }}
+- name: CONCLAVE_REDIS_READ_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ $.Values.redis.existingSecret }}
+      key: {{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Seconds from SIGTERM to the end of the longest drain, and some more. */}}
+{{- define "conclave.gracePeriod" -}}
+{{- add .Values.drain.delaySeconds .Values.drain.seconds .Values.drain.marginSeconds }}
+{{- end }}
+
+{{/* URLs under which clients reach the cluster, separated by commas; empty if only the Service is there. */}}
+{{- define "conclave.publicUrls" -}}
+{{- $urls := .Values.relay.publicUrls }}
+{{- if not $urls }}
+{{- if .Values.ingress.enabled }}
+{{- $path := ternary "" .Values.ingress.path (eq .Values.ingress.path "/") }}
+{{- $urls = append $urls (printf "%s://%s%s" (ternary "wss" "ws" (ne .Values.ingress.tlsSecret "")) .Values.ingress.host $path) }}
+{{- end }}
+{{- if .Values.httpRoute.enabled }}
+{{- range .Values.httpRoute.hostnames }}
+{{- $urls = append $urls (printf "%s://%s" (ternary "wss" "ws" $.Values.httpRoute.tls) .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- join "," $urls }}
+{{- end }}
+
+{{/* The Service's own URL, inside of the cluster. */}}
+{{- define "conclave.serviceUrl" -}}
+ws://{{ include "conclave.fullname" . }}.{{ .Release.Namespace }}.svc:{{ .Values.service.port }}
+{{- end }}
+
+{{/* What values.schema.json cannot say: which values need or exclude each other. */}}
+{{- define "conclave.validate" -}}
+{{- if and .Values.valkey.enabled .Values.redis.existingSecret }}
+{{- fail "redis.existingSecret and valkey.enabled exclude each other: give one of them" }}
+{{- end }}
+{{- if not (or .Values.valkey.enabled .Values.redis.existingSecret) }}
+{{- fail "redis.existingSecret is missing: name the Secret that holds the URL of your Redis (kubectl create secret generic conclave-redis --from-literal=url=redis://…), or set valkey.enabled=true to try the chart out" }}
+{{- end }}
+{{- if and .Values.autoscaling.enabled (lt (int .Values.autoscaling.maxReplicas) (int .Values.autoscaling.minReplicas)) }}
+{{- fail (printf "autoscaling.maxReplicas (%d) is less than autoscaling.minReplicas (%d)" (int .Values.autoscaling.maxReplicas) (int .Values.autoscaling.minReplicas)) }}
+{{- end }}
+{{- if and .Values.autoscaling.enabled (not .Values.autoscaling.targetCPUUtilizationPercentage) (not .Values.autoscaling.targetSessions) }}
+{{- fail "autoscaling.enabled needs autoscaling.targetCPUUtilizationPercentage or autoscaling.targetSessions" }}
+{{- end }}
+{{- if and .Values.autoscaling.enabled .Values.autoscaling.targetCPUUtilizationPercentage (not (dig "requests" "cpu" "" .Values.resources)) }}
+{{- fail "autoscaling.targetCPUUtilizationPercentage needs resources.requests.cpu, of which it is a percentage" }}
+{{- end }}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}
+{{- fail "httpRoute.parentRefs is missing: name the Gateway that the HTTPRoute attaches to" }}
+{{- end }}
+{{- end }}

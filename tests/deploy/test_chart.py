@@ -1,0 +1,387 @@
+"""What the chart promises to who installs it, property by property."""
+
+from typing import Any
+
+import pytest
+
+from conclave import __version__
+from tests.support.chart import CHART, Object, render
+
+_SECRET = {"redis": {"existingSecret": "conclave-redis"}}
+
+
+def _environment(container: Object) -> dict[str, Any]:
+    return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container["env"]}
+
+
+def test_nothing_secret_is_a_value() -> None:
+    """Values end up in repositories and in Helm's own records; a Redis password must not."""
+    chart = render({"redis": {"existingSecret": "r", "readUrlKey": "near"}, "admins": {"existingSecret": "a"}})
+    assert _environment(chart.container) == {
+        "CONCLAVE_REDIS_URL": {"secretKeyRef": {"name": "r", "key": "url"}},
+        "CONCLAVE_REDIS_READ_URL": {"secretKeyRef": {"name": "r", "key": "near"}},
+        "CONCLAVE_ADMINS": {"secretKeyRef": {"name": "a", "key": "admins"}},
+    }
+    assert chart.of("Secret") is None
+
+
+def test_settings_reach_the_node() -> None:
+    """A value that changes nothing is worse than none."""
+    chart = render(
+        {
+            "relay": {
+                "registration": "closed",
+                "presence": "shared",
+                "publicUrls": ["wss://a.example", "wss://b.example"],
+                "workers": 2,
+                "logLevel": "debug",
+                "otlpEndpoint": "http://collector:4318",
+                "maxMessageBytes": 2_000_000,
+            },
+            "redis": {"existingSecret": "r", "keyPrefix": "blue"},
+            "metrics": {"port": 9999},
+        }
+    )
+    assert chart["ConfigMap"]["data"] == {
+        "CONCLAVE_BIND": "0.0.0.0:4390",
+        "CONCLAVE_METRICS_BIND": "0.0.0.0:9999",
+        "CONCLAVE_KEY_PREFIX": "blue",
+        "CONCLAVE_REGISTRATION": "closed",
+        "CONCLAVE_PRESENCE": "shared",
+        "CONCLAVE_WORKERS": "2",
+        "CONCLAVE_LOG": "debug",
+        "CONCLAVE_LOG_FORMAT": "json",
+        "CONCLAVE_DRAIN_DELAY": "5",
+        "CONCLAVE_DRAIN_SECONDS": "20",
+        "CONCLAVE_PUBLIC_URLS": "wss://a.example,wss://b.example",
+        "CONCLAVE_OTLP_ENDPOINT": "http://collector:4318",
+    }
+    assert chart.container["args"] == ["serve", "--max-message-bytes", "2000000"]
+    assert chart.container["envFrom"] == [{"configMapRef": {"name": chart["ConfigMap"]["metadata"]["name"]}}]
+
+
+def test_changed_setting_restarts_the_nodes() -> None:
+    """A node reads its configuration once; without a new checksum a change would wait for the next accident."""
+
+    def checksum(values: Object) -> str:
+        annotations: dict[str, str] = render(values)["Deployment"]["spec"]["template"]["metadata"]["annotations"]
+        return annotations["checksum/config"]
+
+    assert checksum({}) == checksum({"replicas": 7})
+    assert checksum({}) != checksum({"relay": {"presence": "shared"}})
+
+
+def test_new_chart_alone_restarts_nothing() -> None:
+    """The chart's version in the pods' labels would roll the cluster for a corrected comment."""
+    labels = render()["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert not {"helm.sh/chart", "app.kubernetes.io/version"} & labels.keys()
+
+
+def test_selector_is_found_by_everything_that_selects() -> None:
+    """A label that one side lacks leaves a Service without nodes, or a policy without effect."""
+    chart = render({**_SECRET, "commonLabels": {"team": "chat"}, "podLabels": {"x": "y"}})
+    labels = chart["Deployment"]["spec"]["template"]["metadata"]["labels"].items()
+    metrics = chart.of("Service", "metrics")
+    assert metrics is not None
+    spread = [constraint["labelSelector"]["matchLabels"] for constraint in chart.pod["topologySpreadConstraints"]]
+    for selector in (
+        chart["Deployment"]["spec"]["selector"]["matchLabels"],
+        chart["Service"]["spec"]["selector"],
+        metrics["spec"]["selector"],
+        chart["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
+        chart["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
+        *spread,
+    ):
+        assert selector.items() <= labels
+        assert "team" not in selector, "a selector never changes"
+
+
+def test_every_object_has_the_usual_labels() -> None:
+    """Tools, and people with kubectl, find a release's objects by them."""
+    for item in render({"commonLabels": {"team": "chat"}}).objects:
+        labels = item["metadata"]["labels"]
+        assert labels["app.kubernetes.io/name"] == "conclave"
+        assert labels["app.kubernetes.io/instance"] == "acme"
+        assert labels["app.kubernetes.io/managed-by"] == "Helm"
+        assert labels["helm.sh/chart"].startswith("conclave-")
+        assert labels["team"] == "chat"
+        assert item["metadata"]["namespace"] == "chat"
+
+
+@pytest.mark.parametrize(
+    ("values", "release", "name"),
+    [
+        ({}, "acme", "acme-conclave"),
+        ({}, "conclave", "conclave"),
+        ({"nameOverride": "talk"}, "acme", "acme-talk"),
+        ({"fullnameOverride": "talk"}, "acme", "talk"),
+    ],
+)
+def test_names(values: Object, release: str, name: str) -> None:
+    """Two releases in one namespace must not share a name, and who names them decides."""
+    assert render(values, release=release)["Deployment"]["metadata"]["name"] == name
+
+
+# --- Stopping, starting, replacing ---
+
+
+@pytest.mark.parametrize("drain", [(5, 20, 10), (0, 0, 10), (30, 600, 60)])
+def test_node_is_not_killed_while_it_drains(drain: tuple[int, int, int]) -> None:
+    """The kill must come after the longest drain that the settings allow, whatever they are."""
+    delay, seconds, margin = drain
+    chart = render({"drain": {"delaySeconds": delay, "seconds": seconds, "marginSeconds": margin}})
+    assert chart.pod["terminationGracePeriodSeconds"] == delay + seconds + margin
+    assert chart["ConfigMap"]["data"]["CONCLAVE_DRAIN_DELAY"] == str(delay)
+    assert chart["ConfigMap"]["data"]["CONCLAVE_DRAIN_SECONDS"] == str(seconds)
+
+
+def test_rollout_never_drops_below_capacity() -> None:
+    """A deploy that takes a node before another is there overloads the ones that are left."""
+    spec = render()["Deployment"]["spec"]
+    assert spec["replicas"] == 3
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    assert spec["minReadySeconds"] >= 1
+
+
+def test_liveness_is_not_readiness() -> None:
+    """While Redis is away nodes must stay: restarting them would end every session for nothing."""
+    container = render().container
+    assert container["livenessProbe"]["httpGet"] == {"path": "/health", "port": "ws"}
+    assert container["startupProbe"]["httpGet"] == {"path": "/health", "port": "ws"}
+    assert container["readinessProbe"]["httpGet"] == {"path": "/ready", "port": "ws"}
+
+
+def test_load_balancers_notice_a_drain_in_time() -> None:
+    """Readiness has to turn false within the time in which the node still serves."""
+    chart = render()
+    probe = chart.container["readinessProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] <= int(chart["ConfigMap"]["data"]["CONCLAVE_DRAIN_DELAY"])
+
+
+def test_evictions_take_one_node_at_a_time() -> None:
+    """Draining machines for an upgrade must not take two nodes at once, nor wait for one that is broken anyway."""
+    spec = render()["PodDisruptionBudget"]["spec"]
+    assert spec["maxUnavailable"] == 1
+    assert spec["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
+def test_nodes_spread() -> None:
+    """A zone or a machine that goes away should take as few nodes with it as possible."""
+    pod = render().pod
+    assert [constraint["topologyKey"] for constraint in pod["topologySpreadConstraints"]] == [
+        "topology.kubernetes.io/zone",
+        "kubernetes.io/hostname",
+    ]
+    [term] = pod["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert term["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
+
+
+def test_own_affinity_replaces_the_default() -> None:
+    """Who says where nodes go means it."""
+    constraint = {"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {}}
+    pod = render({"affinity": {"nodeAffinity": {}}, "topologySpreadConstraints": [constraint]}).pod
+    assert pod["affinity"] == {"nodeAffinity": {}}
+    assert pod["topologySpreadConstraints"] == [constraint]
+
+
+# --- Security ---
+
+
+def test_pods_fit_the_restricted_standard() -> None:
+    """Namespaces that enforce the restricted Pod Security Standard refuse any pod that does not, the test's too."""
+    chart = render()
+    test = next(item for item in chart.objects if item["kind"] == "Pod")
+    valkey = chart.of("StatefulSet", "valkey")
+    assert valkey is not None
+    for pod in (chart.pod, valkey["spec"]["template"]["spec"], test["spec"]):
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] == 10001
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+            assert "memory" in container["resources"]["limits"]
+        assert all("hostPath" not in volume for volume in pod.get("volumes", ()))
+
+
+def test_network_policy_lets_through_what_a_node_needs() -> None:
+    """Clients, scrapers, names and the Redis; nothing else, and the test of the chart in any case."""
+    given = {**_SECRET, "networkPolicy": {"ingressFrom": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "redisPorts": [6390]}}
+    spec = render(given)["NetworkPolicy"]["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    clients, scrapers = spec["ingress"]
+    assert clients["ports"] == [{"port": "ws", "protocol": "TCP"}]
+    assert clients["from"][0] == {"ipBlock": {"cidr": "10.0.0.0/8"}}
+    assert clients["from"][1]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "test"
+    assert scrapers == {"ports": [{"port": "metrics", "protocol": "TCP"}], "from": [{"namespaceSelector": {}}]}
+    names, redis = spec["egress"]
+    assert [port["port"] for port in names["ports"]] == [53, 53]
+    assert redis == {"ports": [{"port": 6390, "protocol": "TCP"}]}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [("http://collector:4318", 4318), ("https://otel.example/v1", 443), ("http://collector", 80)],
+)
+def test_network_policy_opens_the_port_of_the_collector(endpoint: str, port: int) -> None:
+    """A policy that blocks the traces of the endpoint that was just configured is a riddle."""
+    egress = render({**_SECRET, "relay": {"otlpEndpoint": endpoint}})["NetworkPolicy"]["spec"]["egress"]
+    assert egress[-1]["ports"] == [{"port": port, "protocol": "TCP"}]
+
+
+def test_bundled_valkey_is_reached_by_nodes_only() -> None:
+    """It has no password."""
+    chart = render()
+    policy = chart.of("NetworkPolicy", "valkey")
+    assert policy is not None
+    [rule] = policy["spec"]["ingress"]
+    [peer] = rule["from"]
+    labels = chart["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert peer["podSelector"]["matchLabels"].items() <= labels.items()
+    assert policy["spec"]["egress"] == []
+
+
+def test_metrics_stay_inside() -> None:
+    """What clients can reach has no port for metrics, however the Service is exposed."""
+    chart = render({**_SECRET, "service": {"type": "LoadBalancer"}})
+    assert [port["name"] for port in chart["Service"]["spec"]["ports"]] == ["ws"]
+    metrics = chart.of("Service", "metrics")
+    assert metrics is not None
+    assert metrics["spec"]["clusterIP"] == "None"
+    assert metrics["spec"]["publishNotReadyAddresses"] is True
+
+
+# --- Ways in ---
+
+
+@pytest.mark.parametrize(
+    ("controller", "annotation", "value"),
+    [
+        ("nginx", "nginx.ingress.kubernetes.io/proxy-read-timeout", "7200"),
+        ("nginx", "nginx.ingress.kubernetes.io/proxy-send-timeout", "7200"),
+        ("haproxy", "haproxy.org/timeout-tunnel", "7200s"),
+        ("alb", "alb.ingress.kubernetes.io/load-balancer-attributes", "idle_timeout.timeout_seconds=7200"),
+    ],
+)
+def test_ingress_keeps_quiet_sessions(controller: str, annotation: str, value: str) -> None:
+    """Most controllers end what is silent for a minute, which is how long a client may be silent."""
+    ingress = render({"websocketTimeoutSeconds": 7200, "ingress": {"enabled": True, "controller": controller}})
+    assert ingress["Ingress"]["metadata"]["annotations"][annotation] == value
+
+
+def test_own_annotation_wins() -> None:
+    """The chart's guess must not outweigh what somebody wrote."""
+    own = {"nginx.ingress.kubernetes.io/proxy-read-timeout": "60", "cert-manager.io/cluster-issuer": "le"}
+    annotations = render({"ingress": {"enabled": True, "annotations": own}})["Ingress"]["metadata"]["annotations"]
+    assert annotations == {**own, "nginx.ingress.kubernetes.io/proxy-send-timeout": "3600"}
+
+
+def test_ingress_and_route_lead_to_the_service() -> None:
+    """By its port and with the host that was asked for; only the WebSocket's path, not the metrics."""
+    chart = render(
+        {
+            "service": {"port": 8080},
+            "ingress": {"enabled": True, "host": "chat.example", "tlsSecret": "tls"},
+            "httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}], "hostnames": ["chat.example"]},
+        }
+    )
+    name = chart["Service"]["metadata"]["name"]
+    ingress = chart["Ingress"]["spec"]
+    assert ingress["tls"] == [{"hosts": ["chat.example"], "secretName": "tls"}]
+    [path] = ingress["rules"][0]["http"]["paths"]
+    assert (path["path"], path["pathType"]) == ("/", "Exact")
+    assert path["backend"]["service"] == {"name": name, "port": {"name": "ws"}}
+    [rule] = chart["HTTPRoute"]["spec"]["rules"]
+    assert rule["timeouts"] == {"request": "0s", "backendRequest": "0s"}
+    assert rule["backendRefs"] == [{"name": name, "port": 8080}]
+    assert rule["matches"] == [{"path": {"type": "Exact", "value": "/"}}]
+
+
+def test_public_urls_follow_the_ways_in() -> None:
+    """Nodes are told under which URLs they are reached, without anybody writing them twice."""
+    chart = render(
+        {
+            "ingress": {"enabled": True, "host": "a.example", "tlsSecret": "tls"},
+            "httpRoute": {"enabled": True, "parentRefs": [{"name": "g"}], "hostnames": ["b.example"], "tls": False},
+        }
+    )
+    assert chart["ConfigMap"]["data"]["CONCLAVE_PUBLIC_URLS"] == "wss://a.example,ws://b.example"
+    assert "CONCLAVE_PUBLIC_URLS" not in render()["ConfigMap"]["data"]
+
+
+# --- Scaling and watching ---
+
+
+def test_autoscaler_counts_cpu_and_sessions() -> None:
+    """Sessions are what fills a node that nobody talks on; and the Deployment must not fight the autoscaler."""
+    chart = render({"autoscaling": {"enabled": True, "targetSessions": 3000, "minReplicas": 4, "maxReplicas": 9}})
+    assert "replicas" not in chart["Deployment"]["spec"]
+    spec = chart["HorizontalPodAutoscaler"]["spec"]
+    assert spec["scaleTargetRef"]["name"] == chart["Deployment"]["metadata"]["name"]
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (4, 9)
+    cpu, sessions = spec["metrics"]
+    assert cpu["resource"] == {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}
+    assert sessions["pods"]["metric"]["name"] == "conclave_sessions"
+    assert sessions["pods"]["target"] == {"type": "AverageValue", "averageValue": "3000"}
+    assert spec["behavior"]["scaleDown"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 120}]
+
+
+def test_alerts_and_dashboards_are_the_ones_of_deploy() -> None:
+    """One set of rules and dashboards, whoever installs them; and scraped under the job that they ask for."""
+    enabled = {"enabled": True}
+    chart = render({"metrics": {"serviceMonitor": enabled, "prometheusRule": enabled, "dashboards": enabled}})
+    rules = chart.of("PrometheusRule", "metrics")
+    monitor = chart.of("ServiceMonitor", "metrics")
+    service = chart.of("Service", "metrics")
+    assert rules is not None
+    assert monitor is not None
+    assert service is not None
+    assert {group["name"] for group in rules["spec"]["groups"]} >= {"conclave-nodes", "conclave-redis"}
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    [endpoint] = monitor["spec"]["endpoints"]
+    assert endpoint["port"] == service["spec"]["ports"][0]["name"]
+    assert {"targetLabel": "job", "replacement": "conclave"} in endpoint["relabelings"]
+    shown = [item["data"] for item in chart.objects if "grafana_dashboard" in item["metadata"]["labels"]]
+    assert shown == [
+        {f"conclave-{path.name}": path.read_text().rstrip("\n")}
+        for path in sorted((CHART.parent / "grafana").glob("*.json"))
+    ]
+
+
+def test_image_by_digest() -> None:
+    """A digest names one image for ever; a tag given beside it must not win."""
+    digest = "sha256:" + "0" * 64
+    image = {"repository": "registry.example/conclave", "tag": "1.0", "digest": digest}
+    assert render({"image": image}).container["image"] == f"registry.example/conclave@{digest}"
+    assert render({"image": {"tag": "1.0"}}).container["image"] == "conclave:1.0"
+
+
+def test_version_is_the_programs() -> None:
+    """The chart installs the version of the relay that it was released with, unless told otherwise."""
+    assert render().container["image"] == f"conclave:{__version__}"
+
+
+def test_extras_arrive() -> None:
+    """A certificate authority for rediss:// needs all three."""
+    volume = {"name": "ca", "configMap": {"name": "ca"}}
+    mount = {"name": "ca", "mountPath": "/ca"}
+    chart = render(
+        {
+            "extraEnv": [{"name": "SSL_CERT_FILE", "value": "/ca/ca.pem"}],
+            "extraVolumes": [volume],
+            "extraVolumeMounts": [mount],
+            "priorityClassName": "high",
+            "imagePullSecrets": [{"name": "pull"}],
+        }
+    )
+    assert {"name": "SSL_CERT_FILE", "value": "/ca/ca.pem"} in chart.container["env"]
+    assert chart.pod["volumes"] == [volume]
+    assert chart.container["volumeMounts"] == [mount]
+    assert chart.pod["priorityClassName"] == "high"
+    assert chart.pod["imagePullSecrets"] == [{"name": "pull"}]

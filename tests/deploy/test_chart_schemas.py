@@ -1,0 +1,148 @@
+"""Everything that the chart renders, over a matrix of values, is what Kubernetes and its operators accept."""
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.support.chart import CHART, TRIAL, helm, render
+
+_SECRET = {"redis": {"existingSecret": "conclave-redis", "readUrlKey": "read"}}
+_EVERYTHING: dict[str, Any] = {
+    **_SECRET,
+    "nameOverride": "talk",
+    "commonLabels": {"team": "chat"},
+    "image": {"repository": "registry.example:5000/chat/conclave", "digest": "sha256:" + "a" * 64},
+    "imagePullSecrets": [{"name": "pull"}],
+    "admins": {"existingSecret": "conclave-admins"},
+    "relay": {"registration": "invite", "otlpEndpoint": "http://collector:4318", "publicUrls": ["wss://chat.example"]},
+    "service": {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "annotations": {"a": "b"}, "nodePort": 30001},
+    "ingress": {"enabled": True, "tlsSecret": "tls", "className": "nginx", "annotations": {"a": "b"}},
+    "httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}], "hostnames": ["chat.example"]},
+    "autoscaling": {"enabled": True, "targetSessions": 3000},
+    "podDisruptionBudget": {"maxUnavailable": "25%"},
+    "rollingUpdate": {"maxSurge": "50%"},
+    "networkPolicy": {
+        "ingressFrom": [{"namespaceSelector": {}}],
+        "metricsFrom": [{"podSelector": {"matchLabels": {"app": "prometheus"}}}],
+        "redisTo": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
+        "extraEgress": [{"ports": [{"port": 443}]}],
+    },
+    "serviceAccount": {"annotations": {"a": "b"}},
+    "metrics": {
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+        "dashboards": {"enabled": True, "annotations": {"grafana_folder": "Conclave"}},
+    },
+    "podAnnotations": {"a": "b"},
+    "podLabels": {"c": "d"},
+    "priorityClassName": "high",
+    "nodeSelector": {"disk": "ssd"},
+    "tolerations": [{"key": "chat", "operator": "Exists"}],
+    "affinity": {"nodeAffinity": {}},
+    "topologySpreadConstraints": [
+        {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {}}
+    ],
+    "extraEnv": [{"name": "TZ", "value": "UTC"}],
+    "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
+    "extraVolumeMounts": [{"name": "ca", "mountPath": "/ca"}],
+}
+
+MATRIX: dict[str, dict[str, Any]] = {
+    "trial": TRIAL,
+    "trial in memory": {"valkey": {"enabled": True, "persistence": {"enabled": False}}},
+    "trial, open": {"valkey": {"enabled": True}, "networkPolicy": {"enabled": False}},
+    "secret": _SECRET,
+    "everything": _EVERYTHING,
+    "everything in a trial": {**{k: v for k, v in _EVERYTHING.items() if k != "redis"}, **TRIAL},
+    "nothing extra": {
+        **_SECRET,
+        "networkPolicy": {"enabled": False},
+        "podDisruptionBudget": {"enabled": False},
+        "serviceAccount": {"create": False},
+        "resources": {},
+    },
+    **{
+        f"{controller} ingress": {**_SECRET, "ingress": {"enabled": True, "controller": controller}}
+        for controller in ("nginx", "haproxy", "alb", "traefik", "other")
+    },
+    "node port": {**_SECRET, "service": {"type": "NodePort"}},
+}
+KUBERNETES = ("1.27", "1.31", "1.35")
+_CUSTOM = {
+    "HTTPRoute": "gateway.networking.k8s.io_httproutes.yaml",
+    "ServiceMonitor": "monitoring.coreos.com_servicemonitors.yaml",
+    "PrometheusRule": "monitoring.coreos.com_prometheusrules.yaml",
+}
+
+
+@pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
+def test_lint_finds_nothing(values: dict[str, Any]) -> None:
+    """Lint's warnings are what installs fail on later."""
+    done = helm("lint", "--strict", values=values)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_every_object_fits_kubernetes_schemas(version: str, values: dict[str, Any]) -> None:
+    """A misspelt field is dropped in silence by some clusters and refuses the install in others."""
+    for item in render(values).objects:
+        if item["kind"] in _CUSTOM:
+            jsonschema.validate(item, _custom_schema(item["kind"], item["apiVersion"].split("/")[1]))
+        else:
+            kubernetes_validate.validate(item, version, strict=True)
+
+
+@pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
+def test_no_two_objects_have_one_name(values: dict[str, Any]) -> None:
+    """Of two objects of a kind with one name, the later replaces the earlier in silence."""
+    names = [(item["apiVersion"], item["kind"], item["metadata"]["name"]) for item in render(values).objects]
+    assert len(names) == len(set(names))
+
+
+def test_everything_is_in_the_matrix() -> None:
+    """A template that no set of values renders is a template that nobody has looked at."""
+    kinds = {item["kind"] for values in MATRIX.values() for item in render(values).objects}
+    written = {
+        line.removeprefix("kind:").strip()
+        for path in (CHART / "templates").rglob("*.yaml")
+        for line in path.read_text().splitlines()
+        if line.startswith("kind:")
+    }
+    assert kinds == written
+
+
+def test_long_names_fit() -> None:
+    """Kubernetes refuses a Service whose name has more than 63 characters; release names may have 53."""
+    for item in render(MATRIX["everything in a trial"], release="a" * 53).objects:
+        assert len(item["metadata"]["name"]) <= 63, item["kind"]
+
+
+@cache
+def _custom_schema(kind: str, version: str) -> dict[str, Any]:
+    definition = yaml.safe_load((Path(os.environ["CRDS"]) / _CUSTOM[kind]).read_text())
+    [schema] = [item["schema"] for item in definition["spec"]["versions"] if item["name"] == version]
+    strict = schema["openAPIV3Schema"]
+    _tighten(strict)
+    strict["properties"]["metadata"] = {"type": "object"}
+    return dict(strict)
+
+
+def _tighten(schema: Any) -> None:
+    """Make a schema refuse the fields that an API server would drop."""
+    if not isinstance(schema, dict):
+        return
+    if "properties" in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        schema.setdefault("additionalProperties", False)
+    if "pattern" in schema:  # Go takes flags anywhere in a pattern, Python only at its beginning
+        schema["pattern"] = schema["pattern"].replace("^(?i)", "(?i)^")
+    for child in schema.get("properties", {}).values():
+        _tighten(child)
+    _tighten(schema.get("items"))
+    _tighten(schema.get("additionalProperties"))
