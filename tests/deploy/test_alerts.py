@@ -1,0 +1,235 @@
+"""Every alert fires when it should, is quiet when it should be, and leads to a section that says what to do."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.promtool import RULES, Scenario, alerts, metrics_of, rules, try_out
+
+_OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+_A = 'namespace="chat", job="conclave", instance="a"'
+_B = 'namespace="chat", job="conclave", instance="b"'
+_EVER = 400
+
+Series = dict[str, str]
+
+
+def _sample(name: str, values: str, node: str = _A, more: str = "") -> Series:
+    return {f"{name}{{{node}{', ' + more if more else ''}}}": values}
+
+
+def _flat(name: str, value: float = 1, node: str = _A, more: str = "") -> Series:
+    return _sample(name, f"{value}x{_EVER}", node, more)
+
+
+def _growing(name: str, step: float, node: str = _A, more: str = "") -> Series:
+    """A counter that grows by so much every 30 seconds."""
+    return _sample(name, f"0+{step}x{_EVER}", node, more)
+
+
+def _join(*parts: Series) -> Series:
+    return {name: values for part in parts for name, values in part.items()}
+
+
+def _requests(failing: float, of: float = 100) -> Series:
+    return _join(
+        _growing("conclave_posts_total", of - failing),
+        _growing("conclave_logins_total", 0, more='outcome="ok"'),
+        _growing("conclave_refusals_total", failing, more='code="unavailable"'),
+    )
+
+
+def _deliveries(late: float, of: float = 100) -> Series:
+    return _join(
+        _growing("conclave_delivery_seconds_bucket", of - late, more='le="0.5"'),
+        _growing("conclave_delivery_seconds_count", of),
+    )
+
+
+def _lag(name: str, slow: float) -> Series:
+    """A histogram with this share of its values between 0.25 and 1 second."""
+    return _join(
+        _growing(f"{name}_bucket", 100 - 100 * slow, more='le="0.25"'),
+        _growing(f"{name}_bucket", 100, more='le="1"'),
+        _growing(f"{name}_bucket", 100, more='le="+Inf"'),
+    )
+
+
+def _memory(share: float) -> Series:
+    container = 'namespace="chat", pod="p", container="conclave"'
+    return _join(
+        _flat("container_memory_working_set_bytes", share * 1000, container),
+        _flat("kube_pod_container_resource_limits", 1000, container, 'resource="memory"'),
+    )
+
+
+_HEALTHY_NODE = _join(
+    _flat("conclave_ready"),
+    _flat("conclave_redis_up"),
+    _flat("conclave_draining", 0),
+    _growing("conclave_pubsub_lag_seconds_count", 15),
+)
+
+
+def _node(**changed: Series) -> Series:
+    """A healthy node but for some of its series, which are named without `conclave_`."""
+    kept = {k: v for k, v in _HEALTHY_NODE.items() if not any(k.startswith(f"conclave_{name}{{") for name in changed)}
+    return _join(kept, *changed.values())
+
+
+_GAPS = _growing("conclave_gaps_total", 0.1)
+_NO_LOSS = _growing("conclave_history_lost_total", 0)
+_SLOW = 'reason="slow_reader"'
+
+SCENARIOS: dict[str, Scenario] = {
+    name: Scenario(name.split(":")[0], series, at, firing)
+    for name, series, at, firing in [
+        ("ConclaveRequestsFailingFast: 2 %", _requests(2), "90m", 1),
+        ("ConclaveRequestsFailingFast: 0.05 %", _requests(0.05), "90m", 0),
+        ("ConclaveRequestsFailingFast: 2 %, over for 40 minutes",
+         _join(_growing("conclave_posts_total", 98),
+               _sample("conclave_refusals_total", f"0+2x140 280x{_EVER}", more='code="internal"')), "110m", 0),
+        ("ConclaveRequestsFailingFast: refusals that are the client's fault",
+         _join(_growing("conclave_posts_total", 10), _growing("conclave_refusals_total", 90, more='code="not_found"')),
+         "90m", 0),
+        ("ConclaveRequestsFailingFast: logins", _join(
+            _growing("conclave_logins_total", 50, more='outcome="ok"'),
+            _growing("conclave_logins_total", 5, more='outcome="internal"')), "90m", 1),
+        ("ConclaveRequestsFailingSlow: 0.3 %", _requests(0.3), "150m", 1),
+        ("ConclaveRequestsFailingSlow: 0.05 %", _requests(0.05), "150m", 0),
+        ("ConclaveDeliveriesLateFast: 20 %", _deliveries(20), "90m", 1),
+        ("ConclaveDeliveriesLateFast: 3 %", _deliveries(3), "90m", 0),
+        ("ConclaveDeliveriesLateFast: nobody says anything", _deliveries(0, of=0), "90m", 0),
+        ("ConclaveDeliveriesLateSlow: 3 %", _deliveries(3), "150m", 1),
+        ("ConclaveDeliveriesLateSlow: 0.5 %", _deliveries(0.5), "150m", 0),
+        ("ConclaveHistoryLost: once", _sample("conclave_history_lost_total", f"0x20 1x{_EVER}"), "15m", 1),
+        ("ConclaveHistoryLost: long ago", _sample("conclave_history_lost_total", f"0x20 1x{_EVER}"), "60m", 0),
+        ("ConclaveGapNotRefilled: nothing is read",
+         _join(_GAPS, _growing("conclave_messages_refilled_total", 0), _NO_LOSS), "30m", 1),
+        ("ConclaveGapNotRefilled: messages are read",
+         _join(_GAPS, _growing("conclave_messages_refilled_total", 3), _NO_LOSS), "30m", 0),
+        ("ConclaveGapNotRefilled: another node's refills do not count",
+         _join(_GAPS, _growing("conclave_messages_refilled_total", 0), _NO_LOSS,
+               _growing("conclave_messages_refilled_total", 3, _B),
+               _growing("conclave_history_lost_total", 0, _B)), "30m", 1),
+        ("ConclaveDeafSubscriber: no probe comes back",
+         _node(pubsub_lag_seconds_count=_flat("conclave_pubsub_lag_seconds_count", 9)), "10m", 1),
+        ("ConclaveDeafSubscriber: no probe ever", _node(pubsub_lag_seconds_count={}), "10m", 1),
+        ("ConclaveDeafSubscriber: hears itself", _node(), "10m", 0),
+        ("ConclaveDeafSubscriber: Redis is away", _node(
+            pubsub_lag_seconds_count=_flat("conclave_pubsub_lag_seconds_count", 9),
+            redis_up=_flat("conclave_redis_up", 0)), "10m", 0),
+        ("ConclavePubsubSlow: 5 % slow", _lag("conclave_pubsub_lag_seconds", 0.05), "30m", 1),
+        ("ConclavePubsubSlow: 0.1 % slow", _lag("conclave_pubsub_lag_seconds", 0.001), "30m", 0),
+        ("ConclaveJanitorStuck: no run",
+         _join(_flat("conclave_redis_up"), _flat("conclave_janitor_runs_total", 7)), "30m", 1),
+        ("ConclaveJanitorStuck: one of two nodes runs", _join(
+            _flat("conclave_redis_up"), _flat("conclave_janitor_runs_total", 7),
+            _flat("conclave_redis_up", 1, _B), _growing("conclave_janitor_runs_total", 15, _B)), "30m", 0),
+        ("ConclaveJanitorStuck: Redis is away",
+         _join(_flat("conclave_redis_up", 0), _flat("conclave_janitor_runs_total", 7)), "30m", 0),
+        ("ConclaveSlowReaders: 60 of 1,000", _join(
+            _flat("conclave_sessions", 1000), _growing("conclave_session_closes_total", 2, more=_SLOW)), "40m", 1),
+        ("ConclaveSlowReaders: 60 of 10,000", _join(
+            _flat("conclave_sessions", 10_000), _growing("conclave_session_closes_total", 2, more=_SLOW)), "40m", 0),
+        ("ConclaveSlowReaders: 3 of 10", _join(
+            _flat("conclave_sessions", 10), _growing("conclave_session_closes_total", 0.1, more=_SLOW)), "40m", 0),
+        ("ConclaveSlowReaders: others leave", _join(
+            _flat("conclave_sessions", 10), _growing("conclave_session_closes_total", 9, more='reason="left"')),
+         "40m", 0),
+        ("ConclaveAllNodesDown: none is there", {}, "10m", 1),
+        ("ConclaveAllNodesDown: all are down", _flat("up", 0), "10m", 1),
+        ("ConclaveAllNodesDown: one is up", _join(_flat("up", 0), _flat("up", 1, _B)), "10m", 0),
+        ("ConclaveNodeDown: one of two", _join(_flat("up", 0), _flat("up", 1, _B)), "10m", 1),
+        ("ConclaveNodeDown: restarted within a minute", _sample("up", f"1x10 0 0 1x{_EVER}"), "7m", 0),
+        ("ConclaveNodeDown: another job", _flat("up", 0, 'job="redis", instance="a"'), "10m", 0),
+        ("ConclaveNodeNotReady: for minutes", _node(ready=_flat("conclave_ready", 0)), "10m", 1),
+        ("ConclaveNodeNotReady: while it drains", _node(
+            ready=_flat("conclave_ready", 0), draining=_flat("conclave_draining", 1)), "10m", 0),
+        ("ConclaveNodeNotReady: ready", _node(), "10m", 0),
+        ("ConclaveNoNodeReady: none", _join(_flat("conclave_ready", 0), _flat("conclave_ready", 0, _B)), "5m", 1),
+        ("ConclaveNoNodeReady: one", _join(_flat("conclave_ready", 0), _flat("conclave_ready", 1, _B)), "5m", 0),
+        ("ConclaveEventLoopStalls: 5 % late", _lag("conclave_event_loop_lag_seconds", 0.05), "30m", 1),
+        ("ConclaveEventLoopStalls: 0.1 % late", _lag("conclave_event_loop_lag_seconds", 0.001), "30m", 0),
+        ("ConclaveMemoryNearLimit: 95 %", _memory(0.95), "30m", 1),
+        ("ConclaveMemoryNearLimit: 80 %", _memory(0.8), "30m", 0),
+        ("ConclaveRedisDown: for a minute", _node(redis_up=_flat("conclave_redis_up", 0)), "2m", 1),
+        ("ConclaveRedisDown: up", _node(), "2m", 0),
+        ("ConclaveRedisErrors: one in six seconds", _growing("conclave_redis_errors_total", 5), "20m", 1),
+        ("ConclaveRedisErrors: one in an hour", _sample("conclave_redis_errors_total", f"0x20 1x{_EVER}"), "20m", 0),
+        ("ConclaveRedisReconnects: one a minute", _growing("conclave_redis_reconnects_total", 0.5), "20m", 1),
+        ("ConclaveRedisReconnects: one", _sample("conclave_redis_reconnects_total", f"0x20 1x{_EVER}"), "20m", 0),
+        ("ConclaveRedisMemoryNearLimit: 90 %",
+         _join(_flat("redis_memory_used_bytes", 90), _flat("redis_memory_max_bytes", 100)), "20m", 1),
+        ("ConclaveRedisMemoryNearLimit: 50 %",
+         _join(_flat("redis_memory_used_bytes", 50), _flat("redis_memory_max_bytes", 100)), "20m", 0),
+        ("ConclaveRedisMemoryNearLimit: no limit",
+         _join(_flat("redis_memory_used_bytes", 50), _flat("redis_memory_max_bytes", 0)), "20m", 0),
+    ]
+}  # fmt: skip
+
+
+def test_rules_are_valid() -> None:
+    """Prometheus refuses the whole file for one mistake."""
+    done = subprocess.run(
+        ["promtool", "check", "rules", "--lint=all", "--lint-fatal", RULES],  # noqa: S607 - make brought it
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
+def test_alert_fires_when_it_should_and_only_then(scenario: Scenario, tmp_path: Path) -> None:
+    """An alert that cannot fire is worse than none, and one that cries wolf is switched off."""
+    done = try_out(scenario, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_is_tried_both_ways() -> None:
+    """A new alert needs a case that fires and one that does not."""
+    for alert in alerts():
+        assert {scenario.firing for scenario in SCENARIOS.values() if scenario.alert == alert} == {0, 1}, alert
+    assert {scenario.alert for scenario in SCENARIOS.values()} == set(alerts())
+
+
+@pytest.mark.parametrize("alert", alerts().values(), ids=list(alerts()))
+def test_alert_says_what_it_means_and_what_to_do(alert: dict[str, Any]) -> None:
+    """Whoever is woken reads the summary on a small screen and then follows the link."""
+    said = alert["annotations"]
+    assert alert["labels"]["severity"] in {"critical", "warning"}
+    assert said.keys() == {"summary", "description", "runbook"}
+    assert len(said["summary"]) <= 120
+    assert not said["summary"].endswith(".")
+    assert said["description"].endswith(".")
+    page, anchor = said["runbook"].split("#")
+    assert page == "docs/operations.md"
+    section = _section(anchor)
+    for word in ("**Users", "**Look", "**Do"):
+        assert word in section, f"the runbook of {alert['alert']} lacks {word}"
+
+
+def test_runbooks_have_alerts() -> None:
+    """A section that no alert leads to is about an alert that was renamed."""
+    titles = re.findall(r"^#### (Conclave\w+)$", _OPERATIONS.read_text(), re.MULTILINE)
+    assert sorted(titles) == sorted(alerts())
+
+
+def test_recorded_series_are_recorded() -> None:
+    """An alert on a series that no rule records never fires."""
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    named = {name for rule in rules() for name in metrics_of(rule["expr"]) if ":" in name}
+    assert named == recorded
+
+
+def _section(anchor: str) -> str:
+    for part in re.split(r"^#+ ", _OPERATIONS.read_text(), flags=re.MULTILINE):
+        title, _, body = part.partition("\n")
+        if title.strip().lower() == anchor:
+            return body
+    raise AssertionError(f"docs/operations.md has no section {anchor}")
