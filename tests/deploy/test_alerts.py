@@ -88,6 +88,10 @@ SCENARIOS: dict[str, Scenario] = {
     name: Scenario(name.split(":")[0], series, at, firing)
     for name, series, at, firing in [
         ("ConclaveRequestsFailingFast: 2 %", _requests(2), "90m", 1),
+        ("ConclaveRequestsFailingFast: 0.8 % for hours", _requests(0.8), "90m", 1),
+        ("ConclaveRequestsFailingFast: 5 % for 20 minutes after five good hours",
+         _join(_sample("conclave_posts_total", "0+95x700"),
+               _sample("conclave_refusals_total", "0x600 5+5x99", more='code="unavailable"')), "320m", 1),
         ("ConclaveRequestsFailingFast: 0.05 %", _requests(0.05), "90m", 0),
         ("ConclaveRequestsFailingFast: 2 %, over for 40 minutes",
          _join(_growing("conclave_posts_total", 98),
@@ -101,6 +105,10 @@ SCENARIOS: dict[str, Scenario] = {
         ("ConclaveRequestsFailingSlow: 0.3 %", _requests(0.3), "150m", 1),
         ("ConclaveRequestsFailingSlow: 0.05 %", _requests(0.05), "150m", 0),
         ("ConclaveDeliveriesLateFast: 20 %", _deliveries(20), "90m", 1),
+        ("ConclaveDeliveriesLateFast: 10 % for hours", _deliveries(10), "90m", 1),
+        ("ConclaveDeliveriesLateFast: half for 20 minutes after five good hours",
+         _join(_sample("conclave_delivery_seconds_bucket", "0+100x600 60050+50x99", more='le="0.5"'),
+               _sample("conclave_delivery_seconds_count", "0+100x700")), "320m", 1),
         ("ConclaveDeliveriesLateFast: 3 %", _deliveries(3), "90m", 0),
         ("ConclaveDeliveriesLateFast: nobody says anything", _deliveries(0, of=0), "90m", 0),
         ("ConclaveDeliveriesLateSlow: 3 %", _deliveries(3), "150m", 1),
@@ -220,6 +228,18 @@ def test_runbooks_have_alerts() -> None:
     assert sorted(titles) == sorted(alerts())
 
 
+def test_links_of_the_page_lead_somewhere() -> None:
+    """A runbook is read under pressure."""
+    text = _OPERATIONS.read_text()
+    titles = {_anchor(title) for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        path, _, anchor = target.partition("#")
+        if path:
+            assert (_OPERATIONS.parent / path).exists(), target
+        else:
+            assert anchor in titles, target
+
+
 def test_recorded_series_are_recorded() -> None:
     """An alert on a series that no rule records never fires."""
     recorded = {rule["record"] for rule in rules() if "record" in rule}
@@ -230,6 +250,11 @@ def test_recorded_series_are_recorded() -> None:
 def _section(anchor: str) -> str:
     for part in re.split(r"^#+ ", _OPERATIONS.read_text(), flags=re.MULTILINE):
         title, _, body = part.partition("\n")
-        if title.strip().lower() == anchor:
+        if _anchor(title) == anchor:
             return body
     raise AssertionError(f"docs/operations.md has no section {anchor}")
+
+
+def _anchor(title: str) -> str:
+    """Return a heading's anchor as Markdown on the web has it."""
+    return re.sub(r"[^\w -]", "", title.strip().lower()).replace(" ", "-")
