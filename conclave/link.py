@@ -153,7 +153,7 @@ class Link:
                 self._end(LinkLost(str(error)))
             except BROKEN as error:
                 self._end(_unsendable(error))
-        ending = self._exchange.closed(orderly=self._wire.closed_orderly)
+        ending = self._exchange.closed(orderly=self._wire.closed is not None)
         self._mark_ended(LinkLost(ending.shown, ending.reason))
 
     async def _take(self, outcome: Outcome[asyncio.Future[Any]] | None, size: int) -> None:

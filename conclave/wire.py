@@ -1,70 +1,83 @@
-"""A WebSocket as v1 uses it: binary messages out and in, and what the upgrade told about the server."""
+"""A WebSocket as the protocol uses it: messages of one kind out and in, and what the upgrade told about the server."""
 
 import asyncio
-import contextlib
+import logging
 import os
+import re
 import ssl
 import time
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from types import SimpleNamespace
 from typing import Self
-from urllib.parse import urlsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.typing import Subprotocol
 
 from conclave.errors import LinkError
 from conclave.exchange import MESSAGE_BYTES
-from conclave.tls import client_context, without_certificates
-
-with without_certificates():
-    import aiohttp
 
 SERVER_ID_HEADER = "x-conclave-server-id"
 
-BROKEN = (OSError, aiohttp.ClientError)
+BROKEN = (OSError, WebSocketException)
 """What `Wire.send` raises when the connection does not carry it."""
+
+SECOND_ADDRESS_SECONDS = 0.25
+"""How long a host's first address may take until its next one is tried beside it (RFC 8305, section 5)."""
+
+_log = logging.getLogger(__name__)
+_log.setLevel(logging.INFO)  # below that, the library shows what is said
+
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
 
 
 class Wire:
     """One connection. `receive` has no deadline of its own; the caller sets it."""
 
-    def __init__(self, client: aiohttp.ClientSession, socket: "aiohttp.ClientWebSocketResponse[bool]") -> None:
-        self._client = client
+    def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
-        headers = socket._response.headers  # noqa: SLF001 - aiohttp offers no other way to the upgrade's headers
-        self.server_id = headers.get(SERVER_ID_HEADER)
+        self.subprotocol: str | None = socket.subprotocol
+        """What the server selected of what was offered; with one, messages are texts."""
+        assert socket.response is not None  # noqa: S101 - it is connected
+        self.server_id = socket.response.headers.get(SERVER_ID_HEADER)
         self._told_at = time.monotonic()
-        self._told_ms = _date_ms(headers.get("Date"))
-        self.closed_orderly = False
-        """Whether the peer ended the connection with a close frame."""
+        self._told_ms = _date_ms(socket.response.headers.get("Date"))
 
     @classmethod
-    async def dial(cls, url: str, deadline: float, close_deadline: float) -> Self:
+    async def dial(cls, url: str, deadline: float, close_deadline: float, subprotocols: tuple[str, ...] = ()) -> Self:
         """Connect, upgrade included, within `deadline` seconds; a later close takes at most the other number.
+
+        A server that selects none of the `subprotocols` is spoken to without one. A `wss://` server's certificate and
+        name are checked against the system's certificates. Redirects are refused: who answers must be who was dialled.
 
         Raises:
             LinkError: with the reason in words.
         """
-        tracing = aiohttp.TraceConfig()
-        tracing.on_request_redirect.append(_refuse_redirect)
-        client = aiohttp.ClientSession(
-            cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[tracing], timeout=aiohttp.ClientTimeout(total=None)
-        )
         try:
             async with asyncio.timeout(deadline):
-                socket = await client.ws_connect(
+                socket = await _Dialled(
                     url,
-                    ssl=client_context() if urlsplit(url).scheme == "wss" else True,
-                    max_msg_size=MESSAGE_BYTES + 1,  # aiohttp refuses a message of exactly this size
-                    timeout=aiohttp.ClientWSTimeout(ws_receive=None, ws_close=close_deadline),
+                    subprotocols=[Subprotocol(each) for each in subprotocols] or None,
+                    compression=None,  # bodies are short, and a compressor takes 300 KiB on either side
+                    proxy=None,
+                    open_timeout=None,
+                    ping_interval=None,  # the protocol has a ping of its own, which the relay's idle clock hears
+                    close_timeout=close_deadline,
+                    max_size=MESSAGE_BYTES,
+                    logger=_log,
+                    happy_eyeballs_delay=SECOND_ADDRESS_SECONDS,
                 )
-            return cls(client, socket)
-        except BaseException as error:
-            await client.close()
-            if isinstance(error, TimeoutError):
-                raise LinkError(f"timed out after {deadline:g}s connecting to `{url}`") from None
-            if isinstance(error, OSError | aiohttp.ClientError | ValueError):
-                raise LinkError(f"failed to connect to `{url}`: {_cause(error)}") from error
-            raise
+        except TimeoutError:
+            raise LinkError(f"timed out after {deadline:g}s connecting to `{url}`") from None
+        except (OSError, WebSocketException, ValueError) as error:
+            raise LinkError(f"failed to connect to `{url}`: {_cause(error)}") from error
+        return cls(socket)
+
+    @property
+    def closed(self) -> tuple[int, str] | None:
+        """The code and the reason that the peer closed with; None while it has not, or if it just went away."""
+        frame = self._socket.protocol.close_rcvd
+        return None if frame is None else (int(frame.code), frame.reason)
 
     def server_ms(self) -> int:
         """Return Unix milliseconds by the server's clock, at most a second and the way here late, never early."""
@@ -73,31 +86,28 @@ class Wire:
         return self._told_ms + int((time.monotonic() - self._told_at) * 1000)
 
     async def send(self, data: bytes) -> None:
-        await self._socket.send_bytes(data)
+        await self._socket.send(data, text=self.subprotocol is not None)
 
     async def receive(self) -> bytes | None:
-        """Return the next binary message; None when the connection is over. Text messages mean nothing in v1."""
-        while True:
-            message = await self._socket.receive()
-            if message.type is aiohttp.WSMsgType.BINARY:
-                return bytes(message.data)
-            if message.type is not aiohttp.WSMsgType.TEXT:
-                self.closed_orderly = message.type is aiohttp.WSMsgType.CLOSE
-                return None
+        """Return the next message; None when the connection is over. In v1, texts mean nothing and are skipped."""
+        decode = None if self.subprotocol is None else False  # v2: bytes as they came, for the decoder of JSON
+        try:
+            while not isinstance(message := await self._socket.recv(decode=decode), bytes):
+                pass
+        except ConnectionClosed:
+            return None
+        return message
 
     async def close(self) -> None:
         """Say goodbye and close; never raises for a connection that is gone already."""
-        try:
-            with contextlib.suppress(*BROKEN):
-                await self._socket.close()
-        finally:
-            await self._client.close()
+        await self._socket.close()
 
 
-async def _refuse_redirect(
-    _: aiohttp.ClientSession, __: SimpleNamespace, params: aiohttp.TraceRequestRedirectParams
-) -> None:
-    raise LinkError(f"`{params.url}` redirects elsewhere; give the server's own URL")
+class _Dialled(connect):
+    """A connection to the URL that was given, and no other."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
 
 
 def _date_ms(header: str | None) -> int | None:
@@ -108,17 +118,26 @@ def _date_ms(header: str | None) -> int | None:
 
 
 def _cause(error: BaseException) -> str:
-    if isinstance(error, aiohttp.WSServerHandshakeError):
-        if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
-            return "the relay cannot serve sessions right now; try again in a few seconds"
-        return f"the server answered with status {error.status}, not as a relay"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return _system_reason(error.os_error)
+    if isinstance(error, InvalidStatus):
+        return _refused(error.response.status_code)
+    if isinstance(error, OSError):
+        return _system_reason(error)
     return str(error) or type(error).__name__
 
 
+def _refused(status: int) -> str:
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return "the relay cannot serve sessions right now; try again in a few seconds"
+    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+        return "it redirects elsewhere; give the server's own URL"
+    return f"the server answered with status {status}, not as a relay"
+
+
 def _system_reason(error: OSError) -> str:
-    """Return the system's words: aiohttp puts its own in their place, with the address that the user just typed."""
-    if isinstance(error, ssl.SSLError) or not error.errno:
+    """Return the system's words: asyncio puts its own in their place, one for each address of the host."""
+    if isinstance(error, ssl.SSLError):
         return str(error)
-    return os.strerror(error.errno) if error.errno > 0 else error.strerror or str(error)
+    if error.errno:
+        return os.strerror(error.errno) if error.errno > 0 else error.strerror or str(error)
+    numbers = set(_ERRNO.findall(str(error)))
+    return os.strerror(int(numbers.pop())) if len(numbers) == 1 else str(error)

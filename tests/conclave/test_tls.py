@@ -1,17 +1,14 @@
-"""`wss://`: whom the client trusts, and that nobody else is trusted for the sake of a quick start."""
+"""`wss://`: whom the client trusts."""
 
-import os
 import shutil
 import ssl
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from conclave.keys import create_or_load
-from conclave.tls import without_certificates
 from tests.support.command_line import Finished, conclave
 from tests.support.scripted_server import ScriptedServer
 
@@ -83,27 +80,3 @@ async def test_a_server_without_tls_is_told_apart(tmp_path: Path) -> None:
         finished = await ask(server, tmp_path)
     assert finished.code == 1
     assert finished.err.startswith(f"❌ failed to connect to `{server.url}`: ")
-
-
-def test_importing_the_client_loads_no_certificates(certificate: Certificate) -> None:
-    """They cost time and memory in every command and every bridge, most of which need none."""
-    environment = {**os.environ, "SSL_CERT_FILE": str(certificate.path)}
-    script = "import conclave.link, aiohttp.connector as c; print(c._SSL_CONTEXT_VERIFIED.cert_store_stats()['x509'])"
-    done = subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True)
-    assert done.stdout == "0\n"
-
-
-@pytest.mark.parametrize("before", [None, "somewhere"])
-def test_the_environment_is_as_it_was_afterwards(monkeypatch: pytest.MonkeyPatch, before: str | None) -> None:
-    """Also after a failure: the context for `wss://` is made from it later."""
-    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
-    if before is not None:
-        monkeypatch.setenv("SSL_CERT_FILE", before)
-    expected = dict(os.environ)
-    with without_certificates():
-        assert ssl.create_default_context().cert_store_stats()["x509"] == 0
-    assert dict(os.environ) == expected
-    with pytest.raises(ImportError), without_certificates():
-        raise ImportError
-    assert dict(os.environ) == expected

@@ -10,7 +10,7 @@ from conclave.config import CONFIG_NAME, KEY_NAME, Registration
 from conclave.config_edit import register
 from conclave.keys import create_or_load
 from conclave.link import connect
-from tests.support.nodes import CONCLAVE
+from tests.support.nodes import CONCLAVE, resident_bytes
 from tests.support.waiting import wait_until
 
 SECONDS = 30.0
@@ -88,6 +88,11 @@ class BridgeProcess:
         result = await self.request("tools/call", {"name": name_, "arguments": arguments})
         (content,) = result["content"]
         return content["text"], result.get("isError", False)
+
+    def resident_bytes(self) -> int:
+        """What the process occupies in memory."""
+        assert self._process is not None
+        return resident_bytes(self._process.pid)
 
     async def tools(self) -> list[str]:
         return [tool["name"] for tool in (await self.request("tools/list"))["tools"]]

@@ -46,6 +46,12 @@ async def running_node(redis_url: str, *, make: Make | None = None, **settings: 
         yield f"ws://{node.address}/"
 
 
+def resident_bytes(pid: int) -> int:
+    """What a process occupies in memory; Linux only."""
+    statm = Path(f"/proc/{pid}/statm").read_text()
+    return int(statm.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 class NodeProcess:
     """`conclave serve` as its user starts it."""
 
@@ -72,8 +78,7 @@ class NodeProcess:
 
     def resident_bytes(self) -> int:
         """What the process occupies in memory."""
-        statm = Path(f"/proc/{self.pid}/statm").read_text()
-        return int(statm.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return resident_bytes(self.pid)
 
     async def start(self) -> None:
         """Start, and return once sessions are served. A restart keeps the address."""
