@@ -11,7 +11,7 @@ from bridge.handles import Handle
 from bridge.servers import Server
 from bridge.session import Session
 from bridge.uplink import SameCluster, Uplink
-from conclave.handshake import Signer
+from conclave.claims import Signer
 
 
 class Switchboard:

@@ -11,9 +11,9 @@ from bridge.servers import Server
 from bridge.session import Session
 from bridge.steps import walk
 from conclave.backoff import Backoff
+from conclave.claims import Signer
 from conclave.closing import LinkLost, LoginRefused, may_retry
 from conclave.errors import ConclaveError, LinkError, Refusal
-from conclave.handshake import Signer
 from conclave.link import Link, connect
 from conclave.requests import Request
 

@@ -13,11 +13,11 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
+from conclave.claims import Signer
 from conclave.closing import LinkLost
 from conclave.errors import LinkError, Refusal
 from conclave.events import Event, Role
 from conclave.exchange import Again, Answer, Exchange, Heard, Outcome, OutOfStep
-from conclave.handshake import Signer
 from conclave.login import LoggedIn, log_in
 from conclave.requests import Ping, Request
 from conclave.urls import check_url

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import structlog
 from aiohttp import web
 
+from conclave.claims import Enroll, Login, timed_out
 from conclave.errors import Code, FrameError, Refusal
-from conclave.handshake import Enroll, Login, timed_out
 from conclave.model import SessionPath
 from relay.closing import CloseReason, Ended
 from relay.desk import Desk, Services

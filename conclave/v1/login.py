@@ -1,14 +1,15 @@
 """The client's login in v1, between bytes and the handshake."""
 
+from conclave.claims import Signer
 from conclave.errors import LinkError, Refusal
 from conclave.events import Whispered
-from conclave.handshake import ClientHandshake, Send, Signer
 from conclave.login import LoggedIn
 from conclave.v1.bodies import body_of
 from conclave.v1.codec import decode, encode
 from conclave.v1.errors import refusal
 from conclave.v1.exchange import V1Exchange
 from conclave.v1.frames import Error, Established, Frame, Whisper
+from conclave.v1.handshake import ClientHandshake, Send
 
 
 class V1Login:

@@ -15,9 +15,9 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from conclave import urls
+from conclave.claims import NONCE_BYTES, SIGNATURE_BYTES, Enroll, Login, Signer
 from conclave.errors import Code, InvalidName, Refusal
 from conclave.events import Closing
-from conclave.handshake import NONCE_BYTES, SIGNATURE_BYTES, Enroll, Login, Signer
 from conclave.keys import InvalidKey, parse_public_key
 from conclave.names import NameKind, check_name
 from conclave.v2 import base64url

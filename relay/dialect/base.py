@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
+from conclave.claims import Enroll, Login
 from conclave.errors import Refusal
-from conclave.handshake import Enroll, Login
 from conclave.model import SessionPath
 from relay.closing import CloseReason
 from relay.desk import Desk

@@ -5,11 +5,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from conclave import v1
+from conclave.claims import NONCE_BYTES, Enroll, Login
 from conclave.errors import Code, FrameError, Refusal
-from conclave.handshake import NONCE_BYTES, Enroll, Login, Reply, ServerHandshake, undecodable
 from conclave.model import ChannelInfo, SessionPath
 from conclave.v1 import admin, frames
 from conclave.v1.errors import error_frame
+from conclave.v1.handshake import Reply, ServerHandshake, undecodable
 from relay.closing import CloseReason
 from relay.desk import Desk
 from relay.dialect.base import Received

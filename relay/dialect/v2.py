@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from conclave import events, requests, v2
+from conclave.claims import NONCE_BYTES
 from conclave.errors import Code, InvalidName, Refusal
-from conclave.handshake import NONCE_BYTES
 from conclave.keys import InvalidKey, parse_public_key
 from conclave.model import SessionPath
 from conclave.v2 import CloseCode

@@ -2,8 +2,8 @@
 
 import base64
 
+from conclave.claims import KEY_BYTES, unknown_key
 from conclave.errors import Code, Refusal
-from conclave.handshake import KEY_BYTES, unknown_key
 from conclave.model import AuditEntry, MachineInfo
 from conclave.names import NameKind
 from relay.admins import Admins

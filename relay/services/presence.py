@@ -5,7 +5,7 @@ from collections import deque
 
 import structlog
 
-from conclave.handshake import unknown_key
+from conclave.claims import unknown_key
 from conclave.model import SessionPath
 from relay.closing import CloseReason, Ended
 from relay.errors import StoreUnavailable

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from conclave.claims import Enroll, Login
 from conclave.errors import Code, Refusal
 from conclave.events import Closing
-from conclave.handshake import Enroll, Login
 from conclave.keys import MachineKey
 from conclave.urls import InvalidUrl, origin
 from conclave.v2 import encode_event

@@ -6,19 +6,8 @@ import pytest
 from nacl.signing import SigningKey
 
 from conclave import v1
+from conclave.claims import Enroll, Login, timed_out, unknown_key
 from conclave.errors import Code, FrameError, Refusal
-from conclave.handshake import (
-    ClientHandshake,
-    Continue,
-    Enroll,
-    Login,
-    Reply,
-    Send,
-    ServerHandshake,
-    timed_out,
-    undecodable,
-    unknown_key,
-)
 from conclave.model import Plain, SessionPath
 from conclave.v1.errors import error_frame
 from conclave.v1.frames import (
@@ -38,6 +27,7 @@ from conclave.v1.frames import (
     VersionMismatch,
     Whisper,
 )
+from conclave.v1.handshake import ClientHandshake, Continue, Reply, Send, ServerHandshake, undecodable
 
 NONCE = bytes(range(32))
 KEY = SigningKey(b"k" * 32)

@@ -9,12 +9,13 @@ for a message that is no frame at all (`undecodable`).
 """
 
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
+from conclave.claims import KEY_BYTES, SIGNATURE_BYTES, Enroll, Login, Signer
 from conclave.errors import Code, FrameError, InvalidName, Refusal
 from conclave.model import PROTOCOL_VERSION
 from conclave.names import NameKind, check_name
@@ -24,26 +25,10 @@ from conclave.v1.frames import Auth, Challenge, Error, Established, Frame, Hello
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-NONCE_BYTES = 32
-KEY_BYTES = 32
-SIGNATURE_BYTES = 64
-
-
-# --- Refusals of the handshake that come from around the state machine ---
-
 
 def undecodable(error: FrameError) -> Refusal:
     """Return the refusal of what is no frame of the protocol."""
     return Refusal(Code.MALFORMED, f"undecodable frame during the handshake: {error}")
-
-
-def timed_out() -> Refusal:
-    return Refusal(Code.UNAUTHORIZED, "handshake timed out")
-
-
-def unknown_key() -> Refusal:
-    """Return the answer to a machine that proved its key where nobody enrolled that key."""
-    return Refusal(Code.UNAUTHORIZED, "unknown machine key")
 
 
 # --- The server's side ---
@@ -57,23 +42,6 @@ class Reply(msgspec.Struct, frozen=True):
 
 class Continue(msgspec.Struct, frozen=True):
     """Nothing to send; read the next frame."""
-
-
-class Login(msgspec.Struct, frozen=True):
-    """The peer holds this key and wants this session handle. Whose key it is, the directory knows."""
-
-    pubkey: bytes
-    session: str
-
-
-class Enroll(msgspec.Struct, frozen=True):
-    """The peer holds this key and wants to be this user. All three names are valid; nothing is stored yet."""
-
-    user: str
-    machine: str
-    pubkey: bytes
-    session: str
-    invite: str | None = None
 
 
 Step = Reply | Continue | Login | Enroll
@@ -159,17 +127,6 @@ def _valid(name_kind: NameKind, value: str) -> str:
 
 
 # --- The client's side ---
-
-
-class Signer(Protocol):
-    """A machine's key."""
-
-    @property
-    def public_key(self) -> bytes: ...
-
-    def sign(self, message: bytes) -> bytes:
-        """Return the Ed25519 signature of the message, 64 bytes."""
-        ...
 
 
 class Send(msgspec.Struct, frozen=True):
