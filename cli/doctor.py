@@ -1,7 +1,5 @@
 """`conclave doctor`: what a Claude Code session needs to take part, and what is missing."""
 
-import asyncio
-
 import click
 import msgspec
 
@@ -11,6 +9,7 @@ from cli.checks.finding import Finding, Verdict
 from cli.checks.table import examine
 from cli.lazy import Verb
 from cli.online import json_option
+from cli.running import run
 from cli.settings import config_path, key_path
 from conclave.text import visible
 
@@ -28,7 +27,7 @@ def command(as_json: bool) -> int:
 
     ✓ is good, ! a warning, ✗ a problem, ? what cannot be seen. Exits with 1 if there is a problem.
     """
-    found = examine(asyncio.run(gather(Place.here(key_path(), config_path()))))
+    found = examine(run(gather(Place.here(key_path(), config_path()))))
     if as_json:
         output.document([{"check": name, **msgspec.to_builtins(finding)} for name, finding in found])
     else:

@@ -1,6 +1,5 @@
 """How a command talks to a server: connect as a passing session, ask, print the reply, leave."""
 
-import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +9,7 @@ import click
 
 from cli import output
 from cli.replies import Shown, shown
+from cli.running import run
 from cli.settings import key_path
 from conclave.keys import load
 from conclave.link import Link, connect
@@ -32,9 +32,12 @@ def json_option(command: _Command) -> _Command:
     return click.option("--json", "as_json", is_flag=True, help="Print the reply as JSON.")(command)
 
 
-def passing_handle() -> str:
-    """Return the session handle of a command that stays only for its question."""
-    return f"cli-{os.getpid()}"
+def passing_handle(number: int | None = None) -> str:
+    """Return the session handle of a command that stays only for its question.
+
+    A command with several sessions numbers them: two URLs may be one server, where two of one path end each other.
+    """
+    return f"cli-{os.getpid()}" if number is None else f"cli-{os.getpid()}-{number}"
 
 
 @contextlib.asynccontextmanager
@@ -52,7 +55,7 @@ def ask(server: str, request: Request[Any], as_json: bool = False) -> None:
 
 def fetch(server: str, request: Request[_R]) -> _R:
     """Ask one question and return the result."""
-    return asyncio.run(_ask(server, request))
+    return run(_ask(server, request))
 
 
 def print_shown(reply: Shown, as_json: bool) -> None:

@@ -1,6 +1,5 @@
 """`conclave register`."""
 
-import asyncio
 import platform
 
 import click
@@ -8,6 +7,7 @@ import click
 from cli import output
 from cli.lazy import Verb
 from cli.online import passing_handle, server_option
+from cli.running import run
 from cli.settings import config_path, key_path
 from conclave.config import Registration, load
 from conclave.config_edit import register
@@ -34,7 +34,7 @@ def command(server: str, username: str, machine: str | None, invite: str | None)
     user = check_name(NameKind.USER, username)
     machine = check_name(NameKind.MACHINE, machine or platform.node())
     load(config_path())  # a configuration that cannot be read is better known before the name is claimed
-    path = asyncio.run(_claim(server, create_or_load(key_path()), (user, machine), invite))
+    path = run(_claim(server, create_or_load(key_path()), (user, machine), invite))
     claimed, machine, _ = path.split("/", 2)
     try:
         register(config_path(), Registration(server, claimed, machine))

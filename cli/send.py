@@ -1,6 +1,5 @@
 """`conclave send`."""
 
-import asyncio
 from typing import Any
 
 import click
@@ -8,6 +7,7 @@ import click
 from cli import output
 from cli.lazy import Verb
 from cli.online import connected, server_option
+from cli.running import run
 from conclave.body import Body
 from conclave.closing import in_words
 from conclave.errors import ConclaveError, Refusal
@@ -22,7 +22,7 @@ from conclave.text import visible
 @click.argument("text")
 def command(server: str, channel: str, text: str) -> None:
     """Post one message to a channel."""
-    asyncio.run(_send(server, channel, text))
+    run(_send(server, channel, text))
     output.success(f"sent to {visible(channel)}")
 
 

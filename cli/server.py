@@ -1,13 +1,12 @@
 """`conclave server`: the registrations in this machine's configuration."""
 
-import asyncio
-
 import click
 import msgspec
 
 from cli import output
 from cli.lazy import VerbGroup
 from cli.online import connected
+from cli.running import run
 from cli.settings import config_path
 from conclave.config import Registration, load
 from conclave.config_edit import forget, register
@@ -29,7 +28,7 @@ def add(url: str) -> None:
     second machine, after `conclave machine add` on your first one.
     """
     load(config_path())  # a configuration that cannot be read is better known before than after
-    user, machine = asyncio.run(_identity(url))
+    user, machine = run(_identity(url))
     register(config_path(), Registration(url, user, machine))
     output.success(f"added `{url}` as {visible(user)}/{visible(machine)}")
 

@@ -9,6 +9,7 @@ from cli import output
 from cli.lazy import Verb
 from cli.online import json_option, passing_handle
 from cli.perm import permission_lines, permission_value
+from cli.running import run
 from cli.settings import config_path, key_path
 from conclave.closing import in_words
 from conclave.config import LocalConfig, Registration, load
@@ -39,7 +40,7 @@ def command(as_json: bool) -> int:
     Exits with 1 if a server is unreachable.
     """
     config = load(config_path())
-    probes = asyncio.run(_probe_all(config.servers, load_key(key_path()))) if config.servers else []
+    probes = run(_probe_all(config.servers, load_key(key_path()))) if config.servers else []
     if as_json:
         output.document(_value(probes, config))
     elif not probes:
@@ -55,14 +56,16 @@ def command(as_json: bool) -> int:
 
 async def _probe_all(servers: tuple[Registration, ...], key: MachineKey) -> list[Probe]:
     async with asyncio.TaskGroup() as tasks:
-        probes = [tasks.create_task(_probe(server, key)) for server in servers]
+        probes = [
+            tasks.create_task(_probe(server, key, passing_handle(number))) for number, server in enumerate(servers, 1)
+        ]
     return [probe.result() for probe in probes]
 
 
-async def _probe(server: Registration, key: MachineKey) -> Probe:
+async def _probe(server: Registration, key: MachineKey, handle: str) -> Probe:
     try:
         async with asyncio.timeout(DEADLINE):
-            return Probe(server, await _count_others(server.url, key))
+            return Probe(server, await _count_others(server.url, key, handle))
     except TimeoutError:
         return Probe(server, None, f"no answer within {DEADLINE:g}s")
     except Refusal as error:
@@ -71,10 +74,11 @@ async def _probe(server: Registration, key: MachineKey) -> Probe:
         return Probe(server, None, str(error))
 
 
-async def _count_others(url: str, key: MachineKey) -> int:
-    async with await connect(url, key, passing_handle()) as link:
+async def _count_others(url: str, key: MachineKey, handle: str) -> int:
+    async with await connect(url, key, handle) as link:
         reply = await link.request(Who())
-        return sum(path != link.path for path in reply.sessions)
+        ours = f"{link.path.rpartition('/')[0]}/{passing_handle()}-"  # the other probes may be there, too
+        return sum(not path.startswith(ours) for path in reply.sessions)
 
 
 def _line(probe: Probe) -> str:

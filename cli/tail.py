@@ -1,6 +1,5 @@
 """`conclave tail`."""
 
-import asyncio
 from typing import Any
 
 import click
@@ -9,6 +8,7 @@ from cli import output
 from cli.follow import Change, Follower, Screen
 from cli.lazy import Verb
 from cli.online import passing_handle, server_option
+from cli.running import run
 from cli.settings import key_path
 from conclave.body import Body
 from conclave.durations import parse
@@ -37,7 +37,7 @@ def command(server: str, channel: str, handle: str | None, since: str | None, as
     screen: Screen = _Json() if as_json else _Text(server)
     follower = Follower(lambda: connect(server, key, session), channel, seconds, screen)
     try:
-        asyncio.run(follower.run())
+        run(follower.run())
     except KeyboardInterrupt:
         return
 

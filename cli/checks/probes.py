@@ -1,11 +1,7 @@
 """Asking every registered server who we are there, what time it is, and who is online."""
 
 import asyncio
-import contextlib
-import socket
-import threading
 import time
-from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import msgspec
@@ -46,8 +42,7 @@ class Probe(msgspec.Struct, frozen=True):
 
 async def probe_all(servers: tuple[Registration, ...], key: MachineKey) -> tuple[Probe, ...]:
     """Probe all servers at once; the results are in the order of the registrations."""
-    # Each with a handle of its own: two of the URLs may be one server, where two sessions of one path end each other.
-    probes = (_probe(server, key, f"{passing_handle()}-{number}") for number, server in enumerate(servers, 1))
+    probes = (_probe(server, key, passing_handle(number)) for number, server in enumerate(servers, 1))
     return tuple(await asyncio.gather(*probes))
 
 
@@ -75,40 +70,12 @@ async def _ask(url: str, key: MachineKey, handle: str) -> Answer:
 
 
 async def _check_name(url: str) -> None:
-    """Have the host's name looked up once, apart from the connection: nothing can interrupt the system doing that."""
+    """Have the host's name looked up once, apart from the connection, so that it is told what does not answer."""
     parts = urlsplit(url)
     try:
-        await abandonable(lambda: socket.getaddrinfo(parts.hostname, parts.port), _NAME_SECONDS)
+        async with asyncio.timeout(_NAME_SECONDS):
+            await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port)
     except TimeoutError:
         raise LinkError(f"the name `{parts.hostname}` was not resolved within {_NAME_SECONDS:g}s") from None
     except (OSError, UnicodeError):
         return  # connecting fails in the same way, and says so in its own words
-
-
-async def abandonable(call: Callable[[], object], deadline: float) -> None:
-    """Wait for a blocking call in a thread, and if it lasts too long, for nobody: not even the program's end waits.
-
-    Raises:
-        TimeoutError: after `deadline` seconds.
-        Exception: whatever the call raises.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def finish(error: Exception | None) -> None:
-        if not done.done():
-            done.set_result(None) if error is None else done.set_exception(error)
-
-    def work() -> None:
-        try:
-            call()
-        except Exception as error:  # noqa: BLE001 - raised again where it is waited for
-            outcome: Exception | None = error
-        else:
-            outcome = None
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(finish, outcome)
-
-    threading.Thread(target=work, daemon=True).start()
-    async with asyncio.timeout(deadline):
-        await done

@@ -1,12 +1,10 @@
 """How `conclave doctor` looks at files, programs and processes of others: whatever they are, it comes to an end."""
 
-import asyncio
 import json
 import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from cli.checks.ancestors import Process, ask_ps, claude_above, look_in_proc
 from cli.checks.entries import Policy, Scope, read_entries, read_policy
 from cli.checks.facts import Facts, Place, gather, read_key
 from cli.checks.finding import Finding, Verdict
-from cli.checks.probes import abandonable
 from cli.checks.programs import first_match
 from cli.checks.table import CHECKS, examine
 from tests.support.waiting import wait_until
@@ -221,27 +218,6 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-async def test_a_call_that_blocks_is_left_alone() -> None:
-    """The system's look-up of names cannot be interrupted, and the command must end all the same."""
-    program = (
-        "import asyncio, time\n"
-        "from cli.checks.probes import abandonable\n"
-        "try: asyncio.run(abandonable(lambda: time.sleep(600), 0.1))\n"
-        "except TimeoutError: print('given up')\n"
-    )
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
-    try:
-        async with asyncio.timeout(60):
-            out, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-    assert (out, process.returncode) == (b"given up\n", 0)
-    await abandonable(lambda: None, 20)
-    with pytest.raises(ZeroDivisionError):
-        await abandonable(lambda: 1 // 0, 20)
 
 
 # --- Processes ---

@@ -63,6 +63,7 @@ from conclave.v1.frames import (
 )
 from tests.support.command_line import Finished, conclave
 from tests.support.scripted_server import Connection, ScriptedServer
+from tests.support.waiting import wait_until
 
 BOB = SessionPath("bob", "desktop", "y")
 TOKEN = "-v" + "h" * 30
@@ -467,3 +468,22 @@ async def test_status_asks_all_servers_at_once_and_counts_the_others(server: Scr
     ]
     assert value["overrides"][1] == {"server": server.url, "level": "mute", "channel": "ops"}
     assert as_json.code == 1
+
+
+async def test_two_urls_of_one_server_do_not_end_each_other(server: ScriptedServer, directory: Path) -> None:
+    """A relay gives a path to its latest session. So each probe has a path of its own, and none counts another."""
+    paths: list[SessionPath] = []
+
+    async def answer(connection: Connection, _: Frame) -> None:
+        paths.append(connection.path)
+        await wait_until(lambda: len(paths) == 2, what="both are there")
+        await connection.send(Presence(None, (*paths, BOB)))
+
+    server.answer = answer
+    (directory / "config.toml").write_text(
+        f'[[servers]]\nurl = "{server.url}"\nusername = "ann"\nmachine = "laptop"\n'
+        f'[[servers]]\nurl = "{server.url}/?again"\nusername = "ann"\nmachine = "laptop"\n'
+    )
+    finished = await conclave(directory, "status")
+    assert finished.out.count("\treachable (1 session(s) online)") == 2, finished
+    assert len({path.session for path in paths}) == 2

@@ -1,0 +1,79 @@
+"""A command ends when its deadlines have passed, whatever the system is still busy with."""
+
+import asyncio
+import signal
+import sys
+
+import pytest
+
+from cli.running import run
+from tests.support.command_line import Finished
+
+STUCK = """
+import signal, socket, sys, time
+def never(*_, **__):
+    print("looking up", flush=True)
+    time.sleep(600)
+socket.getaddrinfo = never
+"""
+"""A name server that does not answer: the look-up is a call that nothing can interrupt."""
+
+
+async def python(program: str, *, interrupt: bool = False) -> Finished:
+    """Run a program; `interrupt` presses Ctrl-C once it says something."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(60):
+            first = await process.stdout.readline()
+            if interrupt:
+                process.send_signal(signal.SIGINT)
+            out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return Finished(process.returncode or 0, (first + out).decode(), err.decode())
+
+
+async def test_it_does_not_wait_for_a_name_that_nobody_resolves() -> None:
+    """The deadline is a promise of the command; a thread that hangs in the system must not break it."""
+    finished = await python(
+        f"{STUCK}\n"
+        "import asyncio\n"
+        "from cli.running import run\n"
+        "async def ask():\n"
+        "    async with asyncio.timeout(0.1):\n"
+        "        await asyncio.get_running_loop().getaddrinfo('chat.example', 443)\n"
+        "try: run(ask())\n"
+        "except TimeoutError: print('given up')\n"
+    )
+    assert (finished.code, finished.out) == (0, "looking up\ngiven up\n"), finished
+
+
+async def test_a_verb_is_interrupted_while_a_name_is_looked_up(tmp_path: object) -> None:
+    """Ctrl-C ends a command at once, also then."""
+    finished = await python(
+        f"{STUCK}\n"
+        "from cli.main import run\n"
+        "from conclave.keys import create_or_load\n"
+        "from pathlib import Path\n"
+        f"home = Path({str(tmp_path)!r})\n"
+        "create_or_load(home / 'key')\n"
+        "sys.exit(run(['--config-dir', str(home), 'who', '--server', 'ws://chat.example']))\n",
+        interrupt=True,
+    )
+    assert finished.code == 130, finished
+
+
+def test_what_a_thread_returns_or_raises_arrives() -> None:
+    """It is an executor like another in every other respect."""
+
+    async def both() -> object:
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.to_thread(lambda: 1 // 0)
+        return await asyncio.to_thread(lambda: "done")
+
+    assert run(both()) == "done"
