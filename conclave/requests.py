@@ -186,7 +186,7 @@ class History(Request[Page], frozen=True, tag="history"):
     """Read what was said: the oldest messages after a position, or the newest before one; positions are exclusive.
 
     `after_ts` (Unix milliseconds) stands in for `after` where a time is known and no position: what is later than it.
-    With none of them, the newest of all.
+    With none of them, the newest of all. A v1 server reads forwards only, and refuses what is to be read from the end.
     """
 
     channel: str

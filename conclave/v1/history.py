@@ -17,7 +17,8 @@ What the frames can tell, and what they cannot:
   that brings nothing but known rows: the end is where nothing is newer than the position's millisecond. If there is
   something, the millisecond is over and is looked at once more, because rows may have joined it in between; what a
   server does not give out even then, it never will, and reading goes on behind it.
-- There is no reading backwards, so a request without a position begins with the oldest row.
+- There is no reading backwards: neither what is before a position, nor the newest rows, which a request without a
+  position asks for. That is refused; all there is, from the oldest row on, is behind time 0.
 """
 
 import enum
@@ -91,8 +92,10 @@ class Reading:
         Raises:
             Refusal: if v1 cannot answer that.
         """
-        if request.before is not None:
-            raise Refusal(Code.MALFORMED, "this server cannot read its history backwards (`before`)")
+        if request.before is not None or (request.after is None and request.after_ts is None):
+            raise Refusal(
+                Code.MALFORMED, "this server cannot read its history backwards: it needs `after` or `after_ts`"
+            )
         if request.limit is not None and request.limit not in _LIMITS:
             raise Refusal(Code.MALFORMED, f"`limit` must be {_LIMITS.start} to {_LIMITS.stop - 1}")
         self._channel = request.channel

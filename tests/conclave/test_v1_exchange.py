@@ -69,7 +69,7 @@ def test_a_request_takes_no_other_reply(form: Form) -> None:
     ("request_", "reply"),
     [
         (Join("ops"), Joined("dev")),
-        (requests.History("ops"), History("dev", ())),
+        (requests.History("ops", after_ts=0), History("dev", ())),
         (Who("ops"), Presence(None, ())),
     ],
 )

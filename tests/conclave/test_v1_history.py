@@ -52,7 +52,7 @@ class Reader:
         """Read on from a position to the end."""
         rows: list[Row] = []
         for _ in range(2000):
-            page = self.page(History("ops", after=position, limit=limit))
+            page = self.page(History("ops", after=position, after_ts=0 if position is None else None, limit=limit))
             if not page.more:
                 assert page.messages == ()
                 return rows
@@ -71,7 +71,7 @@ def bodies(rows: list[Row] | tuple[Row, ...]) -> list[str | None]:
 def test_a_position_is_a_row_within_its_millisecond() -> None:
     """Whatever the millisecond holds, exactly what is behind the row follows."""
     reader = Reader(pages_of([row(4, "a"), row(5, "b"), row(5, "c"), row(5, "d"), row(6, "e")], 500))
-    page = reader.page(History("ops"))
+    page = reader.page(History("ops", after_ts=0))
     assert [entry.id for entry in page.messages] == ["4:1", "5:1", "5:2", "5:3", "6:1"]
     assert [entry.ts for entry in page.messages] == [4, 5, 5, 5, 6]
     for number, entry in enumerate(page.messages):
@@ -89,7 +89,7 @@ def test_a_limit_cuts_the_page_and_reading_goes_on_there() -> None:
     """Also within a millisecond."""
     rows = [row(5, str(number)) for number in range(5)]
     reader = Reader(pages_of(rows, 500))
-    page = reader.page(History("ops", limit=2))
+    page = reader.page(History("ops", after_ts=0, limit=2))
     assert (bodies(page.messages), page.more) == (["0", "1"], True)
     assert bodies(reader.on(page.messages[-1].id, limit=2)) == ["2", "3", "4"]
 
@@ -97,7 +97,7 @@ def test_a_limit_cuts_the_page_and_reading_goes_on_there() -> None:
 def test_a_short_page_is_no_end() -> None:
     """Servers limit pages by their size, too; only an empty one says that there is nothing more."""
     reader = Reader(pages_of([row(5, "a"), row(6, "b")], 1))
-    assert reader.page(History("ops")).more
+    assert reader.page(History("ops", after_ts=0)).more
     assert bodies(reader.on(None)) == ["a", "b"]
 
 
@@ -137,7 +137,7 @@ def test_a_row_that_the_server_sorts_before_known_ones_is_not_taken_for_one_of_t
     """The original keeps no order within a millisecond: a row is known by what it is, not by where it stands."""
     rows = [row(5, "b"), row(5, "b")]
     reader = Reader(pages_of(rows, 500))
-    position = reader.page(History("ops")).messages[-1].id
+    position = reader.page(History("ops", after_ts=0)).messages[-1].id
     rows[:] = [row(5, "a"), row(5, "b"), row(5, "b"), row(5, "b")]
     page = reader.page(History("ops", after=position))
     assert [(entry.id, entry.body.text) for entry in page.messages] == [("5:3", "a"), ("5:4", "b")]
@@ -148,8 +148,8 @@ def test_a_row_that_the_server_sorts_before_known_ones_is_not_taken_for_one_of_t
 def test_channels_are_numbered_apart() -> None:
     """Their milliseconds have nothing to do with each other."""
     reader = Reader(pages_of([row(5, "a"), row(5, "b")], 500))
-    reader.page(History("dev"))
-    page = reader.page(History("ops"))
+    reader.page(History("dev", after_ts=0))
+    page = reader.page(History("ops", after_ts=0))
     assert [entry.id for entry in page.messages] == ["5:1", "5:2"]
 
 
@@ -190,7 +190,8 @@ def read_while_it_grows(server: Server, reader: Reader, limits: list[int | None]
     while True:
         limit = limits[len(rows) % len(limits)]
         complete = not server.steps
-        page = reader.page(History("ops", after=rows[-1].id if rows else None, limit=limit))
+        start = History("ops", after_ts=0, limit=limit)
+        page = reader.page(History("ops", after=rows[-1].id, limit=limit) if rows else start)
         rows += page.messages
         if complete and not page.more:
             return rows

@@ -83,7 +83,7 @@ TALK = [
         requests.Sent(),
     ),
     Form(
-        requests.History("ops"),
+        requests.History("ops", after_ts=0),
         frames.ReadSince("ops", 0),
         frames.History("ops", (frames.HistoryMessage(BOB, 5, Plain("hi")),)),
         requests.Page((requests.Row("5:1", 5, "bob/desktop/y", Body(text="hi")),), more=True),
