@@ -81,7 +81,7 @@ class Session:
             case Renamed(old, new):
                 self.renamed(server, old, new)
             case Gap(channel):
-                self.notice(server, _lost(channel))
+                self.notice(server, injection.lost(channel))
             case Role(admin):
                 server.admin = admin
 
@@ -189,7 +189,7 @@ class Session:
             reading.skip(live_from)
             return
         if lost and level is not Level.MUTE:
-            self.notice(server, _lost(channel))
+            self.notice(server, injection.lost(channel))
         if len(missed) > INJECTED_ROWS:
             reading.skip(live_from)
             count = f"More than {COUNTED_ROWS}" if more else str(len(missed))
@@ -238,7 +238,3 @@ class Session:
         known = self._watermarks.get(server.key, channel)
         if known is None or known.position != position:
             self._watermarks.note(server.key, channel, position, ts=ts or server.now_ms(), protocol=protocol)
-
-
-def _lost(channel: str) -> str:
-    return f"Messages in #{injection.name(channel)} are lost: the server does not have them any more."

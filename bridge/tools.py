@@ -148,19 +148,21 @@ class CatchUp(ToServer, frozen=True, kw_only=True):
 
 def _catch_up(session: Session, server: Server, args: CatchUp) -> Steps:
     start = _start(session, server, args)
-    rows: list[Row] = []
-    page = Page((), more=True)
-    while page.more and len(rows) < PAGE_ROWS:
-        mark = rows[-1].id if rows else start
-        page = yield behind(args.channel, mark, PAGE_ROWS - len(rows))
+    page: Page = yield behind(args.channel, start, PAGE_ROWS)
+    lost, more, rows = page.lost, page.more, list(page.messages)
+    while more and page.messages and len(rows) < PAGE_ROWS:
+        page = yield behind(args.channel, rows[-1].id, PAGE_ROWS - len(rows))
+        if page.lost:  # what is behind the loss comes with the next call, which begins by saying so
+            break
         rows += page.messages
+        more = page.more
     shown = _fitting(rows)
-    more = page.more or len(shown) < len(rows)
+    more = more or len(shown) < len(rows)
     if start == session.unread_from(server, args.channel):
         session.caught_up(server, args.channel, shown, more=more)
     default = args.since is UNSET and args.after is UNSET
     again = "" if default or not shown else f" with `after` = `{injection.name(shown[-1].id)}`"
-    return injection.history(args.channel, Page(tuple(shown), more), again)
+    return injection.history(args.channel, Page(tuple(shown), more, lost), again)
 
 
 def _start(session: Session, server: Server, args: CatchUp) -> str:

@@ -164,6 +164,25 @@ def test_catching_up_reads_page_after_page(desk: Desk) -> None:
     assert "call catch_up again" not in text
 
 
+def test_what_was_lost_is_said_where_it_is_missing(desk: Desk) -> None:
+    """A page begins behind a loss, or ends before one, which the next one then begins with."""
+    desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
+    desk.servers[0].channels["ops"].skip("300-0")
+    cut = [Page(rows(8, 10), more=True, lost=True), Page(rows(20, 30), more=False, lost=True)]
+    first, asked = desk.run("catch_up", cut, channel="ops")
+    assert asked == [History("ops", after="5-0", limit=100), History("ops", after="10-0", limit=97)]
+    assert first.startswith("Messages in #ops are lost")
+    assert "text 10" in first
+    assert "text 20" not in first
+    assert first.endswith("call catch_up again, to read on.")
+    second, asked = desk.run("catch_up", [Page(rows(20, 30), more=False, lost=True)], channel="ops")
+    assert asked == [History("ops", after="10-0", limit=100)]
+    assert second.startswith("Messages in #ops are lost")
+    assert "call catch_up again" not in second
+    third, _ = desk.run("catch_up", [Page((), more=False)], channel="ops")
+    assert third == "#ops: no retained messages in that window"
+
+
 def test_a_window_is_read_without_moving_the_watermark(desk: Desk) -> None:
     """Looking at the last hour does not mean that everything before it was read."""
     desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")

@@ -28,8 +28,8 @@ bodies = st.one_of(anything, st.sampled_from(BODIES))
 names = st.one_of(anything, st.sampled_from(NAMES))
 
 
-def page(*rows: tuple[int, str, str], more: bool = False) -> Page:
-    return Page(tuple(Row(str(ts), ts, sender, Body(text)) for ts, sender, text in rows), more)
+def page(*rows: tuple[int, str, str], more: bool = False, lost: bool = False) -> Page:
+    return Page(tuple(Row(str(ts), ts, sender, Body(text)) for ts, sender, text in rows), more, lost)
 
 
 # --- Live ---
@@ -191,6 +191,16 @@ def test_an_empty_page_says_so() -> None:
     """With a name that is as harmless as elsewhere."""
     assert injection.history("ops", Page((), more=False)) == "#ops: no retained messages in that window"
     assert injection.history("o\n<p", Page((), more=False)) == r"#o\n\x3cp: no retained messages in that window"
+
+
+def test_what_was_lost_before_a_page_is_said_before_it() -> None:
+    """Where no body can say it; and also when nothing is left."""
+    said = "Messages in #o\\x3cp are lost: the server does not have them any more.\n"
+    rows = page((0, "ann", "x"), lost=True)
+    assert injection.history("o<p", rows) == said + injection.history("o<p", page((0, "ann", "x")))
+    assert injection.history("o<p", Page((), more=False, lost=True)) == (
+        f"{said}#o\\x3cp: no retained messages in that window"
+    )
 
 
 @given(st.lists(st.tuples(st.integers(), names, bodies), min_size=1, max_size=5), names, st.booleans())
