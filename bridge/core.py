@@ -89,7 +89,9 @@ class Core:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(switchboard.run())
-                tasks.create_task(watch(self._options.config_path, self._reconfigured, self._misconfigured))
+                tasks.create_task(
+                    watch(self._options.config_path, self._reconfigured, self._repeated, self._misconfigured)
+                )
                 tasks.create_task(self._keep_saving())
         finally:
             self._watermarks.save()
@@ -101,6 +103,10 @@ class Core:
 
     def _reconfigured(self, config: LocalConfig) -> None:
         self._levels.configure(config)
+        self._changed()
+
+    def _repeated(self) -> None:
+        self._levels.repeat()
         self._changed()
 
     def _misconfigured(self, error: ConfigError) -> None:

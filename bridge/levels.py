@@ -3,7 +3,8 @@
 The owner's word is `config.toml`. A session changes levels for itself only, with its tools, and a tool call may be the
 idea of whoever talked to it. So it may lower a level, and raise one up to the ceiling or to what the owner gives that
 very scope, whichever is more. When the owner says something new about a scope, that replaces what the session made of
-it; a lowered ceiling, or a withdrawn level, takes back what was raised beyond it.
+it. When they say the same again, that goes for all that they said, for nothing tells what of it was meant. A lowered
+ceiling, or a withdrawn level, takes back what was raised beyond it.
 
 Levels belong to a cluster, not to the spelling of its URL. Where a cluster was configured under several URLs, the
 levels of each count, and if they disagree about a scope, those of the first configured one.
@@ -98,6 +99,11 @@ class Levels:
         if config.default_permission is not old_config.default_permission:
             self._default = None
         self._clamp()
+
+    def repeat(self) -> None:
+        """Take the owner's word as said again: where they gave a level, and by default, the session's ends."""
+        self._changes = {scope: level for scope, level in self._changes.items() if scope not in self._words}
+        self._default = None
 
     def _clamp(self) -> None:
         """Take back what was raised further than a session may now."""

@@ -1,4 +1,4 @@
-"""Tells when `config.toml` says something else than before.
+"""Tells when `config.toml` says something else than before, or says it again.
 
 It looks at the file twice a second, which costs next to nothing. To be notified instead takes a library and a thread:
 3.3 MiB with watchfiles, a tenth of a whole bridge, and there is one bridge per open session.
@@ -20,17 +20,24 @@ SETTLE_LOOKS = 20
 _Look = tuple[int, ...]
 
 
-async def watch(path: Path, on_change: Callable[[LocalConfig], None], on_error: Callable[[ConfigError], None]) -> None:
+async def watch(
+    path: Path,
+    on_change: Callable[[LocalConfig], None],
+    on_repeat: Callable[[], None],
+    on_error: Callable[[ConfigError], None],
+) -> None:
     """Call `on_change` with what the file says, now and whenever it says something else; never returns.
 
-    A missing file says the defaults. One that cannot be read or understood changes nothing: `on_error` gets the reason,
+    When the file was written anew, or only touched, and says the same as before, `on_repeat` is called instead. A
+    missing file says the defaults. One that cannot be read or understood changes nothing: `on_error` gets the reason,
     once for each version of the file.
     """
-    seen, told = None, None
+    seen: _Look = ()
+    told: LocalConfig | None = None
     while True:
         look = await _settled(path, seen)
         if look != seen:
-            seen = look
+            written, seen = look[:-1] != seen[:-1], look
             try:
                 config = load(path)
             except ConfigError as error:
@@ -39,10 +46,12 @@ async def watch(path: Path, on_change: Callable[[LocalConfig], None], on_error: 
                 if config != told:
                     told = config
                     on_change(config)
+                elif written:
+                    on_repeat()
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def _settled(path: Path, seen: _Look | None) -> _Look:
+async def _settled(path: Path, seen: _Look) -> _Look:
     """Return how the file looks once that has not changed for a moment; at once if it looks as it was seen."""
     for _ in range(SETTLE_LOOKS):
         look = _look(path)
@@ -54,9 +63,12 @@ async def _settled(path: Path, seen: _Look | None) -> _Look:
 
 
 def _look(path: Path) -> _Look:
-    """Return what differs between two versions of a file, or the reason why it cannot be looked at."""
+    """Return what differs between two versions of a file, or the reason why it cannot be looked at.
+
+    The last part alone differs where the file's rights or names were changed, and nothing was written.
+    """
     try:
         found = path.stat()
     except OSError as error:
-        return (error.errno or 0,)
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev, found.st_size
+        return error.errno or 0, 0
+    return found.st_mtime_ns, found.st_ino, found.st_dev, found.st_size, found.st_ctime_ns

@@ -2,7 +2,9 @@
 
 Each change holds a lock from reading to replacing, so that of two commands at once neither loses its change. The new
 text is checked to say what it should, written beside the file, synced and renamed over it: a reader, and a crash,
-finds the old file or the new one, never a part. A configuration behind a symbolic link is changed where it really is.
+finds the old file or the new one, never a part. A level or ceiling that is set as it was is written all the same: a
+running bridge takes that for the owner's word said again. A configuration behind a symbolic link is changed where it
+really is.
 """
 
 import contextlib
@@ -55,7 +57,7 @@ def forget(path: Path, url: str) -> Forgotten:
 
 def set_default(path: Path, level: Level) -> None:
     """Set the level that holds where no override does."""
-    with _rewriting(path) as document:
+    with _rewriting(path, again=True) as document:
         document["default_permission"] = level.value
 
 
@@ -66,7 +68,7 @@ def unset_default(path: Path) -> bool:
 
 def set_ceiling(path: Path, level: Level) -> None:
     """Set how far an agent may raise a level by itself."""
-    with _rewriting(path) as document:
+    with _rewriting(path, again=True) as document:
         document["permission_ceiling"] = level.value
 
 
@@ -81,7 +83,7 @@ def set_override(path: Path, override: Override) -> None:
     def ours(entry: _Entry) -> bool:
         return same_server(entry["server"], override.server) and entry.get("channel") == override.channel
 
-    with _rewriting(path) as document:
+    with _rewriting(path, again=True) as document:
         _put(document, "overrides", ours, msgspec.to_builtins(override))
 
 
@@ -108,8 +110,8 @@ def _unset(path: Path, key: str) -> bool:
 
 
 @contextlib.contextmanager
-def _rewriting(path: Path, wait: float = LOCK_SECONDS) -> Iterator[tomlkit.TOMLDocument]:
-    """Lend the document for a change and write it back, all under the lock."""
+def _rewriting(path: Path, wait: float = LOCK_SECONDS, *, again: bool = False) -> Iterator[tomlkit.TOMLDocument]:
+    """Lend the document for a change and write it back, all under the lock; unchanged, only with `again`."""
     try:
         real = Path(os.path.realpath(path))  # not resolve(): a link to itself then fails like any other bad path
         real.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -119,7 +121,7 @@ def _rewriting(path: Path, wait: float = LOCK_SECONDS) -> Iterator[tomlkit.TOMLD
             document = tomlkit.parse(before)
             yield document
             after = document.as_string()
-            if after != before:
+            if again or after != before:
                 _check(before, after, document, path)
                 _replace(real, after.encode())
     except Timeout as error:

@@ -170,6 +170,20 @@ def test_a_newer_word_of_the_owner_replaces_the_sessions_change() -> None:
     assert levels.level([A], None) is CONVERSE
 
 
+def test_a_word_that_the_owner_repeats_counts_again() -> None:
+    """`perm set` ends what the session made of it meanwhile, also where the file said so before; nothing else."""
+    levels = Levels(config(Override(A, MUTE, "ops"), Override(A, ACT)))
+    levels.set([A], "ops", CONVERSE)
+    levels.set([A], None, NOTIFY)
+    levels.set([A], "dev", MUTE)
+    levels.set_default(CONVERSE)
+    levels.repeat()
+    assert levels.level([A], "ops") is MUTE
+    assert levels.level([A], None) is ACT
+    assert levels.level([A], "dev") is MUTE
+    assert levels.level([A], "new") is NOTIFY
+
+
 def test_a_withdrawn_word_counts_as_one() -> None:
     """`perm unset` means the default, also where the session had lowered the level meanwhile."""
     levels = Levels(config(Override(A, ACT, "ops")))

@@ -1,6 +1,7 @@
 """The owner's configuration is followed while the bridge runs: at once, and never halfway."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -22,6 +23,10 @@ class Watched:
         self.path = path
         self.configs: list[LocalConfig] = []
         self.errors: list[ConfigError] = []
+        self.repeats = 0
+
+    def repeat(self) -> None:
+        self.repeats += 1
 
     @property
     def levels(self) -> list[Level]:
@@ -39,7 +44,7 @@ async def watched(tmp_path: Path) -> AsyncIterator[Watched]:
     """A watcher of a file that says `mute`."""
     watched = Watched(tmp_path / "config.toml")
     watched.path.write_text(MUTED)
-    task = asyncio.create_task(watch(watched.path, watched.configs.append, watched.errors.append))
+    task = asyncio.create_task(watch(watched.path, watched.configs.append, watched.repeat, watched.errors.append))
     try:
         yield watched
     finally:
@@ -78,14 +83,28 @@ async def test_a_file_that_is_moved_over_it_is_seen_even_with_its_own_time(watch
     assert watched.levels[-1] is Level.ACT
 
 
-async def test_what_says_the_same_is_not_told(watched: Watched) -> None:
-    """A comment, or a file that was only touched."""
+async def test_what_says_the_same_is_told_as_said_again(watched: Watched) -> None:
+    """Who repeats a command, or saves the file once more, means it, whatever a session did since."""
     await watched.told(1)
     watched.path.write_text(f"# mine\n{MUTED}")
+    await wait_until(lambda: watched.repeats == 1)
+    os.utime(watched.path)
+    await wait_until(lambda: watched.repeats == 2)
+    set_default(watched.path, Level.MUTE)
+    await wait_until(lambda: watched.repeats == 3)
+    assert watched.levels == [Level.MUTE]
+
+
+async def test_a_file_that_was_not_written_says_nothing(watched: Watched) -> None:
+    """A backup links it, somebody changes its rights: that is nobody's word."""
+    await watched.told(1)
+    watched.path.chmod(0o600)
+    watched.path.with_name("backup").hardlink_to(watched.path)
     await pause(1)
     set_default(watched.path, Level.ACT)
     await watched.told(2)
     assert watched.levels == [Level.MUTE, Level.ACT]
+    assert watched.repeats == 0
 
 
 async def test_an_invalid_file_is_reported_once_and_changes_nothing(watched: Watched) -> None:
@@ -123,7 +142,7 @@ async def test_a_link_is_followed_to_what_it_leads_to(tmp_path: Path) -> None:
     real.write_text(MUTED)
     watched = Watched(tmp_path / "config.toml")
     watched.path.symlink_to(real)
-    task = asyncio.create_task(watch(watched.path, watched.configs.append, watched.errors.append))
+    task = asyncio.create_task(watch(watched.path, watched.configs.append, watched.repeat, watched.errors.append))
     try:
         await watched.told(1)
         real.write_text('default_permission = "act"')

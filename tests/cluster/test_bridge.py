@@ -109,6 +109,23 @@ async def test_the_owner_changes_a_level_of_a_running_bridge(nodes: list[NodePro
         assert "below `converse`" in await one.refused("send_channel", channel="ops", text="hello")
 
 
+async def test_the_owner_says_again_what_they_said(nodes: list[NodeProcess], ann: Path) -> None:
+    """An agent was talked into raising a level; the owner, who wants it as it was, repeats the command."""
+    await settle_in(ann, "ann", nodes[0].url)
+    word = Override(nodes[0].url, Level.MUTE, "ops")
+    async with BridgeProcess(ann) as one:
+        await one.tool("create_channel", name="ops")
+        await one.tool("join_channel", channel="ops", perm="converse")
+        assert "send_channel" in await one.tools()
+        set_override(ann / CONFIG_NAME, word)
+        await wait_until(lambda: one.lists_changed == 3, what="it is muted")
+        await one.tool("set_perm", channel="ops", level="converse")
+        await wait_until(lambda: one.lists_changed == 4, what="the session may answer")
+        set_override(ann / CONFIG_NAME, word)
+        await wait_until(lambda: one.lists_changed == 5, what="it is muted again")
+        assert "below `converse`" in await one.refused("send_channel", channel="ops", text="hello")
+
+
 async def test_two_bridges_of_one_directory_settle_on_two_names(
     nodes: list[NodeProcess], peers: Peers, ann: Path, tmp_path: Path
 ) -> None:
