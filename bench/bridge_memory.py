@@ -18,7 +18,7 @@ from conclave.body import Body
 from conclave.keys import create_or_load
 from conclave.link import connect
 from conclave.requests import ChannelCreate, Join, Send
-from tests.support.bridge_process import BridgeProcess, settle_in
+from tests.support.bridge_process import RawBridge, settle_in
 from tests.support.nodes import NodeProcess
 from tests.support.waiting import wait_until
 
@@ -33,7 +33,7 @@ async def measure(messages: int, home: Path) -> list[tuple[str, float]]:
         key = create_or_load(home / "bob")
         async with (
             await connect(relay.url, key, "bench", register=("bob", "bench")) as bob,
-            BridgeProcess(home / "ann", "--as", "bench") as bridge,
+            RawBridge(home / "ann", "--as", "bench") as bridge,
         ):
             await bob.request(ChannelCreate("ops"))
             await bob.request(Join("ops"))

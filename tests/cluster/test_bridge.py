@@ -1,4 +1,4 @@
-"""Bridges as Claude Code runs them, on nodes as operators run them."""
+"""Bridges as Claude Code runs them, on nodes as operators run them: driven with raw lines, and by the official SDK."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from conclave.config import CONFIG_NAME, KEY_NAME, Level, Override, Registration
 from conclave.config_edit import register, set_override
 from conclave.keys import create_or_load
 from conclave.link import connect
-from tests.support.bridge_process import BridgeProcess, settle_in
+from tests.support.bridge_process import RawBridge, SdkBridge, settle_in
 from tests.support.hostile import BODIES, opens_a_tag
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peers
@@ -18,6 +18,15 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import pause, wait_until
 
 URL = "ws://127.0.0.1:{}/"
+
+Start = type[RawBridge] | type[SdkBridge]
+
+
+@pytest.fixture(params=[RawBridge, SdkBridge], ids=["raw", "sdk"])
+def bridge(request: pytest.FixtureRequest) -> Start:
+    """What starts a bridge and drives it."""
+    start: Start = request.param
+    return start
 
 
 @pytest.fixture
@@ -35,11 +44,11 @@ def bob(tmp_path: Path) -> Path:
     return home
 
 
-async def test_a_conversation_on_two_nodes(nodes: list[NodeProcess], ann: Path, bob: Path) -> None:
+async def test_a_conversation_on_two_nodes(bridge: Start, nodes: list[NodeProcess], ann: Path, bob: Path) -> None:
     """The product in one test: what one session says through its tool is an event in another, and the answer too."""
     await settle_in(ann, "ann", nodes[0].url)
     await settle_in(bob, "bob", nodes[1].url)
-    async with BridgeProcess(ann, "--as", "one") as one, BridgeProcess(bob, "--as", "two") as two:
+    async with bridge(ann, "--as", "one") as one, bridge(bob, "--as", "two") as two:
         await one.tool("create_channel", name="ops")
         assert await one.tool("join_channel", channel="ops", perm="converse") == "joined ops"
         assert await two.tool("join_channel", channel="ops", perm="converse") == "joined ops"
@@ -60,11 +69,13 @@ async def test_a_conversation_on_two_nodes(nodes: list[NodeProcess], ann: Path, 
         assert await two.end() == 0
 
 
-async def test_tools_are_offered_when_they_make_sense(nodes: list[NodeProcess], ann: Path, bob: Path) -> None:
+async def test_tools_are_offered_when_they_make_sense(
+    bridge: Start, nodes: list[NodeProcess], ann: Path, bob: Path
+) -> None:
     """An agent that cannot answer is not offered to; one that created a channel may rule it, and is told when."""
     await settle_in(ann, "ann", nodes[0].url)
     await settle_in(bob, "bob", nodes[0].url)
-    async with BridgeProcess(ann) as one, BridgeProcess(bob) as two:
+    async with bridge(ann) as one, bridge(bob) as two:
         await wait_until(lambda: one.tool("list_channels"))
         assert {"send_channel", "whisper", "kick"}.isdisjoint(await one.tools())
         await one.tool("create_channel", name="ops")
@@ -78,10 +89,10 @@ async def test_tools_are_offered_when_they_make_sense(nodes: list[NodeProcess], 
         assert "below `converse`" in await two.refused("send_channel", channel="ops", text="hello")
 
 
-async def test_bad_arguments_never_mean_something_wider(nodes: list[NodeProcess], ann: Path) -> None:
+async def test_bad_arguments_never_mean_something_wider(bridge: Start, nodes: list[NodeProcess], ann: Path) -> None:
     """A misspelt visibility must not make a public channel, a bad number no unlimited invite."""
     await settle_in(ann, "ann", nodes[0].url)
-    async with BridgeProcess(ann) as one:
+    async with bridge(ann) as one:
         assert "unknown visibility tier" in await one.refused("create_channel", name="ops", visibility="privat")
         assert await one.tool("list_channels") == "no channels visible"
         await one.tool("create_channel", name="ops")
@@ -94,10 +105,12 @@ async def test_bad_arguments_never_mean_something_wider(nodes: list[NodeProcess]
         assert "above `converse`" in await one.refused("set_perm", level="act"), "only the owner goes beyond"
 
 
-async def test_the_owner_changes_a_level_of_a_running_bridge(nodes: list[NodeProcess], ann: Path) -> None:
+async def test_the_owner_changes_a_level_of_a_running_bridge(
+    bridge: Start, nodes: list[NodeProcess], ann: Path
+) -> None:
     """`conclave perm set` reaches the sessions that run, so that an owner can stop one at once."""
     await settle_in(ann, "ann", nodes[0].url)
-    async with BridgeProcess(ann) as one:
+    async with bridge(ann) as one:
         await one.tool("create_channel", name="ops")
         await one.tool("join_channel", channel="ops")
         assert "send_channel" not in await one.tools()
@@ -109,11 +122,11 @@ async def test_the_owner_changes_a_level_of_a_running_bridge(nodes: list[NodePro
         assert "below `converse`" in await one.refused("send_channel", channel="ops", text="hello")
 
 
-async def test_the_owner_says_again_what_they_said(nodes: list[NodeProcess], ann: Path) -> None:
+async def test_the_owner_says_again_what_they_said(bridge: Start, nodes: list[NodeProcess], ann: Path) -> None:
     """An agent was talked into raising a level; the owner, who wants it as it was, repeats the command."""
     await settle_in(ann, "ann", nodes[0].url)
     word = Override(nodes[0].url, Level.MUTE, "ops")
-    async with BridgeProcess(ann) as one:
+    async with bridge(ann) as one:
         await one.tool("create_channel", name="ops")
         await one.tool("join_channel", channel="ops", perm="converse")
         assert "send_channel" in await one.tools()
@@ -127,14 +140,14 @@ async def test_the_owner_says_again_what_they_said(nodes: list[NodeProcess], ann
 
 
 async def test_two_bridges_of_one_directory_settle_on_two_names(
-    nodes: list[NodeProcess], peers: Peers, ann: Path, tmp_path: Path
+    bridge: Start, nodes: list[NodeProcess], peers: Peers, ann: Path, tmp_path: Path
 ) -> None:
     """Two terminals in one project are usual; each must end up with a name of its own, and say so."""
     await settle_in(ann, "ann", nodes[0].url)
     place = tmp_path / "project"
     place.mkdir()
     watcher = await peers.register(nodes[1].url, "watcher")
-    async with BridgeProcess(ann, directory=place) as one, BridgeProcess(ann, directory=place) as two:
+    async with bridge(ann, directory=place) as one, bridge(ann, directory=place) as two:
         names = {"ann/laptop/project", "ann/laptop/project-2"}
 
         async def both() -> bool:
@@ -144,7 +157,9 @@ async def test_two_bridges_of_one_directory_settle_on_two_names(
         assert len(one.said("Another live session") + two.said("Another live session")) == 1
 
 
-async def test_an_explicit_handle_is_not_fought_for(nodes: list[NodeProcess], peers: Peers, ann: Path) -> None:
+async def test_an_explicit_handle_is_not_fought_for(
+    bridge: Start, nodes: list[NodeProcess], peers: Peers, ann: Path
+) -> None:
     """The one who loses says so once and stays away: two that take it from each other would never stop."""
     await settle_in(ann, "ann", nodes[0].url)
     watcher = await peers.register(nodes[1].url, "watcher")
@@ -152,20 +167,20 @@ async def test_an_explicit_handle_is_not_fought_for(nodes: list[NodeProcess], pe
     async def present() -> bool:
         return "ann/laptop/me" in await watcher.who()
 
-    async with BridgeProcess(ann, "--as", "me") as one:
+    async with bridge(ann, "--as", "me") as one:
         await wait_until(present)
-        async with BridgeProcess(ann, "--as", "me") as two:
+        async with bridge(ann, "--as", "me") as two:
             await one.hear("holds the handle `me`")
             assert "restart with a distinct `--as`" in await one.refused("who")
             assert "ann/laptop/me" in await two.tool("who")
             assert not two.events
 
 
-async def test_the_node_under_a_bridge_dies(nodes: list[NodeProcess], peers: Peers, ann: Path) -> None:
+async def test_the_node_under_a_bridge_dies(bridge: Start, nodes: list[NodeProcess], peers: Peers, ann: Path) -> None:
     """It goes on at another node, in its channels again, and shows what was said meanwhile."""
     talker = await peers.register(nodes[1].url, "talker")
     await settle_in(ann, "ann", nodes[0].url, nodes[2].url)
-    async with BridgeProcess(ann, "--as", "me") as one:
+    async with bridge(ann, "--as", "me") as one:
         await one.hear("is the same server as")
         await talker.create("ops")
         await talker.join("ops")
@@ -184,20 +199,20 @@ async def test_the_node_under_a_bridge_dies(nodes: list[NodeProcess], peers: Pee
 
 
 async def test_more_than_fits_is_announced_and_read_page_by_page(
-    nodes: list[NodeProcess], peers: Peers, ann: Path
+    bridge: Start, nodes: list[NodeProcess], peers: Peers, ann: Path
 ) -> None:
     """A session that was away for long is told how much it missed, in one line, and `catch_up` leaves nothing out."""
     talker = await peers.register(nodes[1].url, "talker")
     await settle_in(ann, "ann", nodes[0].url)
     await talker.create("ops")
     await talker.join("ops")
-    async with BridgeProcess(ann, "--as", "me") as one:
+    async with bridge(ann, "--as", "me") as one:
         await one.tool("join_channel", channel="ops")
         await talker.post("ops", "first")
         await one.hear("first")
     for number in range(230):
         await talker.post("ops", f"number {number}.")
-    async with BridgeProcess(ann, "--as", "me") as one:
+    async with bridge(ann, "--as", "me") as one:
         await one.tool("join_channel", channel="ops")
         notice = await one.hear("missed in #ops")
         assert "catch_up to read them" in notice["content"]
@@ -210,7 +225,9 @@ async def test_more_than_fits_is_announced_and_read_page_by_page(
         assert len(one.events) == 2, "what was announced is not shown as well"
 
 
-async def test_one_bridge_on_two_servers(nodes: list[NodeProcess], redis_url: str, peers: Peers, ann: Path) -> None:
+async def test_one_bridge_on_two_servers(
+    bridge: Start, nodes: list[NodeProcess], redis_url: str, peers: Peers, ann: Path
+) -> None:
     """A session has to say which one it means, and events say where they come from."""
     other = NodeProcess("--redis-url", redis_url, "--key-prefix", "elsewhere")
     await other.start()
@@ -218,7 +235,7 @@ async def test_one_bridge_on_two_servers(nodes: list[NodeProcess], redis_url: st
         await settle_in(ann, "ann", nodes[0].url)
         async with await connect(other.url, create_or_load(ann / KEY_NAME), "x", register=("ann", "desk")):
             register(ann / CONFIG_NAME, Registration(other.url, "ann", "desk"))
-        async with BridgeProcess(ann, "--as", "me") as one:
+        async with bridge(ann, "--as", "me") as one:
             assert await one.refused("who") == "multiple servers connected; pass `server`"
             assert await one.refused("who", server="ws://nowhere") == "not connected to server `ws://nowhere`"
             assert "ann/laptop/me" in await one.tool("who", server=nodes[0].url)
@@ -235,12 +252,14 @@ async def test_one_bridge_on_two_servers(nodes: list[NodeProcess], redis_url: st
         await other.close()
 
 
-async def test_a_server_that_cannot_be_reached_is_reported_once(ann: Path, nodes: list[NodeProcess]) -> None:
+async def test_a_server_that_cannot_be_reached_is_reported_once(
+    bridge: Start, ann: Path, nodes: list[NodeProcess]
+) -> None:
     """A session must know why nothing comes; and a tool call must not hang on it."""
     node = nodes[0]
     await settle_in(ann, "ann", node.url)
     await node.kill()
-    async with BridgeProcess(ann, "--as", "me") as one:
+    async with bridge(ann, "--as", "me") as one:
         assert "not connected to" in await one.refused("who")
         await one.hear("Cannot reach")
         await node.start()
@@ -249,14 +268,16 @@ async def test_a_server_that_cannot_be_reached_is_reported_once(ann: Path, nodes
         assert len(one.events) == 2
 
 
-async def test_a_hostile_corpus_goes_through_every_door(nodes: list[NodeProcess], peers: Peers, ann: Path) -> None:
+async def test_a_hostile_corpus_goes_through_every_door(
+    bridge: Start, nodes: list[NodeProcess], peers: Peers, ann: Path
+) -> None:
     """Whatever people write: each line stays one message, no tag is forged, the bridge lives on."""
     talker = await peers.register(nodes[1].url, "talker")
     await settle_in(ann, "ann", nodes[0].url)
     await talker.create("ops")
     await talker.join("ops")
     bodies = [body for body in BODIES if _can_be_sent(body)]
-    async with BridgeProcess(ann, "--as", "me") as one:
+    async with bridge(ann, "--as", "me") as one:
         await one.tool("join_channel", channel="ops")
         for body in bodies:
             await talker.post("ops", body)
@@ -285,7 +306,7 @@ async def test_it_ends_with_its_input_though_the_server_hangs(nodes: list[NodePr
     await settle_in(ann, "ann", nodes[0].url)
     async with Proxy(host, int(port)) as proxy:
         register(ann / CONFIG_NAME, Registration(URL.format(proxy.port), "ann", "laptop"))
-        async with BridgeProcess(ann, "--as", "me", "--server", URL.format(proxy.port)) as one:
+        async with RawBridge(ann, "--as", "me", "--server", URL.format(proxy.port)) as one:
             await one.tool("who")
             proxy.swallow()
             asking = asyncio.create_task(one.attempt("who"))

@@ -1,10 +1,23 @@
-"""`conclave bridge` as Claude Code runs it: a child process, driven with raw lines."""
+"""`conclave bridge` as Claude Code runs it: a child process, and two clients that drive it.
+
+One writes and reads raw lines; the other is the official SDK's, somebody else's reading of the protocol. Both have the
+interface of `BridgeProcess`, so that one test is about both.
+"""
 
 import asyncio
 import json
+import os
+from abc import ABC, abstractmethod
+from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import orjson
+from mcp import ClientSession, StdioServerParameters, stdio_client
+from mcp.client.extension import NotificationBinding
+from mcp.types import CallToolResult, ServerNotification, TextContent, ToolListChangedNotification
+from pydantic import BaseModel
 
 from conclave.config import CONFIG_NAME, KEY_NAME, Registration
 from conclave.config_edit import register
@@ -15,35 +28,22 @@ from tests.support.waiting import wait_until
 
 SECONDS = 30.0
 
+REVISION = "2025-11-25"
 
-class BridgeProcess:
-    """One bridge. Every line that it writes has to be one JSON-RPC message; all are kept."""
+
+class BridgeProcess(ABC):
+    """One bridge. What it says is checked to be the protocol, and kept."""
 
     def __init__(self, home: Path, *arguments: str, directory: Path | None = None) -> None:
         """`home` is its configuration directory, `directory` where it is started."""
         self._command = [str(CONCLAVE), "--config-dir", str(home), "bridge", *arguments]
         self._directory = directory or home
-        self._process: asyncio.subprocess.Process | None = None
-        self._tasks: list[asyncio.Task[None]] = []
-        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._last_id = 0
         self.events: list[dict[str, Any]] = []
         """The parameters of the channel notifications."""
         self.lists_changed = 0
-        self.log: list[str] = []
 
     async def __aenter__(self) -> Self:
-        self._process = await asyncio.create_subprocess_exec(
-            *self._command,
-            cwd=self._directory,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=64 * 1024 * 1024,
-        )
-        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._read_log())]
-        await self.request("initialize", {"protocolVersion": "2025-11-25"})
-        self._write({"method": "notifications/initialized"})
+        await self._start()
         return self
 
     async def __aexit__(
@@ -51,26 +51,21 @@ class BridgeProcess:
     ) -> None:
         await self.end()
 
-    async def end(self) -> int:
-        """Close its standard input and return its exit code."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        async with asyncio.timeout(SECONDS):
-            code = await self._process.wait()
-            await asyncio.gather(*self._tasks)
-        return code
+    @abstractmethod
+    async def _start(self) -> None:
+        """Start the process, and go through the protocol's greeting."""
 
-    async def request(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the result of a request."""
-        self._last_id += 1
-        answer = self._answers[self._last_id] = asyncio.get_running_loop().create_future()
-        self._write({"id": self._last_id, "method": method, "params": params or {}})
-        async with asyncio.timeout(SECONDS):
-            message = await answer
-        assert "result" in message, message
-        result: dict[str, Any] = message["result"]
-        return result
+    @abstractmethod
+    async def end(self) -> int:
+        """Close its standard input and return its exit code; again, the same."""
+
+    @abstractmethod
+    async def attempt(self, name_: str, **arguments: Any) -> tuple[str, bool]:
+        """Call a tool; return its text, and whether it failed."""
+
+    @abstractmethod
+    async def tools(self) -> list[str]:
+        """Return the names of the tools that are offered."""
 
     async def tool(self, name_: str, **arguments: Any) -> str:
         """Call a tool that has to succeed; return its text."""
@@ -84,19 +79,6 @@ class BridgeProcess:
         assert failed, text
         return text
 
-    async def attempt(self, name_: str, **arguments: Any) -> tuple[str, bool]:
-        result = await self.request("tools/call", {"name": name_, "arguments": arguments})
-        (content,) = result["content"]
-        return content["text"], result.get("isError", False)
-
-    def resident_bytes(self) -> int:
-        """What the process occupies in memory."""
-        assert self._process is not None
-        return resident_bytes(self._process.pid)
-
-    async def tools(self) -> list[str]:
-        return [tool["name"] for tool in (await self.request("tools/list"))["tools"]]
-
     def said(self, text: str) -> list[dict[str, Any]]:
         """Return the events with this text in them."""
         return [event for event in self.events if text in event["content"]]
@@ -105,6 +87,61 @@ class BridgeProcess:
         """Wait for the first event with this text in it."""
         await wait_until(lambda: bool(self.said(text)), what=f"an event says {text!r}")
         return self.said(text)[0]
+
+
+class RawBridge(BridgeProcess):
+    """Driven with raw lines. Every line that it writes has to be one JSON-RPC message."""
+
+    def __init__(self, home: Path, *arguments: str, directory: Path | None = None) -> None:
+        super().__init__(home, *arguments, directory=directory)
+        self._process: Process | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._last_id = 0
+        self.longest_line = 0
+        """The bytes of the longest line that it wrote."""
+        self.log: list[str] = []
+
+    def resident_bytes(self) -> int:
+        """What the process occupies in memory."""
+        assert self._process is not None
+        return resident_bytes(self._process.pid)
+
+    async def _start(self) -> None:
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command, cwd=self._directory, stdin=PIPE, stdout=PIPE, stderr=PIPE, limit=64 * 1024 * 1024
+        )
+        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._read_log())]
+        await self.request("initialize", {"protocolVersion": REVISION})
+        self._write({"method": "notifications/initialized"})
+
+    async def end(self) -> int:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        async with asyncio.timeout(SECONDS):
+            code = await self._process.wait()
+            await asyncio.gather(*self._tasks)
+        return code
+
+    async def attempt(self, name_: str, **arguments: Any) -> tuple[str, bool]:
+        result = await self.request("tools/call", {"name": name_, "arguments": arguments})
+        (content,) = result["content"]
+        return content["text"], result.get("isError", False)
+
+    async def tools(self) -> list[str]:
+        return [tool["name"] for tool in (await self.request("tools/list"))["tools"]]
+
+    async def request(self, method: str, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the result of a request."""
+        self._last_id += 1
+        answer = self._answers[self._last_id] = asyncio.get_running_loop().create_future()
+        self._write({"id": self._last_id, "method": method, "params": params or {}})
+        async with asyncio.timeout(SECONDS):
+            message = await answer
+        assert "result" in message, message
+        result: dict[str, Any] = message["result"]
+        return result
 
     def _write(self, message: dict[str, Any]) -> None:
         assert self._process is not None
@@ -115,11 +152,14 @@ class BridgeProcess:
         assert self._process is not None
         assert self._process.stdout is not None
         async for line in self._process.stdout:
-            message = json.loads(line.decode())
+            self.longest_line = max(self.longest_line, len(line))
+            message = orjson.loads(line)  # strict: no NaN, no lone surrogate, nothing behind it
             assert message["jsonrpc"] == "2.0"
             if "id" in message:
+                assert message.keys() == {"jsonrpc", "id", "result"}
                 self._answers.pop(message["id"]).set_result(message)
             elif message["method"] == "notifications/claude/channel":
+                assert message.keys() == {"jsonrpc", "method", "params"}
                 self.events.append(message["params"])
             else:
                 assert message["method"] == "notifications/tools/list_changed"
@@ -130,6 +170,83 @@ class BridgeProcess:
         assert self._process.stderr is not None
         async for line in self._process.stderr:
             self.log.append(line.decode(errors="replace").rstrip())
+
+
+class ChannelEvent(BaseModel):
+    """The parameters of an event as Claude Code knows them."""
+
+    content: str
+    meta: dict[str, str]
+
+
+class SdkBridge(BridgeProcess):
+    """Driven by the official SDK's client, which validates all that it reads."""
+
+    def __init__(self, home: Path, *arguments: str, directory: Path | None = None) -> None:
+        super().__init__(home, *arguments, directory=directory)
+        self._code = home / f"exit-{id(self)}"
+        self._errors = home / f"stderr-{id(self)}"
+        self._faults: list[object] = []
+        self._ending = asyncio.Event()
+        self._session: ClientSession | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def _start(self) -> None:
+        # The SDK's contexts belong to the task that enters them, and a test ends bridges in any order.
+        self._task = asyncio.create_task(self._run())
+        await wait_until(lambda: self._session or (self._task and self._task.done()), timeout=SECONDS)
+        if self._session is None:
+            await self._task
+
+    async def _run(self) -> None:
+        # It does not tell the exit code of what it started, so a shell in between does.
+        parameters = StdioServerParameters(
+            command="/bin/sh",
+            args=["-c", '"$@"; echo $? > "$EXIT_CODE"', "sh", *self._command],
+            env={**os.environ, "EXIT_CODE": str(self._code)},
+            cwd=self._directory,
+        )
+        binding = NotificationBinding(
+            method="notifications/claude/channel", params_type=ChannelEvent, handler=self._channel
+        )
+        with self._errors.open("w") as errors:
+            async with (
+                stdio_client(parameters, errlog=errors) as (read, write),
+                ClientSession(read, write, message_handler=self._other, notification_bindings=[binding]) as session,
+            ):
+                greeting = await session.initialize()
+                assert greeting.protocol_version == REVISION
+                self._session = session
+                await self._ending.wait()
+
+    async def end(self) -> int:
+        assert self._task is not None
+        self._ending.set()
+        async with asyncio.timeout(SECONDS):
+            await self._task
+        assert not self._faults
+        return int(self._code.read_text())
+
+    async def attempt(self, name_: str, **arguments: Any) -> tuple[str, bool]:
+        assert self._session is not None
+        result = await self._session.call_tool(name_, arguments, read_timeout_seconds=SECONDS)
+        assert isinstance(result, CallToolResult)
+        (content,) = result.content
+        assert isinstance(content, TextContent)
+        return content.text, bool(result.is_error)
+
+    async def tools(self) -> list[str]:
+        assert self._session is not None
+        return [tool.name for tool in (await self._session.list_tools()).tools]
+
+    async def _channel(self, event: ChannelEvent) -> None:
+        self.events.append(event.model_dump())
+
+    async def _other(self, message: ServerNotification | Exception) -> None:
+        if isinstance(message, ToolListChangedNotification):
+            self.lists_changed += 1
+        else:
+            self._faults.append(message)
 
 
 async def settle_in(home: Path, user: str, url: str, *more_urls: str) -> None:
