@@ -107,6 +107,12 @@ class RawBridge(BridgeProcess):
         assert self._process is not None
         return resident_bytes(self._process.pid)
 
+    def most_resident_bytes(self) -> int:
+        """Return the greatest resident memory that the process ever had."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split(maxsplit=1)[0]) * 1024
+
     async def _start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
             *self._command, cwd=self._directory, stdin=PIPE, stdout=PIPE, stderr=PIPE, limit=64 * 1024 * 1024

@@ -1,0 +1,118 @@
+"""A server of the original's kind, with no opinion about names: anybody may be called anything there.
+
+Our own relay refuses names that hurt. A bridge also meets servers that do not.
+"""
+
+from collections.abc import Iterator
+from itertools import count
+
+from conclave.model import ChannelInfo, Payload, Plain, SessionPath
+from conclave.v1 import admin
+from conclave.v1.frames import (
+    Ack,
+    Admin,
+    ChannelList,
+    ChannelMsg,
+    Error,
+    Frame,
+    History,
+    HistoryMessage,
+    InviteList,
+    Join,
+    Joined,
+    Leave,
+    ListChannels,
+    MalformedFrame,
+    Ping,
+    Pong,
+    Presence,
+    ProtocolError,
+    RawPayload,
+    ReadSince,
+    UserList,
+    Whisper,
+    Who,
+)
+from tests.support.scripted_server import Connection, ScriptedServer
+
+PAGE_ROWS = 500
+
+
+class OriginalServer:
+    """What the script of a `ScriptedServer` has to know to be an original: who is in which channel, what was said."""
+
+    def __init__(self, server: ScriptedServer) -> None:
+        self.server = server
+        self.online: list[SessionPath] = []
+        """Who is there besides the sessions that are connected."""
+        self.channels: list[ChannelInfo] = []
+        """What a listing shows; any other channel can be joined all the same."""
+        self.users: tuple[str, ...] = ()
+        """Who is in every ACL, and banned everywhere."""
+        self.invites: InviteList = InviteList(())
+        self.refusal: ProtocolError | None = None
+        """What requests are answered with while it is set; pings are not."""
+        self._joined: dict[str, list[Connection]] = {}
+        self._said: dict[str, list[HistoryMessage]] = {}
+        self._times: Iterator[int] = count(1_700_000_000_000)
+        server.answer = self._answer
+
+    async def say(self, channel: str, sender: SessionPath, text: str) -> None:
+        """Have somebody else post: everybody who joined hears it, and it is kept."""
+        self._keep(channel, sender, Plain(text))
+        for connection in self._joined.get(channel, []):
+            await connection.send(ChannelMsg(channel, sender, Plain(text)))
+
+    async def whisper(self, sender: SessionPath, text: str) -> None:
+        connection = self.server.connections[-1]
+        await connection.send(Whisper(sender, connection.path, Plain(text)))
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a channel another name, which sessions see by its next message only."""
+        self._joined[new] = self._joined.pop(old, [])
+        self._said[new] = self._said.pop(old, [])
+
+    def _keep(self, channel: str, sender: SessionPath, payload: Payload | RawPayload) -> None:
+        self._said.setdefault(channel, []).append(HistoryMessage(sender, next(self._times), payload))
+
+    async def _answer(self, connection: Connection, frame: Frame) -> None:
+        if isinstance(frame, Ping):
+            await connection.send(Pong())
+        elif self.refusal is not None:
+            await connection.send(Error(self.refusal))
+        elif isinstance(frame, ChannelMsg):
+            self._keep(frame.channel, connection.path, frame.payload)
+            await connection.send(Ack())
+        else:
+            await connection.send(self._reply(connection, frame))
+
+    def _reply(self, connection: Connection, frame: Frame) -> Frame:
+        match frame:
+            case Join(channel):
+                self._joined[channel] = [connection]
+                return Joined(channel)
+            case Leave(channel):
+                self._joined.pop(channel, None)
+                return Ack()
+            case Who(channel):
+                return Presence(channel, (*self.online, connection.path))
+            case ListChannels():
+                return ChannelList(tuple(self.channels))
+            case ReadSince(channel, since_ms):
+                rows = [row for row in self._said.get(channel, []) if row.ts_ms > since_ms]
+                return History(channel, tuple(rows[:PAGE_ROWS]))
+            case Admin(op):
+                return self._ruled(op)
+            case Whisper():
+                return Ack()
+            case _:
+                return Error(MalformedFrame("unexpected frame from client"))
+
+    def _ruled(self, op: admin.AdminOp) -> Frame:
+        match op:
+            case admin.AclList() | admin.BanList():
+                return UserList(self.users)
+            case admin.InviteListOp():
+                return self.invites
+            case _:
+                return Ack()
