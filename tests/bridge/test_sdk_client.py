@@ -1,6 +1,7 @@
 """The official SDK's client on the other side: somebody else's reading of the protocol."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from pydantic import BaseModel
 from conclave import __version__
 from tests.bridge.child import PROGRAM, SECONDS
 
-SERVER = StdioServerParameters(command=sys.executable, args=[str(PROGRAM), "early"])
+SERVER = StdioServerParameters(command=sys.executable, args=[str(PROGRAM), "early"], env=dict(os.environ))
 
 
 class ChannelEvent(BaseModel):
