@@ -15,8 +15,9 @@ from bridge.watermarks import Watermarks
 from conclave.body import Body
 from conclave.config import Level, LocalConfig
 from conclave.errors import Code, Refusal
-from conclave.events import Left, Message, Renamed, Role, Whispered
+from conclave.events import Gap, Left, Message, Renamed, Role, Whispered
 from conclave.requests import AclList, History, Join, Joined, Page, Request, Row, Send, Users
+from tests.support.hostile import NAMES, opens_a_tag
 
 ONE, TWO = "ws://one.example", "ws://two.example"
 
@@ -226,6 +227,20 @@ def test_a_channel_that_is_gone_is_forgotten(desk: Desk) -> None:
     walked(desk.session.entering(server), [Refusal(Code.UNAUTHORIZED, "banned from channel `ops`")])
     assert not server.channels
     assert len(desk.screen.contents) == 4
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, id=f"{n}") for n, name in enumerate(NAMES)])
+def test_notices_about_channels_of_any_name_are_harmless(desk: Desk, name: str) -> None:
+    """That one was taken away, renamed, has lost messages, or cannot be joined again: one line of ours each."""
+    server = desk.servers[0]
+    for event in (Left(name, "kicked"), Left("ops", name), Gap(name, "5-0"), Renamed(name, f"{name}x")):
+        desk.run("join_channel", [Joined(name, "5-0", admin=False)], channel=name)
+        desk.session.heard(server, event)
+    walked(desk.session.entering(server), [Refusal(Code.UNAUTHORIZED, name) for _ in server.channels])
+    assert len(desk.screen.contents) >= 5
+    for content in desk.screen.contents:
+        assert content.isprintable()
+        assert not opens_a_tag(content)
 
 
 def test_a_server_that_cannot_just_now_is_asked_again(desk: Desk) -> None:
