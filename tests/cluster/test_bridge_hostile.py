@@ -45,7 +45,10 @@ def encodable(text: str) -> bool:
 
 SENDABLE = [body for body in BODIES if encodable(body)]
 NAMEABLE = [name for name in NAMES if encodable(name)]
-LARGE = {kind: body for kind, body in MIB_BODIES.items() if encodable(body) and len(body.encode()) <= MIB}
+LARGE = {
+    kind: MIB_BODIES[kind] for kind in ("lines", "openers", "tags", "spaced tags", "NUL", "emoji", "tag characters")
+}
+"""As large as a relay lets them be: what grows most, and what takes longest to look through."""
 
 
 def check(text: str) -> None:
@@ -218,6 +221,7 @@ async def test_arguments_of_any_kind_are_answered(
     assert original.server.connections == []
 
 
+@pytest.mark.timeout(240)
 async def test_a_mebibyte_of_anything_goes_through(nodes: list[NodeProcess], peers: Peers, tmp_path: Path) -> None:
     """Each is shown live and can be read again; neither a line nor the process grows beyond its bounds."""
     talker = await peers.register(nodes[1].url, "talker")
@@ -228,7 +232,7 @@ async def test_a_mebibyte_of_anything_goes_through(nodes: list[NodeProcess], pee
         await one.tool("join_channel", channel="ops")
         for number, (kind, body) in enumerate(LARGE.items(), 1):
             await talker.post("ops", body)
-            await wait_until(partial(_shown, one, number), timeout=30, what=f"{kind} is shown")
+            await wait_until(partial(_shown, one, number), timeout=60, what=f"{kind} is shown")
         pages = await read_all(one, "1h")
         assert len(pages) >= len(LARGE)
         for text in (*(event["content"] for event in one.events), *pages):
