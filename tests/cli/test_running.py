@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -53,7 +54,7 @@ async def test_it_does_not_wait_for_a_name_that_nobody_resolves() -> None:
     assert (finished.code, finished.out) == (0, "looking up\ngiven up\n"), finished
 
 
-async def test_a_verb_is_interrupted_while_a_name_is_looked_up(tmp_path: object) -> None:
+async def test_a_verb_is_interrupted_while_a_name_is_looked_up(tmp_path: Path) -> None:
     """Ctrl-C ends a command at once, also then."""
     finished = await python(
         f"{STUCK}\n"
