@@ -1,0 +1,383 @@
+"""`conclave-conformance`: our relay passes, and a server with a defect fails the check that names it."""
+
+import asyncio
+import importlib
+import json
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from conclave.conformance import suite
+from conclave.conformance.verdict import Check
+from tests.support.balancer import Balancer
+from tests.support.meddler import Json, Meddler, meddling
+from tests.support.nodes import cluster, running_node
+from tests.support.peer2 import Peers2
+from tests.support.ports import free_port
+from tests.support.ruling import ROOT
+
+ROOT_FOLDER = Path(__file__).parents[2]
+PAGE = (ROOT_FOLDER / "docs" / "protocol.md").read_text()
+
+
+async def examine(*arguments: str) -> tuple[int, str, str]:
+    """Run the program as its user does; returns exit code, output and errors."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "conclave.conformance", *arguments),
+        cwd=ROOT_FOLDER,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(100):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def findings(*arguments: str) -> tuple[int, dict[str, Any]]:
+    """Run it with `--json`; returns exit code and the checks by their names."""
+    code, out, err = await examine(*arguments, "--json")
+    assert out, err
+    return code, {each["name"]: each for each in json.loads(out)["checks"]}
+
+
+# --- Servers without a defect ---
+
+
+async def test_our_relay_passes(redis_url: str) -> None:
+    """Every check, none skipped: the relay, the page and the checks say one thing."""
+    async with running_node(redis_url, handshake_seconds=1.0, idle_seconds=6.0) as url:
+        code, out, _ = await examine(url)
+        lines = out.splitlines()
+        assert (code, [line for line in lines if not line.startswith("ok ")]) == (0, [f"{len(suite.CHECKS)} ok"]), out
+
+
+async def test_three_nodes_behind_one_url_pass(redis_url: str) -> None:
+    """Nobody can tell which node they are on: sessions of one check are on different ones."""
+    async with cluster(redis_url) as nodes, Balancer([node.address for node in nodes]) as balancer:
+        code, out, _ = await examine(balancer.url)
+        assert code == 0, out
+
+
+async def test_nothing_stays_but_the_names(redis_url: str) -> None:
+    """It may be run where people are: no channel and no key of its own is left, and theirs are untouched."""
+    peers2 = Peers2()
+    async with running_node(redis_url) as url:
+        ann = await peers2.register(url, "ann")
+        await ann.create("ops")
+        await ann.join("ops")
+        code, out, err = await examine(url, "--only", "[!cu]*.[!lt]*")
+        assert code == 0, out
+        assert err.count("stay taken") == 1
+        assert [row["name"] for row in (await ann.ask("channels"))["channels"]] == ["ops"]
+        assert await ann.ask("who") == {"sessions": ["ann/laptop/main"]}
+        assert ann.events == []
+        await peers2.close()
+        with Redis.from_url(redis_url) as store:
+            assert store.hlen("conclave:{d}:keys") == 1 if store.exists("conclave:{d}:keys") else True
+
+
+async def test_an_invite_lets_it_in(redis_url: str) -> None:
+    """Where not everybody may register; without one the reason is told once, and what needs a user is skipped."""
+    peers2 = Peers2()
+    async with running_node(redis_url, admins=ROOT, registration="invite") as url:
+        root = await peers2.register(url, "root")
+        token = (await root.ask("server_invite.create", uses=3))["token"]
+        code, found = await findings(url, "--only", "requests")
+        assert code == 1
+        outcomes = [each["outcome"] for each in found.values()]
+        assert outcomes == ["failed"] + ["skipped"] * (len(outcomes) - 1)
+        first = next(iter(found.values()))
+        assert "--invite" in first["expected"]
+        assert "registration needs a valid invite" in first["got"]
+        code, found = await findings(url, "--only", "requests", "--invite", token)
+        assert code == 0, found
+        await peers2.close()
+
+
+# --- Servers with one ---
+
+
+class Repeats(Meddler):
+    """Delivers every message twice."""
+
+    def down(self, frame: Json) -> list[Json | bytes]:
+        return [frame, frame] if frame.get("ev") == "message" else [frame]
+
+
+class Drops(Meddler):
+    """Loses the second message of every connection."""
+
+    count = 0
+
+    def down(self, frame: Json) -> list[Json | bytes]:
+        self.count += frame.get("ev") == "message"
+        return [] if self.count == 2 and frame.get("ev") == "message" else [frame]
+
+
+class Reorders(Meddler):
+    """Keeps every message back until the next one has passed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Json | bytes] = []
+
+    def down(self, frame: Json) -> list[Json | bytes]:
+        if frame.get("ev") != "message":
+            return [frame]
+        if self.kept:
+            return [frame, self.kept.pop()]
+        self.kept.append(frame)
+        return []
+
+
+class Echoes(Meddler):
+    """Tells a session what it has said itself."""
+
+    def down(self, frame: Json) -> list[Json | bytes]:
+        asked = self.asked.get(frame.get("re"), {})
+        if asked.get("op") != "send" or "error" in frame:
+            return [frame]
+        event = {"ev": "message", "channel": asked["channel"], "from": self.path, "body": asked["body"]}
+        return [frame, {**event, "id": frame["id"], "ts": frame["ts"]}]
+
+
+class Misnumbers(Meddler):
+    """Answers with the next request's number."""
+
+    def down(self, frame: Json) -> list[Json | bytes]:
+        return [{**frame, "re": frame["re"] + 1} if isinstance(frame.get("re"), int) else frame]
+
+
+class AnswersTwice(Meddler):
+    def down(self, frame: Json) -> list[Json | bytes]:
+        return [frame, frame] if "re" in frame else [frame]
+
+
+class ForgetsTheNumber(Meddler):
+    """Answers a request with a flaw as if it had no number."""
+
+    def down(self, frame: Json) -> list[Json | bytes]:
+        return [{**frame, "re": None} if frame.get("error", {}).get("code") == "malformed" else frame]
+
+
+class IsSilentAboutFlaws(Meddler):
+    def down(self, frame: Json) -> list[Json | bytes]:
+        return [] if frame.get("error", {}).get("code") == "malformed" else [frame]
+
+
+class IgnoresKeys(Meddler):
+    def up(self, frame: Json) -> list[Json]:
+        return [{name: value for name, value in frame.items() if name != "key"}]
+
+
+class IgnoresPositions(Meddler):
+    def up(self, frame: Json) -> list[Json]:
+        return [{name: value for name, value in frame.items() if name != "since"}]
+
+
+class HidesGaps(Meddler):
+    def down(self, frame: Json) -> list[Json | bytes]:
+        if frame.get("ev") == "gap":
+            return []
+        return [{**frame, "recovered": True} if "recovered" in frame else frame]
+
+
+class ReversesHistory(Meddler):
+    def down(self, frame: Json) -> list[Json | bytes]:
+        return [{**frame, "messages": frame["messages"][::-1]} if "messages" in frame else frame]
+
+
+class IncludesThePosition(Meddler):
+    """Reads `after` as `from`: the message at the position comes again."""
+
+    def down(self, frame: Json) -> list[Json | bytes]:
+        after = self.asked.get(frame.get("re"), {}).get("after")
+        if "messages" not in frame or after in (None, "0-0"):
+            return [frame]
+        row = {"id": after, "ts": 1, "from": "a/b/c", "body": {"text": ""}}
+        return [{**frame, "messages": [row, *frame["messages"]]}]
+
+
+class ClosesWithoutAWord(Meddler):
+    def down(self, frame: Json) -> list[Json | bytes]:
+        return [] if frame.get("ev") == "closing" else [frame]
+
+
+class ClosesAsIfAllWereWell(Meddler):
+    def close(self, code: int) -> int:
+        return 1000 if code > 4000 else code
+
+
+class TellsAWrongReason(Meddler):
+    def down(self, frame: Json) -> list[Json | bytes]:
+        return [{**frame, "reason": "gone"} if frame.get("ev") == "left" else frame]
+
+
+class SaysBinary(Meddler):
+    def down(self, frame: Json) -> list[Json | bytes]:
+        return [json.dumps(frame).encode() if "re" in frame else frame]
+
+
+class ChecksNoSignature(Meddler):
+    """Lets anybody in who names a known key: as if the server had forgotten to verify."""
+
+    def up(self, frame: Json) -> list[Json]:
+        return [frame]
+
+    def down(self, frame: Json) -> list[Json | bytes]:
+        if frame.get("ev") != "closing":
+            return [frame]
+        return [{"ev": "ready", "path": "a/b/c", "admin": False, "heartbeat": 20, "limits": {"message_bytes": 1}}]
+
+
+class RepeatsTheNonce(Meddler):
+    def down(self, frame: Json) -> list[Json | bytes]:
+        return [{**frame, "nonce": "A" * 43} if frame.get("ev") == "challenge" else frame]
+
+
+class HidesTheLimit(Meddler):
+    def down(self, frame: Json) -> list[Json | bytes]:
+        return [{name: value for name, value in frame.items() if name != "limits"}]
+
+
+@pytest.mark.parametrize(
+    ("defect", "check"),
+    [
+        (Repeats, "messages.delivery"),
+        (Repeats, "resume.what-was-missed"),
+        (Drops, "messages.one-order"),
+        (Reorders, "resume.what-was-missed"),
+        (Echoes, "messages.no-echo"),
+        (Misnumbers, "requests.ping"),
+        (AnswersTwice, "requests.sent-ahead"),
+        (ForgetsTheNumber, "requests.unknown-operation"),
+        (IsSilentAboutFlaws, "requests.flaws"),
+        (IgnoresKeys, "messages.key"),
+        (IgnoresKeys, "whispers.key-of-a-whisper"),
+        (IgnoresPositions, "resume.while-others-talk"),
+        (HidesGaps, "resume.unknown-position"),
+        (ReversesHistory, "history.backwards"),
+        (IncludesThePosition, "history.forwards"),
+        (ClosesWithoutAWord, "closes.no-json-object"),
+        (ClosesAsIfAllWereWell, "login.superseded"),
+        (TellsAWrongReason, "ruling.why-it-left"),
+        (SaysBinary, "requests.ping"),
+        (ChecksNoSignature, "login.wrong-signature"),
+        (RepeatsTheNonce, "login.challenge"),
+        (HidesTheLimit, "login.register"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+async def test_a_defect_is_found(redis_url: str, defect: type[Meddler], check: str) -> None:
+    """By the check that is about it, which passes through the same proxy when that changes nothing."""
+    async with running_node(redis_url, handshake_seconds=2.0) as url:
+        async with meddling(url, Meddler) as sound:
+            assert await findings(sound, "--only", check) == (0, {check: _passed(check)})
+        async with meddling(url, defect) as broken:
+            code, found = await findings(broken, "--only", check)
+            assert (code, found[check]["outcome"]) == (1, "failed")
+            assert found[check]["expected"]
+            assert found[check]["got"]
+            assert found[check]["see"].startswith("docs/protocol.md#")
+
+
+def _passed(name: str) -> dict[str, str]:
+    (check,) = (each for each in suite.CHECKS if each.name == name)
+    return {"name": name, "outcome": "ok", "promise": check.promise, "see": f"docs/protocol.md#{_slug(check)}"}
+
+
+async def test_a_server_of_version_1_fails(redis_url: str) -> None:
+    """It accepts the connection and selects no subprotocol."""
+    async with running_node(redis_url) as url, meddling(url, Meddler, subprotocol=False) as old:
+        code, out, _ = await examine(old, "--only", "upgrade.subprotocol")
+        assert code == 1
+        assert 'expected: the subprotocol selected of conclave.v2: "conclave.v2"\n        got: null' in out
+
+
+async def test_a_server_that_never_answers_is_done_with(redis_url: str) -> None:
+    """Every wait has an end, and a program that runs in CI has one too."""
+
+    class Mute(Meddler):
+        def down(self, frame: Json) -> list[Json | bytes]:
+            return [] if frame else [frame]
+
+    async with running_node(redis_url) as url, meddling(url, Mute) as mute:
+        code, found = await findings(mute, "--only", "requests")
+        assert code == 1
+        assert [each["outcome"] for each in found.values()].count("failed") == 1
+
+
+# --- The program ---
+
+
+async def test_a_server_that_is_not_there(redis_url: str) -> None:
+    """2, which is not a failed check; also for a server that is none of WebSockets."""
+    async with running_node(redis_url) as url:
+        for nowhere in (f"ws://127.0.0.1:{free_port()}", f"{url}health", "http://127.0.0.1", "relay.example"):
+            code, out, err = await examine(nowhere)
+            assert (code, out) == (2, "")
+            assert err.startswith(f"{nowhere} cannot be reached: ")
+
+
+async def test_a_command_that_is_wrong() -> None:
+    """2, and what to do."""
+    for arguments, word in (((), "URL"), (("ws://h", "--only", "nix"), "--list"), (("--nix",), "--nix")):
+        code, _, err = await examine(*arguments)
+        assert code == 2
+        assert word in err
+
+
+async def test_the_list_needs_no_server() -> None:
+    """A line for each check that was chosen."""
+    _, out, _ = await examine("--list")
+    assert [line.split()[0] for line in out.splitlines()] == [check.name for check in suite.CHECKS]
+    _, out, _ = await examine("--list", "--only", "login")
+    assert {line.split(".")[0] for line in out.splitlines()} == {"login"}
+    _, out, _ = await examine("--list", "--only", "*.key*")
+    assert "messages.key-length" in out
+
+
+def test_the_script_is_there() -> None:
+    """The entry that a package manager makes a program of."""
+    scripts = tomllib.loads((ROOT_FOLDER / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, name = scripts["conclave-conformance"].partition(":")
+    assert callable(getattr(importlib.import_module(module), name))
+
+
+# --- The checks and the page ---
+
+
+def _slug(check: Check) -> str:
+    return check.heading.lower().replace(" ", "-")
+
+
+@pytest.mark.parametrize("check", suite.CHECKS, ids=lambda check: check.name)
+def test_a_check_says_what_it_checks_and_where_that_stands(check: Check) -> None:
+    """An implementer reads the promise and the heading, and nothing else of it."""
+    assert check.promise.endswith((".", ").")), "a sentence of one line"
+    assert re.search(rf"^#+ {re.escape(check.heading)}$", PAGE, re.MULTILINE), "a heading of the page"
+
+
+def test_names_are_unique() -> None:
+    """`--only` and the lines of the output go by them."""
+    assert len({check.name for check in suite.CHECKS}) == len(suite.CHECKS)
+
+
+def test_every_frame_of_the_page_is_asked_for() -> None:
+    """Each operation, event, error and close stands in the checks, but for what no client can bring about."""
+    sources = "\n".join(path.read_text() for path in Path(suite.__file__).parent.glob("*.py"))
+    frames = [
+        json.loads(line) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()
+    ]
+    names = {frame.get("op", frame.get("ev")) for frame in frames if "op" in frame or "ev" in frame}
+    codes = set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE))
+    closes = set(re.findall(r"^\| (\d{4}) \|", PAGE, re.MULTILINE))
+    missing = {each for each in names | codes if f'"{each}"' not in sources}
+    missing |= {each for each in closes if f"({each}" not in sources}
+    assert missing == {"role", "1011", "1012", "1013", "4003", "4005"}
