@@ -1,0 +1,50 @@
+"""Changes to JSON that keep it JSON, or nearly: what bytes that are flipped at random seldom find."""
+
+import json
+import random
+from typing import Any
+
+_VALUES: list[Any] = [
+    *(None, True, False, 0, -1, 1.0, 1e308, 2**53, -(2**53) + 1, 2**63, 10**30, "", "x", [], {}, [[]]),
+    *("0-0", "1795271790875-0", "a/b/c", "ws://h:0", "\u202e", "\ud800", "\x00", "x" * 300, "AA", "AB", "A" * 43),
+]
+_LATEST = 20
+
+
+def mutated(data: bytes, seed: int, longest: int, others: list[bytes]) -> bytes | None:
+    """Return an input with one thing changed in its last JSON object; None if there is none, or it gets too long."""
+    rng = random.Random(seed)  # noqa: S311 - nothing secret
+    head, between, last = data.rpartition(b"\n")
+    try:
+        value = json.loads(last)
+        donor = json.loads(rng.choice(others).rpartition(b"\n")[2])
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    _change(value, donor if isinstance(donor, dict) else {}, rng)
+    text = json.dumps(value, ensure_ascii=rng.random() < 0.5)  # noqa: PLR2004 - half and half
+    result = head + between + text.encode("utf-8", "surrogatepass")
+    return result if len(result) <= longest else None
+
+
+def _change(value: dict[str, Any], donor: dict[str, Any], rng: random.Random) -> None:
+    """Change, remove or add a field, here or in an object within."""
+    inner = [each for each in value.values() if isinstance(each, dict)]
+    if inner and rng.random() < 0.4:  # noqa: PLR2004 - now and then
+        _change(rng.choice(inner), donor, rng)
+        return
+    names = [*value, *donor]
+    if not names or len(value) > _LATEST:
+        value.clear()
+        return
+    name = rng.choice(names)
+    match rng.randrange(4):
+        case 0:
+            value.pop(name, None)
+        case 1:
+            value[name] = rng.choice(_VALUES)
+        case 2 if name in donor:
+            value[name] = donor[name]
+        case _:
+            value[rng.choice(names)] = value.get(rng.choice(names))
