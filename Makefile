@@ -6,13 +6,14 @@ STAMP := $(VENV)/.installed
 DATA_DIR ?= .data
 BIND ?= 127.0.0.1:4390
 PYTEST_ARGS ?= -n auto
+SECONDS ?= 60
 # What the image installs: a node, and the command line for looking at it.
 IMAGE_EXTRAS := --extra client --extra server
 # Programs for `make deploy-test` that are no Python packages; shared by all checkouts of this user.
 TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/conclave/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check format lint types contracts lock clean deploy-tools deploy-test deploy-files
+.PHONY: help install serve test fuzz check format lint types contracts lock clean deploy-tools deploy-test deploy-files
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +33,9 @@ serve: $(STAMP) ## Run a durable relay on ws://127.0.0.1:4390 (BIND=, DATA_DIR=)
 
 test: $(STAMP) ## Run the whole test suite (PYTEST_ARGS=)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+fuzz: $(STAMP) ## Fuzz what decodes the network (SECONDS= for each target, Linux only)
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 check: lint types contracts ## Everything a submission must pass: format, lint, types, imports, tests with coverage
 	$(MAKE) --no-print-directory test PYTEST_ARGS="--cov --cov-report=term $(PYTEST_ARGS)"
@@ -73,4 +77,4 @@ lock: $(STAMP) ## Resolve pyproject.toml anew into the lock files
 	$(COMPILE) --group build --constraint requirements.lock --output-file deploy/requirements-build.lock
 
 clean: ## Remove what the other targets made, except the relay's data
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* build dist
+	rm -rf $(VENV) .fuzz .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.* build dist

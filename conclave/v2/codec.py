@@ -22,6 +22,9 @@ LONGEST_ID = 2**53 - 1
 
 _INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]{0,15})")
 _SHOWN = 100
+"""How much of an operation that is unknown its refusal repeats, in characters."""
+_LONGEST_TEXT = 300
+"""How long the reason of a refusal may be: the decoder's own may repeat all that was sent. In characters."""
 
 T = TypeVar("T")
 
@@ -109,7 +112,7 @@ def decode_request(data: bytes | str) -> Incoming:
     try:
         return Incoming(request_id, _decoder(type_).decode(text))
     except msgspec.DecodeError as error:
-        raise BadRequest(request_id, str(error)) from None
+        raise BadRequest(request_id, reason(error)) from None
 
 
 def encode_result(request_id: int, result: msgspec.Struct) -> bytes:
@@ -151,7 +154,7 @@ def decode_message(data: bytes | str) -> Answer | events.Event | None:
         type_ = _EVENTS.get(envelope.ev)
         return None if type_ is None else _decoder(type_).decode(data)
     except _BROKEN as error:
-        raise FrameError(f"unreadable message: {error}") from None
+        raise FrameError(f"unreadable message: {reason(error)}") from None
 
 
 def decode_result(answer: Answer, request: type[requests.Request[T]]) -> T:
@@ -167,13 +170,19 @@ def decode_result(answer: Answer, request: type[requests.Request[T]]) -> T:
         result: T = msgspec.json.decode(answer.raw, type=requests.result_type(request))
         return result
     except _BROKEN as error:
-        raise FrameError(f"unreadable result of `{request.__struct_config__.tag}`: {error}") from None
+        raise FrameError(f"unreadable result of `{request.__struct_config__.tag}`: {reason(error)}") from None
 
 
 def refusal_of(code: str, message: str, retry_after: float | None = None) -> Refusal:
     """Return the refusal that a server wrote as this; a code of a later version is an internal error."""
     known = Code(code) if code in Code._value2member_map_ else Code.INTERNAL
     return Refusal(known, message, retry_after=retry_after)
+
+
+def reason(error: BaseException) -> str:
+    """Return what a decoder says is wrong, in a length that fits a reply."""
+    text = str(error)
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
 
 
 def _refusal(raw: msgspec.Raw) -> Refusal | None:
@@ -200,11 +209,11 @@ def _no_object(data: bytes | str, error: BaseException) -> Exception:
     The standard library reads more than is allowed here; of that, only the request's number is taken.
     """
     try:
-        value = json.loads(data)
+        value = json.loads(data if isinstance(data, str) else data.decode())  # of bytes it would take UTF-16, too
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        return FrameError(f"expected a JSON object: {error}")
+        return FrameError(f"expected a JSON object: {reason(error)}")
     number = value.get("id")
     known = isinstance(number, int) and not isinstance(number, bool) and abs(number) <= LONGEST_ID
-    return BadRequest(number if known else None, f"invalid JSON: {error}")
+    return BadRequest(number if known else None, f"invalid JSON: {reason(error)}")

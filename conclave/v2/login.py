@@ -22,7 +22,7 @@ from conclave.keys import InvalidKey, parse_public_key
 from conclave.names import NameKind, check_name
 from conclave.v2 import base64url
 from conclave.v2.closes import CloseCode
-from conclave.v2.codec import refusal_of
+from conclave.v2.codec import reason, refusal_of
 
 PROTOCOL = 2
 """What a hello carries; compatibility is strict equality."""
@@ -268,7 +268,7 @@ def _decoded(data: bytes | str, decoder: "msgspec.json.Decoder[T]", what: str) -
     try:
         return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise Refusal(Code.MALFORMED, f"expected {what}: {error}") from None
+        raise Refusal(Code.MALFORMED, f"expected {what}: {reason(error)}") from None
 
 
 def _malformed(message: str) -> NoReturn:

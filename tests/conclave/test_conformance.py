@@ -13,6 +13,7 @@ import pytest
 from redis import Redis
 
 from conclave.conformance import suite
+from conclave.conformance.__main__ import run
 from conclave.conformance.verdict import Check
 from tests.support.balancer import Balancer
 from tests.support.meddler import Json, Meddler, meddling
@@ -347,7 +348,7 @@ def test_the_script_is_there() -> None:
     """The entry that a package manager makes a program of."""
     scripts = tomllib.loads((ROOT_FOLDER / "pyproject.toml").read_text())["project"]["scripts"]
     module, _, name = scripts["conclave-conformance"].partition(":")
-    assert callable(getattr(importlib.import_module(module), name))
+    assert getattr(importlib.import_module(module), name) is run
 
 
 # --- The checks and the page ---

@@ -50,8 +50,18 @@ def _run(name: str, target: "Target", seconds: int, corpus: Path | None) -> int:
             (place / f"seed-{i}").write_bytes(seed)
         sys.stdout.write(f"{name}\n")
         sys.stdout.flush()
-        command = [sys.executable, "-m", "tests.fuzz", name, "--inside", "--seconds", str(seconds), "--corpus", str(place)]
-        return min(1, subprocess.run(command, check=False, timeout=seconds + 120).returncode)  # noqa: S603 - ourselves
+        command = [
+            sys.executable,
+            "-m",
+            "tests.fuzz",
+            name,
+            "--inside",
+            "--seconds",
+            str(seconds),
+            "--corpus",
+            str(place),
+        ]
+        return min(1, subprocess.run(command, check=False, timeout=seconds + 120).returncode)
 
 
 def _fuzz(name: str, corpus: Path, seconds: int) -> None:

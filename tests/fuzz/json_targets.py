@@ -90,6 +90,7 @@ def message(data: bytes) -> None:
 def server_login(data: bytes) -> None:
     """Nobody is let in but who has signed, and all that can be wrong is a Refusal with a short text."""
     for login in (_server(), _server(greeted=True), _server(origins=frozenset({ORIGIN}))):
+        step: object = None
         try:
             for part in data.split(BETWEEN):
                 step = login.receive(_text(part))
@@ -133,12 +134,16 @@ def _text(part: bytes) -> str | bytes:
 
 
 def _frames() -> list[Any]:
-    return [json.loads(line) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+    return [
+        json.loads(line) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()
+    ]
 
 
 def _encoded(*names: str) -> list[bytes]:
     """The examples of the page that have one of these fields."""
-    return [json.dumps(frame, ensure_ascii=False).encode() for frame in _frames() if any(name in frame for name in names)]
+    return [
+        json.dumps(frame, ensure_ascii=False).encode() for frame in _frames() if any(name in frame for name in names)
+    ]
 
 
 KEY = MachineKey(b"k" * 32)

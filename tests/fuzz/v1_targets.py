@@ -84,7 +84,12 @@ VALUES = [
     _encoded(
         _Everything(
             *(2**32 - 1, 2**64 - 1, -(2**63), "ä" * 300, b"", _Leaf(flag=True, number=0)),
-            *((((_Leaf(flag=False, number=300),) * 3),) * 2, (_Empty(), _Leaf(flag=True, number=-1)), _Colour.GREEN, "x"),
+            *(
+                (((_Leaf(flag=False, number=300),) * 3),) * 2,
+                (_Empty(), _Leaf(flag=True, number=-1)),
+                _Colour.GREEN,
+                "x",
+            ),
         )
     ),
 ]
