@@ -5,7 +5,7 @@ import json
 from collections.abc import Coroutine
 from typing import Any, ClassVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
@@ -19,7 +19,7 @@ STEP_SECONDS = 30
 WHO = st.sampled_from(SESSIONS)
 CHANNEL = st.integers(0, 1)
 TEXT = st.text(max_size=20)
-KEY = st.none() | st.sampled_from(("k", "key of ann", "ö" * 64))
+KEY = st.sampled_from((None, "k", "ö" * 64))
 PLACE = st.none() | st.integers(-1, 6)
 
 # What is wrong with each of these does not depend on the state.
@@ -135,7 +135,7 @@ class Conversation(RuleBasedStateMachine):
 
         self._run(step())
 
-    @rule(who=WHO, number=CHANNEL, after=PLACE, limit=st.integers(1, 30))
+    @rule(who=WHO, number=CHANNEL, after=PLACE, limit=st.integers(1, 6))
     def history(self, who: str, number: int, after: int | None, limit: int) -> None:
         self._run(self.talk.history(who, number, after if after is None or after >= 0 else None, limit))
 
@@ -195,6 +195,7 @@ def test_whatever_is_asked_the_relay_does_what_the_model_does(redis_url: str) ->
                     max_examples=max(1, settings.default.max_examples // 5),
                     stateful_step_count=STEPS,
                     deadline=None,
+                    phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking takes minutes; the log tells
                     suppress_health_check=list(HealthCheck),
                 ),
             )

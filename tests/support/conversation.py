@@ -45,11 +45,13 @@ class Talk:
         self._left: dict[tuple[str, int], list[str]] = {}
 
     async def open(self) -> None:
-        """Log everybody in and make the channels."""
+        """Log everybody in, and make the channels; all come into the first one."""
         for who in SESSIONS:
             self.clients[who] = await self._scene.enter(OWNER[who])
         for channel in self.channels:
             await self.clients["ann"].ask("channel.create", channel=channel.name)
+        for who in SESSIONS:
+            await self.join(who, 0, None)
 
     async def close(self) -> None:
         """Check what is left to check, and hang up."""
