@@ -54,9 +54,12 @@ class Talk:
             await self.join(who, 0, None)
 
     async def close(self) -> None:
-        """Check what is left to check, and hang up."""
+        """Check what is left to check, history included, and hang up."""
         try:
             await self.settle()
+            for who, number in itertools.product(SESSIONS, range(len(self.channels))):
+                await self.history(who, number, None, 2)
+                await self.history(who, number, 0, 3)
         finally:
             await self._scene.__aexit__()
 
@@ -225,7 +228,7 @@ class Talk:
         same(reply.get("error", {}).get("code"), "malformed", f"the answer to {text[:200]}")
 
     async def unreadable(self, who: str, message: str | bytes) -> None:
-        """Send what ends the session, and come back."""
+        """Send what ends the session, and come back with the positions."""
         await self.settle()
         await self.clients[who].say(message)
         await self.clients[who].closes(4007)
@@ -240,10 +243,12 @@ class Talk:
 
     async def _come_back(self, who: str, session: str | None = None) -> None:
         self.clients[who] = await self._scene.enter(OWNER[who], session)
-        self.inside[who].clear()
+        inside, self.inside[who] = self.inside[who], set()
         for number in range(len(self.channels)):
             self._heard.pop((who, number), None)
             self._left.pop((who, number), None)
+        for number in sorted(inside):
+            await self.join(who, number, len(self.channels[number].log) - 1)
 
 
 @dataclass
