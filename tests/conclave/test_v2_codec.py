@@ -234,3 +234,20 @@ def test_enumerations_are_words() -> None:
         "channel": "ops",
         "visibility": "unlisted",
     }
+
+
+def test_a_reason_does_not_repeat_what_was_sent() -> None:
+    """A request may be as long as a frame; its refusal fits a line, whatever the decoder says."""
+    long = "x" * 1_000_000
+    for text in (f'{{"id":1,"op":"channel.create","channel":"c","visibility":"{long}"}}', f'{{"id":1,"op":"{long}"}}'):
+        with pytest.raises(v2.BadRequest) as refused:
+            v2.decode_request(text)
+        assert refused.value.id == 1
+        assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig"])
+def test_json_is_utf_8(encoding: str) -> None:
+    """Bytes are read as a text is: no other encoding is guessed."""
+    with pytest.raises(FrameError):
+        v2.decode_request('{"id":1,"op":"ping"}'.encode(encoding))

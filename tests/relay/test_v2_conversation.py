@@ -9,10 +9,12 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
+from conclave.conformance.client import Asked
 from conclave.conformance.company import Company
-from tests.support.conversation import SESSIONS, Talk
+from tests.support.conversation import SESSIONS, Sending, Talk
 from tests.support.nodes import node_object
 
+EXAMPLES = 20
 STEPS = 40
 STEP_SECONDS = 30
 
@@ -119,7 +121,8 @@ class Conversation(RuleBasedStateMachine):
         """Requests and flaws without a wait in between: one reply for each, in their order."""
 
         async def step() -> None:
-            client, asked = self.talk.clients[who], []
+            client = self.talk.clients[who]
+            asked: list[tuple[str, Asked, Sending | None]] = []
             for kind in kinds:
                 if kind == "send":
                     sending = self.talk.request_send(who, number, "ahead", None)
@@ -192,10 +195,10 @@ def test_whatever_is_asked_the_relay_does_what_the_model_does(redis_url: str) ->
                 """On this test's node."""
 
             Here.runner, Here.company = runner, Company(f"ws://{node.address}/", None)
-            run_state_machine_as_test(  # type: ignore[no-untyped-call]
+            run_state_machine_as_test(
                 Here,
                 settings=settings(
-                    max_examples=max(1, settings.default.max_examples // 5),
+                    max_examples=EXAMPLES,
                     stateful_step_count=STEPS,
                     deadline=None,
                     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking takes minutes; the log tells
