@@ -9,8 +9,8 @@ import msgspec
 from nacl.signing import SigningKey
 
 from conclave import events, requests, v2
+from conclave.claims import Enroll, Login
 from conclave.errors import FrameError, Refusal
-from conclave.handshake import Enroll, Login
 from conclave.keys import MachineKey
 from conclave.v2 import base64url
 from conclave.v2.login import ClientLogin, Ready, ServerLogin, signed_bytes
