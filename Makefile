@@ -13,7 +13,8 @@ IMAGE_EXTRAS := --extra client --extra server
 TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/conclave/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test fuzz check format lint types contracts lock clean deploy-tools deploy-test deploy-files
+.PHONY: help install serve test fuzz check format lint types contracts docs lock clean \
+  deploy-tools deploy-test deploy-files
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +54,9 @@ types: $(STAMP) ## Check types, tests included
 
 contracts: $(STAMP) ## Check which package may import which
 	$(BIN)/lint-imports --no-cache
+
+docs: $(STAMP) ## Write what the documentation takes from the code: the table of metrics
+	$(BIN)/python -m relay.metrics docs/operations.md
 
 $(VENV)/.deploy: $(STAMP) requirements-deploy.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-deploy.lock

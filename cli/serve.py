@@ -100,6 +100,13 @@ class _Several(click.ParamType[str]):
     help="The largest message body.",
 )
 @click.option(
+    "--metrics-bind",
+    envvar="CONCLAVE_METRICS_BIND",
+    show_envvar=True,
+    metavar="HOST:PORT",
+    help="Serve /metrics (and /health, /ready) there instead of beside the WebSocket.",
+)
+@click.option(
     "--key-prefix",
     envvar="CONCLAVE_KEY_PREFIX",
     default="conclave",

@@ -67,6 +67,8 @@ class NodeConfig(msgspec.Struct, frozen=True):
     redis_timeout: float = 2.0
     handshake_seconds: float = 10.0
     idle_seconds: float = 60.0
+    metrics_address: tuple[str, int] | None = None
+    """Where metrics are served, if not beside the WebSocket."""
 
     @property
     def retention(self) -> Retention:
@@ -90,6 +92,7 @@ def parse_config(
     registration: Registration = "open",
     presence: PresencePolicy = "everyone",
     public_urls: Iterable[str] = (),
+    metrics_bind: str | None = None,
 ) -> NodeConfig:
     """Check what the command line says.
 
@@ -112,6 +115,7 @@ def parse_config(
         registration=registration,
         presence=presence,
         origins=_origins(public_urls),
+        metrics_address=None if metrics_bind is None else _address(metrics_bind),
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from relay.framing import CLOSE, FRAME_BYTES
 from relay.outbox import Flusher, Outbox
 from relay.services.accounts import key_text
 from relay.session import Session
-from relay.socket import Interrupted, Socket
+from relay.socket import Interrupted, Socket, Traffic
 
 if TYPE_CHECKING:
     from relay.metrics import Metrics
@@ -44,6 +45,7 @@ class Connections:
         self._dialects = {dialect.subprotocol: dialect for dialect in dialects}
         self._flusher = flusher
         self._metrics = metrics
+        self._traffic = Traffic(metrics.received_bytes.inc, metrics.sent_bytes.inc)
         self._outbox_bytes = outbox_bytes
         self._handshake_seconds = handshake_seconds
         self._greeted: set[Socket] = set()
@@ -59,9 +61,12 @@ class Connections:
         """Serve one client from the upgrade to the close."""
         dialect = self._chosen(request)
         try:
-            socket = await Socket.accept(request, cluster, subprotocol=dialect.subprotocol, text=dialect.text)
+            socket = await Socket.accept(
+                request, cluster, subprotocol=dialect.subprotocol, text=dialect.text, traffic=self._traffic
+            )
         except ConnectionError:
             return web.Response(status=400)  # nobody is there to read it
+        began = time.monotonic()
         try:
             session = await self._log_in(socket, dialect, dialect.handshake(cluster, node))
         except Refusal as refusal:
@@ -74,6 +79,7 @@ class Connections:
             socket.write(CLOSE)
         else:
             self._metrics.logins.labels(outcome="ok").inc()
+            self._metrics.login_seconds.observe(time.monotonic() - began)
             await self._serve_session(socket, session)
         await socket.hang_up()
         return socket.response
@@ -203,6 +209,7 @@ class Connections:
             return call.refused(Refusal(Code.INTERNAL, "the relay failed to carry this out"))
         longest = min(FRAME_BYTES, self._outbox_bytes)
         if len(reply) > longest:
+            self._metrics.refusals.labels(code=Code.TOO_LARGE.value).inc()
             return call.refused(Refusal(Code.TOO_LARGE, f"the reply would exceed {longest} bytes"))
         return reply
 

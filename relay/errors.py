@@ -17,3 +17,7 @@ class StoreUnavailable(Refusal):
 
 class NodeFailure(ConclaveError):
     """The node cannot go on and ends with a non-zero exit code; the text says what to do about it."""
+
+
+def not_bound(host: str, port: int, error: OSError) -> NodeFailure:
+    return NodeFailure(f"failed to bind `{host}:{port}`: {error.strerror or error}")

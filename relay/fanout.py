@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+import time
 
 import msgspec
 import structlog
 
 from relay.errors import StoreUnavailable
+from relay.message import Message
 from relay.metrics import Metrics
 from relay.redis.broker import Broker
 from relay.redis.channel_log import GONE, ChannelLog, parse_live
+from relay.redis.clock import RedisClock
 from relay.redis.directory import Directory
 from relay.redis.keys import Keys
 from relay.replay import Replays
@@ -41,13 +44,25 @@ class FanOut:
     """The channels of one node and who listens to them."""
 
     def __init__(
-        self, *, broker: Broker, directory: Directory, channel_log: ChannelLog, keys: Keys, metrics: Metrics
+        self,
+        *,
+        broker: Broker,
+        directory: Directory,
+        channel_log: ChannelLog,
+        keys: Keys,
+        clock: RedisClock,
+        metrics: Metrics,
     ) -> None:
         self._broker = broker
         self._directory = directory
         self._log = channel_log
         self._keys = keys
+        self._clock = clock
         self._metrics = metrics
+        self._count = metrics.deliveries.inc
+        self._observe_size = metrics.fanout_size.observe
+        self._observe_seconds = metrics.fanout_seconds.observe
+        self._observe_age = metrics.delivery_seconds.observe
         self._rooms: dict[str, Room] = {}
         self._by_topic: dict[str, Room] = {}
         self._idle: dict[str, Room] = {}
@@ -56,6 +71,11 @@ class FanOut:
 
     def __len__(self) -> int:
         return len(self._rooms)
+
+    @property
+    def subscriptions(self) -> int:
+        """How many sessions listen, summed over channels."""
+        return sum(len(room.listeners) for room in self._rooms.values())
 
     # --- Coming and going ---
 
@@ -72,7 +92,7 @@ class FanOut:
         """
         room = self._rooms.get(channel_id)
         if room is None:
-            room = self._rooms[channel_id] = Room(channel_id, name, version)
+            room = self._rooms[channel_id] = Room(channel_id, name, version, self._delivered)
             self._by_topic[self._keys.live(channel_id)] = room
         else:
             room.rename(name, version)
@@ -135,7 +155,8 @@ class FanOut:
         if room is None:
             return
         if data:
-            room.live(parse_live(data))
+            if room.live(parse_live(data)):
+                self._metrics.gaps.inc()
         else:
             room.feed.doubt()
         self._check(room)
@@ -143,6 +164,7 @@ class FanOut:
     def caught_up(self) -> None:
         """Live delivery is back after an interruption: every channel's log has to be looked at."""
         for room in self._rooms.values():
+            room.interrupted = room.interrupted or (room.started and room.feed.is_live)
             room.feed.doubt()
             self._check(room)
 
@@ -150,6 +172,14 @@ class FanOut:
         if room.started and not room.feed.is_live and not room.refilling:
             room.refilling = True
             self._doubtful.put_nowait(room)
+
+    def _delivered(self, message: Message, sessions: int, began: float) -> None:
+        now = time.monotonic()
+        self._count(sessions)
+        self._observe_size(sessions)
+        self._observe_seconds(now - began)
+        if (age := self._clock.age(message.ts_ms, now)) is not None:
+            self._observe_age(age)
 
     # --- Recovery ---
 
@@ -178,7 +208,10 @@ class FanOut:
             except StoreUnavailable:
                 await asyncio.sleep(_REFILL_RETRY_SECONDS)
                 continue
+            missed, room.interrupted = room.interrupted, False
             messages, lost = room.feed.page(page.rows, more=page.more, known=page.known, tip=page.tip)
+            if missed and (page.rows or lost):
+                self._metrics.gaps.inc()
             if lost and page.version != GONE:
                 self._metrics.lost.inc()
                 log.error("channel.history_lost", channel=room.id, after=before, tip=page.tip)

@@ -1,11 +1,14 @@
 """What a node does in regular beats: show that it lives, judge the others, find out that it has gone deaf, tidy up."""
 
 import asyncio
+import time
 
 import structlog
 
 from relay.errors import StoreUnavailable
 from relay.fanout import FanOut
+from relay.metrics import Metrics
+from relay.probe import Probe
 from relay.redis.broker import Broker
 from relay.redis.client import RedisClient
 from relay.redis.dues import Dues
@@ -34,6 +37,7 @@ class Heart:
         presence: Presence,
         sessions: Sessions,
         idle_seconds: float,
+        metrics: Metrics,
     ) -> None:
         self._client = client
         self._keys = keys
@@ -45,16 +49,19 @@ class Heart:
         self._presence = presence
         self._sessions = sessions
         self._idle_seconds = idle_seconds
-        self._probe = ""
+        self._metrics = metrics
+        self._probe = Probe(metrics)
+        self._topic = ""
         self._probe_heard = 0.0
 
     async def join(self) -> None:
         """Enter the cluster under a new name and listen to what concerns it. Raises: StoreUnavailable."""
         before = self._registry.node
         await self._registry.join()
-        old, self._probe = self._probe, self._keys.probe(self._registry.node)
+        old, self._topic = self._topic, self._keys.probe(self._registry.node)
+        self._probe.forget()
         await self._inbox.follow(self._registry.node)
-        await self._broker.subscribe(self._probe)
+        await self._broker.subscribe(self._topic)
         self._probe_heard = asyncio.get_running_loop().time()
         if old:
             await self._broker.unsubscribe(old)
@@ -84,13 +91,15 @@ class Heart:
         if not await self._registry.beat():
             log.warning("node.evicted", node=self._registry.node)
             await self.join()
-        await self._client.call("PUBLISH", self._probe, "")
+        await self._client.call("PUBLISH", self._topic, self._probe.send(time.monotonic()))
         self._listen_to_silence()
         for node in self._registry.dead():
-            await self._registry.bury(node)
+            if await self._registry.bury(node):
+                self._metrics.janitor_removed.inc()
         await self._dues.settle()
         await self._inbox.trim()
         await self._fanout.sweep(self._registry.node)
+        self._metrics.janitor_runs.inc()
 
     def _listen_to_silence(self) -> None:
         """A subscriber connection that does not hear this node's own probe is deaf, whatever TCP says."""
@@ -100,7 +109,8 @@ class Heart:
             self._broker.drop("deaf: does not hear this node's own probe")
 
     def heard(self, topic: str, data: bytes) -> None:
-        if topic == self._probe:
+        if topic == self._topic:
+            self._probe.heard(data, time.monotonic())
             self._probe_heard = asyncio.get_running_loop().time()
         else:
             self._fanout.heard(topic, data)

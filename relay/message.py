@@ -23,7 +23,7 @@ class Message(msgspec.Struct, frozen=True):
 
     @property
     def ts_ms(self) -> int:
-        return int(self.id[: self.id.index("-")])
+        return int(self.id.partition("-")[0])
 
 
 def order(message_id: str) -> tuple[int, int]:

@@ -13,12 +13,14 @@ from relay.desk import Services
 from relay.dialect.v1 import DialectV1
 from relay.dialect.v2 import DialectV2
 from relay.doorman import Doorman
-from relay.errors import NodeFailure, StoreUnavailable
+from relay.errors import NodeFailure, StoreUnavailable, not_bound
 from relay.fanout import FanOut
 from relay.heart import Heart
-from relay.http import make_app
+from relay.http import address_text, make_app, open_status_port
+from relay.lag import watch_lag
 from relay.metrics import Metrics
 from relay.outbox import Flusher
+from relay.redis import scripts
 from relay.redis.broker import Broker
 from relay.redis.channel_log import ChannelLog
 from relay.redis.client import RedisClient
@@ -31,6 +33,7 @@ from relay.redis.leases import Leases
 from relay.redis.nodes import Registry
 from relay.redis.promises import Promises
 from relay.services.accounts import Accounts
+from relay.services.authority import Audit
 from relay.services.channels import Channels
 from relay.services.messages import Messages
 from relay.services.presence import Presence
@@ -59,11 +62,21 @@ class Node:
         self._assemble()
         self.address = ""
         """Where the node listens, as HOST:PORT, once it does."""
+        self.status_address = ""
+        """The same for metrics that have a port of their own."""
 
     @property
     def is_ready(self) -> bool:
         """Whether sessions are served right now."""
-        return self._why_unready() is None
+        return self.unready is None
+
+    async def why_unready(self) -> str | None:
+        """Return why sessions are not served right now, or None."""
+        return self.unready
+
+    async def metrics(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return self._metrics.render()
 
     def stop(self) -> None:
         """Have `run` end."""
@@ -86,8 +99,11 @@ class Node:
                 tasks.create_task(self._client.serve()),
                 tasks.create_task(self._broker.serve(self._heart)),
                 tasks.create_task(self._fanout.serve()),
+                tasks.create_task(watch_lag(self._metrics.event_loop_lag)),
             ]
+            aside: web.AppRunner | None = None
             try:
+                aside = await self._open_status_port()
                 await self._listen(runner)
                 if await self._join():
                     running.append(tasks.create_task(self._inbox.serve(self._sessions.handle)))
@@ -100,6 +116,8 @@ class Node:
                 await self._drain()
             finally:
                 await runner.cleanup()
+                if aside is not None:
+                    await aside.cleanup()
                 for task in running:
                     task.cancel()
         if self._failure is not None:
@@ -108,9 +126,10 @@ class Node:
     def _assemble(self) -> None:
         config = self._config
         keys = Keys(config.key_prefix)
-        self._metrics = metrics = Metrics()
+        self._metrics = metrics = Metrics(scripts.NAMES)
+        audit = Audit(metrics)
         self._sessions = Sessions()
-        self._client = client = RedisClient(self._make, timeout=config.redis_timeout)
+        self._client = client = RedisClient(self._make, timeout=config.redis_timeout, metrics=metrics)
         self._broker = Broker(client, confirm_timeout=config.redis_timeout)
         self._inbox = Inbox(client, keys)
         self._registry = Registry(client, keys)
@@ -118,7 +137,12 @@ class Node:
         leases = Leases(client, keys)
         channel_log = ChannelLog(client, keys, config.retention)
         self._fanout = fanout = FanOut(
-            broker=self._broker, directory=self._directory, channel_log=channel_log, keys=keys, metrics=metrics
+            broker=self._broker,
+            directory=self._directory,
+            channel_log=channel_log,
+            keys=keys,
+            clock=self._registry.clock,
+            metrics=metrics,
         )
         dues = Dues(directory=self._directory, channel_log=channel_log, inbox=self._inbox, registry=self._registry)
         presence = Presence(
@@ -133,11 +157,20 @@ class Node:
         )
         services = Services(
             accounts=Accounts(
-                directory=self._directory, dues=dues, admins=config.admins, registration=config.registration
+                directory=self._directory,
+                dues=dues,
+                audit=audit,
+                admins=config.admins,
+                registration=config.registration,
             ),
-            rule=Rule(directory=self._directory, fanout=fanout, dues=dues),
+            rule=Rule(directory=self._directory, fanout=fanout, dues=dues, audit=audit),
             channels=Channels(
-                directory=self._directory, channel_log=channel_log, fanout=fanout, registry=self._registry
+                directory=self._directory,
+                channel_log=channel_log,
+                fanout=fanout,
+                registry=self._registry,
+                audit=audit,
+                resumes=metrics.resumes,
             ),
             messages=Messages(
                 directory=self._directory,
@@ -148,6 +181,7 @@ class Node:
                 promises=Promises(client, keys),
                 registry=self._registry,
                 max_bytes=config.max_message_bytes,
+                metrics=metrics,
             ),
             presence=presence,
         )
@@ -162,6 +196,7 @@ class Node:
             presence=presence,
             sessions=self._sessions,
             idle_seconds=config.idle_seconds,
+            metrics=metrics,
         )
         self._connections = connections = Connections(
             services=services,
@@ -171,20 +206,33 @@ class Node:
                     origins=config.origins, idle_seconds=config.idle_seconds, message_bytes=config.max_message_bytes
                 ),
             ),
-            flusher=Flusher(),
+            flusher=Flusher(metrics.sent_bytes.inc),
             metrics=metrics,
             outbox_bytes=config.outbox_bytes,
             handshake_seconds=config.handshake_seconds,
         )
-        metrics.gauge("conclave_sessions", "Sessions on this node.", lambda: len(self._sessions))
-        metrics.gauge("conclave_channels", "Channels that this node delivers.", lambda: len(fanout))
+        self._show_state(metrics)
         self._app = make_app(
             serve=lambda request: connections.serve(request, self._cluster_id, self._registry.node),
-            why_unready=self._why_unready,
-            metrics=metrics.render,
+            why_unready=lambda: self.unready,
+            status=self,
+            metrics=config.metrics_address is None,
         )
 
-    def _why_unready(self) -> str | None:
+    def _show_state(self, metrics: Metrics) -> None:
+        """Have the gauges ask for what they show when somebody looks at them."""
+        metrics.ready.set_function(lambda: self.is_ready)
+        metrics.draining.set_function(self._stopping.is_set)
+        metrics.redis_up.set_function(lambda: self._client.is_up)
+        metrics.nodes.set_function(lambda: self._registry.size)
+        metrics.sessions.set_function(lambda: len(self._sessions))
+        metrics.channels.set_function(lambda: len(self._fanout))
+        metrics.subscriptions.set_function(lambda: self._fanout.subscriptions)
+        metrics.outbox_bytes.set_function(lambda: sum(session.outbox.buffered for session in self._sessions))
+
+    @property
+    def unready(self) -> str | None:
+        """Why sessions are not served right now, or None."""
         if self._stopping.is_set():
             return "shutting down"
         if not self._client.is_up or not self._broker.is_connected:
@@ -202,9 +250,19 @@ class Node:
         try:
             self._door = await loop.create_server(lambda: Doorman(serve()), host, port, backlog=_BACKLOG)
         except OSError as error:
-            raise NodeFailure(f"failed to bind `{host}:{port}`: {error.strerror or error}") from error
-        host, port = self._door.sockets[0].getsockname()[:2]
-        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            raise not_bound(host, port, error) from error
+        self.address = address_text(self._door.sockets[0].getsockname())
+
+    async def _open_status_port(self) -> web.AppRunner | None:
+        """Open the port of the metrics, if they have one."""
+        if self._config.metrics_address is None:
+            return None
+        try:
+            runner, self.status_address = await open_status_port(self, *self._config.metrics_address)
+        except OSError as error:
+            raise not_bound(*self._config.metrics_address, error) from error
+        log.info("metrics listening", addr=self.status_address)
+        return runner
 
     async def _join(self) -> bool:
         """Enter the cluster as soon as Redis lets us; False if the node is stopped before that."""

@@ -26,7 +26,9 @@ class Writer(Protocol):
 class Flusher:
     """Flushes the outboxes of one node that have something pending, all of them together once per window."""
 
-    def __init__(self) -> None:
+    def __init__(self, sent: Callable[[int], None]) -> None:
+        """`sent` is told of every write, in bytes."""
+        self.sent = sent
         self._dirty: list[Outbox] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -143,4 +145,5 @@ class Outbox:
     def _write(self, data: bytes) -> None:
         if data and not self._writer.is_closing():  # uvloop raises on a write after the close
             self._writer.write(data)
+            self._flusher.sent(len(data))
             self._last_write = self._clock()

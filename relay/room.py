@@ -1,7 +1,8 @@
 """One channel as this node delivers it: who listens here, what comes next, who has to be looked at again. No I/O."""
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from relay.catchup import CatchUp, Lost
 from relay.feed import Feed
@@ -26,16 +27,22 @@ class Listener:
         self.catch_up: CatchUp | None = None
 
 
+Delivered = Callable[[Message, int, float], None]
+"""Told of every message that went out: the message, to how many sessions, and since when, by `time.monotonic`."""
+
+
 class Room:
     """The sessions of this node that have joined a channel, and the channel's order."""
 
-    def __init__(self, channel_id: str, name: str, named: int) -> None:
+    def __init__(self, channel_id: str, name: str, named: int, delivered: Delivered) -> None:
         """`named` is the version at which the channel had this name."""
         self.id = channel_id
         self.name = name
         self.named = named
         self.gone = False
         """Whether the channel was deleted."""
+        self.interrupted = False
+        """Whether live delivery was away, and the log has not been looked at since."""
         self.feed = Feed()
         self.listeners: dict[str, Listener] = {}
         self.started = False
@@ -46,6 +53,7 @@ class Room:
         self.joining = 0
         self.idle_since = 0.0
         self._floor: str | None = None
+        self._delivered = delivered
 
     @property
     def unused(self) -> bool:
@@ -109,16 +117,24 @@ class Room:
         """Return the listeners that were not reviewed for this version."""
         return [listener for listener in self.listeners.values() if listener.reviewed < version]
 
-    def live(self, message: Message) -> None:
-        """Take a live message and deliver what is next in order."""
+    def live(self, message: Message) -> bool:
+        """Take a live message and deliver what is next in order.
+
+        Returns whether this message tells that one before it is missing.
+        """
         if message.version > self.version:
             self.feed.suspend(message)
-        else:
-            self.deliver(self.feed.live(message))
+            return False
+        was_live = self.feed.is_live
+        if due := self.feed.live(message):
+            self.deliver(due)
+            return False
+        return was_live and not self.feed.is_live
 
     def deliver(self, messages: Sequence[Message]) -> None:
         """Put messages into the outboxes of all listeners but their senders'. Each is encoded once per dialect."""
         for message in messages:
+            began, passed_over = time.monotonic(), 0
             newcomers = self._floor is not None and order(message.id) <= order(self._floor)
             if not newcomers:
                 self._floor = None
@@ -127,15 +143,20 @@ class Room:
                 session = listener.session
                 if listener.catch_up is not None:
                     listener.catch_up.live(message)
+                    passed_over += 1
                     continue
                 if session.path_text == message.sender:
+                    passed_over += 1
                     continue
                 if newcomers and order(message.id) <= order(listener.floor):
+                    passed_over += 1
                     continue
                 frame = frames.get(session.dialect)
                 if frame is None:
                     frame = frames[session.dialect] = session.dialect.message(self.name, message)
                 session.outbox.push(frame)
+            if reached := len(self.listeners) - passed_over:
+                self._delivered(message, reached, began)
 
     def tell_lost(self, after: str) -> None:
         """Tell all listeners that what followed a message is lost; whoever catches up finds that out alone."""

@@ -2,7 +2,8 @@
 
 import asyncio
 import socket as sockets
-from typing import Self
+from collections.abc import Callable
+from typing import NamedTuple, Self
 
 from aiohttp import WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
@@ -19,6 +20,13 @@ _GOODBYE_SECONDS = 3.0
 SERVER_ID_HEADER = "x-conclave-server-id"
 
 
+class Traffic(NamedTuple):
+    """Told of every message in and of every write out, in bytes."""
+
+    received: Callable[[int], None]
+    sent: Callable[[int], None]
+
+
 class Interrupted(Exception):
     """The wait for the next message was interrupted."""
 
@@ -30,9 +38,12 @@ class Socket:
     encoded once for everybody, and without compression the two ways of writing mix.
     """
 
-    def __init__(self, ws: web.WebSocketResponse, transport: asyncio.Transport, *, text: bool) -> None:
+    def __init__(
+        self, ws: web.WebSocketResponse, transport: asyncio.Transport, *, text: bool, traffic: Traffic
+    ) -> None:
         self._ws = ws
         self._text = text
+        self._traffic = traffic
         self.transport = transport
         doorman = transport.get_protocol()
         self._doorman = doorman if isinstance(doorman, Doorman) else None
@@ -45,7 +56,9 @@ class Socket:
         self._received = 0
 
     @classmethod
-    async def accept(cls, request: web.Request, server_id: str, *, subprotocol: str | None, text: bool) -> Self:
+    async def accept(
+        cls, request: web.Request, server_id: str, *, subprotocol: str | None, text: bool, traffic: Traffic
+    ) -> Self:
         """Upgrade a request, to a connection with text messages or with binary ones.
 
         Raises: web.HTTPException, ConnectionResetError.
@@ -61,7 +74,7 @@ class Socket:
         protocols = () if subprotocol is None else (subprotocol,)
         ws = web.WebSocketResponse(max_msg_size=FRAME_BYTES + 1, compress=False, autoclose=False, protocols=protocols)
         ws.headers[SERVER_ID_HEADER] = server_id
-        socket = cls(ws, transport, text=text)
+        socket = cls(ws, transport, text=text, traffic=traffic)
         socket._stream = await ws.prepare(request)
         return socket
 
@@ -101,11 +114,13 @@ class Socket:
             match message.type:
                 case WSMsgType.TEXT if self._text:
                     text: str = message.data
+                    self._traffic.received(len(text) if text.isascii() else len(text.encode()))
                     return text
                 case WSMsgType.BINARY if self._text:
                     raise FrameError("a binary message, where only text messages are expected")
                 case WSMsgType.BINARY:
                     data: bytes = message.data
+                    self._traffic.received(len(data))
                     return data
                 case WSMsgType.TEXT:
                     continue  # ignored in both directions, as the original does
@@ -116,6 +131,7 @@ class Socket:
         """Write frames, if the peer is still there."""
         if not self.transport.is_closing():
             self.transport.write(frames)
+            self._traffic.sent(len(frames))
 
     async def drain(self) -> None:
         """Wait until the peer has read most of what was written.

@@ -40,6 +40,7 @@ class Broker:
         self._connection: AbstractConnection | None = None
         self._topics: dict[str, asyncio.Future[None]] = {}
         self._connected = False
+        self._lost = False
         self._sending = asyncio.Lock()
 
     @property
@@ -89,6 +90,9 @@ class Broker:
             self._reading = asyncio.ensure_future(self._listen(listener))
             try:
                 await asyncio.wait([self._reading])
+                if self._connection is not None:
+                    self._lost = True
+                    self._client.count_error()
             finally:
                 self._connected = False
                 await self._hang_up()
@@ -141,5 +145,8 @@ class Broker:
 
     def _restored(self, listener: Listener) -> None:
         self._connected = True
+        if self._lost:
+            self._lost = False
+            self._client.count_reconnect()
         log.debug("broker.connected", topics=len(self._topics))
         listener.caught_up()

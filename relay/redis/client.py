@@ -8,6 +8,7 @@ probe looks for Redis every 100 ms. When it answers, the client is up again and 
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from relay.errors import StoreUnavailable
+from relay.metrics import Metrics
 from relay.redis.scripts import Script
 
 log = structlog.get_logger()
@@ -38,9 +40,10 @@ _PROBE_SECONDS = 0.1
 
 
 class _Call:
-    __slots__ = ("command", "reply", "script", "size")
+    __slots__ = ("asked", "command", "reply", "script", "size")
 
     def __init__(self, command: Command, script: Script | None, reply: asyncio.Future[Reply]) -> None:
+        self.asked = time.monotonic()
         self.command = command
         self.script = script
         self.reply = reply
@@ -54,11 +57,12 @@ class RedisClient:
     A call that failed with `StoreUnavailable` may still have been executed: nothing is sent twice.
     """
 
-    def __init__(self, make: Callable[..., "Redis"], *, timeout: float) -> None:
+    def __init__(self, make: Callable[..., "Redis"], *, timeout: float, metrics: Metrics) -> None:
         """`make(**options)` builds a redis-py client; `timeout` bounds every call, in seconds."""
         self._redis = make(socket_timeout=timeout, socket_connect_timeout=timeout)
         self._patient = make(socket_timeout=None, socket_connect_timeout=timeout)
         self._timeout = timeout
+        self._metrics = metrics
         self._waiting: deque[_Call] = deque()
         self._waiting_bytes = 0
         self._work = asyncio.Event()
@@ -113,6 +117,14 @@ class RedisClient:
             raise StoreUnavailable(_describe(error)) from error
         return connection
 
+    def count_error(self) -> None:
+        """Count something that went wrong with Redis."""
+        self._metrics.redis_errors.inc()
+
+    def count_reconnect(self) -> None:
+        """Count a connection that was made anew."""
+        self._metrics.redis_reconnects.inc()
+
     async def serve(self) -> None:
         """Carry commands until cancelled; then whatever still waits fails."""
         try:
@@ -153,6 +165,7 @@ class RedisClient:
                 for i, reply in zip(unknown, await self._pipeline([batch[i] for i in unknown]), strict=True):
                     replies[i] = reply
         except BROKEN as error:
+            self.count_error()
             self._mark_down(error)
             _fail(batch, StoreUnavailable(_describe(error)))
         except BaseException:
@@ -181,8 +194,13 @@ class RedisClient:
         if call.reply.done():
             return
         if not isinstance(reply, Exception):
+            if call.script is not None:
+                took = time.monotonic() - call.asked
+                self._metrics.script_seconds.labels(script=call.script.name).observe(took)
             call.reply.set_result(reply)
-        elif isinstance(reply, ResponseError) and not _passing(reply):
+            return
+        self.count_error()
+        if isinstance(reply, ResponseError) and not _passing(reply):
             # A script or a command of ours is wrong: a defect, not an outage.
             log.error("redis.error", command=_name(call), error=str(reply))
             call.reply.set_exception(StoreUnavailable(str(reply)))
@@ -212,6 +230,7 @@ class RedisClient:
                 continue
             since, self._down_since = self._down_since, None
             self._down.clear()
+            self.count_reconnect()
             away = asyncio.get_running_loop().time() - (since or 0.0)
             log.info("redis.up", away_seconds=round(away, 3))
             for callback in self._on_up:

@@ -89,11 +89,19 @@ class Inbox:
 
     async def serve(self, handle: Callable[[Signal], None]) -> None:
         """Hand every signal for this node to `handle`, each once and in order, until cancelled."""
+        lost = False
         while True:
             try:
                 self._connection = await self._client.connection()
+                if lost:
+                    lost = False
+                    self._client.count_reconnect()
                 try:
                     await self._read(self._connection, handle)
+                except (*BROKEN, StoreUnavailable):
+                    lost = True
+                    self._client.count_error()
+                    raise
                 finally:
                     connection, self._connection = self._connection, None
                     await connection.disconnect(nowait=True)

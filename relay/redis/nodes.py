@@ -7,12 +7,14 @@ or starved) finds out with its next beat and joins again under a new name.
 
 import asyncio
 import secrets
+import time
 
 import structlog
 
 from conclave.model import SessionPath
 from relay.redis import scripts
-from relay.redis.client import RedisClient
+from relay.redis.client import RedisClient, Reply
+from relay.redis.clock import RedisClock
 from relay.redis.keys import Keys
 
 log = structlog.get_logger()
@@ -31,15 +33,18 @@ class Registry:
         self.node = new_node_id()
         """This node's name in the cluster."""
         self._heard: dict[str, tuple[float, float]] = {}
+        self.size = 0
+        """How many nodes there are, as of the last beat."""
+        self.clock = RedisClock()
 
     async def join(self) -> None:
         """Enter the cluster, under a new name if this node was in it before."""
         self.node = new_node_id()
-        await self._client.run(scripts.BEAT, [self._keys.nodes], self.node, 1)
+        await self._ask(1)
 
     async def beat(self) -> bool:
         """Say that this node is alive and look at the others; False if it was declared dead meanwhile."""
-        reply = await self._client.run(scripts.BEAT, [self._keys.nodes], self.node, 0)
+        reply = await self._ask(0)
         if reply is None:
             return False
         _, flat = reply
@@ -51,9 +56,18 @@ class Registry:
         }
         return True
 
+    async def _ask(self, join: int) -> Reply:
+        asked = time.monotonic()
+        reply = await self._client.run(scripts.BEAT, [self._keys.nodes], self.node, join)
+        if reply is not None:
+            self.clock.told(reply[0], asked, time.monotonic())
+            self.size = len(reply[1]) // 2
+        return reply
+
     def forgive(self) -> None:
         """Forget how long heartbeats have stood still: Redis was away, nobody could beat."""
         self._heard.clear()
+        self.clock.forget()
 
     def dead(self) -> list[str]:
         """Return the nodes whose heartbeat has stood still for too long."""

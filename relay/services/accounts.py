@@ -10,16 +10,19 @@ from relay.admins import Admins
 from relay.redis.directory import Directory, Registration
 from relay.redis.dues import Dues
 from relay.refusals import not_admin, revoked, valid_name
-from relay.services.authority import audit, check_terms, new_token, permit
+from relay.services.authority import Audit, check_terms, new_token, permit
 from relay.session import Session
 
 
 class Accounts:
     """Enrols users and machines, removes them, and tells whose key it is."""
 
-    def __init__(self, *, directory: Directory, dues: Dues, admins: Admins, registration: Registration) -> None:
+    def __init__(
+        self, *, directory: Directory, dues: Dues, audit: Audit, admins: Admins, registration: Registration
+    ) -> None:
         self._directory = directory
         self._dues = dues
+        self._audit = audit
         self._admins = admins
         self._registration = registration
 
@@ -56,7 +59,7 @@ class Accounts:
         check_terms(uses, seconds)
         token = new_token()
         verdict = await self._directory.create_server_invite(session.caller, token, uses, seconds)
-        audit(session.caller, "server_invite_create", "", verdict)
+        self._audit(session.caller, "server_invite_create", "", verdict)
         permit(verdict)
         return token
 
@@ -79,7 +82,7 @@ class Accounts:
         Raises: Refusal.
         """
         verdict = await self._directory.remove_user(session.caller, user)
-        audit(session.caller, "user_remove", user, verdict)
+        self._audit(session.caller, "user_remove", user, verdict)
         permit(verdict)
         await self._dues.settle()
 
@@ -95,7 +98,7 @@ class Accounts:
                 Code.MALFORMED, f"malformed key or signature: public key must be {KEY_BYTES} bytes, got {len(pubkey)}"
             )
         outcome = await self._directory.add_machine(session.caller, name, key_text(pubkey))
-        audit(session.caller, "machine_add", f"{session.path.user}/{name}", outcome)
+        self._audit(session.caller, "machine_add", f"{session.path.user}/{name}", outcome)
         match outcome:
             case "named":
                 raise Refusal(Code.CONFLICT, f"machine `{name}` already exists")
@@ -113,7 +116,7 @@ class Accounts:
         valid_name(NameKind.MACHINE, name)
         owner = session.path.user if user is None else user
         verdict = await self._directory.remove_machine(session.caller, owner, name)
-        audit(session.caller, "machine_remove", f"{owner}/{name}", verdict)
+        self._audit(session.caller, "machine_remove", f"{owner}/{name}", verdict)
         permit(verdict)
         await self._dues.settle()
 

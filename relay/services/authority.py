@@ -5,6 +5,7 @@ import secrets
 import structlog
 
 from conclave.errors import Code, Refusal
+from relay.metrics import Metrics
 from relay.redis.directory import Caller, Verdict
 from relay.refusals import channel_not_found, not_admin, revoked
 
@@ -28,9 +29,16 @@ def permit(verdict: Verdict, channel: str = "") -> None:
         raise Refusal(Code.CONFLICT, "the new name is already taken")
 
 
-def audit(caller: Caller, operation: str, target: str, outcome: str) -> None:
-    """Log an operation; the directory has kept it in the same step. Never a token, never a key."""
-    log.info("audit", actor=caller.path, operation=operation, target=target[:_LONGEST_TARGET], outcome=outcome)
+class Audit:
+    """Logs and counts operations; the directory has kept them in the same step."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def __call__(self, caller: Caller, operation: str, target: str, outcome: str) -> None:
+        """Note an operation. Never a token, never a key."""
+        self._metrics.admin_operations.labels(operation=operation, outcome=outcome).inc()
+        log.info("audit", actor=caller.path, operation=operation, target=target[:_LONGEST_TARGET], outcome=outcome)
 
 
 def check_terms(uses: int | None, seconds: int | None) -> None:

@@ -6,11 +6,12 @@ from conclave.errors import Code, Refusal
 from conclave.model import Visibility
 from conclave.names import NameKind
 from relay.fanout import FanOut
+from relay.metrics import Counter, Labelled
 from relay.redis.channel_log import ChannelLog
 from relay.redis.directory import Directory, Listing
 from relay.redis.nodes import Registry
 from relay.refusals import channel_not_found, private, revoked, valid_name, valid_position
-from relay.services.authority import audit
+from relay.services.authority import Audit
 from relay.session import Session
 
 
@@ -25,17 +26,28 @@ class Joined(msgspec.Struct, frozen=True):
 class Channels:
     """What a session does with channels, other than talk and rule. Every method raises Refusal."""
 
-    def __init__(self, *, directory: Directory, channel_log: ChannelLog, fanout: FanOut, registry: Registry) -> None:
+    def __init__(
+        self,
+        *,
+        directory: Directory,
+        channel_log: ChannelLog,
+        fanout: FanOut,
+        registry: Registry,
+        audit: Audit,
+        resumes: Labelled[Counter],
+    ) -> None:
         self._directory = directory
         self._log = channel_log
         self._fanout = fanout
         self._registry = registry
+        self._audit = audit
+        self._resumes = resumes
 
     async def create(self, session: Session, name: str, visibility: Visibility) -> None:
         """Create a channel with the caller as its creator and first member; it does not join anybody."""
         valid_name(NameKind.CHANNEL, name)
         outcome = await self._directory.create_channel(session.caller, name, visibility)
-        audit(session.caller, "create_channel", name, outcome)
+        self._audit(session.caller, "create_channel", name, outcome)
         match outcome:
             case "taken":
                 raise Refusal(Code.CONFLICT, f"channel name `{name}` is already taken")
@@ -70,6 +82,8 @@ class Channels:
         if entry is None:
             raise channel_not_found(name)
         session.joined[name] = let.channel_id
+        if entry.recovered is not None:
+            self._resumes.labels(outcome="recovered" if entry.recovered else "gap").inc()
         return Joined(entry.position, entry.recovered, let.admin)
 
     def resume(self, session: Session) -> None:

@@ -7,6 +7,7 @@ from conclave.model import SessionPath
 from relay.errors import StoreUnavailable
 from relay.fanout import FanOut
 from relay.message import START, Message
+from relay.metrics import Metrics
 from relay.redis.channel_log import ChannelLog, Piece
 from relay.redis.directory import Directory
 from relay.redis.inbox import Inbox, Whisper
@@ -14,6 +15,7 @@ from relay.redis.leases import Leases
 from relay.redis.nodes import Registry
 from relay.redis.promises import Promise, Promises
 from relay.refusals import not_member, shown, valid_key, valid_position
+from relay.services import counted
 from relay.session import Session
 
 PAGE_ROWS = 500
@@ -38,6 +40,7 @@ class Messages:
         promises: Promises,
         registry: Registry,
         max_bytes: int,
+        metrics: Metrics,
     ) -> None:
         """`max_bytes` bounds a body."""
         self._directory = directory
@@ -48,7 +51,9 @@ class Messages:
         self._promises = promises
         self._registry = registry
         self._max_bytes = max_bytes
+        self.metrics = metrics
 
+    @counted.posts
     async def post(self, session: Session, channel: str, payload: bytes, size: int, *, key: str | None = None) -> str:
         """Keep a message, `size` bytes of body, and hand it to every session in the channel but its sender's.
 
@@ -70,6 +75,7 @@ class Messages:
             await self._fanout.review(channel_id, reply)
         raise StoreUnavailable("who may hear the channel kept changing")
 
+    @counted.whispers
     async def whisper(
         self, session: Session, target: SessionPath, payload: bytes, size: int, *, key: str | None = None
     ) -> tuple[str, int]:

@@ -6,7 +6,7 @@ from relay.fanout import FanOut
 from relay.redis.directory import Directory
 from relay.redis.dues import Dues
 from relay.refusals import valid_name
-from relay.services.authority import audit, check_terms, new_token, permit
+from relay.services.authority import Audit, check_terms, new_token, permit
 from relay.session import Session
 
 
@@ -17,10 +17,11 @@ class Rule:
     for a channel that is absent or hidden from the caller, `unauthorized` for one that is not.
     """
 
-    def __init__(self, *, directory: Directory, fanout: FanOut, dues: Dues) -> None:
+    def __init__(self, *, directory: Directory, fanout: FanOut, dues: Dues, audit: Audit) -> None:
         self._directory = directory
         self._fanout = fanout
         self._dues = dues
+        self._audit = audit
 
     async def delete(self, session: Session, channel: str) -> None:
         """Delete a channel with its members, invites, bans and history."""
@@ -84,26 +85,26 @@ class Rule:
         verdict = await self._directory.create_invite(
             channel, session.caller, inside=inside, token=token, uses=uses, seconds=seconds
         )
-        audit(session.caller, "invite_create", channel, verdict)
+        self._audit(session.caller, "invite_create", channel, verdict)
         permit(verdict, channel)
         return token
 
     async def revoke_invite(self, session: Session, token: str) -> None:
         """Revoke an invite if the caller rules its channel. Nobody learns whether there was one."""
-        audit(session.caller, "invite_revoke", "", await self._directory.revoke_invite(token, session.caller))
+        self._audit(session.caller, "invite_revoke", "", await self._directory.revoke_invite(token, session.caller))
 
     async def invites(self, session: Session, channel: str) -> list[InviteInfo]:
         """Return the outstanding invites; expired ones are gone."""
         inside = await self._inside(session, channel)
         verdict, invites = await self._directory.invites(channel, session.caller, inside=inside)
-        audit(session.caller, "invite_list", channel, verdict)
+        self._audit(session.caller, "invite_list", channel, verdict)
         permit(verdict, channel)
         return invites
 
     async def _administer(self, session: Session, operation: str, channel: str, argument: str = "") -> None:
         inside = await self._inside(session, channel)
         verdict = await self._directory.administer(operation, channel, session.caller, inside=inside, argument=argument)
-        audit(session.caller, operation, f"{channel} {argument}".rstrip(), verdict)
+        self._audit(session.caller, operation, f"{channel} {argument}".rstrip(), verdict)
         permit(verdict, channel)
         channel_id = session.joined.get(channel)
         await self._dues.settle()
@@ -118,7 +119,7 @@ class Rule:
     async def _inspect(self, session: Session, operation: str, channel: str) -> list[str]:
         inside = await self._inside(session, channel)
         verdict, rows = await self._directory.inspect(operation, channel, session.caller, inside=inside)
-        audit(session.caller, operation, channel, verdict)
+        self._audit(session.caller, operation, channel, verdict)
         permit(verdict, channel)
         return rows
 

@@ -15,10 +15,14 @@ class Stub:
 
     def __init__(self) -> None:
         self.reason: str | None = None
+        self.text = b"conclave_sessions 3.0\n"
         self.served: list[str] = []
 
-    def why_unready(self) -> str | None:
+    async def why_unready(self) -> str | None:
         return self.reason
+
+    async def metrics(self) -> bytes:
+        return self.text
 
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
         self.served.append(request.path_qs)
@@ -36,7 +40,7 @@ def stub() -> Stub:
 
 @pytest.fixture
 async def client(aiohttp_client: AiohttpClient, stub: Stub) -> Client:
-    app = make_app(serve=stub.serve, why_unready=stub.why_unready, metrics=lambda: b"conclave_sessions 3.0\n")
+    app = make_app(serve=stub.serve, why_unready=lambda: stub.reason, status=stub, metrics=True)
     return await aiohttp_client(app)
 
 

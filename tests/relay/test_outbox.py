@@ -36,7 +36,7 @@ class Timer(Flusher):
     """A flusher whose window ends when the test says so."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(lambda _: None)
         self.waiting: list[Outbox] = []
 
     def add(self, outbox: Outbox) -> None:
@@ -198,7 +198,7 @@ def test_a_peer_that_is_gone_disturbs_nobody() -> None:
 
 async def test_the_flusher_flushes_every_outbox_within_a_window() -> None:
     """One timer serves all sessions of a node."""
-    flusher = Flusher()
+    flusher = Flusher(lambda _: None)
     transports = [Transport() for _ in range(3)]
     clock: Callable[[], float] = asyncio.get_running_loop().time
     for transport in transports:

@@ -55,3 +55,6 @@ ERASE = Script("erase")
 BEAT = Script("beat")
 EVICT = Script("evict")
 ALIVE = Script("alive")
+
+NAMES = tuple(each.name for each in list(globals().values()) if isinstance(each, Script))
+"""Of all scripts."""

@@ -1,0 +1,36 @@
+"""The table of all metrics for the operator's documentation, from the metrics themselves."""
+
+import re
+from collections.abc import Iterator
+
+from relay.metrics.node import Metrics
+from relay.metrics.table import Row
+
+BEGIN, END = "<!-- metrics -->", "<!-- /metrics -->"
+_BETWEEN = re.compile(f"{BEGIN}.*?{END}", re.DOTALL)
+_OPEN = {"script": "a script of `relay/redis/scripts`", "version": "what runs"}
+
+
+def rows() -> list[Row]:
+    """Return all metrics."""
+    return Metrics(()).rows
+
+
+def written_into(page: str) -> str:
+    """Return a page with the present table between its markers.
+
+    Raises:
+        ValueError: if it does not have them.
+    """
+    if len(_BETWEEN.findall(page)) != 1:
+        raise ValueError(f"expected one place between {BEGIN} and {END}")
+    table = "\n".join(_lines())
+    return _BETWEEN.sub(lambda _: f"{BEGIN}\n{table}\n{END}", page)
+
+
+def _lines() -> Iterator[str]:
+    yield "| Metric | Type | Labels | What it says |"
+    yield "|---|---|---|---|"
+    for row in rows():
+        labels = "; ".join(f"`{label}`: {_OPEN.get(label) or ', '.join(row.labels[label])}" for label in row.labels)
+        yield f"| `{row.name}` | {row.kind} | {labels} | {row.text} |"
