@@ -100,6 +100,15 @@ class _Several(click.ParamType[str]):
     help="The largest message body.",
 )
 @click.option(
+    "--workers",
+    envvar="CONCLAVE_WORKERS",
+    default="1",
+    show_default=True,
+    show_envvar=True,
+    metavar="N|auto",
+    help="Processes that share the port, each a node of its own; auto is one per core.",
+)
+@click.option(
     "--metrics-bind",
     envvar="CONCLAVE_METRICS_BIND",
     show_envvar=True,

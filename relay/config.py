@@ -1,6 +1,8 @@
 """A node's configuration: read once, frozen."""
 
+import os
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -19,6 +21,7 @@ DEFAULT_KEY_PREFIX = "conclave"
 
 _RETENTION_MS = 7 * 24 * 3600 * 1000
 _RETENTION_ROWS = 1_000_000
+_WORKERS = range(1, 257)
 _MESSAGE_BYTES = range(1024, 8 * 1024 * 1024 + 1)
 """Beyond 8 MiB a page of history could exceed the 16 MiB that one v1 frame may have."""
 
@@ -29,6 +32,11 @@ NO_STORE = (
     "`serve` requires `--data-dir <path>` for persistent storage, `--redis-url <url>` to join a cluster, "
     "or `--ephemeral` for a throwaway in-memory store"
 )
+NO_SHARING = (
+    "`--ephemeral` keeps everything in one process and cannot have more than one worker: "
+    "give `--data-dir <path>` or `--redis-url <url>`"
+)
+NO_WORKERS = "more than one worker needs a Unix system"
 TWO_STORES = "`--data-dir`, `--redis-url` and `--ephemeral` exclude each other: give exactly one"
 
 
@@ -67,6 +75,8 @@ class NodeConfig(msgspec.Struct, frozen=True):
     redis_timeout: float = 2.0
     handshake_seconds: float = 10.0
     idle_seconds: float = 60.0
+    workers: int = 1
+    """How many processes serve the port."""
     metrics_address: tuple[str, int] | None = None
     """Where metrics are served, if not beside the WebSocket."""
 
@@ -92,6 +102,7 @@ def parse_config(
     registration: Registration = "open",
     presence: PresencePolicy = "everyone",
     public_urls: Iterable[str] = (),
+    workers: str = "1",
     metrics_bind: str | None = None,
 ) -> NodeConfig:
     """Check what the command line says.
@@ -105,16 +116,18 @@ def parse_config(
             f"invalid message limit {max_message_bytes} "
             f"(expected {_MESSAGE_BYTES.start} to {_MESSAGE_BYTES.stop - 1} bytes)"
         )
+    store = _store(redis_url, data_dir, ephemeral=ephemeral)
     return NodeConfig(
         host=host,
         port=port,
-        store=_store(redis_url, data_dir, ephemeral=ephemeral),
+        store=store,
         admins=Admins.parse(admins),
         max_message_bytes=max_message_bytes,
         key_prefix=key_prefix,
         registration=registration,
         presence=presence,
         origins=_origins(public_urls),
+        workers=_workers(workers, store),
         metrics_address=None if metrics_bind is None else _address(metrics_bind),
     )
 
@@ -147,3 +160,21 @@ def _store(redis_url: str | None, data_dir: Path | None, *, ephemeral: bool) -> 
     if len(given) != 1:
         raise ConfigError(TWO_STORES if given else NO_STORE)
     return given[0]
+
+
+def _workers(text: str, store: Store) -> int:
+    alone = isinstance(store, Ephemeral)
+    if text == "auto":
+        return 1 if alone or sys.platform == "win32" else min(_cores(), _WORKERS.stop - 1)
+    if not re.fullmatch("[0-9]{1,3}", text) or int(text) not in _WORKERS:
+        raise ConfigError(f"invalid number of workers `{text}` (expected 1 to {_WORKERS.stop - 1}, or auto)")
+    if int(text) > 1 and alone:
+        raise ConfigError(NO_SHARING)
+    if int(text) > 1 and sys.platform == "win32":
+        raise ConfigError(NO_WORKERS)
+    return int(text)
+
+
+def _cores() -> int:
+    """How many cores this process may use; what a container is limited to in time is not among it."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -12,13 +12,13 @@ Serve = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Status(Protocol):
-    """What can be asked about a relay."""
+    """What can be asked about a relay, be it one node or several processes behind one port."""
 
     async def why_unready(self) -> str | None:
         """Return why sessions cannot be served, or None if they can."""
 
-    async def metrics(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
+    async def metrics(self) -> bytes | None:
+        """Return all metrics in Prometheus' text format; None if they are not to be had right now."""
 
 
 def make_app(*, serve: Serve, why_unready: Callable[[], str | None], status: Status, metrics: bool) -> web.Application:
@@ -28,6 +28,8 @@ def make_app(*, serve: Serve, why_unready: Callable[[], str | None], status: Sta
     GET /health   200 as long as the process lives
     GET /ready    200 if sessions can be served, else 503 with the reason
     GET /metrics  Prometheus, if `metrics`: they have no port of their own
+
+    `why_unready` is about this process, `status` about all that stands behind the port.
     """
 
     async def root(request: web.Request) -> web.StreamResponse:
@@ -60,7 +62,10 @@ def make_status_app(status: Status, *, metrics: bool = True) -> web.Application:
         return web.Response(status=503, text=reason)
 
     async def render(_: web.Request) -> web.Response:
-        return web.Response(body=await status.metrics(), headers={"Content-Type": CONTENT_TYPE})
+        text = await status.metrics()
+        if text is None:
+            return web.Response(status=503)  # an empty answer would pass for a node without metrics
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
     app = web.Application()
     app.router.add_get("/health", health)

@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import socket
+from collections.abc import Sequence
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -16,9 +19,9 @@ from relay.doorman import Doorman
 from relay.errors import NodeFailure, StoreUnavailable, not_bound
 from relay.fanout import FanOut
 from relay.heart import Heart
-from relay.http import address_text, make_app, open_status_port
+from relay.http import Status, address_text, make_app, open_status_port
 from relay.lag import watch_lag
-from relay.metrics import Metrics
+from relay.metrics import Family, Metrics
 from relay.outbox import Flusher
 from relay.redis import scripts
 from relay.redis.broker import Broker
@@ -50,20 +53,37 @@ _BACKLOG = 1024
 class Node:
     """A relay node: serves sessions from `start` to `stop`; everything that outlives it is in Redis."""
 
-    def __init__(self, config: NodeConfig, make: Make) -> None:
-        """`make` builds redis-py clients for the cluster's Redis."""
+    def __init__(
+        self,
+        config: NodeConfig,
+        make: Make,
+        *,
+        sockets: Sequence[socket.socket] = (),
+        status: Status | None = None,
+    ) -> None:
+        """`make` builds redis-py clients for the cluster's Redis.
+
+        A node that is one of several processes behind a port is given the bound `sockets` to listen on, and the
+        `status` of all of them to tell whoever asks.
+        """
+        self._sockets = sockets
+        self._status = status or self
         self._config = config
         self._make = make
         self._stopping = asyncio.Event()
         self._failure: NodeFailure | None = None
         self._ready = False
         self._cluster_id = ""
-        self._door: asyncio.Server | None = None
+        self._doors: list[asyncio.Server] = []
         self._assemble()
         self.address = ""
         """Where the node listens, as HOST:PORT, once it does."""
         self.status_address = ""
         """The same for metrics that have a port of their own."""
+        self.listening = asyncio.Event()
+        """Set once it takes connections, ready or not."""
+        self.ready = asyncio.Event()
+        """Set once it has served sessions for the first time."""
 
     @property
     def is_ready(self) -> bool:
@@ -77,6 +97,10 @@ class Node:
     async def metrics(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return self._metrics.render()
+
+    def families(self) -> list[Family]:
+        """Return all metrics as they stand."""
+        return self._metrics.families()
 
     def stop(self) -> None:
         """Have `run` end."""
@@ -109,7 +133,9 @@ class Node:
                     running.append(tasks.create_task(self._inbox.serve(self._sessions.handle)))
                     running.append(tasks.create_task(self._heart.serve()))
                     self._ready = True
-                    log.info("conclave server listening", addr=self.address, cluster=self._cluster_id)
+                    self.ready.set()
+                    ready = "worker.ready" if self._sockets else "conclave server listening"
+                    log.info(ready, addr=self.address, cluster=self._cluster_id)
                     await self._stopping.wait()
                     log.info("shutdown signal received; draining connections")
                 self._ready = False
@@ -215,7 +241,7 @@ class Node:
         self._app = make_app(
             serve=lambda request: connections.serve(request, self._cluster_id, self._registry.node),
             why_unready=lambda: self.unready,
-            status=self,
+            status=self._status,
             metrics=config.metrics_address is None,
         )
 
@@ -246,16 +272,19 @@ class Node:
         serve = runner.server
         assert serve is not None  # noqa: S101 - setup made it
         host, port = self._config.host, self._config.port
+        where: list[dict[str, Any]] = [{"sock": each} for each in self._sockets] or [{"host": host, "port": port}]
         loop = asyncio.get_running_loop()
         try:
-            self._door = await loop.create_server(lambda: Doorman(serve()), host, port, backlog=_BACKLOG)
+            for each in where:
+                self._doors.append(await loop.create_server(lambda: Doorman(serve()), **each, backlog=_BACKLOG))
         except OSError as error:
             raise not_bound(host, port, error) from error
-        self.address = address_text(self._door.sockets[0].getsockname())
+        self.address = address_text(self._doors[0].sockets[0].getsockname())
+        self.listening.set()
 
     async def _open_status_port(self) -> web.AppRunner | None:
-        """Open the port of the metrics, if they have one."""
-        if self._config.metrics_address is None:
+        """Open the port of the metrics, if they have one and this is the process to do it."""
+        if self._config.metrics_address is None or self._sockets:
             return None
         try:
             runner, self.status_address = await open_status_port(self, *self._config.metrics_address)
@@ -296,8 +325,8 @@ class Node:
 
     async def _drain(self) -> None:
         """Stop accepting, close every session with its reason, leave the cluster."""
-        if self._door is not None:
-            self._door.close()
+        for door in self._doors:
+            door.close()
         self._connections.turn_away()
         self._sessions.close_all(CloseReason.SHUTDOWN)
         with contextlib.suppress(TimeoutError):

@@ -5,15 +5,18 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from conclave.errors import ConclaveError, ConfigError
 from relay import logs
 from relay.config import DataDir, Ephemeral, NodeConfig, RedisUrl
-from relay.errors import NodeFailure
+from relay.errors import NodeFailure, first_failure
 from relay.node import Node
 from relay.redis import connect
 
 if TYPE_CHECKING:
     from relay.store import PrivateServer
+    from relay.workers import Parent
 
 
 def run(config: NodeConfig, *, verbose: bool = False) -> None:
@@ -24,50 +27,58 @@ def run(config: NodeConfig, *, verbose: bool = False) -> None:
     """
     logs.configure(verbose=verbose)
     if sys.platform == "win32":
-        asyncio.run(_serve(config))
+        asyncio.run(_serve(config, verbose=verbose))
     else:
         import uvloop  # noqa: PLC0415 - does not exist on Windows
 
-        uvloop.run(_serve(config))
+        uvloop.run(_serve(config, verbose=verbose))
 
 
-async def _serve(config: NodeConfig) -> None:
+async def _serve(config: NodeConfig, *, verbose: bool) -> None:
     match config.store:
         case RedisUrl(url):
-            await _run_node(config, connect.real(url))
+            await _run(_relay(config, url, verbose=verbose))
         case Ephemeral():
-            await _run_node(config, _in_process())
+            await _run(Node(config, _in_process()))
         case DataDir(path):
             from relay.store import PrivateServer  # noqa: PLC0415 - needs what Windows does not have
 
             server = await PrivateServer.start(path)
             try:
-                await _run_node(config, connect.real(server.url), server)
+                await _run(_relay(config, server.url, verbose=verbose), server)
             finally:
                 await server.stop()
 
 
-async def _run_node(config: NodeConfig, make: connect.Make, server: "PrivateServer | None" = None) -> None:
-    node = Node(config, make)
+def _relay(config: NodeConfig, url: str, *, verbose: bool) -> "Node | Parent":
+    """Return one node, or the parent of several processes that are one each."""
+    if config.workers == 1:
+        return Node(config, connect.real(url))
+    from relay.workers import Parent  # noqa: PLC0415 - needs what Windows does not have
+
+    return Parent(msgspec.structs.replace(config, store=RedisUrl(url)), verbose=verbose)
+
+
+async def _run(relay: "Node | Parent", server: "PrivateServer | None" = None) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, node.stop)
-    watching = asyncio.create_task(_watch(server, node)) if server is not None else None
+        loop.add_signal_handler(number, relay.stop)
+    watching = asyncio.create_task(_watch(server, relay)) if server is not None else None
     try:
-        await node.run()
+        await relay.run()
     except* ConclaveError as failures:
-        raise _first(failures) from None
+        raise first_failure(failures) from None
     finally:
         if watching is not None:
             watching.cancel()
 
 
-async def _watch(server: "PrivateServer", node: Node) -> None:
-    """Keep the private server running; when that is hopeless, the node ends."""
+async def _watch(server: "PrivateServer", relay: "Node | Parent") -> None:
+    """Keep the private server running; when that is hopeless, the relay ends."""
     try:
         await server.supervise()
     except NodeFailure as failure:
-        node.fail(failure)
+        relay.fail(failure)
 
 
 def _in_process() -> connect.Make:
@@ -75,11 +86,3 @@ def _in_process() -> connect.Make:
         return connect.in_process()
     except ImportError:
         raise ConfigError("`--ephemeral` needs fakeredis: pip install 'conclave-cli[standalone]'") from None
-
-
-def _first(failures: BaseExceptionGroup[ConclaveError]) -> ConclaveError:
-    failure: BaseException = failures
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    assert isinstance(failure, ConclaveError)  # noqa: S101 - by the type of the group
-    return failure

@@ -5,15 +5,16 @@ from collections.abc import Iterator
 
 from relay.metrics.node import Metrics
 from relay.metrics.table import Row
+from relay.metrics.workers import WorkerMetrics
 
 BEGIN, END = "<!-- metrics -->", "<!-- /metrics -->"
 _BETWEEN = re.compile(f"{BEGIN}.*?{END}", re.DOTALL)
-_OPEN = {"script": "a script of `relay/redis/scripts`", "version": "what runs"}
+_OPEN = {"script": "a script of `relay/redis/scripts`", "worker": "0, 1, …", "version": "what runs"}
 
 
 def rows() -> list[Row]:
-    """Return all metrics."""
-    return Metrics(()).rows
+    """Return all metrics, those of several processes last."""
+    return [*Metrics(()).rows, *WorkerMetrics(0).rows]
 
 
 def written_into(page: str) -> str:

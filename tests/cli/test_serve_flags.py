@@ -1,5 +1,6 @@
 """How `serve` understands its command line and environment."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[NodeConfig]:
         configs.append(config)
 
     monkeypatch.setattr(relay.serve, "run", run_node)
-    for name in ("BIND", "REDIS_URL", "DATA_DIR", "ADMINS", "KEY_PREFIX", "REGISTRATION", "PRESENCE", "PUBLIC_URLS"):
-        monkeypatch.delenv(f"CONCLAVE_{name}", raising=False)
+    for name in [name for name in os.environ if name.startswith("CONCLAVE_")]:
+        monkeypatch.delenv(name)
     return configs
 
 
@@ -69,6 +70,8 @@ def test_one_store_is_chosen_and_a_flag_wins_over_the_environment(
         (["--ephemeral", "--registration", "maybe"], {}, "'open', 'closed', 'invite'"),
         (["--ephemeral"], {"CONCLAVE_REGISTRATION": "Closed"}, "'open', 'closed', 'invite'"),
         (["--ephemeral", "--presence", "nobody"], {}, "'everyone', 'shared'"),
+        (["--ephemeral", "--workers", "2"], {}, "cannot have more than one worker"),
+        (["--ephemeral", "--metrics-bind", "9464"], {}, "invalid address `9464`"),
         (["--ephemeral", "--public-url", "chat.example"], {}, "invalid public URL: invalid server URL `chat.example`"),
     ],
 )
@@ -94,6 +97,29 @@ def test_flags_reach_the_node(started: list[NodeConfig]) -> None:
     assert run(["serve", *flags]) == 0
     config = started[0]
     assert (config.host, config.port, config.max_message_bytes, config.key_prefix) == ("127.0.0.1", 0, 2048, "team")
+
+
+@pytest.mark.parametrize(
+    ("flags", "env", "expected"),
+    [
+        ([], {}, (1, None)),
+        (["--workers", "3", "--metrics-bind", "127.0.0.1:9464"], {}, (3, ("127.0.0.1", 9464))),
+        ([], {"CONCLAVE_WORKERS": "3", "CONCLAVE_METRICS_BIND": "[::1]:0"}, (3, ("::1", 0))),
+        (["--workers", "2"], {"CONCLAVE_WORKERS": "3", "CONCLAVE_METRICS_BIND": ""}, (2, None)),
+    ],
+)
+def test_processes_and_their_metrics_come_from_flags_or_from_the_environment(
+    started: list[NodeConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    env: dict[str, str],
+    expected: tuple[int, tuple[str, int] | None],
+) -> None:
+    """A chart sets variables, an operator flags."""
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert run(["serve", "--redis-url", REDIS, *flags]) == 0
+    assert [(config.workers, config.metrics_address) for config in started] == [expected]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What the command line may say about a node."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from conclave.errors import ConfigError
 from relay.config import (
     DEFAULT_MAX_MESSAGE_BYTES,
+    NO_SHARING,
     NO_STORE,
     TWO_STORES,
     DataDir,
@@ -87,6 +89,33 @@ def test_anything_else_is_no_address(bind: str) -> None:
     """Refused at the start, with an example, not by a traceback of the event loop."""
     with pytest.raises(ConfigError, match="expected HOST:PORT"):
         parse_config(bind=bind, ephemeral=True)
+
+
+@pytest.mark.parametrize(("text", "workers"), [("1", 1), ("4", 4), ("256", 256)])
+def test_a_number_of_workers_is_taken(text: str, workers: int) -> None:
+    """With a store that processes can share."""
+    assert parse_config(redis_url="redis://a", workers=text).workers == workers
+    assert parse_config(data_dir=DIRECTORY, workers=text).workers == workers
+
+
+def test_automatic_workers_are_the_cores_that_may_be_used() -> None:
+    """Where nothing can be shared it is one, and no error: an image may say `auto` for all that runs from it."""
+    assert parse_config(redis_url="redis://a", workers="auto").workers == len(os.sched_getaffinity(0))
+    assert parse_config(ephemeral=True, workers="auto").workers == 1
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "257", "two", "1.5", "٣"])
+def test_another_number_of_workers_is_refused(text: str) -> None:
+    """Nobody gets one process who asked for something else."""
+    with pytest.raises(ConfigError, match="invalid number of workers"):
+        parse_config(redis_url="redis://a", workers=text)
+
+
+def test_what_is_in_one_process_has_one_worker() -> None:
+    """Two of them would be two servers behind one port."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config(ephemeral=True, workers="2")
+    assert str(caught.value) == NO_SHARING
 
 
 @pytest.mark.parametrize("size", [1024, DEFAULT_MAX_MESSAGE_BYTES, 8 * 1024 * 1024])

@@ -15,13 +15,13 @@ class Stub:
 
     def __init__(self) -> None:
         self.reason: str | None = None
-        self.text = b"conclave_sessions 3.0\n"
+        self.text: bytes | None = b"conclave_sessions 3.0\n"
         self.served: list[str] = []
 
     async def why_unready(self) -> str | None:
         return self.reason
 
-    async def metrics(self) -> bytes:
+    async def metrics(self) -> bytes | None:
         return self.text
 
     async def serve(self, request: web.Request) -> web.WebSocketResponse:

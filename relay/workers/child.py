@@ -1,0 +1,117 @@
+"""One worker: a node whose sockets its parent has bound. A program of its own, `python -m relay.workers.child`.
+
+Its standard input is its line to the parent. When that ends, the parent is gone, however it went, and so is the worker:
+at once if nothing hinders it, and in any case before long. That holds on every Unix.
+"""
+
+import asyncio
+import pickle
+import signal
+import socket
+import sys
+
+import structlog
+import uvloop
+
+from conclave.errors import ConclaveError
+from relay import logs
+from relay.config import NodeConfig, RedisUrl
+from relay.errors import first_failure
+from relay.metrics import render
+from relay.node import Node
+from relay.redis import connect
+from relay.workers.line import PARENT_SECONDS, Assignment, Failed, Line, Listening, Ready, Report
+
+log = structlog.get_logger()
+
+ORPHAN_SECONDS = 15
+"""How long a worker may take to end after its parent; then the kernel ends it."""
+
+
+def main() -> int:
+    """Return the exit status: 0 if the worker was told to end, 1 if it failed."""
+    return uvloop.run(_work(socket.socket(fileno=sys.stdin.fileno())))
+
+
+async def _work(parent: socket.socket) -> int:
+    worker = _Worker(*await asyncio.open_unix_connection(sock=parent))
+    try:
+        return await worker.run()
+    finally:
+        await worker.line.close()
+
+
+class _Worker:
+    """The worker's side of the line, with a node at its other end."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.line = Line(reader, writer, self._report, patience=PARENT_SECONDS)
+        self._node: Node | None = None
+
+    async def run(self) -> int:
+        assignment = await self.line.receive()
+        if not isinstance(assignment, Assignment):
+            return 0  # the parent was gone before it said what to do
+        logs.configure(verbose=assignment.verbose)
+        structlog.contextvars.bind_contextvars(worker=assignment.number)
+        watching: list[asyncio.Task[None]] = []
+        try:
+            self._node = node = _node(assignment, self.line)
+            watching += [asyncio.create_task(self._watch_parent(node)), asyncio.create_task(self._announce(node))]
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, node.stop)
+            await node.run()
+        except* ConclaveError as failures:
+            self.line.send(Failed(str(first_failure(failures))))
+            return_code = 1
+        else:
+            return_code = 0
+        finally:
+            for task in watching:
+                task.cancel()
+        return return_code
+
+    async def _watch_parent(self, node: Node) -> None:
+        while await self.line.receive() is not None:
+            pass
+        log.warning("worker.orphaned")
+        signal.alarm(ORPHAN_SECONDS)
+        node.stop()
+
+    async def _announce(self, node: Node) -> None:
+        await node.listening.wait()
+        self.line.send(Listening())
+        await node.ready.wait()
+        self.line.send(Ready())
+
+    async def _report(self, metrics: bool) -> Report:
+        if self._node is None:
+            return Report("starting")
+        return Report(self._node.unready, self._node.families() if metrics else [])
+
+
+class _Everybody:
+    """All workers, as the parent sees them: the status of the port."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    async def why_unready(self) -> str | None:
+        report = await self._line.ask(metrics=False)
+        return "the parent process does not answer" if report is None else report.unready
+
+    async def metrics(self) -> bytes | None:
+        report = await self._line.ask(metrics=True)
+        return None if report is None else render(report.families)
+
+
+def _node(assignment: Assignment, line: Line) -> Node:
+    config: NodeConfig = pickle.loads(assignment.config)  # noqa: S301 - from the parent
+    assert isinstance(config.store, RedisUrl)  # noqa: S101 - the only kind that processes can share
+    sockets = [socket.socket(fileno=descriptor) for descriptor in assignment.sockets]
+    return Node(config, connect.real(config.store.url), sockets=sockets, status=_Everybody(line))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

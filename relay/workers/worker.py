@@ -1,0 +1,111 @@
+"""One worker as its parent sees it: one process after the other, each with a line of its own."""
+
+import asyncio
+import os
+import pickle
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from relay.config import NodeConfig
+from relay.workers.line import WORKER_SECONDS, Assignment, Failed, Line, Listening, Ready, Report
+from relay.workers.listening import Sockets
+
+log = structlog.get_logger()
+
+NOT_STARTED = 127
+
+
+class Worker:
+    """The process with one number. `run` is one life of it."""
+
+    def __init__(self, number: int, config: NodeConfig, sockets: Sockets, *, verbose: bool) -> None:
+        self.number = number
+        self.listened = False
+        """Whether it ever took connections, in whichever life."""
+        self.was_ready = False
+        self.failure: str | None = None
+        """Why it ended, in its own words: for good."""
+        self._assignment = Assignment(number, pickle.dumps(config), [each.fileno() for each in sockets], verbose)
+        self._process: asyncio.subprocess.Process | None = None
+        self._line: Line | None = None
+        self._told: signal.Signals | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process, while there is one."""
+        return None if self._process is None else self._process.pid
+
+    async def run(self, overview: Callable[[bool], Awaitable[Report]], on_ready: Callable[[], None]) -> int:
+        """Start a process and return its exit status when it has ended; minus the number of a signal that ended it.
+
+        `overview` answers what it asks about all workers.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            self._process = await _spawn(theirs, self._assignment.sockets)
+        except OSError as error:
+            ours.close()
+            log.error("worker.not_started", worker=self.number, error=str(error))  # noqa: TRY400 - no trace needed
+            return NOT_STARTED
+        finally:
+            theirs.close()
+        if self._told is not None:  # while it was being started
+            self._signal(self._told)
+        self._line = Line(*await asyncio.open_unix_connection(sock=ours), overview, patience=WORKER_SECONDS)
+        self._line.send(self._assignment)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                listening = tasks.create_task(self._listen(self._line, on_ready))
+                code = await self._process.wait()
+                await asyncio.wait([listening], timeout=1)  # its last words are still on the line
+                listening.cancel()
+        finally:
+            self._signal(signal.SIGKILL)
+            self._process = None
+            line, self._line = self._line, None
+            await line.close()
+        return code
+
+    async def ask(self, *, metrics: bool) -> Report:
+        """Ask how it is."""
+        if self._line is None:
+            return Report(f"worker {self.number} is being started")
+        report = await self._line.ask(metrics=metrics)
+        if report is None:
+            return Report(f"worker {self.number} does not answer")
+        if report.unready is None:
+            return report
+        return Report(f"worker {self.number}: {report.unready}", report.families)
+
+    def end(self, number: signal.Signals) -> None:
+        """Have this life end by a signal, also one that is just beginning."""
+        self._told = number
+        self._signal(number)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.returncode is None:
+            os.kill(self._process.pid, number)
+
+    async def _listen(self, line: Line, on_ready: Callable[[], None]) -> None:
+        while (note := await line.receive()) is not None:
+            match note:
+                case Listening():
+                    self.listened = True
+                case Ready():
+                    self.was_ready = True
+                    on_ready()
+                case Failed(text):
+                    self.failure = text
+
+
+async def _spawn(line: socket.socket, inherited: list[int]) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "relay.workers.child"),
+        stdin=line.fileno(),
+        pass_fds=inherited,
+        start_new_session=True,  # what a terminal sends goes to the parent, which passes it on once
+    )
