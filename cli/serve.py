@@ -113,7 +113,25 @@ class _Several(click.ParamType[str]):
     envvar="CONCLAVE_METRICS_BIND",
     show_envvar=True,
     metavar="HOST:PORT",
-    help="Serve /metrics (and /health, /ready) there instead of beside the WebSocket.",
+    help="Serve /metrics there instead of beside the WebSocket; /health and /ready are in both places.",
+)
+@click.option(
+    "--drain-delay",
+    type=float,
+    envvar="CONCLAVE_DRAIN_DELAY",
+    show_default="5 with --redis-url, else 0",
+    show_envvar=True,
+    metavar="SECONDS",
+    help="How long to go on serving after SIGTERM while /ready already answers 503, so that load balancers notice.",
+)
+@click.option(
+    "--drain-seconds",
+    type=float,
+    envvar="CONCLAVE_DRAIN_SECONDS",
+    show_default="20 with --redis-url, else 0",
+    show_envvar=True,
+    metavar="SECONDS",
+    help="Over how long to close the sessions then, one after the other.",
 )
 @click.option(
     "--key-prefix",
@@ -128,7 +146,7 @@ def command(context: click.Context, /, **flags: Any) -> None:
     """Run a relay, or one node of a cluster.
 
     Exactly one store: --data-dir, --redis-url or --ephemeral. A store on the command line wins over any in the
-    environment. Ends on SIGTERM or SIGINT, after telling the connected sessions.
+    environment. Ends on SIGTERM or SIGINT, after telling the connected sessions; on a second one at once.
     """
     if any(context.get_parameter_source(store) is ParameterSource.COMMANDLINE for store in _STORES):
         for store in _STORES:

@@ -18,10 +18,12 @@ from relay.redis.directory import Registration
 DEFAULT_BIND = "0.0.0.0:4390"
 DEFAULT_MAX_MESSAGE_BYTES = 1024 * 1024
 DEFAULT_KEY_PREFIX = "conclave"
+DEFAULT_DRAIN_DELAY, DEFAULT_DRAIN_SECONDS = 5.0, 20.0
 
 _RETENTION_MS = 7 * 24 * 3600 * 1000
 _RETENTION_ROWS = 1_000_000
 _WORKERS = range(1, 257)
+_LONGEST_DRAIN_SECONDS = 3600
 _MESSAGE_BYTES = range(1024, 8 * 1024 * 1024 + 1)
 """Beyond 8 MiB a page of history could exceed the 16 MiB that one v1 frame may have."""
 
@@ -79,6 +81,10 @@ class NodeConfig(msgspec.Struct, frozen=True):
     """How many processes serve the port."""
     metrics_address: tuple[str, int] | None = None
     """Where metrics are served, if not beside the WebSocket."""
+    drain_delay: float = 0.0
+    """How long a node that stops goes on serving while it says that it is not ready, in seconds."""
+    drain_seconds: float = 0.0
+    """Over how many seconds it then closes its sessions."""
 
     @property
     def retention(self) -> Retention:
@@ -104,6 +110,8 @@ def parse_config(
     public_urls: Iterable[str] = (),
     workers: str = "1",
     metrics_bind: str | None = None,
+    drain_delay: float | None = None,
+    drain_seconds: float | None = None,
 ) -> NodeConfig:
     """Check what the command line says.
 
@@ -129,6 +137,8 @@ def parse_config(
         origins=_origins(public_urls),
         workers=_workers(workers, store),
         metrics_address=None if metrics_bind is None else _address(metrics_bind),
+        drain_delay=_drain(drain_delay, store, DEFAULT_DRAIN_DELAY),
+        drain_seconds=_drain(drain_seconds, store, DEFAULT_DRAIN_SECONDS),
     )
 
 
@@ -173,6 +183,15 @@ def _workers(text: str, store: Store) -> int:
     if int(text) > 1 and sys.platform == "win32":
         raise ConfigError(NO_WORKERS)
     return int(text)
+
+
+def _drain(seconds: float | None, store: Store, default: float) -> float:
+    """Sessions of a relay that stands alone have nowhere else to go, so unless somebody wants it, it ends at once."""
+    if seconds is None:
+        return default if isinstance(store, RedisUrl) else 0.0
+    if not 0 <= seconds <= _LONGEST_DRAIN_SECONDS:
+        raise ConfigError(f"invalid drain of {seconds:g} seconds (expected 0 to {_LONGEST_DRAIN_SECONDS})")
+    return seconds
 
 
 def _cores() -> int:

@@ -21,15 +21,15 @@ class Status(Protocol):
         """Return all metrics in Prometheus' text format; None if they are not to be had right now."""
 
 
-def make_app(*, serve: Serve, why_unready: Callable[[], str | None], status: Status, metrics: bool) -> web.Application:
+def make_app(*, serve: Serve, why_closed: Callable[[], str | None], status: Status, metrics: bool) -> web.Application:
     """Build the routes of the port for clients.
 
-    GET /         upgrades to a WebSocket, or answers 426; 503 while the node is not ready for sessions
+    GET /         upgrades to a WebSocket, or answers 426; 503 while the node takes no sessions
     GET /health   200 as long as the process lives
     GET /ready    200 if sessions can be served, else 503 with the reason
     GET /metrics  Prometheus, if `metrics`: they have no port of their own
 
-    `why_unready` is about this process, `status` about all that stands behind the port.
+    `why_closed` is about this process, `status` about all that stands behind the port.
     """
 
     async def root(request: web.Request) -> web.StreamResponse:
@@ -39,7 +39,7 @@ def make_app(*, serve: Serve, why_unready: Callable[[], str | None], status: Sta
                 headers={"Upgrade": "websocket", "Connection": "Upgrade"},
                 text="this is a conclave relay: connect with a WebSocket, for example `conclave status`\n",
             )
-        reason = why_unready()
+        reason = why_closed()
         if reason is not None:
             return web.Response(status=503, headers={"Retry-After": "1"}, text=f"{reason}\n")
         return await serve(request)

@@ -16,6 +16,7 @@ from relay.desk import Services
 from relay.dialect.v1 import DialectV1
 from relay.dialect.v2 import DialectV2
 from relay.doorman import Doorman
+from relay.drain import close_evenly
 from relay.errors import NodeFailure, StoreUnavailable, not_bound
 from relay.fanout import FanOut
 from relay.heart import Heart
@@ -42,10 +43,13 @@ from relay.services.messages import Messages
 from relay.services.presence import Presence
 from relay.services.rule import Rule
 from relay.sessions import Sessions
+from relay.stopping import Stop
 
 log = structlog.get_logger()
 
-_GOODBYE_SECONDS = 5.0
+_GOODBYE_SECONDS = 4.0
+"""How long sessions that were told may take to end, and then their connections: together less than whoever stops a node
+gives it beyond the drain (docs/operations.md)."""
 _START_RETRY_SECONDS = 0.5
 _BACKLOG = 1024
 
@@ -70,9 +74,10 @@ class Node:
         self._status = status or self
         self._config = config
         self._make = make
-        self._stopping = asyncio.Event()
+        self._stop = Stop()
         self._failure: NodeFailure | None = None
         self._ready = False
+        self._closed = False
         self._cluster_id = ""
         self._doors: list[asyncio.Server] = []
         self._assemble()
@@ -103,13 +108,17 @@ class Node:
         return self._metrics.families()
 
     def stop(self) -> None:
-        """Have `run` end."""
-        self._stopping.set()
+        """Have `run` end after a drain; the second time at once."""
+        self._stop.ask()
+
+    def hurry(self) -> None:
+        """Have `run` end without a drain: all sessions are told at once."""
+        self._stop.hurry()
 
     def fail(self, failure: NodeFailure) -> None:
-        """Have `run` end with this failure."""
+        """Have `run` end with this failure, without a drain."""
         self._failure = self._failure or failure
-        self._stopping.set()
+        self._stop.hurry()
 
     async def run(self) -> None:
         """Serve until `stop`.
@@ -136,12 +145,11 @@ class Node:
                     self.ready.set()
                     ready = "worker.ready" if self._sockets else "conclave server listening"
                     log.info(ready, addr=self.address, cluster=self._cluster_id)
-                    await self._stopping.wait()
-                    log.info("shutdown signal received; draining connections")
-                self._ready = False
-                await self._drain()
+                    await self._stop.asked.wait()
+                    await self._drain()
+                await self._close()
             finally:
-                await runner.cleanup()
+                await self._stop.wait_for(runner.cleanup(), 2 * _GOODBYE_SECONDS)
                 if aside is not None:
                     await aside.cleanup()
                 for task in running:
@@ -240,7 +248,7 @@ class Node:
         self._show_state(metrics)
         self._app = make_app(
             serve=lambda request: connections.serve(request, self._cluster_id, self._registry.node),
-            why_unready=lambda: self.unready,
+            why_closed=lambda: self.closed,
             status=self._status,
             metrics=config.metrics_address is None,
         )
@@ -248,7 +256,7 @@ class Node:
     def _show_state(self, metrics: Metrics) -> None:
         """Have the gauges ask for what they show when somebody looks at them."""
         metrics.ready.set_function(lambda: self.is_ready)
-        metrics.draining.set_function(self._stopping.is_set)
+        metrics.draining.set_function(self._stop.asked.is_set)
         metrics.redis_up.set_function(lambda: self._client.is_up)
         metrics.nodes.set_function(lambda: self._registry.size)
         metrics.sessions.set_function(lambda: len(self._sessions))
@@ -259,7 +267,12 @@ class Node:
     @property
     def unready(self) -> str | None:
         """Why sessions are not served right now, or None."""
-        if self._stopping.is_set():
+        return "shutting down" if self._stop.asked.is_set() else self.closed
+
+    @property
+    def closed(self) -> str | None:
+        """Why nobody can come in right now, or None: a node that drains first goes on serving whoever comes."""
+        if self._closed:
             return "shutting down"
         if not self._client.is_up or not self._broker.is_connected:
             return "Redis is not reachable"
@@ -297,7 +310,7 @@ class Node:
         """Enter the cluster as soon as Redis lets us; False if the node is stopped before that."""
         for warner in self._config.admins.unpinned:
             log.warning("admin is not pinned to a key: whoever registers the name first has the role", admin=warner)
-        while not self._stopping.is_set():
+        while not self._stop.asked.is_set():
             try:
                 self._cluster_id = await self._directory.cluster_id()
                 await self._heart.join()
@@ -305,7 +318,7 @@ class Node:
                 log.warning("node.waiting", reason=error.why)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_START_RETRY_SECONDS):
-                        await self._stopping.wait()
+                        await self._stop.asked.wait()
                 continue
             self._client.on_up(self._revive)
             return True
@@ -324,13 +337,25 @@ class Node:
         await self._heart.revive()
 
     async def _drain(self) -> None:
-        """Stop accepting, close every session with its reason, leave the cluster."""
+        """Be unready and go on serving until balancers know; then take nobody in and tell one session after another."""
+        delay, seconds = self._config.drain_delay, self._config.drain_seconds
+        log.info("shutdown signal received; draining connections", sessions=len(self._sessions), after=delay)
+        await self._stop.pause(delay)
+        self._turn_away()
+        await close_evenly(self._sessions, seconds, self._stop)
+
+    def _turn_away(self) -> None:
+        self._closed = True
         for door in self._doors:
             door.close()
         self._connections.turn_away()
+
+    async def _close(self) -> None:
+        """Close whoever is left, with the reason, and leave the cluster."""
+        self._turn_away()
         self._sessions.close_all(CloseReason.SHUTDOWN)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GOODBYE_SECONDS):
-                await self._sessions.empty()
+        await self._stop.wait_for(self._sessions.empty(), _GOODBYE_SECONDS)
+        if len(self._sessions):
+            log.warning("node.sessions_cut", sessions=len(self._sessions))
         with contextlib.suppress(StoreUnavailable):
             await self._registry.leave()

@@ -74,10 +74,10 @@ class _Worker:
 
     async def _watch_parent(self, node: Node) -> None:
         while await self.line.receive() is not None:
-            pass
+            node.hurry()  # there is nothing else that a parent says later
         log.warning("worker.orphaned")
         signal.alarm(ORPHAN_SECONDS)
-        node.stop()
+        node.hurry()
 
     async def _announce(self, node: Node) -> None:
         await node.listening.wait()

@@ -41,6 +41,10 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     text: str
 
 
+class Hurry(msgspec.Struct, frozen=True, tag="hurry"):
+    """Parent to worker: end, and do not drain."""
+
+
 class Question(msgspec.Struct, frozen=True, tag="question"):
     """How are you? To a worker: itself; to the parent: all of them."""
 
@@ -60,7 +64,7 @@ class Answer(msgspec.Struct, frozen=True, tag="answer"):
     report: Report
 
 
-Note = Assignment | Listening | Ready | Failed
+Note = Assignment | Listening | Ready | Failed | Hurry
 Message = Note | Question | Answer
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -13,6 +13,7 @@ from relay.http import address_text, open_status_port
 from relay.metrics import render
 from relay.metrics.families import merged
 from relay.metrics.workers import WORKER, WorkerMetrics
+from relay.stopping import Stop
 from relay.workers import listening
 from relay.workers.line import Report
 from relay.workers.worker import Worker
@@ -20,11 +21,12 @@ from relay.workers.worker import Worker
 log = structlog.get_logger()
 
 _STEADY_SECONDS = 60.0
+_LOOK_SECONDS = 0.05
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 5.0
-_ONE_SIGNAL_SECONDS = 0.5
-"""Signals so close are one: Ctrl-C reaches a whole terminal, and then whoever started us passes it on as well."""
-_GRACE_SECONDS = 30.0
-"""How long workers may take to end when they are told to; then they are killed."""
+_GRACE_SECONDS = 9.0
+"""How long workers may take to end beyond their drain; then they are killed."""
+_HURRY_SECONDS = 2.0
+"""The same for workers that shall end at once."""
 
 
 class Parent:
@@ -36,27 +38,20 @@ class Parent:
         self._verbose = verbose
         self._workers: list[Worker] = []
         self._metrics = WorkerMetrics(config.workers)
-        self._stopping = asyncio.Event()
+        self._stop = Stop()
         self._failure: ConclaveError | None = None
-        self._told_at: float | None = None
         self._killed = False
         self._announced = False
         self._address = ""
 
     def stop(self) -> None:
-        """Have `run` end when the workers have said goodbye; the second time at once."""
-        now = asyncio.get_running_loop().time()
-        if self._told_at is None:
-            self._told_at = now
-        elif now - self._told_at > _ONE_SIGNAL_SECONDS:
-            self._killed = True
-            self._signal(signal.SIGKILL)
-        self._stopping.set()
+        """Have `run` end when the workers have drained; the second time at once."""
+        self._stop.ask()
 
     def fail(self, failure: ConclaveError) -> None:
-        """Have `run` end with this failure."""
+        """Have `run` end with this failure, without a drain."""
         self._failure = self._failure or failure
-        self._stopping.set()
+        self._stop.hurry()
 
     async def run(self) -> None:
         """Keep the workers running until `stop`.
@@ -74,15 +69,15 @@ class Parent:
             async with asyncio.TaskGroup() as tasks:
                 for worker in self._workers:
                     tasks.create_task(self._keep(worker))
-                await self._stopping.wait()
+                await self._stop.asked.wait()
                 log.info("shutdown signal received; ending the workers", workers=len(self._workers))
                 listening.close(shares)  # else the kernel would go on taking connections that nobody accepts
                 self._signal(signal.SIGTERM)
-                tasks.create_task(self._kill_late())
+                await self._see_off()
         if self._failure is not None:
             raise self._failure
         if self._killed:
-            raise NodeFailure("ended at once by a second signal: sessions were not told")
+            raise NodeFailure("killed workers that did not end in time: their sessions were not told")
 
     def _bind(self) -> list[listening.Sockets]:
         host, port = self._config.host, self._config.port
@@ -105,14 +100,14 @@ class Parent:
         """Run one worker, life after life. What it says itself is final, a death without a word is not."""
         loop = asyncio.get_running_loop()
         deaths = 0
-        while not self._stopping.is_set():
+        while not self._stop.asked.is_set():
             born = loop.time()
             code = await worker.run(self.report, self._on_ready)
             if worker.failure is not None:
                 self.fail(NodeFailure(worker.failure))
-            elif not self._stopping.is_set() and not worker.listened:
+            elif not self._stop.asked.is_set() and not worker.listened:
                 self.fail(NodeFailure(f"worker {worker.number} ended with status {code} before it could serve"))
-            if self._stopping.is_set():
+            if self._stop.asked.is_set():
                 return
             deaths = 1 if loop.time() - born >= _STEADY_SECONDS else deaths + 1
             log.error("worker.died", worker=worker.number, status=code, lived=round(loop.time() - born, 3))
@@ -122,19 +117,26 @@ class Parent:
     async def _rest(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
-                await self._stopping.wait()
+                await self._stop.asked.wait()
         except TimeoutError:
             return
 
-    async def _kill_late(self) -> None:
-        """Kill whoever is still there after the time that it was given."""
-        deadline = asyncio.get_running_loop().time() + _GRACE_SECONDS
+    async def _see_off(self) -> None:
+        """Wait for the workers, pass on that there is a hurry, and kill whoever takes longer than it was given."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._config.drain_delay + self._config.drain_seconds + _GRACE_SECONDS
+        hurried = False
         while any(worker.pid is not None for worker in self._workers):
-            if asyncio.get_running_loop().time() > deadline:
-                log.error("worker.killed", reason="did not end in time")
+            if self._stop.hurried.is_set() and not hurried:
+                hurried = True
+                deadline = min(deadline, clock() + _HURRY_SECONDS)
+                for worker in self._workers:
+                    worker.hurry()
+            if clock() > deadline:
+                self._killed = True
                 self._signal(signal.SIGKILL)
                 return
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def _signal(self, number: signal.Signals) -> None:
         for worker in self._workers:
@@ -150,7 +152,7 @@ class Parent:
     async def report(self, metrics: bool) -> Report:
         """Ask all workers how they are."""
         reports = await asyncio.gather(*(worker.ask(metrics=metrics) for worker in self._workers))
-        unready = "shutting down" if self._stopping.is_set() else None
+        unready = "shutting down" if self._stop.asked.is_set() else None
         unready = unready or next((report.unready for report in reports if report.unready is not None), None)
         if not metrics:
             return Report(unready)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from relay.config import NodeConfig
-from relay.workers.line import WORKER_SECONDS, Assignment, Failed, Line, Listening, Ready, Report
+from relay.workers.line import WORKER_SECONDS, Assignment, Failed, Hurry, Line, Listening, Ready, Report
 from relay.workers.listening import Sockets
 
 log = structlog.get_logger()
@@ -85,6 +85,11 @@ class Worker:
         """Have this life end by a signal, also one that is just beginning."""
         self._told = number
         self._signal(number)
+
+    def hurry(self) -> None:
+        """Have this life end without a drain, if it can listen."""
+        if self._line is not None:
+            self._line.send(Hurry())
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:

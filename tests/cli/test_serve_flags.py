@@ -72,6 +72,9 @@ def test_one_store_is_chosen_and_a_flag_wins_over_the_environment(
         (["--ephemeral", "--presence", "nobody"], {}, "'everyone', 'shared'"),
         (["--ephemeral", "--workers", "2"], {}, "cannot have more than one worker"),
         (["--ephemeral", "--metrics-bind", "9464"], {}, "invalid address `9464`"),
+        (["--ephemeral", "--drain-delay", "-1"], {}, "invalid drain of -1 seconds"),
+        (["--ephemeral", "--drain-seconds", "nan"], {}, "invalid drain of nan seconds"),
+        (["--ephemeral"], {"CONCLAVE_DRAIN_SECONDS": "3601"}, "invalid drain of 3601 seconds (expected 0 to 3600)"),
         (["--ephemeral", "--public-url", "chat.example"], {}, "invalid public URL: invalid server URL `chat.example`"),
     ],
 )
@@ -120,6 +123,31 @@ def test_processes_and_their_metrics_come_from_flags_or_from_the_environment(
         monkeypatch.setenv(name, value)
     assert run(["serve", "--redis-url", REDIS, *flags]) == 0
     assert [(config.workers, config.metrics_address) for config in started] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("flags", "env", "drain"),
+    [
+        (["--redis-url", REDIS], {}, (5, 20)),
+        (["--data-dir", "/d"], {}, (0, 0)),
+        (["--ephemeral"], {}, (0, 0)),
+        (["--ephemeral", "--drain-delay", "0.5", "--drain-seconds", "3"], {}, (0.5, 3)),
+        (["--redis-url", REDIS], {"CONCLAVE_DRAIN_DELAY": "0", "CONCLAVE_DRAIN_SECONDS": "60"}, (0, 60)),
+        (["--redis-url", REDIS, "--drain-delay", "1"], {"CONCLAVE_DRAIN_DELAY": "2"}, (1, 20)),
+    ],
+)
+def test_only_a_node_that_others_stand_in_for_drains_by_itself(
+    started: list[NodeConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    env: dict[str, str],
+    drain: tuple[float, float],
+) -> None:
+    """A relay on somebody's laptop ends when it is told to, unless they said something else."""
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert run(["serve", *flags]) == 0
+    assert [(config.drain_delay, config.drain_seconds) for config in started] == [drain]
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def stub() -> Stub:
 
 @pytest.fixture
 async def client(aiohttp_client: AiohttpClient, stub: Stub) -> Client:
-    app = make_app(serve=stub.serve, why_unready=lambda: stub.reason, status=stub, metrics=True)
+    app = make_app(serve=stub.serve, why_closed=lambda: stub.reason, status=stub, metrics=True)
     return await aiohttp_client(app)
 
 

@@ -17,7 +17,7 @@ from relay.node import Node
 from relay.redis import scripts
 from relay.redis.clock import RedisClock
 from relay.redis.keys import Keys
-from tests.support.gate import nodes_that_hear_no_messages
+from tests.support.gate import Gate, nodes_that_hear_no_messages
 from tests.support.metrics import Scrape, scrape
 from tests.support.nodes import node_object, running_node
 from tests.support.peer import Peer, Peers, Refused
@@ -298,12 +298,32 @@ async def test_resumes_are_counted_by_whether_anything_was_missing(url: str, red
     await ann.create("ops")
     await ann.join("ops")
     first, _ = [await ann.post("ops", body) for body in ("one", "two")]
-    assert (await ann.join("ops", since=first))["recovered"] is True
+    for _ in range(2):
+        assert (await ann.join("ops", since=first))["recovered"] is True
     with Redis.from_url(redis_url) as store:
         store.delete(*store.keys("*:log"))
     assert (await ann.join("ops", since=first))["recovered"] is False
     seen = await scrape(url)
-    assert (seen("resumes_total", outcome="recovered"), seen("resumes_total", outcome="gap")) == (1, 1)
+    assert (seen("resumes_total", outcome="recovered"), seen("resumes_total", outcome="gap")) == (2, 1)
+
+
+async def test_what_a_session_resumes_is_not_delivered_to_it_live(node: Node, peers2: Peers2) -> None:
+    """How long a fan-out took and how late it was says nothing about a session that is reading the log."""
+    url = url_of(node)
+    ann, bob, cid = [await peers2.register(url, name) for name in ("ann", "bob", "cid")]
+    await ann.create("ops")
+    await ann.join("ops")
+    await cid.join("ops")
+    await ann.post("ops", "before")
+    gate = Gate(node, scripts.PAGE, answers=True)
+    await bob.join("ops", since="0-0")
+    await gate.reached.wait()
+    await ann.post("ops", "meanwhile")
+    await wait_until(lambda: len(cid.ids("ops")) == 2, what="cid hears it live")
+    gate.open()
+    await wait_until(lambda: len(bob.ids("ops")) == 2, what="bob has caught up")
+    seen = await scrape(url)
+    assert (seen("deliveries_total"), seen("fanout_size_sum")) == (2, 2)
 
 
 async def test_text_is_counted_in_bytes(url: str, peers2: Peers2) -> None:

@@ -1,0 +1,260 @@
+"""A node that is taken out while others go on: nobody new comes, and those who are there leave one after the other."""
+
+import asyncio
+import signal
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from itertools import cycle
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from conclave.backoff import Backoff
+from conclave.closing import LinkLost, may_retry
+from conclave.errors import LinkError
+from conclave.keys import MachineKey
+from conclave.link import Link, connect
+from tests.support.metrics import scrape
+from tests.support.nodes import NodeProcess
+from tests.support.peer import Peers
+from tests.support.peer2 import Peers2
+from tests.support.processes import children
+from tests.support.waiting import pause, wait_until
+
+SHUTDOWN = "unauthorized: the relay is shutting down; reconnect"
+FOREVER = "3600"
+
+Start = Callable[..., Awaitable[NodeProcess]]
+
+
+@pytest.fixture
+async def start(redis_url: str) -> AsyncIterator[Start]:
+    """Start nodes, of the test's Redis unless flags say something else."""
+    nodes: list[NodeProcess] = []
+
+    async def begin(*flags: str, drain: tuple[str, str] = ("0", "0"), store: tuple[str, ...] = ()) -> NodeProcess:
+        delay, seconds = drain
+        environment = {"CONCLAVE_DRAIN_DELAY": delay, "CONCLAVE_DRAIN_SECONDS": seconds}
+        node = NodeProcess(*(store or ("--redis-url", redis_url)), *flags, environment=environment)
+        nodes.append(node)
+        await node.start()
+        return node
+
+    yield begin
+    await asyncio.gather(*(node.close() for node in nodes))
+
+
+@pytest.fixture
+async def peers(start: Start) -> AsyncIterator[Peers]:
+    """Clients, closed before the nodes are."""
+    del start  # asked for only to be there longer
+    everybody = Peers()
+    yield everybody
+    await everybody.close()
+
+
+@pytest.fixture
+async def peers2(start: Start) -> AsyncIterator[Peers2]:
+    """The same for protocol v2."""
+    del start  # asked for only to be there longer
+    everybody = Peers2()
+    yield everybody
+    await everybody.close()
+
+
+@asynccontextmanager
+async def stopping(node: NodeProcess, number: signal.Signals = signal.SIGTERM) -> AsyncIterator[asyncio.Task[int]]:
+    """Have a node begin to stop; the task has its exit code."""
+    ending = asyncio.create_task(node.press_ctrl_c() if number is signal.SIGINT else node.stop())
+    await wait_until(lambda: any("draining connections" in line for line in node.log), what="the drain has begun")
+    try:
+        yield ending
+    finally:
+        ending.cancel()
+
+
+async def test_a_draining_node_is_not_ready_and_serves(start: Start, peers: Peers) -> None:
+    """Until balancers have noticed they send clients, who must not find a closed door; and alerts must know."""
+    node = await start(drain=(FOREVER, FOREVER))
+    ann = await peers.register(node.url, "ann")
+    await ann.create("plaza")
+    await ann.join("plaza")
+    assert (await scrape(node.url))("draining") == 0
+    async with stopping(node):
+        assert (await node.status("/ready"), await node.text("/ready")) == (503, "shutting down")
+        assert await node.status("/health") == 200
+        seen = await scrape(node.url)
+        assert (seen("ready"), seen("draining"), seen("sessions")) == (0, 1, 1)
+        bob = await peers.register(node.url, "bob")
+        await bob.join("plaza")
+        await bob.post("plaza", "just in time")
+        await wait_until(lambda: ann.bodies == ["just in time"], what="ann has heard it")
+
+
+async def test_a_second_signal_ends_a_drain_at_once(start: Start, peers: Peers) -> None:
+    """Whoever cannot wait; the sessions are told all the same."""
+    node = await start(drain=(FOREVER, FOREVER))
+    other = await start()
+    people = [await peers.register(node.url, f"user{n}") for n in range(5)]
+    observer = await peers.register(other.url, "observer")
+    async with stopping(node) as ending:
+        await pause(0.6)  # so soon it would be the same signal, once more
+        assert node.is_running
+        assert await node.stop() == 0
+        assert await ending == 0
+    assert [await peer.wait_closed() for peer in people] == [SHUTDOWN] * len(people)
+    assert await observer.who() == [str(observer.path)], "nobody stays behind in presence"
+
+
+async def test_a_node_that_closes_its_sessions_takes_no_more(start: Start, peers: Peers, peers2: Peers2) -> None:
+    """The door is closed, whoever came through it before is refused, and each goodbye is its protocol's."""
+    node = await start(drain=("1", FOREVER))
+    ann = await peers.register(node.url, "ann")
+    bob = await peers2.register(node.url, "bob")
+    async with aiohttp.ClientSession() as kept_alive:
+        async with kept_alive.get(f"http://{node.address}/health") as response:
+            assert response.status == 200
+        async with stopping(node) as ending:
+            assert await ann.wait_closed() == SHUTDOWN, "who came first goes at once"
+            with pytest.raises(ConnectionError):
+                await asyncio.open_connection(*node.address.split(":"))
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await kept_alive.ws_connect(f"http://{node.address}/")
+            assert refused.value.status == 503
+            assert await bob.ask("ping") == {}, "bob's time has not come"
+            assert await node.stop() == 0
+            assert await ending == 0
+    code, event = await bob.wait_closed()
+    assert (code, event["ev"], event["code"]) == (1012, "closing", 1012)
+
+
+class Guest:
+    """A client of ours that wants to be connected, on one node after the other."""
+
+    def __init__(self, user: str, urls: list[str]) -> None:
+        self._key = MachineKey.generate()
+        self._user = user
+        self._urls = cycle(urls)
+        self._backoff = Backoff()
+        self.link: Link | None = None
+        self.lost_at: list[float] = []
+        self.back_at: list[float] = []
+
+    async def arrive(self) -> None:
+        self.link = await connect(next(self._urls), self._key, "main", register=(self._user, "laptop"))
+
+    async def stay(self) -> None:
+        """Come back whenever the connection ends, after the wait that our clients keep."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            try:
+                assert self.link is not None
+                while True:
+                    await self.link.next_event()
+            except LinkLost as error:
+                if not may_retry(error):
+                    raise
+                self.lost_at.append(clock())
+            self.link = None
+            while self.link is None:
+                await asyncio.sleep(self._backoff.wait())
+                try:
+                    self.link = await connect(next(self._urls), self._key, "main")
+                except LinkError as error:
+                    if not may_retry(error):
+                        raise
+            self.back_at.append(clock())
+
+
+def burst(moments: list[float], seconds: float) -> float:
+    """The greatest share of moments that lie within so many seconds."""
+    moments = sorted(moments)
+    return max(bisect_right(moments, at + seconds) - n for n, at in enumerate(moments)) / len(moments)
+
+
+async def test_sessions_of_a_draining_node_come_to_others_one_by_one(start: Start) -> None:
+    """Two hundred logins in one moment are what a drain is there to prevent, on the nodes that have to bear them."""
+    window = 6
+    leaving, *staying = [await start(drain=("0", str(window))) for _ in range(3)]
+    urls = [node.url for node in (leaving, *staying)]
+    turned = [urls, [urls[0], urls[2], urls[1]]]
+    guests = [Guest(f"guest{n}", turned[n % 2]) for n in range(200)]
+    for guest in guests:
+        await guest.arrive()
+    assert (await scrape(leaving.url))("sessions") == 200
+    async with asyncio.TaskGroup() as visits:
+        tasks = [visits.create_task(guest.stay()) for guest in guests]
+        assert await leaving.stop() == 0
+        await wait_until(lambda: all(guest.back_at for guest in guests), timeout=20, what="everybody is back")
+        present = [(await scrape(node.url))("sessions") for node in staying]
+        closes = [(await scrape(node.url))("session_closes_total") for node in staying]
+        for task in tasks:
+            task.cancel()
+    assert present == [100, 100]
+    assert closes == [0, 0], "once is enough"
+    lost = [at for guest in guests for at in guest.lost_at]
+    back = [at for guest in guests for at in guest.back_at]
+    assert len(lost) == len(back) == 200
+    for moments in (lost, back):
+        assert burst(moments, window / 4) < 0.5, "a quarter of the time is for a quarter of the sessions"
+    for guest in guests:
+        assert guest.link is not None
+        await guest.link.close()
+
+
+async def test_workers_are_unready_together(start: Start, peers: Peers) -> None:
+    """A signal reaches the parent only. A second one reaches them as well: all are told, and nobody is killed."""
+    relay = await start("--workers", "2", drain=(FOREVER, FOREVER))
+    people = [await peers.register(relay.url, f"user{n}") for n in range(24)]
+    workers = children(relay.pid)
+    async with stopping(relay) as ending:
+        await wait_until(lambda: _all_drain(relay), what="both drain")
+        assert await relay.status("/ready") == 503
+        assert children(relay.pid) == workers
+        await pause(0.6)
+        assert await relay.stop() == 0
+        assert await ending == 0
+    assert [await peer.wait_closed() for peer in people] == [SHUTDOWN] * len(people)
+
+
+async def _all_drain(relay: NodeProcess) -> bool:
+    seen = await scrape(relay.url)
+    return [seen("draining", worker=number) for number in ("0", "1")] == [1, 1]
+
+
+async def test_workers_drain_their_own_sessions(start: Start, peers: Peers) -> None:
+    """The first session of each worker goes at once, and the next one has a long time."""
+    relay = await start("--workers", "2", drain=("0", FOREVER))
+    people = [await peers.register(relay.url, f"user{n}") for n in range(24)]
+    async with stopping(relay):
+        await wait_until(lambda: sum(peer.is_closed for peer in people) == 2, what="two are told")
+        await pause(0.6)
+        assert sum(peer.is_closed for peer in people) == 2, "and no more"
+        assert await relay.stop() == 0
+
+
+async def test_the_parent_stays_until_the_last_worker_has_drained(start: Start, peers: Peers) -> None:
+    """Whoever supervises the parent takes its end for that of all."""
+    relay = await start("--workers", "2", drain=("0", "2"))
+    people = [await peers.register(relay.url, f"user{n}") for n in range(24)]
+    assert await relay.stop() == 0
+    assert [await peer.wait_closed() for peer in people] == [SHUTDOWN] * len(people)
+
+
+@pytest.mark.parametrize("store", ["--ephemeral", "--data-dir"])
+async def test_a_relay_that_stands_alone_ends_quickly(start: Start, peers: Peers, tmp_path: Path, store: str) -> None:
+    """Its sessions have nowhere else to go, and whoever pressed Ctrl-C looks at the terminal."""
+    flags = (store,) if store == "--ephemeral" else (store, str(tmp_path / "data"))
+    relay = await start(drain=("", ""), store=flags)  # that is, nothing was said about it
+    ann = await peers.register(relay.url, "ann")
+    async with asyncio.timeout(15):  # the defaults of a cluster take ten seconds more
+        assert await relay.press_ctrl_c() == 0
+    assert await ann.wait_closed() == SHUTDOWN
+
+
+async def test_nobody_to_close_is_nothing_to_wait_for(start: Start) -> None:
+    """The time for the sessions is theirs."""
+    node = await start(drain=("0", FOREVER))
+    assert await node.stop() == 0
