@@ -140,6 +140,8 @@ class FanOut:
         """Let go of the channels that nobody has come back to. Raises: StoreUnavailable."""
         now = asyncio.get_running_loop().time()
         for room in list(self._idle.values()):
+            if self._idle.get(room.id) is not room:
+                continue  # while another one was let go of, somebody came, or another sweep was quicker
             if room.unused and now - room.idle_since >= LINGER_SECONDS:
                 del self._idle[room.id], self._rooms[room.id], self._by_topic[self._keys.live(room.id)]
                 await self._broker.unsubscribe(self._keys.live(room.id))

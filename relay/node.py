@@ -149,6 +149,7 @@ class Node:
                     await self._drain()
                 await self._close()
             finally:
+                self._turn_away()  # also after a failure, which comes here at once
                 await self._stop.wait_for(runner.cleanup(), 2 * _GOODBYE_SECONDS)
                 if aside is not None:
                     await aside.cleanup()
