@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
+from relay import tracing
 from relay.catchup import CatchUp, Lost
 from relay.feed import Feed
 from relay.message import Message, order
@@ -118,7 +119,7 @@ class Room:
 
     def deliver(self, messages: Sequence[Message]) -> None:
         """Put messages into the outboxes of all listeners but their senders'. Each is encoded once per dialect."""
-        for message in messages:
+        for message in tracing.delivered(messages, self.id, len(self.listeners)):
             newcomers = self._floor is not None and order(message.id) <= order(self._floor)
             if not newcomers:
                 self._floor = None

@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 
 from conclave.model import SessionPath
+from relay import tracing
 from relay.message import Message
 from relay.redis import scripts
 from relay.redis.client import RedisClient
@@ -81,8 +82,9 @@ class ChannelLog:
         if key is not None:
             keys.append(self._keys.sent(channel_id, sender.user, key))
         kept = self._retention
-        args = (str(sender), payload, kept.rows, kept.ms, GROUP_ROWS, kept.group_bytes, version, KEY_MS)
-        reply = await self._client.run(scripts.POST, keys, *args)
+        with tracing.post(channel_id) as trace:
+            args = (str(sender), payload, kept.rows, kept.ms, GROUP_ROWS, kept.group_bytes, version, KEY_MS, trace)
+            reply = await self._client.run(scripts.POST, keys, *args)
         return bytes(reply).decode() if isinstance(reply, bytes) else reply
 
     async def page(self, channel_id: str, after: str, *, rows: int, size: int, whole_ms: bool = False) -> Page:
@@ -167,4 +169,5 @@ def _messages(flat: list[bytes]) -> list[Message]:
 def parse_live(data: bytes) -> Message:
     """Read what the post script publishes."""
     message_id, previous, version, sender, payload = data.split(b"\0", 4)
-    return Message(message_id.decode(), previous.decode(), sender.decode(), payload, int(version))
+    version, _, trace = version.partition(b" ")
+    return Message(message_id.decode(), previous.decode(), sender.decode(), payload, int(version), trace.decode())
