@@ -1,5 +1,6 @@
 """`conclave serve`: the flags of a node."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +124,13 @@ def command(context: click.Context, /, **flags: Any) -> None:
 
 def _run(flags: dict[str, Any]) -> None:
     """Start the node: the only place where the command line meets the relay, which is imported for this alone."""
+    from relay import levels  # noqa: PLC0415
     from relay.config import parse_config  # noqa: PLC0415
     from relay.serve import run  # noqa: PLC0415
 
     try:
         config = parse_config(**flags)
+        levels.level(os.environ)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     run(config, verbose=verbose())

@@ -6,6 +6,7 @@ import contextlib
 import structlog
 from aiohttp import web
 
+from relay import logs
 from relay.closing import CloseReason
 from relay.config import NodeConfig
 from relay.connection import Connections
@@ -61,6 +62,11 @@ class Node:
         """Where the node listens, as HOST:PORT, once it does."""
 
     @property
+    def name(self) -> str:
+        """This node's name in the cluster."""
+        return self._registry.node
+
+    @property
     def is_ready(self) -> bool:
         """Whether sessions are served right now."""
         return self._why_unready() is None
@@ -80,6 +86,7 @@ class Node:
         Raises:
             NodeFailure: if the address cannot be bound, or the node cannot go on.
         """
+        logs.bind_node(lambda: self.name)
         async with asyncio.TaskGroup() as tasks:
             runner = web.AppRunner(self._app, access_log=None, handle_signals=False, shutdown_timeout=_GOODBYE_SECONDS)
             running = [

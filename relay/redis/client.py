@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import InvalidResponse, NoScriptError, RedisError, ResponseError
 
 from relay.errors import StoreUnavailable
 from relay.redis.scripts import Script
@@ -184,11 +184,11 @@ class RedisClient:
             call.reply.set_result(reply)
         elif isinstance(reply, ResponseError) and not _passing(reply):
             # A script or a command of ours is wrong: a defect, not an outage.
-            log.error("redis.error", command=_name(call), error=str(reply))
-            call.reply.set_exception(StoreUnavailable(str(reply)))
+            log.error("redis.error", command=_name(call), error=_said(reply))
+            call.reply.set_exception(StoreUnavailable(_said(reply)))
         else:
-            log.warning("redis.refused", command=_name(call), error=str(reply))
-            call.reply.set_exception(StoreUnavailable(str(reply)))
+            log.warning("redis.refused", command=_name(call), error=_said(reply))
+            call.reply.set_exception(StoreUnavailable(_said(reply)))
 
     def _mark_down(self, error: BaseException) -> None:
         if self._down_since is None:
@@ -237,5 +237,12 @@ def _passing(error: ResponseError) -> bool:
     return str(error).startswith(("LOADING", "BUSY", "READONLY", "MASTERDOWN", "OOM", "CLUSTERDOWN", "TRYAGAIN"))
 
 
+def _said(error: BaseException) -> str:
+    """Return what Redis said, without the arguments that it quotes of a command that it does not know."""
+    return str(error).partition(", with args")[0]
+
+
 def _describe(error: BaseException) -> str:
+    if isinstance(error, InvalidResponse):  # it quotes what cannot be read
+        return type(error).__name__
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -108,7 +108,7 @@ class NodeProcess:
         async for raw in process.stderr:
             line = raw.decode(errors="replace").rstrip()
             self.log.append(line)
-            if found := re.search(r"server listening.*?addr='([^']+)'", line):
+            if found := re.search(r"""server listening.*?addr(?:=|": ?)["']([^"']+)["']""", line):
                 self.address = found[1]
 
     async def kill(self) -> None:
