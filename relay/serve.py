@@ -5,8 +5,10 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+import structlog
+
 from conclave.errors import ConclaveError, ConfigError
-from relay import logs
+from relay import logs, telemetry
 from relay.config import DataDir, Ephemeral, NodeConfig, RedisUrl
 from relay.errors import NodeFailure
 from relay.node import Node
@@ -14,6 +16,8 @@ from relay.redis import connect
 
 if TYPE_CHECKING:
     from relay.store import PrivateServer
+
+log = structlog.get_logger()
 
 
 def run(config: NodeConfig, *, verbose: bool = False) -> None:
@@ -50,13 +54,18 @@ async def _serve(config: NodeConfig) -> None:
 async def _run_node(config: NodeConfig, make: connect.Make, server: "PrivateServer | None" = None) -> None:
     node = Node(config, make)
     loop = asyncio.get_running_loop()
+    logs.report_strays(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, node.stop)
     watching = asyncio.create_task(_watch(server, node)) if server is not None else None
     try:
-        await node.run()
+        async with telemetry.exporting(node.name):
+            await node.run()
     except* ConclaveError as failures:
         raise _first(failures) from None
+    except* Exception:
+        log.exception("node.failed")
+        raise
     finally:
         if watching is not None:
             watching.cancel()
