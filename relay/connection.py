@@ -11,7 +11,7 @@ from aiohttp import web
 from conclave.claims import Enroll, Login, timed_out
 from conclave.errors import Code, ConclaveError, FrameError, Refusal
 from conclave.model import SessionPath
-from relay import logs, tracing
+from relay import faults, logs, tracing
 from relay.closing import CloseReason, Ended
 from relay.desk import Desk, Services
 from relay.dialect.base import Call, Dialect, Handshake
@@ -68,7 +68,8 @@ class Connections:
                 session = await self._log_in(socket, dialect, dialect.handshake(cluster, node))
         except Refusal as refusal:
             self._metrics.logins.labels(outcome=refusal.code.value).inc()
-            log.info("login.refused", code=refusal.code.value, reason=refusal.message, remote=request.remote)
+            why = faults.unquoted(refusal.message)
+            log.info("login.refused", code=refusal.code.value, reason=why, remote=request.remote)
             socket.write(dialect.turned_away(refusal))
         except _Gone as gone:
             self._metrics.logins.labels(outcome="gone").inc()
@@ -175,7 +176,7 @@ class Connections:
             except Interrupted:
                 continue
             except FrameError as error:
-                log.info("session.malformed", path=session.path_text, error=str(error))
+                log.info("session.malformed", error=faults.unquoted(str(error)))
                 return CloseReason.MALFORMED
             if call is None:
                 return CloseReason.LEFT

@@ -1,10 +1,11 @@
 """Exceptions as logs show them: where, and of what type, but not what they say.
 
 The text of an exception may quote what was being handled: a body, a token, a key. It is shown only where it is known
-not to: our own errors are written for a reader, an OSError's text is the system's, and what Python says about a missing
-name is made of names in the code.
+not to: our own errors are written for a reader and quote in a way that can be cut out, an OSError's text is the
+system's, and what Python says about a missing name is made of names in the code.
 """
 
+import re
 import traceback
 from typing import Any
 
@@ -13,6 +14,7 @@ from conclave.errors import ConclaveError
 Fault = dict[str, Any]
 """`type`, `message` if it can be shown, `frames` from the outermost to the innermost, `cause` and `group` if any."""
 
+_QUOTED = re.compile(r"[`'\"].*[`'\"]", re.DOTALL)
 _FRAMES = 40
 _DEPTH = 8
 _GROUP = 8
@@ -39,7 +41,17 @@ def shown(error: BaseException) -> str | None:
     """Return what an exception says, if that can be shown."""
     if isinstance(error, OSError):
         return error.strerror
-    return str(error) if isinstance(error, (ConclaveError, *_OF_NAMES)) else None
+    if isinstance(error, ConclaveError):
+        return unquoted(str(error))
+    return str(error) if isinstance(error, _OF_NAMES) else None
+
+
+def unquoted(text: str) -> str:
+    """Leave out what a sentence of ours quotes, from the first quotation mark to the last.
+
+    A peer that sends its key where its name should be is told so in words that repeat it; a log does not.
+    """
+    return _QUOTED.sub("`…`", text)
 
 
 def lines(fault: Fault) -> list[str]:

@@ -60,15 +60,21 @@ async def _run_node(config: NodeConfig, make: connect.Make, server: "PrivateServ
     watching = asyncio.create_task(_watch(server, node)) if server is not None else None
     try:
         async with telemetry.exporting(node.name):
-            await node.run()
-    except* ConclaveError as failures:
-        raise _first(failures) from None
-    except* Exception:
-        log.exception("node.failed")
-        raise
+            await _to_its_end(node)
     finally:
         if watching is not None:
             watching.cancel()
+
+
+async def _to_its_end(node: Node) -> None:
+    """Run a node. What is unexpected is described in the log; a trace as Python shows it would quote values."""
+    try:
+        await node.run()
+    except ConclaveError:
+        raise
+    except Exception as error:
+        log.exception("node.failed")
+        raise _ours(error) or NodeFailure("the node failed; its log says where") from None
 
 
 async def _watch(server: "PrivateServer", node: Node) -> None:
@@ -86,9 +92,8 @@ def _in_process() -> connect.Make:
         raise ConfigError("`--ephemeral` needs fakeredis: pip install 'conclave-cli[standalone]'") from None
 
 
-def _first(failures: BaseExceptionGroup[ConclaveError]) -> ConclaveError:
-    failure: BaseException = failures
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    assert isinstance(failure, ConclaveError)  # noqa: S101 - by the type of the group
-    return failure
+def _ours(error: BaseException) -> ConclaveError | None:
+    """Return the first failure in a group that is fit to be shown."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((ours for each in error.exceptions if (ours := _ours(each)) is not None), None)
+    return error if isinstance(error, ConclaveError) else None
