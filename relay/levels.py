@@ -16,6 +16,7 @@ _LEVELS = {
     "off": OFF,
 }
 _RUST = {**_LEVELS, "trace": logging.DEBUG, "warn": logging.WARNING}
+"""The original's words, which stand for the nearest of ours."""
 _TARGETS = ("conclave", "conclavelib", "conclave_cli")
 """What the original calls itself in its directives."""
 
@@ -28,9 +29,9 @@ def level(environment: Mapping[str, str], *, verbose: bool = False) -> int:
     """
     word = environment.get("CONCLAVE_LOG", "").strip()
     if word:
-        if word.lower() not in _LEVELS:
+        if word.lower() not in _RUST:
             raise ConfigError(f"invalid CONCLAVE_LOG `{word}` (expected {', '.join(_LEVELS)})")
-        return _LEVELS[word.lower()]
+        return _RUST[word.lower()]
     found = rust_level(environment.get("RUST_LOG", ""))
     if found is not None:
         return found

@@ -21,7 +21,7 @@ FLUSH_SECONDS = 2.0
 async def exporting(node: str) -> AsyncIterator[None]:
     """Export spans and logs to CONCLAVE_OTLP_ENDPOINT inside the `async with`; flush them at its end, for a while.
 
-    An exporter that cannot be started is a warning: the node runs without.
+    An exporter that cannot be started is logged as an error: the node runs without.
     """
     closers = _start(os.environ.get("CONCLAVE_OTLP_ENDPOINT", "").strip().rstrip("/"), node)
     try:
@@ -37,20 +37,21 @@ def _start(endpoint: str, node: str) -> Sequence[Callable[[], object]]:
     if not endpoint:
         return ()
     if not _is_url(endpoint):
-        log.warning("telemetry.off", reason="CONCLAVE_OTLP_ENDPOINT is not an http:// or https:// URL")
+        log.error("telemetry.off", reason="CONCLAVE_OTLP_ENDPOINT is not an http:// or https:// URL")
         return ()
     try:
         from relay.otlp import Exporter  # noqa: PLC0415 - a large library, for those who have a collector
 
         exporter = Exporter(endpoint, node)
     except ImportError as error:
-        log.warning("telemetry.off", reason=f"{error}; it needs: pip install 'conclave-cli[otel]'")
+        broken = f"{error}; it needs: pip install 'conclave-cli[otel]'"
     except Exception as error:  # noqa: BLE001 - whatever the library objects to, the node serves
-        log.warning("telemetry.off", reason=f"the exporter does not start: {type(error).__name__}")
+        broken = f"the exporter does not start: {type(error).__name__}"
     else:
         tracing.install(exporter)
         logs.export(exporter.log)
         return exporter.closers
+    log.error("telemetry.off", reason=broken)
     return ()
 
 

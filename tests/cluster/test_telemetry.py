@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +13,8 @@ from conclave import __version__
 from tests.support.collector import Collector, Span
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peer, Peers
+from tests.support.peer2 import Peers2
+from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
 
@@ -67,6 +68,27 @@ async def test_a_post_is_one_trace_over_both_nodes(redis_url: str) -> None:
         assert len({_node(span) for span in deliveries}) == 2, "each node's part is said to be its own"
         assert len({span.attributes["conclave.message"] for span in deliveries}) == 1
         assert request.attributes["conclave.path"] == "ann/laptop/main"
+
+
+async def test_a_post_of_version_2_is_one_trace_too(redis_url: str) -> None:
+    """Operations go by their own names, those of the version that was spoken."""
+    peers = Peers2()
+    async with (
+        Collector() as collector,
+        nodes_that_export(redis_url, 2, {**SOON, "CONCLAVE_OTLP_ENDPOINT": collector.url}) as nodes,
+    ):
+        ann, bob = await peers.register(nodes[0].url, "ann"), await peers.register(nodes[1].url, "bob")
+        await ann.create("ops")
+        await bob.join("ops")
+        await ann.join("ops")
+        await ann.post("ops", "hello")
+        await wait_until(lambda: bob.texts("ops") == ["hello"], what="bob hears it")
+        await wait_until(lambda: len(collector.named("fan-out")) == 2, what="both nodes' deliveries are exported")
+        await wait_until(lambda: collector.named("request send"), what="the request is exported")
+        (request,) = collector.named("request send")
+        assert {span.trace for span in (*collector.named("post"), *collector.named("fan-out"))} == {request.trace}
+        assert len(collector.named("request channel.create")) == 1
+        await peers.close()
 
 
 def _node(span: Span) -> str:
@@ -124,7 +146,7 @@ async def test_what_is_not_logged_is_not_exported(redis_url: str) -> None:
         node = NodeProcess(
             "--redis-url", redis_url, environment={**environment, "CONCLAVE_OTLP_ENDPOINT": collector.url}
         )
-        node.address = f"127.0.0.1:{_free_port()}"
+        node.address = f"127.0.0.1:{free_port()}"
         starting = asyncio.create_task(node.start())  # it never says that it listens
         try:
             await wait_until(lambda: _is_ready(node), timeout=20, what="the node is ready")
@@ -143,13 +165,6 @@ async def _is_ready(node: NodeProcess) -> bool:
         return await node.status("/ready") == 200
     except OSError:
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def test_nothing_is_sampled_where_the_operator_says_so(redis_url: str) -> None:
@@ -177,7 +192,7 @@ async def test_nothing_is_sampled_where_the_operator_says_so(redis_url: str) -> 
         ("http://127.0.0.1:1", {"OTEL_BLRP_MAX_QUEUE_SIZE": "1"}),
     ],
 )
-async def test_a_broken_exporter_is_one_warning_and_the_node_serves(
+async def test_a_broken_exporter_is_one_line_and_the_node_serves(
     redis_url: str, endpoint: str, more: dict[str, str]
 ) -> None:
     """Nobody's chat should be down because of a typing error in what watches it."""
@@ -188,14 +203,28 @@ async def test_a_broken_exporter_is_one_warning_and_the_node_serves(
         assert len([line for line in nodes[0].log if "telemetry.off" in line]) == 1
 
 
-async def test_a_missing_library_is_one_warning_that_says_what_to_install(redis_url: str, tmp_path: Path) -> None:
+async def test_a_missing_library_is_one_error_that_says_what_to_install(redis_url: str, tmp_path: Path) -> None:
     """The exporter is an extra: most who run a relay have no collector."""
     (tmp_path / "opentelemetry.py").write_text("raise ImportError('not installed')")
     path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
     environment = {"CONCLAVE_OTLP_ENDPOINT": "http://127.0.0.1:1", "PYTHONPATH": path}
     async with nodes_that_export(redis_url, 1, environment) as nodes:
         (line,) = [line for line in nodes[0].log if "telemetry.off" in line]
-        assert "conclave-cli[otel]" in line
+        assert "error" in line
+        assert "pip install 'conclave-cli[otel]'" in line
+
+
+async def test_a_collector_that_is_away_is_no_matter_for_the_sessions(redis_url: str) -> None:
+    """Exports are tried, and given up, in threads of their own; what they hold is bounded."""
+    small = {"OTEL_BSP_MAX_QUEUE_SIZE": "32", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "8"}
+    environment = {**SOON, **small, "CONCLAVE_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}"}
+    async with nodes_that_export(redis_url, 1, environment) as nodes:
+        async with ann_and_bob(nodes) as (ann, bob):
+            for number in range(200):
+                await ann.post("ops", str(number))
+            await wait_until(lambda: len(bob.bodies) == 200, what="bob hears everything")
+        assert await nodes[0].stop() == 0
+        assert not any("telemetry.off" in line for line in nodes[0].log)
 
 
 async def test_a_collector_that_hangs_does_not_hold_up_the_end(redis_url: str) -> None:
