@@ -29,6 +29,8 @@ from relay.redis.dues import Dues
 from relay.redis.inbox import Inbox
 from relay.redis.keys import Keys
 from relay.redis.leases import Leases
+from relay.redis.near import Near
+from relay.redis.near_log import NearLog
 from relay.redis.nodes import Registry
 from relay.redis.promises import Promises
 from relay.services.accounts import Accounts
@@ -48,10 +50,11 @@ _BACKLOG = 1024
 class Node:
     """A relay node: serves sessions from `start` to `stop`; everything that outlives it is in Redis."""
 
-    def __init__(self, config: NodeConfig, make: Make) -> None:
-        """`make` builds redis-py clients for the cluster's Redis."""
+    def __init__(self, config: NodeConfig, make: Make, near: Make | None = None) -> None:
+        """`make` builds redis-py clients for the cluster's Redis, `near` for a replica of it."""
         self._config = config
         self._make = make
+        self._make_near = near
         self._stopping = asyncio.Event()
         self._failure: NodeFailure | None = None
         self._ready = False
@@ -94,6 +97,8 @@ class Node:
                 tasks.create_task(self._broker.serve(self._heart)),
                 tasks.create_task(self._fanout.serve()),
             ]
+            if self._near is not None:
+                running.append(tasks.create_task(self._near.serve(self._broker.drop)))
             try:
                 await self._listen(runner)
                 if await self._join():
@@ -118,12 +123,14 @@ class Node:
         self._metrics = metrics = Metrics()
         self._sessions = Sessions()
         self._client = client = RedisClient(self._make, timeout=config.redis_timeout)
-        self._broker = Broker(client, confirm_timeout=config.redis_timeout)
-        self._inbox = Inbox(client, keys)
         self._registry = Registry(client, keys)
+        self._near = near = self._nearby(client, keys)
+        self._broker = Broker(near or client, confirm_timeout=config.redis_timeout)
+        self._inbox = Inbox(client, keys)
         self._directory = Directory(client, keys)
         leases = Leases(client, keys)
-        channel_log = ChannelLog(client, keys, config.retention)
+        kept = config.retention
+        channel_log = NearLog(client, keys, kept, near) if near is not None else ChannelLog(client, keys, kept)
         self._fanout = fanout = FanOut(
             broker=self._broker, directory=self._directory, channel_log=channel_log, keys=keys, metrics=metrics
         )
@@ -190,6 +197,12 @@ class Node:
             why_unready=self._why_unready,
             metrics=metrics.render,
         )
+
+    def _nearby(self, client: RedisClient, keys: Keys) -> Near | None:
+        if self._make_near is None:
+            return None
+        replica = RedisClient(self._make_near, timeout=self._config.redis_timeout, server="replica")
+        return Near(client, replica, keys, self._registry)
 
     def _why_unready(self) -> str | None:
         if self._stopping.is_set():

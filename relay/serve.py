@@ -37,8 +37,8 @@ def run(config: NodeConfig, *, verbose: bool = False) -> None:
 
 async def _serve(config: NodeConfig) -> None:
     match config.store:
-        case RedisUrl(url):
-            await _run_node(config, connect.real(url))
+        case RedisUrl(url, read_url):
+            await _run_node(config, connect.real(url), near=None if read_url is None else connect.real(read_url))
         case Ephemeral():
             await _run_node(config, _in_process())
         case DataDir(path):
@@ -51,8 +51,10 @@ async def _serve(config: NodeConfig) -> None:
                 await server.stop()
 
 
-async def _run_node(config: NodeConfig, make: connect.Make, server: "PrivateServer | None" = None) -> None:
-    node = Node(config, make)
+async def _run_node(
+    config: NodeConfig, make: connect.Make, server: "PrivateServer | None" = None, near: connect.Make | None = None
+) -> None:
+    node = Node(config, make, near)
     loop = asyncio.get_running_loop()
     logs.report_strays(loop)
     for number in (signal.SIGTERM, signal.SIGINT):

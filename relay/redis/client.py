@@ -54,8 +54,12 @@ class RedisClient:
     A call that failed with `StoreUnavailable` may still have been executed: nothing is sent twice.
     """
 
-    def __init__(self, make: Callable[..., "Redis"], *, timeout: float) -> None:
-        """`make(**options)` builds a redis-py client; `timeout` bounds every call, in seconds."""
+    def __init__(self, make: Callable[..., "Redis"], *, timeout: float, server: str = "primary") -> None:
+        """`make(**options)` builds a redis-py client; `timeout` bounds every call, in seconds.
+
+        `server` is what logs call the other end.
+        """
+        self._server = server
         self._redis = make(socket_timeout=timeout, socket_connect_timeout=timeout)
         self._patient = make(socket_timeout=None, socket_connect_timeout=timeout)
         self._timeout = timeout
@@ -184,16 +188,16 @@ class RedisClient:
             call.reply.set_result(reply)
         elif isinstance(reply, ResponseError) and not _passing(reply):
             # A script or a command of ours is wrong: a defect, not an outage.
-            log.error("redis.error", command=_name(call), error=_said(reply))
+            log.error("redis.error", server=self._server, command=_name(call), error=_said(reply))
             call.reply.set_exception(StoreUnavailable(_said(reply)))
         else:
-            log.warning("redis.refused", command=_name(call), error=_said(reply))
+            log.warning("redis.refused", server=self._server, command=_name(call), error=_said(reply))
             call.reply.set_exception(StoreUnavailable(_said(reply)))
 
     def _mark_down(self, error: BaseException) -> None:
         if self._down_since is None:
             self._down_since = asyncio.get_running_loop().time()
-            log.error("redis.down", error=_describe(error))
+            log.error("redis.down", server=self._server, error=_describe(error))
             self._down.set()
         self._fail_waiting(StoreUnavailable(_describe(error)))
 
@@ -213,7 +217,7 @@ class RedisClient:
             since, self._down_since = self._down_since, None
             self._down.clear()
             away = asyncio.get_running_loop().time() - (since or 0.0)
-            log.info("redis.up", away_seconds=round(away, 3))
+            log.info("redis.up", server=self._server, away_seconds=round(away, 3))
             for callback in self._on_up:
                 try:
                     await callback()

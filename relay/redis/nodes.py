@@ -33,6 +33,12 @@ class Registry:
         self._joined = False
         self._heard: dict[str, tuple[float, float]] = {}
 
+    @property
+    def last_beat(self) -> float | None:
+        """When the last heartbeat of this node was taken (ms, Redis' clock); None if that is not known."""
+        heard = self._heard.get(self.node)
+        return None if heard is None else heard[0]
+
     async def join(self) -> None:
         """Enter the cluster, under a new name if this node was in it before."""
         if self._joined:
