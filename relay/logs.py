@@ -37,6 +37,10 @@ class Present:
     def __init__(self, read: Callable[[], str]) -> None:
         self.read = read
 
+    @override
+    def __repr__(self) -> str:
+        return self.read()
+
 
 def configure(*, verbose: bool = False) -> None:
     """Set logging up for this process: JSON if CONCLAVE_LOG_FORMAT=json, else text; colours only on a terminal.

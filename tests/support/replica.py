@@ -37,9 +37,7 @@ class Pair:
         link, primary = self._said(self.replica, "replication"), self._said(self.primary, "replication")
         same = link["master_replid"] == primary["master_replid"]
         return bool(
-            same
-            and link["master_link_status"] == "up"
-            and link["slave_repl_offset"] >= primary["master_repl_offset"]
+            same and link["master_link_status"] == "up" and link["slave_repl_offset"] >= primary["master_repl_offset"]
         )
 
     def full_copies(self) -> int:
@@ -67,7 +65,7 @@ async def replicated(directory: Path) -> AsyncIterator[Pair]:
                 directory / "replica",
                 tcp=True,
                 durable=False,
-                settings=("--replicaof", f"127.0.0.1 {link.port}"),
+                settings=("--replicaof", "127.0.0.1", str(link.port)),
             )
             try:
                 await replica.start()
