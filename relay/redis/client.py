@@ -130,7 +130,7 @@ class RedisClient:
             await self._patient.aclose()
 
     async def _lane(self) -> None:
-        while True:
+        while not _is_cancelled():
             await self._work.wait()
             if batch := self._take():
                 await self._execute(batch)
@@ -207,13 +207,15 @@ class RedisClient:
         _fail(waiting, error)
 
     async def _watch(self) -> None:
-        while True:
+        while not _is_cancelled():
             await self._down.wait()
             try:
                 await self.connect()
             except StoreUnavailable:
                 await asyncio.sleep(_PROBE_SECONDS)
                 continue
+            if _is_cancelled():
+                return
             since, self._down_since = self._down_since, None
             self._down.clear()
             away = asyncio.get_running_loop().time() - (since or 0.0)
@@ -224,6 +226,16 @@ class RedisClient:
                 except StoreUnavailable as error:
                     self._mark_down(error)
                     break
+
+
+def _is_cancelled() -> bool:
+    """Whether the present task has been cancelled, also if that was lost on its way.
+
+    redis-py writes within `asyncio.wait_for`, and in Python 3.11 that returns instead of being cancelled if the write
+    was done in the same turn of the event loop.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _fail(calls: Sequence[_Call] | deque[_Call], error: StoreUnavailable) -> None:
