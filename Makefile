@@ -8,7 +8,7 @@ BIND ?= 127.0.0.1:4390
 PYTEST_ARGS ?= -n auto
 SECONDS ?= 60
 # What the image installs: a node, and the command line for looking at it.
-IMAGE_EXTRAS := --extra client --extra server
+IMAGE_EXTRAS := --extra client --extra server --extra otel
 # Programs for `make deploy-test` that are no Python packages; shared by all checkouts of this user.
 TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/conclave/tools
 

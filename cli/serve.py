@@ -1,5 +1,6 @@
 """`conclave serve`: the flags of a node."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,13 @@ class _Several(click.ParamType[str]):
     show_envvar=True,
     metavar="URL",
     help="One node of a cluster, on this Redis: redis://, rediss:// or unix://.",
+)
+@click.option(
+    "--redis-read-url",
+    envvar="CONCLAVE_REDIS_READ_URL",
+    show_envvar=True,
+    metavar="URL",
+    help="A replica of that Redis that is nearer to this node: live messages and pages of history come from it.",
 )
 @click.option("--ephemeral", is_flag=True, help="One throwaway relay: everything in memory, gone with the process.")
 @click.option(
@@ -148,20 +156,28 @@ def command(context: click.Context, /, **flags: Any) -> None:
     Exactly one store: --data-dir, --redis-url or --ephemeral. A store on the command line wins over any in the
     environment. Ends on SIGTERM or SIGINT, after telling the connected sessions; on a second one at once.
     """
-    if any(context.get_parameter_source(store) is ParameterSource.COMMANDLINE for store in _STORES):
+    if any(_is_typed(context, store) for store in _STORES):
         for store in _STORES:
-            if context.get_parameter_source(store) is not ParameterSource.COMMANDLINE:
+            if not _is_typed(context, store):
                 flags[store] = False if store == "ephemeral" else None
+        if flags["redis_url"] is None and not _is_typed(context, "redis_read_url"):
+            flags["redis_read_url"] = None
     _run(flags)
+
+
+def _is_typed(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _run(flags: dict[str, Any]) -> None:
     """Start the node: the only place where the command line meets the relay, which is imported for this alone."""
+    from relay import levels  # noqa: PLC0415
     from relay.config import parse_config  # noqa: PLC0415
     from relay.serve import run  # noqa: PLC0415
 
     try:
         config = parse_config(**flags)
+        levels.level(os.environ)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     run(config, verbose=verbose())

@@ -43,9 +43,10 @@ TWO_STORES = "`--data-dir`, `--redis-url` and `--ephemeral` exclude each other: 
 
 
 class RedisUrl(msgspec.Struct, frozen=True):
-    """A Redis that somebody runs: redis://, rediss:// or unix://."""
+    """A Redis that somebody runs: redis://, rediss:// or unix://. `read_url` is a replica of it that is nearer."""
 
     url: str
+    read_url: str | None = None
 
 
 class DataDir(msgspec.Struct, frozen=True):
@@ -100,6 +101,7 @@ def parse_config(
     *,
     bind: str = DEFAULT_BIND,
     redis_url: str | None = None,
+    redis_read_url: str | None = None,
     data_dir: Path | None = None,
     ephemeral: bool = False,
     admins: Iterable[str] = (),
@@ -124,7 +126,7 @@ def parse_config(
             f"invalid message limit {max_message_bytes} "
             f"(expected {_MESSAGE_BYTES.start} to {_MESSAGE_BYTES.stop - 1} bytes)"
         )
-    store = _store(redis_url, data_dir, ephemeral=ephemeral)
+    store = _store(redis_url, redis_read_url, data_dir, ephemeral=ephemeral)
     return NodeConfig(
         host=host,
         port=port,
@@ -157,12 +159,16 @@ def _address(bind: str) -> tuple[str, int]:
     return match["v6"] or match["host"] or "0.0.0.0", int(match["port"])  # noqa: S104 - what an empty host means
 
 
-def _store(redis_url: str | None, data_dir: Path | None, *, ephemeral: bool) -> Store:
+def _store(redis_url: str | None, read_url: str | None, data_dir: Path | None, *, ephemeral: bool) -> Store:
+    for url in (redis_url, read_url):
+        if url is not None and not url.startswith(("redis://", "rediss://", "unix://")):
+            # It is not quoted: a password may be in it.
+            raise ConfigError("invalid Redis URL (expected redis://, rediss:// or unix://)")
     given: list[Store] = []
     if redis_url is not None:
-        if not redis_url.startswith(("redis://", "rediss://", "unix://")):
-            raise ConfigError(f"invalid Redis URL `{redis_url}` (expected redis://, rediss:// or unix://)")
-        given.append(RedisUrl(redis_url))
+        given.append(RedisUrl(redis_url, read_url))
+    elif read_url is not None:
+        raise ConfigError("`--redis-read-url` is for a replica of `--redis-url`")
     if data_dir is not None:
         given.append(DataDir(data_dir))
     if ephemeral:

@@ -10,8 +10,9 @@ import structlog
 from aiohttp import web
 
 from conclave.claims import Enroll, Login, timed_out
-from conclave.errors import Code, FrameError, Refusal
+from conclave.errors import Code, ConclaveError, FrameError, Refusal
 from conclave.model import SessionPath
+from relay import faults, logs, tracing
 from relay.closing import CloseReason, Ended
 from relay.desk import Desk, Services
 from relay.dialect.base import Call, Dialect, Handshake
@@ -68,10 +69,12 @@ class Connections:
             return web.Response(status=400)  # nobody is there to read it
         began = time.monotonic()
         try:
-            session = await self._log_in(socket, dialect, dialect.handshake(cluster, node))
+            with tracing.login():
+                session = await self._log_in(socket, dialect, dialect.handshake(cluster, node))
         except Refusal as refusal:
             self._metrics.logins.labels(outcome=refusal.code.value).inc()
-            log.info("login.refused", code=refusal.code.value, reason=refusal.message, remote=request.remote)
+            why = faults.unquoted(refusal.message)
+            log.info("login.refused", code=refusal.code.value, reason=why, remote=request.remote)
             socket.write(dialect.turned_away(refusal))
         except _Gone as gone:
             self._metrics.logins.labels(outcome="gone").inc()
@@ -155,19 +158,19 @@ class Connections:
         return socket.excess or timed_out()
 
     async def _serve_session(self, socket: Socket, session: Session) -> None:
-        bound = log.bind(path=session.path_text, connection=session.connection)
-        bound.info("session.established")
+        logs.bind_session(session.path_text, session.connection)
+        log.info("session.established")
         try:
             reason = await self._requests(socket, session)
         except Exception:
-            bound.exception("session.failed")
+            log.exception("session.failed")
             reason = CloseReason.LOST
             raise
         finally:
             session.close(CloseReason.LOST)
             await self._services.presence.close(session)
         self._metrics.closes.labels(reason=reason.value).inc()
-        bound.info("session.closed", reason=reason.value)
+        log.info("session.closed", reason=reason.value)
         session.outbox.finish(session.dialect.closing(reason))
 
     async def _requests(self, socket: Socket, session: Session) -> CloseReason:
@@ -179,7 +182,7 @@ class Connections:
             except Interrupted:
                 continue
             except FrameError as error:
-                log.info("session.malformed", path=session.path_text, error=str(error))
+                log.info("session.malformed", error=faults.unquoted(str(error)))
                 return CloseReason.MALFORMED
             if call is None:
                 return CloseReason.LEFT
@@ -201,10 +204,10 @@ class Connections:
             reply = await call.answer(desk)
         except Refusal as refusal:
             self._metrics.refusals.labels(code=refusal.code.value).inc()
-            log.debug("request.refused", path=desk.session.path_text, code=refusal.code.value)
+            log.debug("request.refused", code=refusal.code.value)
             return call.refused(refusal)
         except Exception:
-            log.exception("request.failed", path=desk.session.path_text)
+            log.exception("request.failed")
             self._metrics.refusals.labels(code=Code.INTERNAL.value).inc()
             return call.refused(Refusal(Code.INTERNAL, "the relay failed to carry this out"))
         longest = min(FRAME_BYTES, self._outbox_bytes)
@@ -214,5 +217,5 @@ class Connections:
         return reply
 
 
-class _Gone(Exception):
+class _Gone(ConclaveError):
     """The peer left before it logged in."""

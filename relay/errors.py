@@ -19,14 +19,5 @@ class NodeFailure(ConclaveError):
     """The node cannot go on and ends with a non-zero exit code; the text says what to do about it."""
 
 
-def first_failure(failures: BaseExceptionGroup[ConclaveError]) -> ConclaveError:
-    """Return the first of several failures that came together."""
-    failure: BaseException = failures
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    assert isinstance(failure, ConclaveError)  # noqa: S101 - by the type of the group
-    return failure
-
-
 def not_bound(host: str, port: int, error: OSError) -> NodeFailure:
     return NodeFailure(f"failed to bind `{host}:{port}`: {error.strerror or error}")

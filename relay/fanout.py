@@ -8,7 +8,7 @@ import msgspec
 import structlog
 
 from relay.errors import StoreUnavailable
-from relay.message import Message
+from relay.message import Message, order
 from relay.metrics import Metrics
 from relay.redis.broker import Broker
 from relay.redis.channel_log import GONE, ChannelLog, parse_live
@@ -27,6 +27,7 @@ _REFILL_ROWS, _REFILL_BYTES = 500, 1024 * 1024
 _REFILLS_AT_ONCE = 16
 _REFILL_RETRY_SECONDS = 0.2
 _REVIEW_SESSIONS = 500
+_COMPARE_SECONDS = 5.0
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -189,8 +190,25 @@ class FanOut:
         """Read logs where live delivery lost something, until cancelled."""
         async with asyncio.TaskGroup() as readers:
             readers.create_task(self._replays.serve())
+            readers.create_task(self._compare())
             for _ in range(_REFILLS_AT_ONCE):
                 readers.create_task(self._refill_doubtful())
+
+    async def _compare(self) -> None:
+        """Look for channels whose last messages were lost and have no successor that would tell.
+
+        A replica that had to be copied anew does not say what was published meanwhile, and keeps its connections.
+        """
+        while True:
+            rooms = [room for room in self._rooms.values() if room.started]
+            marks = await self._log.delivered([room.id for room in rooms])
+            await asyncio.sleep(_COMPARE_SECONDS)
+            for room, mark in zip(rooms, marks, strict=False):
+                news = mark.version > room.version or (mark.version == GONE and not room.gone)
+                if room.feed.is_live and (news or order(room.feed.position) < order(mark.tip)):
+                    log.warning("channel.silent", channel=room.id, after=room.feed.position, tip=mark.tip)
+                    room.feed.doubt()
+                    self._check(room)
 
     async def _refill_doubtful(self) -> None:
         while True:

@@ -20,6 +20,8 @@ class Message(msgspec.Struct, frozen=True):
     payload: bytes
     version: int = 0
     """Of who may hear the channel: whoever delivers the message must have applied this version."""
+    trace: str = ""
+    """The carrier of the trace that it was posted in; '' if there is none, and for a row that was read from the log."""
 
     @property
     def ts_ms(self) -> int:

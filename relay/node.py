@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
+from relay import logs
 from relay.closing import CloseReason
 from relay.config import NodeConfig
 from relay.connection import Connections
@@ -34,6 +35,8 @@ from relay.redis.dues import Dues
 from relay.redis.inbox import Inbox
 from relay.redis.keys import Keys
 from relay.redis.leases import Leases
+from relay.redis.near import Near
+from relay.redis.near_log import NearLog
 from relay.redis.nodes import Registry
 from relay.redis.promises import Promises
 from relay.services.accounts import Accounts
@@ -61,11 +64,12 @@ class Node:
         self,
         config: NodeConfig,
         make: Make,
+        near: Make | None = None,
         *,
         sockets: Sequence[socket.socket] = (),
         status: Status | None = None,
     ) -> None:
-        """`make` builds redis-py clients for the cluster's Redis.
+        """`make` builds redis-py clients for the cluster's Redis, `near` for a replica of it.
 
         A node that is one of several processes behind a port is given the bound `sockets` to listen on, and the
         `status` of all of them to tell whoever asks.
@@ -74,6 +78,7 @@ class Node:
         self._status = status or self
         self._config = config
         self._make = make
+        self._make_near = near
         self._stop = Stop()
         self._failure: NodeFailure | None = None
         self._ready = False
@@ -89,6 +94,11 @@ class Node:
         """Set once it takes connections, ready or not."""
         self.ready = asyncio.Event()
         """Set once it has served sessions for the first time."""
+
+    @property
+    def name(self) -> str:
+        """This node's name in the cluster."""
+        return self._registry.node
 
     @property
     def is_ready(self) -> bool:
@@ -126,6 +136,7 @@ class Node:
         Raises:
             NodeFailure: if the address cannot be bound, or the node cannot go on.
         """
+        logs.bind_node(lambda: self.name)
         async with asyncio.TaskGroup() as tasks:
             runner = web.AppRunner(self._app, access_log=None, handle_signals=False, shutdown_timeout=_GOODBYE_SECONDS)
             running = [
@@ -134,6 +145,8 @@ class Node:
                 tasks.create_task(self._fanout.serve()),
                 tasks.create_task(watch_lag(self._metrics.event_loop_lag)),
             ]
+            if self._near is not None:
+                running.append(tasks.create_task(self._near.serve(self._broker.drop)))
             aside: web.AppRunner | None = None
             try:
                 aside = await self._open_status_port()
@@ -165,12 +178,14 @@ class Node:
         audit = Audit(metrics)
         self._sessions = Sessions()
         self._client = client = RedisClient(self._make, timeout=config.redis_timeout, metrics=metrics)
-        self._broker = Broker(client, confirm_timeout=config.redis_timeout)
-        self._inbox = Inbox(client, keys)
         self._registry = Registry(client, keys)
+        self._near = near = self._nearby(client, keys)
+        self._broker = Broker(near or client, confirm_timeout=config.redis_timeout)
+        self._inbox = Inbox(client, keys)
         self._directory = Directory(client, keys)
         leases = Leases(client, keys)
-        channel_log = ChannelLog(client, keys, config.retention)
+        kept = config.retention
+        channel_log = NearLog(client, keys, kept, near) if near is not None else ChannelLog(client, keys, kept)
         self._fanout = fanout = FanOut(
             broker=self._broker,
             directory=self._directory,
@@ -253,6 +268,13 @@ class Node:
             status=self._status,
             metrics=config.metrics_address is None,
         )
+
+    def _nearby(self, client: RedisClient, keys: Keys) -> Near | None:
+        if self._make_near is None:
+            return None
+        timeout, metrics = self._config.redis_timeout, self._metrics
+        replica = RedisClient(self._make_near, timeout=timeout, metrics=metrics, server="replica")
+        return Near(client, replica, keys, self._registry)
 
     def _show_state(self, metrics: Metrics) -> None:
         """Have the gauges ask for what they show when somebody looks at them."""

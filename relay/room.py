@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
+from relay import tracing
 from relay.catchup import CatchUp, Lost
 from relay.feed import Feed
 from relay.message import Message, order
@@ -133,7 +134,7 @@ class Room:
 
     def deliver(self, messages: Sequence[Message]) -> None:
         """Put messages into the outboxes of all listeners but their senders'. Each is encoded once per dialect."""
-        for message in messages:
+        for message in tracing.delivered(messages, self.id, len(self.listeners)):
             began, passed_over = time.monotonic(), 0
             newcomers = self._floor is not None and order(message.id) <= order(self._floor)
             if not newcomers:

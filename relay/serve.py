@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from conclave.errors import ConclaveError, ConfigError
+from conclave.errors import ConfigError
 from relay import logs
 from relay.config import DataDir, Ephemeral, NodeConfig, RedisUrl
-from relay.errors import NodeFailure, first_failure
+from relay.errors import NodeFailure
+from relay.lifetime import exported, to_its_end
 from relay.node import Node
 from relay.redis import connect
 
@@ -36,8 +37,8 @@ def run(config: NodeConfig, *, verbose: bool = False) -> None:
 
 async def _serve(config: NodeConfig, *, verbose: bool) -> None:
     match config.store:
-        case RedisUrl(url):
-            await _run(_relay(config, url, verbose=verbose))
+        case RedisUrl():
+            await _run(_relay(config, config.store, verbose=verbose))
         case Ephemeral():
             await _run(Node(config, _in_process()))
         case DataDir(path):
@@ -45,29 +46,28 @@ async def _serve(config: NodeConfig, *, verbose: bool) -> None:
 
             server = await PrivateServer.start(path)
             try:
-                await _run(_relay(config, server.url, verbose=verbose), server)
+                await _run(_relay(config, RedisUrl(server.url), verbose=verbose), server)
             finally:
                 await server.stop()
 
 
-def _relay(config: NodeConfig, url: str, *, verbose: bool) -> "Node | Parent":
+def _relay(config: NodeConfig, store: RedisUrl, *, verbose: bool) -> "Node | Parent":
     """Return one node, or the parent of several processes that are one each."""
     if config.workers == 1:
-        return Node(config, connect.real(url))
+        return Node(config, *connect.with_replica(store.url, store.read_url))
     from relay.workers import Parent  # noqa: PLC0415 - needs what Windows does not have
 
-    return Parent(msgspec.structs.replace(config, store=RedisUrl(url)), verbose=verbose)
+    return Parent(msgspec.structs.replace(config, store=store), verbose=verbose)
 
 
 async def _run(relay: "Node | Parent", server: "PrivateServer | None" = None) -> None:
     loop = asyncio.get_running_loop()
+    logs.report_strays(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, relay.stop)
     watching = asyncio.create_task(_watch(server, relay)) if server is not None else None
     try:
-        await relay.run()
-    except* ConclaveError as failures:
-        raise first_failure(failures) from None
+        await (exported(relay) if isinstance(relay, Node) else to_its_end(relay))
     finally:
         if watching is not None:
             watching.cancel()

@@ -11,6 +11,7 @@ from conclave.model import ChannelInfo, SessionPath
 from conclave.v1 import admin, frames
 from conclave.v1.errors import error_frame
 from conclave.v1.handshake import Reply, ServerHandshake, undecodable
+from relay import tracing
 from relay.closing import CloseReason
 from relay.desk import Desk
 from relay.dialect.base import Received
@@ -99,7 +100,8 @@ class CallV1:
             frame = v1.decode(self._data)
         except FrameError as error:
             raise Refusal(Code.MALFORMED, str(error)) from None
-        return _ready(await command(desk, frame))
+        with tracing.request(frames.kind(frame), desk.session.path_text):
+            return _ready(await command(desk, frame))
 
     def refused(self, refusal: Refusal) -> bytes:
         return _ready(error_frame(refusal))

@@ -15,6 +15,7 @@ from conclave.model import SessionPath
 from conclave.v2 import CloseCode
 from conclave.v2.closes import login_close
 from conclave.v2.login import Limits, Ready, ServerLogin
+from relay import tracing
 from relay.closing import CloseReason, Ended
 from relay.desk import Desk
 from relay.dialect.base import Received
@@ -117,8 +118,9 @@ class CallV2:
         if isinstance(self._incoming, v2.BadRequest):
             raise self._incoming
         request = self._incoming.request
-        result = await _COMMANDS[type(request)](desk, request)
-        return text_frame(v2.encode_result(self._incoming.id, result))
+        with tracing.request(str(type(request).__struct_config__.tag), desk.session.path_text):
+            result = await _COMMANDS[type(request)](desk, request)
+            return text_frame(v2.encode_result(self._incoming.id, result))
 
     def refused(self, refusal: Refusal) -> bytes:
         return text_frame(v2.encode_error(self._incoming.id, refusal))

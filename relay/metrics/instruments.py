@@ -1,7 +1,7 @@
 """Counters, gauges and histograms for one thread.
 
 A node has one thread, so its instruments need no locks: counting costs a tenth and observing a fifth of what
-prometheus-client's own take (docs/decisions/0009). That library still says what a metric is and writes the text.
+prometheus-client's own take (docs/decisions/0010). That library still says what a metric is and writes the text.
 """
 
 from bisect import bisect_left

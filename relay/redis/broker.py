@@ -11,7 +11,7 @@ import structlog
 from redis.asyncio.connection import AbstractConnection
 
 from relay.errors import StoreUnavailable
-from relay.redis.client import BROKEN, RedisClient
+from relay.redis.client import BROKEN
 
 log = structlog.get_logger()
 
@@ -30,12 +30,25 @@ class Listener(Protocol):
         """All topics are subscribed again after the connection was lost; what was published meanwhile is missing."""
 
 
+class Source(Protocol):
+    """Where subscriptions are made."""
+
+    async def connection(self) -> AbstractConnection:
+        """Open a connection without a read time-out. Raises: StoreUnavailable."""
+
+    def count_error(self) -> None:
+        """Count that one was lost."""
+
+    def count_reconnect(self) -> None:
+        """Count that one was made anew."""
+
+
 class Broker:
     """Subscriptions of one node."""
 
-    def __init__(self, client: RedisClient, *, confirm_timeout: float) -> None:
+    def __init__(self, source: Source, *, confirm_timeout: float) -> None:
         """`confirm_timeout` bounds how long a subscription may stay unconfirmed, in seconds."""
-        self._client = client
+        self._source = source
         self._timeout = confirm_timeout
         self._connection: AbstractConnection | None = None
         self._topics: dict[str, asyncio.Future[None]] = {}
@@ -79,7 +92,7 @@ class Broker:
 
     def drop(self, reason: str) -> None:
         """Give up the present connection, for instance because it has gone deaf; a new one is made."""
-        if self._connection is not None and self._connected:
+        if self._connection is not None:
             log.warning("broker.dropped", reason=reason)
             self._connected = False
             self._reading.cancel()
@@ -92,7 +105,7 @@ class Broker:
                 await asyncio.wait([self._reading])
                 if self._connection is not None:
                     self._lost = True
-                    self._client.count_error()
+                    self._source.count_error()
             finally:
                 self._connected = False
                 await self._hang_up()
@@ -110,7 +123,7 @@ class Broker:
             await connection.disconnect(nowait=True)
 
     async def _listen(self, listener: Listener) -> None:
-        connection = await self._client.connection()
+        connection = await self._source.connection()
         self._connection = connection
         loop = asyncio.get_running_loop()
         for topic, confirmed in self._topics.items():
@@ -147,6 +160,6 @@ class Broker:
         self._connected = True
         if self._lost:
             self._lost = False
-            self._client.count_reconnect()
+            self._source.count_reconnect()
         log.debug("broker.connected", topics=len(self._topics))
         listener.caught_up()

@@ -1,14 +1,20 @@
 """A channel's log and its subscribers: what was said, in one order, and who listens."""
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any, Self
 
 import msgspec
 
 from conclave.model import SessionPath
+from relay import tracing
 from relay.message import Message
 from relay.redis import scripts
 from relay.redis.client import RedisClient
 from relay.redis.keys import Keys
+
+_Call = tuple[tuple[str, str], tuple[str | int, ...]]
+"""The keys and the arguments of a script."""
 
 GONE = -1
 """The version of a deleted channel."""
@@ -43,17 +49,45 @@ class Page(msgspec.Struct, frozen=True):
     tip: str
     version: int
 
+    @classmethod
+    def parse(cls, reply: list[Any]) -> Self:
+        """Read what the page script answers."""
+        known, more, tip, version, flat = reply
+        return cls(_messages(flat), bool(more), bool(known), bytes(tip).decode(), int(version))
+
 
 class Piece(msgspec.Struct, frozen=True):
     """What a request for history gets: messages, oldest first, and whether there are more in the direction asked for.
 
-    `known` and `version` are as in Page.
+    `known`, `tip` and `version` are as in Page.
     """
 
     rows: list[Message]
     more: bool
     known: bool
+    tip: str
     version: int
+
+    @classmethod
+    def parse(cls, reply: list[Any], *, forwards: bool) -> Self:
+        """Read what the history script answers: newest first unless `forwards`."""
+        more, known, tip, version, flat = reply
+        rows = _messages(flat)
+        return cls(rows if forwards else rows[::-1], bool(more), bool(known), bytes(tip).decode(), int(version))
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """Up to where a channel's log goes, at which version of who may hear it (or GONE), at which time (ms)."""
+
+    now: int
+    tip: str
+    version: int
+
+    @classmethod
+    def parse(cls, reply: list[Any]) -> Self:
+        """Read what the mark script answers."""
+        now, tip, version = reply
+        return cls(int(now), bytes(tip).decode(), int(version))
 
 
 class ChannelLog:
@@ -81,8 +115,9 @@ class ChannelLog:
         if key is not None:
             keys.append(self._keys.sent(channel_id, sender.user, key))
         kept = self._retention
-        args = (str(sender), payload, kept.rows, kept.ms, GROUP_ROWS, kept.group_bytes, version, KEY_MS)
-        reply = await self._client.run(scripts.POST, keys, *args)
+        with tracing.post(channel_id) as trace:
+            args = (str(sender), payload, kept.rows, kept.ms, GROUP_ROWS, kept.group_bytes, version, KEY_MS, trace)
+            reply = await self._client.run(scripts.POST, keys, *args)
         return bytes(reply).decode() if isinstance(reply, bytes) else reply
 
     async def page(self, channel_id: str, after: str, *, rows: int, size: int, whole_ms: bool = False) -> Page:
@@ -90,10 +125,11 @@ class ChannelLog:
 
         With `whole_ms` the page goes on to the end of its last row's millisecond.
         """
-        keys = (self._keys.log(channel_id), self._keys.head(channel_id))
-        args = (after, rows, size, int(whole_ms), self._retention.ms)
-        known, more, tip, version, flat = await self._client.run(scripts.PAGE, keys, *args)
-        return Page(list(_messages(flat)), bool(more), bool(known), bytes(tip).decode(), int(version))
+        keys, args = self._page_call(channel_id, after, rows, size, "sealed" if whole_ms else "")
+        return Page.parse(await self._client.run(scripts.PAGE, keys, *args))
+
+    def _page_call(self, channel_id: str, after: str, rows: int, size: int, whole: str) -> _Call:
+        return self._read_keys(channel_id), (after, rows, size, whole, self._retention.ms)
 
     async def history(
         self, channel_id: str, after: str | int | None, before: str | None, *, rows: int, size: int
@@ -104,11 +140,25 @@ class ChannelLog:
 
         Up to `rows` rows and `size` bytes, one row at least if there is any.
         """
-        keys = (self._keys.log(channel_id), self._keys.head(channel_id))
-        args = ("" if after is None else after, before or "", rows, size, self._retention.ms)
-        more, known, version, flat = await self._client.run(scripts.HISTORY, keys, *args)
-        messages = list(_messages(flat))
-        return Piece(messages if after is not None else messages[::-1], bool(more), bool(known), int(version))
+        keys, args = self._history_call(channel_id, after, before, rows, size)
+        return Piece.parse(await self._client.run(scripts.HISTORY, keys, *args), forwards=after is not None)
+
+    def _history_call(
+        self, channel_id: str, after: str | int | None, before: str | None, rows: int, size: int
+    ) -> _Call:
+        first = "" if after is None else after
+        return self._read_keys(channel_id), (first, before or "", rows, size, self._retention.ms)
+
+    def _read_keys(self, channel_id: str) -> tuple[str, str]:
+        return self._keys.log(channel_id), self._keys.head(channel_id)
+
+    async def delivered(self, channel_ids: Sequence[str]) -> list[Mark]:  # noqa: ARG002 - for a log with a replica
+        """Return up to where live delivery must have come, channel by channel, once it has been quiet for a moment.
+
+        The list is short, or empty, where that cannot be told, or where nothing can be lost unless the subscriber's
+        connection is.
+        """
+        return []
 
     async def enter(
         self, channel_id: str, path: SessionPath, node: str, connection: str, *, since: str | None = None
@@ -167,4 +217,5 @@ def _messages(flat: list[bytes]) -> list[Message]:
 def parse_live(data: bytes) -> Message:
     """Read what the post script publishes."""
     message_id, previous, version, sender, payload = data.split(b"\0", 4)
-    return Message(message_id.decode(), previous.decode(), sender.decode(), payload, int(version))
+    version, _, trace = version.partition(b" ")
+    return Message(message_id.decode(), previous.decode(), sender.decode(), payload, int(version), trace.decode())

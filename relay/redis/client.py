@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import InvalidResponse, NoScriptError, RedisError, ResponseError
 
 from relay.errors import StoreUnavailable
 from relay.metrics import Metrics
@@ -57,8 +57,14 @@ class RedisClient:
     A call that failed with `StoreUnavailable` may still have been executed: nothing is sent twice.
     """
 
-    def __init__(self, make: Callable[..., "Redis"], *, timeout: float, metrics: Metrics) -> None:
-        """`make(**options)` builds a redis-py client; `timeout` bounds every call, in seconds."""
+    def __init__(
+        self, make: Callable[..., "Redis"], *, timeout: float, metrics: Metrics, server: str = "primary"
+    ) -> None:
+        """`make(**options)` builds a redis-py client; `timeout` bounds every call, in seconds.
+
+        `server` is what logs call the other end.
+        """
+        self._server = server
         self._redis = make(socket_timeout=timeout, socket_connect_timeout=timeout)
         self._patient = make(socket_timeout=None, socket_connect_timeout=timeout)
         self._timeout = timeout
@@ -138,7 +144,7 @@ class RedisClient:
             await self._patient.aclose()
 
     async def _lane(self) -> None:
-        while True:
+        while not _is_cancelled():
             await self._work.wait()
             if batch := self._take():
                 await self._execute(batch)
@@ -202,16 +208,16 @@ class RedisClient:
         self.count_error()
         if isinstance(reply, ResponseError) and not _passing(reply):
             # A script or a command of ours is wrong: a defect, not an outage.
-            log.error("redis.error", command=_name(call), error=str(reply))
-            call.reply.set_exception(StoreUnavailable(str(reply)))
+            log.error("redis.error", server=self._server, command=_name(call), error=_said(reply))
+            call.reply.set_exception(StoreUnavailable(_said(reply)))
         else:
-            log.warning("redis.refused", command=_name(call), error=str(reply))
-            call.reply.set_exception(StoreUnavailable(str(reply)))
+            log.warning("redis.refused", server=self._server, command=_name(call), error=_said(reply))
+            call.reply.set_exception(StoreUnavailable(_said(reply)))
 
     def _mark_down(self, error: BaseException) -> None:
         if self._down_since is None:
             self._down_since = asyncio.get_running_loop().time()
-            log.error("redis.down", error=_describe(error))
+            log.error("redis.down", server=self._server, error=_describe(error))
             self._down.set()
         self._fail_waiting(StoreUnavailable(_describe(error)))
 
@@ -221,24 +227,36 @@ class RedisClient:
         _fail(waiting, error)
 
     async def _watch(self) -> None:
-        while True:
+        while not _is_cancelled():
             await self._down.wait()
             try:
                 await self.connect()
             except StoreUnavailable:
                 await asyncio.sleep(_PROBE_SECONDS)
                 continue
+            if _is_cancelled():
+                return
             since, self._down_since = self._down_since, None
             self._down.clear()
             self.count_reconnect()
             away = asyncio.get_running_loop().time() - (since or 0.0)
-            log.info("redis.up", away_seconds=round(away, 3))
+            log.info("redis.up", server=self._server, away_seconds=round(away, 3))
             for callback in self._on_up:
                 try:
                     await callback()
                 except StoreUnavailable as error:
                     self._mark_down(error)
                     break
+
+
+def _is_cancelled() -> bool:
+    """Whether the present task has been cancelled, also if that was lost on its way.
+
+    redis-py writes within `asyncio.wait_for`, and in Python 3.11 that returns instead of being cancelled if the write
+    was done in the same turn of the event loop.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _fail(calls: Sequence[_Call] | deque[_Call], error: StoreUnavailable) -> None:
@@ -256,5 +274,12 @@ def _passing(error: ResponseError) -> bool:
     return str(error).startswith(("LOADING", "BUSY", "READONLY", "MASTERDOWN", "OOM", "CLUSTERDOWN", "TRYAGAIN"))
 
 
+def _said(error: BaseException) -> str:
+    """Return what Redis said, without the arguments that it quotes of a command that it does not know."""
+    return str(error).partition(", with args")[0]
+
+
 def _describe(error: BaseException) -> str:
+    if isinstance(error, InvalidResponse):  # it quotes what cannot be read
+        return type(error).__name__
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -25,6 +25,11 @@ def real(url: str) -> Make:
     return make
 
 
+def with_replica(url: str, read_url: str | None) -> tuple[Make, Make | None]:
+    """Return the makers for a server and for a replica of it, if there is one."""
+    return real(url), None if read_url is None else real(read_url)
+
+
 def in_process() -> Make:
     """Return a maker of clients that share one new, empty server inside this process.
 

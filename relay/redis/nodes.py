@@ -32,15 +32,24 @@ class Registry:
         self._keys = keys
         self.node = new_node_id()
         """This node's name in the cluster."""
+        self._joined = False
         self._heard: dict[str, tuple[float, float]] = {}
         self.size = 0
         """How many nodes there are, as of the last beat."""
         self.clock = RedisClock()
 
+    @property
+    def last_beat(self) -> float | None:
+        """When the last heartbeat of this node was taken (ms, Redis' clock); None if that is not known."""
+        heard = self._heard.get(self.node)
+        return None if heard is None else heard[0]
+
     async def join(self) -> None:
         """Enter the cluster, under a new name if this node was in it before."""
-        self.node = new_node_id()
+        if self._joined:
+            self.node = new_node_id()
         await self._ask(1)
+        self._joined = True
 
     async def beat(self) -> bool:
         """Say that this node is alive and look at the others; False if it was declared dead meanwhile."""
@@ -120,7 +129,7 @@ class Registry:
         await self.remove(node)
         await self._client.call("DEL", lock)
         self._heard.pop(node, None)
-        log.warning("node.buried", node=node, sessions=len(rows))
+        log.warning("node.buried", dead=node, sessions=len(rows))
         return True
 
     async def _forget_subscribers(self, channel_id: str, node: str) -> None:

@@ -16,7 +16,7 @@ import uvloop
 from conclave.errors import ConclaveError
 from relay import logs
 from relay.config import NodeConfig, RedisUrl
-from relay.errors import first_failure
+from relay.lifetime import exported
 from relay.metrics import render
 from relay.node import Node
 from relay.redis import connect
@@ -59,11 +59,12 @@ class _Worker:
             self._node = node = _node(assignment, self.line)
             watching += [asyncio.create_task(self._watch_parent(node)), asyncio.create_task(self._announce(node))]
             loop = asyncio.get_running_loop()
+            logs.report_strays(loop)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, node.stop)
-            await node.run()
-        except* ConclaveError as failures:
-            self.line.send(Failed(str(first_failure(failures))))
+            await exported(node)
+        except ConclaveError as failure:
+            self.line.send(Failed(str(failure)))
             return_code = 1
         else:
             return_code = 0
@@ -110,7 +111,9 @@ def _node(assignment: Assignment, line: Line) -> Node:
     config: NodeConfig = pickle.loads(assignment.config)  # noqa: S301 - from the parent
     assert isinstance(config.store, RedisUrl)  # noqa: S101 - the only kind that processes can share
     sockets = [socket.socket(fileno=descriptor) for descriptor in assignment.sockets]
-    return Node(config, connect.real(config.store.url), sockets=sockets, status=_Everybody(line))
+    return Node(
+        config, *connect.with_replica(config.store.url, config.store.read_url), sockets=sockets, status=_Everybody(line)
+    )
 
 
 if __name__ == "__main__":

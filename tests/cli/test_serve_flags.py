@@ -20,12 +20,13 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[NodeConfig]:
         configs.append(config)
 
     monkeypatch.setattr(relay.serve, "run", run_node)
-    for name in [name for name in os.environ if name.startswith("CONCLAVE_")]:
+    for name in [each for each in os.environ if each.startswith("CONCLAVE_")]:
         monkeypatch.delenv(name)
     return configs
 
 
 REDIS = "redis://redis:6379/0"
+NEAR = "redis://near:6379/0"
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,10 @@ REDIS = "redis://redis:6379/0"
         (["--ephemeral"], {}, Ephemeral()),
         (["--data-dir", "/d"], {}, DataDir(Path("/d"))),
         (["--redis-url", REDIS], {}, RedisUrl(REDIS)),
+        (["--redis-url", REDIS, "--redis-read-url", NEAR], {}, RedisUrl(REDIS, NEAR)),
+        ([], {"CONCLAVE_REDIS_URL": REDIS, "CONCLAVE_REDIS_READ_URL": NEAR}, RedisUrl(REDIS, NEAR)),
+        (["--redis-url", REDIS], {"CONCLAVE_REDIS_READ_URL": NEAR}, RedisUrl(REDIS, NEAR)),
+        (["--ephemeral"], {"CONCLAVE_REDIS_URL": REDIS, "CONCLAVE_REDIS_READ_URL": NEAR}, Ephemeral()),
         ([], {"CONCLAVE_DATA_DIR": "/d"}, DataDir(Path("/d"))),
         ([], {"CONCLAVE_REDIS_URL": REDIS, "CONCLAVE_DATA_DIR": ""}, RedisUrl(REDIS)),
         (["--ephemeral"], {"CONCLAVE_DATA_DIR": "/d"}, Ephemeral()),
@@ -64,6 +69,7 @@ def test_one_store_is_chosen_and_a_flag_wins_over_the_environment(
         ),
         (["--ephemeral", "--data-dir", "/d"], {}, "exclude each other"),
         ([], {"CONCLAVE_DATA_DIR": "/d", "CONCLAVE_REDIS_URL": REDIS}, "exclude each other"),
+        (["--ephemeral", "--redis-read-url", NEAR], {}, "is for a replica of"),
         (["--ephemeral", "--bind", "nowhere"], {}, "invalid address `nowhere`"),
         (["--ephemeral", "--max-message-bytes", "0"], {}, "max-message-bytes"),
         (["--ephemeral", "--admin", "ann=tooshort"], {}, "invalid admin `ann=tooshort`"),

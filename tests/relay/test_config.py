@@ -29,6 +29,10 @@ DIRECTORY = Path("/var/lib/conclave")
         ({"redis_url": "redis://localhost:6379/0"}, RedisUrl("redis://localhost:6379/0")),
         ({"redis_url": "rediss://user:secret@example.org"}, RedisUrl("rediss://user:secret@example.org")),
         ({"redis_url": "unix:///run/redis.sock"}, RedisUrl("unix:///run/redis.sock")),
+        (
+            {"redis_url": "redis://far", "redis_read_url": "rediss://near"},
+            RedisUrl("redis://far", read_url="rediss://near"),
+        ),
         ({"data_dir": DIRECTORY}, DataDir(DIRECTORY)),
         ({"ephemeral": True}, Ephemeral()),
     ],
@@ -63,9 +67,19 @@ def test_stores_exclude_each_other(given: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("url", ["", "localhost:6379", "http://localhost", "REDIS://a"])
 def test_a_url_of_something_else_is_refused(url: str) -> None:
-    """The text says which ones there are."""
-    with pytest.raises(ConfigError, match="expected redis://, rediss:// or unix://"):
+    """The text says which ones there are, and repeats no password."""
+    with pytest.raises(ConfigError, match="expected redis://, rediss:// or unix://") as caught:
         parse_config(redis_url=url)
+    with pytest.raises(ConfigError, match="expected redis://, rediss:// or unix://"):
+        parse_config(redis_url="redis://a", redis_read_url=url)
+    assert "localhost" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [{"data_dir": DIRECTORY}, {"ephemeral": True}])
+def test_a_replica_is_one_of_a_redis(given: dict[str, Any]) -> None:
+    """Beside any other store it would be read from in vain."""
+    with pytest.raises(ConfigError, match="`--redis-read-url` is for a replica of `--redis-url`"):
+        parse_config(redis_read_url="redis://near", **given)
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,14 @@ CONCLAVE = Path(sys.executable).with_name("conclave")
 
 
 @asynccontextmanager
-async def node_object(redis_url: str, *, make: Make | None = None, **settings: Any) -> AsyncIterator[Node]:
+async def node_object(
+    redis_url: str, *, make: Make | None = None, read_url: str | None = None, **settings: Any
+) -> AsyncIterator[Node]:
     """Run a node on this event loop, for tests that reach inside."""
     settings.setdefault("admins", Admins({}))
-    config = NodeConfig(host="127.0.0.1", port=0, store=RedisUrl(redis_url), **settings)
-    node = Node(config, make or connect.real(redis_url))
+    config = NodeConfig(host="127.0.0.1", port=0, store=RedisUrl(redis_url, read_url), **settings)
+    near = None if read_url is None else connect.real(read_url)
+    node = Node(config, make or connect.real(redis_url), near)
     running = asyncio.create_task(node.run())
     try:
         await wait_until(lambda: running.done() or node.is_ready, what="the node is ready")
@@ -40,9 +43,9 @@ async def node_object(redis_url: str, *, make: Make | None = None, **settings: A
 
 
 @asynccontextmanager
-async def running_node(redis_url: str, *, make: Make | None = None, **settings: Any) -> AsyncIterator[str]:
+async def running_node(redis_url: str, **settings: Any) -> AsyncIterator[str]:
     """Run a node on this event loop; yields its ws:// URL."""
-    async with node_object(redis_url, make=make, **settings) as node:
+    async with node_object(redis_url, **settings) as node:
         yield f"ws://{node.address}/"
 
 
@@ -108,7 +111,7 @@ class NodeProcess:
         async for raw in process.stderr:
             line = raw.decode(errors="replace").rstrip()
             self.log.append(line)
-            if found := re.search(r"server listening.*?addr='([^']+)'", line):
+            if found := re.search(r"""server listening.*?addr(?:=|": ?)["']([^"']+)["']""", line):
                 self.address = found[1]
 
     async def kill(self) -> None:

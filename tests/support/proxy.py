@@ -44,6 +44,16 @@ class Proxy:
         """Pass new connections on again."""
         self._refusing = False
 
+    def stall(self) -> None:
+        """Let nothing through on the connections that exist, and lose nothing of it, until `flow`."""
+        for line in self._lines:
+            line.flowing.clear()
+
+    def flow(self) -> None:
+        """Go on with what was stalled."""
+        for line in self._lines:
+            line.flowing.set()
+
     def swallow(self) -> None:
         """Let nothing more through on the connections that exist, without closing them; new ones work."""
         for line in self._lines:
@@ -73,6 +83,8 @@ class _Line:
     def __init__(self, *ends: asyncio.StreamWriter) -> None:
         self._ends = ends
         self.swallowing = False
+        self.flowing = asyncio.Event()
+        self.flowing.set()
 
     def cut(self) -> None:
         for end in self._ends:
@@ -81,6 +93,7 @@ class _Line:
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(CHUNK_BYTES):
+                await self.flowing.wait()
                 if not self.swallowing:
                     writer.write(data)
                     await writer.drain()

@@ -2,11 +2,11 @@
 -- ARGV: after (a message's id, a time in ms, or ''), before (a message's id, or ''), rows, bytes, longest time kept (ms).
 -- With `after` it is the oldest messages behind that, else the newest, newest first; always before `before`. At least
 -- one row, if there is any.
--- Answers {1 if there is more in that direction, 1 if the log holds all that followed `after`, the version of who may
--- hear the channel (-1 if it was deleted), {id, from, payload, ...}}.
+-- Answers {1 if there is more in that direction, 1 if the log holds all that followed `after`, the last message's id, the
+-- version of who may hear the channel (-1 if it was deleted), {id, from, payload, ...}}.
 local after, before, rows, bytes = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local head = redis.call('HMGET', KEYS[2], 'version', 'gone')
-local version = head[2] and '-1' or head[1] or '0'
+local head = redis.call('HMGET', KEYS[2], 'tip', 'version', 'gone')
+local tip, version = head[1] or '0-0', head[3] and '-1' or head[2] or '0'
 local oldest, known = now_ms() - tonumber(ARGV[5]), 1
 if after ~= '' and not string.find(after, '-', 1, true) then
   known = reaches_back(KEYS[1], KEYS[2], tonumber(after), oldest) and 1 or 0
@@ -15,7 +15,7 @@ elseif after ~= '' then
   known = continues(KEYS[1], KEYS[2], after, oldest) and 1 or 0
 end
 if before == '0-0' then
-  return { 0, known, version, {} }
+  return { 0, known, tip, version, {} }
 end
 local low, high = string.format('%.0f', oldest), before == '' and '+' or '(' .. before
 if after ~= '' and tonumber(string.match(after, '^%d+')) >= oldest then
@@ -33,13 +33,13 @@ while true do
     local id, from, payload = entry[1], entry[2][2], entry[2][4]
     local n = #page
     if n > 0 and (rows <= 0 or bytes < #payload) then
-      return { 1, known, version, page }
+      return { 1, known, tip, version, page }
     end
     page[n + 1], page[n + 2], page[n + 3] = id, from, payload
     rows, bytes = rows - 1, bytes - #payload
   end
   if #chunk < 32 then
-    return { 0, known, version, page }
+    return { 0, known, tip, version, page }
   end
   if after ~= '' then
     low = '(' .. chunk[32][1]

@@ -1,9 +1,11 @@
 -- Append a message to the channel's log and publish it, each with its predecessor's id. KEYS: log, head, live; and, if
 -- the sender has given the message a key of its own, where that is remembered.
 -- ARGV: from, payload, most messages kept, longest time kept (ms), most messages and most bytes in one millisecond,
--- the version of who may hear the channel that the sender's node has applied, how long a key is remembered (ms).
--- Answers the message's id, with a remembered key that of the first message; false if the channel was deleted; or a later version, a number: then the node has to look
--- again whether the sender may still speak.
+-- the version of who may hear the channel that the sender's node has applied, how long a key is remembered (ms), the
+-- trace that the post belongs to ('' if none is recorded: only a message with a trace is published with one, behind its
+-- version).
+-- Answers the message's id, with a remembered key that of the first message; false if the channel was deleted; or a
+-- later version, a number: then the node has to look again whether the sender may still speak.
 --
 -- The id is Redis' clock in milliseconds and a count. It never goes back; where one millisecond holds as much as a page
 -- of history may exceed its size by, the next message counts for the next millisecond, so that a client that knows
@@ -42,6 +44,9 @@ if tip == '0-0' then
 end
 if KEYS[4] then
   redis.call('SET', KEYS[4], id, 'PX', ARGV[8])
+end
+if ARGV[9] ~= '' then
+  version = version .. ' ' .. ARGV[9]
 end
 redis.call('PUBLISH', KEYS[3], id .. '\0' .. tip .. '\0' .. version .. '\0' .. from .. '\0' .. payload)
 return id

@@ -1,0 +1,26 @@
+"""The end of the way to Redis."""
+
+import asyncio
+
+import pytest
+
+from relay.metrics import Metrics
+from relay.redis import connect
+from relay.redis.client import RedisClient
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_it_ends_whatever_a_command_is_at(redis_url: str, turns: int) -> None:
+    """A node that was told to stop has to: its supervisor would kill it in the end, with its sessions' last words."""
+    client = RedisClient(connect.real(redis_url), timeout=2.0, metrics=Metrics(()))
+    serving = asyncio.create_task(client.serve())
+    await client.call("PING")
+    asked = client.call("SET", "x", "y" * 1000)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    serving.cancel()
+    ended, _ = await asyncio.wait([serving], timeout=10)
+    assert ended
+    await asyncio.wait([asked], timeout=10)
+    assert asked.done()
+    asked.exception()

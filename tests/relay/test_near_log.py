@@ -1,0 +1,108 @@
+"""Which pages of a replica are as good as the primary's."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from conclave.model import SessionPath
+from relay.message import Message
+from relay.metrics import Metrics
+from relay.redis import connect, scripts
+from relay.redis.channel_log import GONE, Mark, Page, Retention
+from relay.redis.client import RedisClient
+from relay.redis.keys import Keys
+from relay.redis.near import Near
+from relay.redis.near_log import NearLog, _is_complete
+from relay.redis.nodes import Registry
+from tests.support.replica import Pair, replicated
+
+ANN = SessionPath("ann", "laptop", "main")
+
+
+def page(*ids: str, tip: str) -> Page:
+    return Page([Message(each, "", str(ANN), b"") for each in ids], more=False, known=True, tip=tip, version=1)
+
+
+@pytest.mark.parametrize(
+    ("read", "mark", "whole_ms", "complete"),
+    [
+        (page("5-0", tip="5-0"), Mark(9, "5-0", 1), False, True),
+        (page("5-0", tip="5-0"), Mark(9, "5-1", 1), False, False),
+        (page("5-0", tip="5-0"), Mark(9, "10-0", 1), False, False),
+        (page("5-1", tip="5-1"), Mark(9, "5-0", 1), False, True),
+        (page(tip="0-0"), Mark(9, "0-0", 1), False, True),
+        (page(tip="0-0"), Mark(9, "5-0", 1), False, False),
+        (page("5-0", tip="5-0"), Mark(6, "5-0", 1), True, True),
+        (page("5-0", tip="5-0"), Mark(5, "5-0", 1), True, False),
+        (page("5-0", tip="5-0"), Mark(5, "5-0", 1), False, True),
+        (page(tip="5-0"), Mark(5, "5-0", 1), True, True),
+    ],
+)
+def test_a_page_is_complete_if_it_leads_to_the_primarys_end(
+    read: Page, mark: Mark, whole_ms: bool, complete: bool
+) -> None:
+    """And, for who knows only milliseconds, if nothing more can be said in its last one."""
+    assert _is_complete(read, mark, whole_ms=whole_ms) is complete
+
+
+@asynccontextmanager
+async def near_log(pair: Pair) -> AsyncIterator[NearLog]:
+    primary = RedisClient(connect.real(pair.primary.url), timeout=2.0, metrics=Metrics(scripts.NAMES))
+    replica = RedisClient(connect.real(pair.replica.url), timeout=2.0, metrics=Metrics(scripts.NAMES), server="replica")
+    keys = Keys("conclave")
+    near = Near(primary, replica, keys, Registry(primary, keys))
+    retention = Retention(ms=3_600_000, rows=1000, group_bytes=1_000_000)
+    serving = [asyncio.create_task(primary.serve()), asyncio.create_task(near.serve(lambda _: None))]
+    log = NearLog(primary, keys, retention, near)
+    try:
+        # Scripts are loaded by a first call that does not count.
+        await log.page("none", "0-0", rows=1, size=1)
+        await log.history("none", None, None, rows=1, size=1)
+        yield log
+    finally:
+        for task in serving:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def test_who_may_hear_a_channel_is_the_primarys_word(tmp_path: Path) -> None:
+    """A page may come from a replica that has not heard of a removal; the version that counts may not."""
+    async with replicated(tmp_path) as pair, near_log(pair) as log:
+        await log.append("c", ANN, b"one", version=0)
+        await pair.in_step()
+        pair.link.stall()
+        await log.announce("c", 7)
+        before = pair.calls(pair.replica)
+        read = await log.page("c", "0-0", rows=10, size=1000)
+        piece = await log.history("c", None, None, rows=10, size=1000)
+        assert [row.payload for row in (*read.rows, *piece.rows)] == [b"one", b"one"]
+        assert (read.version, piece.version) == (7, 7)
+        assert pair.calls(pair.replica) == before + 2
+        await log.erase("c")
+        assert (await log.page("c", "0-0", rows=10, size=1000)).version == GONE
+        assert (await log.history("c", None, None, rows=10, size=1000)).version == GONE
+        pair.link.flow()
+
+
+async def test_of_a_page_with_more_behind_it_the_end_does_not_matter(tmp_path: Path) -> None:
+    """Whoever reads a long log far away reads all but its end near by."""
+    async with replicated(tmp_path) as pair, near_log(pair) as log:
+        ids = [str(await log.append("c", ANN, b"%d" % n, version=0)) for n in range(10)]
+        await pair.in_step()
+        pair.link.stall()
+        last = str(await log.append("c", ANN, b"late", version=0))
+        far = pair.calls(pair.primary)
+        read = await log.page("c", ids[2], rows=3, size=1000)
+        assert ([row.id for row in read.rows], read.more) == (ids[3:6], True)
+        before = await log.history("c", None, ids[9], rows=3, size=1000)
+        assert ([row.id for row in before.rows], before.more) == (ids[6:9], True)
+        assert pair.calls(pair.primary) == far + 2, "two marks and no page"
+        rest = await log.page("c", ids[8], rows=3, size=1000)
+        assert ([row.id for row in rest.rows], rest.more) == ([ids[9], last], False)
+        unknown = await log.page("c", last, rows=3, size=1000)
+        assert (unknown.rows, unknown.known) == ([], True)
+        pair.link.flow()
