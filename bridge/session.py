@@ -91,7 +91,10 @@ class Session:
             reading.forget_early()
 
     def _message(self, server: Server, message: Message) -> None:
-        reading = server.channels.get(message.channel) or self._under_a_new_name(server, message)
+        reading = server.channels.get(message.channel)
+        if reading is None and message.id is not None:
+            return  # it was left meanwhile; a server that tells positions tells new names, too
+        reading = reading or self._under_a_new_name(server, message)
         if reading.is_repeated(message):
             return
         level = self.level(server, message.channel)

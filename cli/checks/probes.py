@@ -49,7 +49,7 @@ async def probe_all(servers: tuple[Registration, ...], key: MachineKey) -> tuple
 async def _probe(server: Registration, key: MachineKey, handle: str) -> Probe:
     try:
         async with asyncio.timeout(DEADLINE):
-            return Probe(server, await _ask(server.url, key, handle))
+            return Probe(server, await _ask(server.url, key, handle, server.cluster))
     except TimeoutError:
         return Probe(server, error=f"no answer within {DEADLINE:g}s")
     except Refusal as error:
@@ -58,9 +58,9 @@ async def _probe(server: Registration, key: MachineKey, handle: str) -> Probe:
         return Probe(server, error=str(error), refused=isinstance(error, LoginRefused))
 
 
-async def _ask(url: str, key: MachineKey, handle: str) -> Answer:
+async def _ask(url: str, key: MachineKey, handle: str, cluster: str | None) -> Answer:
     await _check_name(check_url(url))
-    async with await connect(url, key, handle) as link:
+    async with await connect(url, key, handle, cluster=cluster) as link:
         ahead_ms = link.server_ms() - time.time_ns() // 1_000_000
         began = time.perf_counter()
         await link.request(Ping())
