@@ -92,8 +92,11 @@ class Uplink:
         try:
             return await link.request(request)
         except LinkLost as lost:
-            if not isinstance(request, Send | Whisper) or request.key is None or link.version == 1:
+            key = request.key if isinstance(request, Send | Whisper) else None
+            if key is None or link.version == 1:
                 raise
+            if self._link is link:  # whoever listens on it has not noticed yet
+                self._not_ready(str(lost))
             return await self._ask_again(request, lost)
 
     async def _ask_again(self, request: Request[R], lost: LinkLost) -> R:
