@@ -109,7 +109,7 @@ async def test_tail_prints_each_message_once_and_in_order(
 
         async def read(stream: asyncio.StreamReader) -> None:
             async for line in stream:
-                lines.append(line.decode().rstrip())
+                lines.append(line.decode().rstrip())  # noqa: PERF401 - as they come
 
         reading = asyncio.create_task(read(process.stdout))
         try:
@@ -122,7 +122,7 @@ async def test_tail_prints_each_message_once_and_in_order(
             await wait_until(lambda: lines[-1].endswith(f": {COUNT - 1}"), timeout=60)
         finally:
             process.terminate()
-            await process.communicate()
+            await process.wait()
             await reading
         assert lines[1:] == [f"[ops] talker/laptop/main: {number}" for number in range(COUNT)]
 
