@@ -172,19 +172,19 @@ class Uplink:
         for url in list(self.server.urls):
             try:
                 return await self._dial(url)
-            except LoginRefused:
-                raise
             except LinkError as error:
+                if isinstance(error, LoginRefused) and not may_retry(error):
+                    raise
                 _log.warning("server connect failed; will retry: %s: %s", url, error)
                 # Of several failures, the owner has to know of the one that only the owner can mend.
                 failure = failure if isinstance(failure, NotTrusted) else error
         raise failure or LinkError("no URL to connect to")
 
     async def _dial(self, url: str) -> Link:
+        """Connect to where a URL leads: to the cluster of its pin, or else of the pin of another way there."""
         pins = self._switchboard.pins
-        link = await connect(
-            url, self._key, self._handle.name, check_server=self._check_server, cluster=pins.expected(url)
-        )
+        expected = next(filter(None, map(pins.expected, [url, *self.server.urls])), None)
+        link = await connect(url, self._key, self._handle.name, check_server=self._check_server, cluster=expected)
         try:
             await pins.note(url, link.cluster)
         except BaseException:

@@ -1,5 +1,6 @@
 """A bridge as a process, at servers that do what the test says: what it sends twice, and whom it trusts."""
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,21 @@ async def test_another_cluster_is_not_spoken_to_until_the_owner_trusts_it(home: 
             assert pin(path, server.url, "cluster-2", over=CLUSTER)
             await one.hear("Connected to")
             assert len(one.said("Not connected to")) == 1
+
+
+async def test_every_way_to_a_pinned_cluster_has_to_show_that_it_is_one(home: Path) -> None:
+    """A cluster's id is public: a stranger who tells it becomes a further way to it, and must not get a login."""
+    async with ScriptedServer().running() as stranger, AsyncExitStack() as stack:
+        server = await stack.enter_async_context(ScriptedServer2().running())
+        stranger.headers["x-conclave-server-id"] = CLUSTER
+        settle(home, server.url, CLUSTER)
+        settle(home, stranger.url)
+        async with BridgeProcess(home, "--as", "me") as one:
+            await one.hear("is the same server as")
+            await wait_until(lambda: server.connections)
+            await stack.aclose()
+            await one.hear("speaks protocol v1 only")
+            assert stranger.connections == []
 
 
 async def test_the_first_login_pins_and_an_original_server_is_not_pinned(home: Path) -> None:
