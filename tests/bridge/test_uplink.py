@@ -10,7 +10,7 @@ from conclave.config_edit import pin, register, set_default
 from conclave.keys import create_or_load
 from conclave.v1.frames import ChannelMsg, Frame, Join, Joined
 from conclave.v1.frames import Whisper as WhisperFrame
-from tests.support.bridge_process import BridgeProcess
+from tests.support.bridge_process import RawBridge
 from tests.support.scripted_server import Connection, ScriptedServer
 from tests.support.scripted_server2 import CHALLENGE, CLUSTER, Connection2, Json, ScriptedServer2
 from tests.support.waiting import wait_until
@@ -73,7 +73,7 @@ async def test_what_is_said_while_the_connection_breaks_is_said_once(
     async with ScriptedServer2().running() as server:
         server.answer = channel.answer
         settle(home, server.url)
-        async with BridgeProcess(home, "--as", "me") as one:
+        async with RawBridge(home, "--as", "me") as one:
             await one.tool("join_channel", channel="ops")
             assert await one.tool(tool, **arguments) == result
             assert len(channel.said) == 2
@@ -94,7 +94,7 @@ async def test_a_second_failure_is_told(home: Path, cuts: int, refusal: Json | N
     async with ScriptedServer2().running() as server:
         server.answer = channel.answer
         settle(home, server.url)
-        async with BridgeProcess(home, "--as", "me") as one:
+        async with RawBridge(home, "--as", "me") as one:
             await one.tool("join_channel", channel="ops")
             text = await one.refused("send_channel", channel="ops", text="hello")
             assert words in text
@@ -116,7 +116,7 @@ async def test_nothing_is_said_twice_to_a_v1_server(home: Path) -> None:
     async with ScriptedServer().running() as older:
         older.answer = answer
         settle(home, older.url)
-        async with BridgeProcess(home, "--as", "me") as one:
+        async with RawBridge(home, "--as", "me") as one:
             text = await one.refused("whisper", target="bob/desk/y", text="hello")
             assert "it may have happened: look before you retry" in text
             await wait_until(lambda: len(older.connections) == 2)
@@ -129,7 +129,7 @@ async def test_another_cluster_is_not_spoken_to_until_the_owner_trusts_it(home: 
         server.challenge = {**CHALLENGE, "cluster": "cluster-2"}
         server.headers["x-conclave-server-id"] = "cluster-2"
         path = settle(home, server.url, CLUSTER)
-        async with BridgeProcess(home, "--as", "me") as one:
+        async with RawBridge(home, "--as", "me") as one:
             notice = await one.hear("Not connected to")
             assert f"says it is cluster `cluster-2`, but `{CLUSTER}` is expected" in notice["content"]
             assert "conclave server trust" in notice["content"]
@@ -146,7 +146,7 @@ async def test_every_way_to_a_pinned_cluster_has_to_show_that_it_is_one(home: Pa
         stranger.headers["x-conclave-server-id"] = CLUSTER
         settle(home, server.url, CLUSTER)
         settle(home, stranger.url)
-        async with BridgeProcess(home, "--as", "me") as one:
+        async with RawBridge(home, "--as", "me") as one:
             await one.hear("is the same server as")
             await wait_until(lambda: server.connections)
             await stack.aclose()
@@ -160,7 +160,7 @@ async def test_the_first_login_pins_and_an_original_server_is_not_pinned(home: P
         older.headers["x-conclave-server-id"] = "old"
         settle(home, older.url)
         path = settle(home, server.url)
-        async with BridgeProcess(home, "--as", "me"):
+        async with RawBridge(home, "--as", "me"):
             await wait_until(lambda: load(path).servers[1].cluster == CLUSTER and older.connections)
         assert load(path).servers[0].cluster is None
 
@@ -171,6 +171,6 @@ async def test_a_server_that_says_when_to_come_back_is_not_asked_before(home: Pa
         settle(home, server.url)
         later = {"ev": "closing", "code": 1013, "reason": "too much", "retry_after": 20, "error": "unavailable"}
         server.challenge = later
-        async with BridgeProcess(home, "--as", "me") as one:
+        async with RawBridge(home, "--as", "me") as one:
             await one.hear("too much — still trying")
             assert len(server.hellos) == 1

@@ -9,7 +9,7 @@ import pytest
 
 from conclave.config import CONFIG_NAME, Level
 from conclave.config_edit import set_default
-from tests.support.bridge_process import BridgeProcess, settle_in
+from tests.support.bridge_process import RawBridge, settle_in
 from tests.support.command_line import start
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peers
@@ -54,7 +54,7 @@ async def test_a_bridge_hears_each_message_once_and_in_order(
     await talker.join("ops")
     async with way(nodes[0], version) as (proxy, url):
         await settle_in(home, "ann", url)
-        async with BridgeProcess(home, "--as", "me") as one:
+        async with RawBridge(home, "--as", "me") as one:
             await one.tool("join_channel", channel="ops")
             cutting = asyncio.create_task(cut_now_and_then(proxy, CUTS))
             for number in range(COUNT):
@@ -73,7 +73,7 @@ async def test_a_bridge_says_each_message_once(nodes: list[NodeProcess], peers: 
     await listener.join("ops")
     async with way(nodes[0], 2) as (proxy, url):
         await settle_in(home, "ann", url)
-        async with BridgeProcess(home, "--as", "me") as one:
+        async with RawBridge(home, "--as", "me") as one:
             await one.tool("join_channel", channel="ops")
             cutting = asyncio.create_task(cut_now_and_then(proxy, CUTS))
             sent: list[str] = []
@@ -134,7 +134,7 @@ async def test_a_bridge_is_told_at_once_what_happens_to_its_channels(nodes: list
     try:
         for channel in ("ops", "dev"):
             await owner.create(channel)
-        async with BridgeProcess(home, "--as", "me") as one:
+        async with RawBridge(home, "--as", "me") as one:
             await one.tool("join_channel", channel="ops")
             await one.tool("join_channel", channel="dev")
             await owner.ask("channel.rename", channel="ops", to="works")
