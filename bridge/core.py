@@ -19,6 +19,7 @@ from conclave.closing import LinkLost, in_words
 from conclave.config import LocalConfig
 from conclave.errors import ConclaveError, ConfigError, Refusal
 from conclave.requests import Request
+from conclave.trust import Pins
 
 if TYPE_CHECKING:
     from bridge.switchboard import Switchboard
@@ -36,6 +37,7 @@ class Core:
         self._options = options
         self._outlet = outlet
         self._levels = Levels(options.config)
+        self._pins = Pins(options.config_path, options.config)
         self._watermarks = Watermarks(options.state)
         self._session = Session([Server(url) for url in options.urls], self._levels, self._watermarks, outlet)
         self._switchboard: Switchboard | None = None
@@ -83,7 +85,7 @@ class Core:
         from bridge.switchboard import Switchboard  # noqa: PLC0415 - brings the WebSocket client along
 
         switchboard = self._switchboard = Switchboard(
-            self._session, self._options.key, self._options.handle, self._changed
+            self._session, self._options.key, self._options.handle, self._pins, self._changed
         )
         self._started.set()
         try:
@@ -103,6 +105,7 @@ class Core:
 
     def _reconfigured(self, config: LocalConfig) -> None:
         self._levels.configure(config)
+        self._pins.configure(config)
         self._changed()
 
     def _repeated(self) -> None:

@@ -74,6 +74,14 @@ class Reading:
         self._early_ids = {row.id for row in rows}
         self._early = Counter((row.from_, row.body) for row in rows)
 
+    def restart(self, position: str) -> None:
+        """Go on from another mark, because the server does not know this one's positions any more."""
+        self.position = self.heard = position
+        self.behind = False
+        self._unplaced.clear()
+        self._early_ids.clear()
+        self._early.clear()
+
     def forget_early(self) -> None:
         """Note that whatever was on its way when the history was read has arrived."""
         self._early.clear()

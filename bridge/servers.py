@@ -19,6 +19,8 @@ class Server:
         self.path = ""
         """Who this session is there; empty before the first login."""
         self.version = 0
+        self.marks_version = 0
+        """The version of the protocol whose positions the marks of `channels` are."""
         self.up = False
         self.admin = False
         self.channels: dict[str, Reading] = {}

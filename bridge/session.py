@@ -91,7 +91,10 @@ class Session:
             reading.forget_early()
 
     def _message(self, server: Server, message: Message) -> None:
-        reading = server.channels.get(message.channel) or self._under_a_new_name(server, message)
+        reading = server.channels.get(message.channel)
+        if reading is None and message.id is not None:
+            return  # it was left meanwhile; a server that tells positions tells new names, too
+        reading = reading or self._under_a_new_name(server, message)
         if reading.is_repeated(message):
             return
         level = self.level(server, message.channel)
@@ -136,6 +139,7 @@ class Session:
         Raises:
             Refusal: if the server cannot do it just now; the connection is of no use then.
         """
+        self._translate(server)
         for channel in list(server.channels):
             try:
                 joined: Joined = yield Join(channel)
@@ -147,6 +151,14 @@ class Session:
                 self.notice(server, f"Could not join #{injection.name(channel)} again: {reason}", "error")
             else:
                 yield from self.joined(server, joined)
+
+    def _translate(self, server: Server) -> None:
+        """Where the server has changed its version of the protocol, go on from times: its positions are other ones."""
+        if server.marks_version != server.version:
+            server.marks_version = server.version
+            for channel, reading in server.channels.items():
+                known = self._watermarks.get(server.key, channel)
+                reading.restart(at_time(server.now_ms()) if known is None else known.mark(server.version))
 
     def joined(self, server: Server, joined: Joined) -> Steps:
         """Note that the session is in a channel, and show what it missed there since it was last shown anything."""

@@ -12,17 +12,19 @@ from bridge.servers import Server
 from bridge.session import Session
 from bridge.uplink import SameCluster, Uplink
 from conclave.claims import Signer
+from conclave.trust import Pins
 
 
 class Switchboard:
     """Runs an uplink for each server, in the order of the owner's configuration."""
 
-    def __init__(self, session: Session, key: Signer, handle: Handle, changed: Callable[[], None]) -> None:
+    def __init__(self, session: Session, key: Signer, handle: Handle, pins: Pins, changed: Callable[[], None]) -> None:
         """`changed` is called when the list of tools may be another one."""
         self._session = session
         self._uplinks = [Uplink(server, session, self, key, handle) for server in session.servers]
         self._running: dict[Uplink, asyncio.Task[None]] = {}
         self._claims: dict[str, Uplink] = {}
+        self.pins = pins
         self.changed = changed
 
     async def run(self) -> None:

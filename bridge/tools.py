@@ -6,6 +6,7 @@ or users, on purpose: an agent that was talked into something must not reach the
 """
 
 import enum
+import secrets
 from collections.abc import Callable, Generator
 from typing import Annotated, Any, ClassVar
 
@@ -31,6 +32,7 @@ from conclave.requests import (
     ChannelCreate,
     ChannelDelete,
     ChannelRename,
+    ChannelRow,
     Channels,
     ChannelVisibility,
     InviteCreate,
@@ -121,9 +123,14 @@ def _list_channels(_: Session, __: Server, ___: ToServer) -> Steps:
     if not found.channels:
         return "no channels visible"
     return "\n".join(
-        f"{injection.name(row.name)} ({row.visibility.value}{', member' if row.member else ''})"
-        for row in found.channels
+        f"{injection.name(row.name)} ({', '.join([row.visibility.value, *_relations(row)])})" for row in found.channels
     )
+
+
+def _relations(row: ChannelRow) -> list[str]:
+    """Return what the user, and this session, have to do with a channel."""
+    known = {"member": row.member, "joined": row.joined, "admin": row.admin}
+    return [name for name, holds in known.items() if holds]
 
 
 class WhoIs(ToServer, frozen=True, kw_only=True):
@@ -220,7 +227,7 @@ class SendChannel(ToServer, frozen=True, kw_only=True):
 def _send_channel(session: Session, server: Server, args: SendChannel) -> Steps:
     if not session.level(server, args.channel).may_emit:
         raise ToolError(f"permission denied: `{injection.name(args.channel)}` on `{server.url}` is below `converse`")
-    yield Send(args.channel, Body(text=args.text))
+    yield Send(args.channel, Body(text=args.text), _key())
     return f"sent to {injection.name(args.channel)}"
 
 
@@ -236,8 +243,13 @@ def _whisper(session: Session, server: Server, args: WhisperTo) -> Steps:
         raise ToolError("`target` must be a `user/machine/session` path") from error
     if not session.level(server, None).may_emit:
         raise ToolError(f"permission denied: whispers on `{server.url}` are below `converse`")
-    yield Whisper(args.target, Body(text=args.text))
+    yield Whisper(args.target, Body(text=args.text), _key())
     return "whisper sent"
+
+
+def _key() -> str:
+    """Return what a message is known by, so that one whose answer was lost can be sent again and said once."""
+    return secrets.token_urlsafe(16)
 
 
 # --- Ruling channels ---

@@ -12,10 +12,11 @@ from bridge.session import Session
 from bridge.steps import walk
 from conclave.backoff import Backoff
 from conclave.claims import Signer
-from conclave.closing import LinkLost, LoginRefused, may_retry
+from conclave.closing import LinkLost, LoginRefused, NotTrusted, may_retry, not_before
 from conclave.errors import ConclaveError, LinkError, Refusal
 from conclave.link import Link, connect
-from conclave.requests import Request
+from conclave.requests import Request, Send, Whisper
+from conclave.trust import Pins
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.2, 30.0
 STABLE_SECONDS = 30.0
@@ -54,6 +55,10 @@ class Switchboard(Protocol):
     def changed(self) -> None:
         """Note that something may have changed that the list of tools depends on."""
 
+    @property
+    def pins(self) -> Pins:
+        """Which clusters have to answer."""
+
 
 class Uplink:
     """Keeps one server connected. `run` it in a task; cancelling that ends it."""
@@ -73,22 +78,48 @@ class Uplink:
         self._told: str | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._backoff = Backoff(FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
+        self._not_before = 0.0
 
     async def ask(self, request: Request[R]) -> R:
-        """Ask the server, on whatever connection there is.
+        """Ask the server, on whatever connection there is; what carries a key is asked once more if that is lost.
 
         Raises:
             Refusal: what the server answers instead.
             NotConnected: if there is no connection within `PATIENCE_SECONDS`; nothing was sent.
             LinkLost: if the connection ends before the answer; the request may have taken effect.
         """
+        link = await self._connected()
+        try:
+            return await link.request(request)
+        except LinkLost as lost:
+            key = request.key if isinstance(request, Send | Whisper) else None
+            if key is None or link.version == 1:
+                raise
+            if self._link is link:  # whoever listens on it has not noticed yet
+                self._not_ready(str(lost))
+            return await self._ask_again(request, lost)
+
+    async def _ask_again(self, request: Request[R], lost: LinkLost) -> R:
+        """Ask what has no second effect; only an answer tells now what became of the first one."""
+        try:
+            link = await self._connected()
+            if link.version == 1:  # it would be a second effect there
+                raise lost
+            return await link.request(request)
+        except NotConnected:
+            raise lost from None
+        except Refusal as refusal:
+            raise LinkLost(f"{lost}; asked again, the server refused: {refusal.message}") from refusal
+
+    async def _connected(self) -> Link:
+        """Wait for a connection with the session's channels in it. Raises: NotConnected."""
         try:
             async with asyncio.timeout(0 if self._over else PATIENCE_SECONDS):
                 await self._ready.wait()
         except TimeoutError:
             raise NotConnected(f"not connected to `{self.server.url}`: {self._why}") from None
         assert self._link is not None  # noqa: S101 - it is ready
-        return await self._link.request(request)
+        return self._link
 
     async def run(self) -> None:
         """Connect and stay connected, until another uplink or another session takes over."""
@@ -118,7 +149,7 @@ class Uplink:
                 self.stand_down(f"it is the same server as `{same.owner.server.url}`; target that one instead")
             return
         except LinkError as error:
-            self._failed(error)
+            self._lost(error)
         else:
             try:
                 async with link:
@@ -127,26 +158,39 @@ class Uplink:
             except LinkError as error:
                 self._lost(error)
             except Refusal as refusal:  # the server cannot let the session into its channels just now
-                self._lost(LinkLost(refusal.message))
+                self._lost(LinkLost(refusal.message, retry_after=refusal.retry_after))
             finally:
                 self._not_ready(self._why)
             if clock() - began >= STABLE_SECONDS:
                 self._backoff.reset()
         if not self._over:
-            await asyncio.sleep(self._backoff.wait())
+            await asyncio.sleep(max(self._backoff.wait(), self._not_before))
 
     async def _connect(self) -> Link:
         """Try the server's URLs in the owner's order; raise what the last one gave."""
         failure: LinkError | None = None
         for url in list(self.server.urls):
             try:
-                return await connect(url, self._key, self._handle.name, check_server=self._check_server)
-            except LoginRefused:
-                raise
+                return await self._dial(url)
             except LinkError as error:
+                if isinstance(error, LoginRefused) and not may_retry(error):
+                    raise
                 _log.warning("server connect failed; will retry: %s: %s", url, error)
-                failure = error
+                # Of several failures, the owner has to know of the one that only the owner can mend.
+                failure = failure if isinstance(failure, NotTrusted) else error
         raise failure or LinkError("no URL to connect to")
+
+    async def _dial(self, url: str) -> Link:
+        """Connect to where a URL leads: to the cluster of its pin, or else of the pin of another way there."""
+        pins = self._switchboard.pins
+        expected = next(filter(None, map(pins.expected, [url, *self.server.urls])), None)
+        link = await connect(url, self._key, self._handle.name, check_server=self._check_server, cluster=expected)
+        try:
+            await pins.note(url, link.cluster)
+        except BaseException:
+            await link.close()
+            raise
+        return link
 
     def _check_server(self, server_id: str | None) -> None:
         if server_id is not None:
@@ -194,10 +238,13 @@ class Uplink:
     def _lost(self, error: LinkError) -> None:
         self._not_ready(str(error))
         self._expect()
-        if not isinstance(error, LinkLost) or not error.superseded:
-            if not may_retry(error):
-                self._refused(str(error))
-            return
+        self._not_before = min(not_before(error), LONGEST_WAIT_SECONDS)
+        if isinstance(error, LinkLost | LoginRefused) and error.superseded:
+            self._superseded()
+        elif not may_retry(error):
+            self._refused(error)
+
+    def _superseded(self) -> None:
         old, self._handle = self._handle, self._handle.superseded()
         taken = f"Another live session holds the handle `{old.name}`"
         if self._handle != old:
@@ -213,14 +260,16 @@ class Uplink:
             self.stand_down(f"another live session holds the handle `{old.name}`; restart with a distinct `--as`")
         self._session.notice(self.server, text)
 
-    def _failed(self, error: LinkError) -> None:
-        self._why = str(error)
-        if not may_retry(error):
-            self._refused(str(error))
+    def _refused(self, error: LinkError) -> None:
+        """The server does not want this session, or must not have it; tell it once, and look again from time to time.
 
-    def _refused(self, why: str) -> None:
-        """The server does not want this session; tell it once, and look again from time to time."""
-        text = f"`{self.server.url}` refused this machine: {injection.line(why)} — still trying, rarely."
+        An owner who says that another cluster is to be trusted is heard the next time.
+        """
+        why = injection.line(str(error))
+        if isinstance(error, NotTrusted):
+            text = f"Not connected to `{self.server.url}`: {why}"
+        else:
+            text = f"`{self.server.url}` refused this machine: {why} — still trying, rarely."
         if self._told != text:
             self._told = text
             self._session.notice(self.server, text, "error")

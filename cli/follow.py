@@ -1,27 +1,41 @@
-"""Following a channel: live messages and history joined into one stream, over any number of connections."""
+"""Following a channel: live messages and history joined into one stream, over any number of connections.
+
+A v2 server names each message's position, tells what happens to the channel, and after a reconnect begins where the
+last message was: then there is nothing to join. A v1 server does none of that, so there the history is read: at first,
+after a reconnect, and from time to time.
+"""
 
 import asyncio
 import enum
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 from conclave.backoff import Backoff
 from conclave.body import Body
-from conclave.closing import LinkLost, in_words, may_retry
+from conclave.closing import LinkLost, in_words, may_retry, not_before
 from conclave.errors import Code, ConclaveError, LinkError, Refusal
-from conclave.events import Message, Whispered
+from conclave.events import Event, Gap, Left, Message, Renamed, Whispered
 from conclave.ledger import PAGE_ROWS, Ledger
 from conclave.link import Link
-from conclave.requests import History, Join, Page
+from conclave.requests import History, Join, Joined, Page
 
 CHECK_SECONDS = 30.0
-"""How often the history is read though nothing calls for it: a kick, a delete or a rename is told by nothing else."""
+"""How often the history is read though nothing calls for it: v1 tells a kick or a delete by nothing else."""
 
 AHEAD_LIMIT = PAGE_ROWS
 """How many live messages are accounted for before the history is read up to them."""
 
 SINCE_SLACK_MS = 5_000
 """How much further back than asked `since` goes, because clocks and connections take their time."""
+
+_LEFT = {
+    "kicked": "this session was removed from the channel",
+    "banned": "you were banned from the channel",
+    "removed": "you are not a member of the channel any more",
+    "private": "the channel was made private, and you are not a member of it",
+    "deleted": "the channel was deleted",
+}
 
 _PASSING = frozenset({Code.INTERNAL, Code.UNAVAILABLE, Code.RATE_LIMITED})
 
@@ -41,6 +55,7 @@ class Screen(Protocol):
     def whisper(self, sender: str, body: Body) -> None: ...
     def changed(self, change: Change, channel: str) -> None: ...
     def renamed(self, old: str, new: str) -> None: ...
+    def gap(self, channel: str) -> None: ...
 
 
 class Follower:
@@ -74,31 +89,35 @@ class Follower:
             ConclaveError: why it ended: the first connection failed, or what the server said is final.
         """
         while True:
+            seconds = 0.0
             try:
                 async with await self._dial() as link:
                     await self._follow(link)
             except LinkError as error:
                 if self._ledger is None or not may_retry(error):
                     raise _final(error) from error
+                seconds = not_before(error)
             except Refusal as error:
                 if self._ledger is None or error.code not in _PASSING:
                     raise ConclaveError(f"server terminated the stream: {in_words(error)}") from error
-            await asyncio.sleep(self._backoff.wait())
+                seconds = not_before(error)
+            await asyncio.sleep(max(self._backoff.wait(), seconds))
 
     async def _follow(self, link: Link) -> None:
+        since = None if self._ledger is None else self._ledger.joining(link.version)
         try:
-            await link.request(Join(self._channel))
+            joined = await link.request(Join(self._channel, since=since))
         except Refusal as error:
             if self._ledger is not None and error.code in _PASSING:
                 raise
             raise ConclaveError(f"join rejected: {in_words(error)}") from error
         if self._ledger is None:
-            self._ledger = await self._begin(link)
+            self._ledger = await self._begin(link, joined)
         else:
-            self._ledger.joined()
             self._screen.changed(Change.RESUMED, self._channel)
         try:
-            await self._catch_up(link, self._ledger)
+            if joined.recovered is None and not self._ledger.is_at(joined.position):
+                await self._catch_up(link, self._ledger)  # else the server says by itself what was missed
             self._backoff.reset()
             await self._listen(link, self._ledger)
         except LinkLost as error:
@@ -106,14 +125,17 @@ class Follower:
                 self._screen.changed(Change.LOST, self._channel)
             raise
 
-    async def _begin(self, link: Link) -> Ledger:
-        """Find the position to start from, by the server's clock."""
-        if self._since is None:
-            ledger = Ledger(await self._near_end(link))
+    async def _begin(self, link: Link, joined: Joined) -> Ledger:
+        """Find the position to start from: that of the join, or one by the server's clock."""
+        if self._since is None and joined.position is not None:
+            ledger = Ledger(link.server_ms(), joined.position, link.version)
+        elif self._since is None:
+            ledger = Ledger(await self._near_end(link), version=link.version)
             async for page in self._unread(link, ledger):
                 ledger.page(page)  # older than the first line
         else:
-            ledger = Ledger(max(0, link.server_ms() - self._since * 1000 - SINCE_SLACK_MS))
+            start = max(0, link.server_ms() - self._since * 1000 - SINCE_SLACK_MS)
+            ledger = Ledger(start, version=link.version)
         self._screen.started(self._channel, link.path)
         return ledger
 
@@ -138,23 +160,24 @@ class Follower:
 
     async def _listen(self, link: Link, ledger: Ledger) -> None:
         clock = asyncio.get_running_loop().time
-        check_at = clock() + self._check_seconds
+        check_seconds = self._check_seconds if link.version == 1 else math.inf
+        check_at = clock() + check_seconds
         covered = 0  # how many of the next events had arrived before the history was last read
         while True:
             if clock() >= check_at or ledger.ahead >= AHEAD_LIMIT:
                 covered = link.queued
                 await self._catch_up(link, ledger)
-                check_at = clock() + self._check_seconds
+                check_at = clock() + check_seconds
             try:
-                async with asyncio.timeout_at(check_at):
+                async with asyncio.timeout_at(None if math.isinf(check_at) else check_at):
                     event = await link.next_event()
             except TimeoutError:
                 continue
             known, covered = covered > 0, max(0, covered - 1)
-            if isinstance(event, Whispered):
-                self._screen.whisper(event.from_, event.body)
-            elif isinstance(event, Message):
-                self._follow_rename(event)
+            if not isinstance(event, Message):
+                self._heard(event)
+            else:
+                self._follow_rename(event.channel)
                 show = None if known else ledger.live(event)
                 if show is None:
                     if not known:
@@ -164,15 +187,29 @@ class Follower:
                 if show:
                     self._screen.message(self._channel, event.from_, event.body, event.ts)
 
-    def _follow_rename(self, event: Message) -> None:
+    def _heard(self, event: Event) -> None:
+        match event:
+            case Whispered(from_=sender, body=body):
+                self._screen.whisper(sender, body)
+            case Gap(channel):
+                self._screen.gap(channel)
+            case Renamed(to=name):
+                self._follow_rename(name)
+            case Left(reason=reason):
+                why = _LEFT.get(reason, "this session does not hear the channel any more")
+                raise ConclaveError(f"server terminated the stream: {why}")
+
+    def _follow_rename(self, name: str) -> None:
         """A session that joined one channel hears one channel: another name means that it was renamed."""
-        if event.channel != self._channel:
-            self._screen.renamed(self._channel, event.channel)
-            self._channel = event.channel
+        if name != self._channel:
+            self._screen.renamed(self._channel, name)
+            self._channel = name
 
     async def _catch_up(self, link: Link, ledger: Ledger) -> None:
         """Read the history from the ledger's position to its end, and show what was not shown yet."""
         async for page in self._unread(link, ledger):
+            if page.lost:
+                self._screen.gap(self._channel)
             for row in ledger.page(page):
                 self._screen.message(self._channel, row.from_, row.body, row.ts)
 

@@ -1,5 +1,6 @@
 """How a command talks to a server: connect as a passing session, ask, print the reply, leave."""
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
@@ -10,10 +11,14 @@ import click
 from cli import output
 from cli.replies import Shown, shown
 from cli.running import run
-from cli.settings import key_path
-from conclave.keys import load
+from cli.settings import config_path, key_path
+from conclave.config import load
+from conclave.keys import MachineKey
+from conclave.keys import load as load_key
 from conclave.link import Link, connect
 from conclave.requests import Request
+from conclave.text import visible
+from conclave.trust import Pins
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _R = TypeVar("_R")
@@ -43,9 +48,26 @@ def passing_handle(number: int | None = None) -> str:
 @contextlib.asynccontextmanager
 async def connected(server: str, handle: str | None = None) -> AsyncIterator[Link]:
     """Log in with this machine's key, for as long as the block lasts."""
-    link = await connect(server, load(key_path()), handle or passing_handle())
-    async with link:
+    async with await dial(server, load_key(key_path()), handle or passing_handle()) as link:
         yield link
+
+
+async def dial(server: str, key: MachineKey, handle: str) -> Link:
+    """Log in at the cluster that is expected there; where none is yet, the first one that proves itself is from now on.
+
+    Raises:
+        ConclaveError: as `connect` does, and if the configuration cannot be read: it says whom to expect.
+    """
+    path = config_path()
+    pins = Pins(path, await asyncio.to_thread(load, path))
+    link = await connect(server, key, handle, cluster=pins.expected(server))
+    try:
+        if await pins.note(server, link.cluster):
+            output.notice(f"`{visible(server)}` is remembered as cluster `{link.cluster}` from now on")
+    except BaseException:
+        await link.close()
+        raise
+    return link
 
 
 def ask(server: str, request: Request[Any], as_json: bool = False) -> None:

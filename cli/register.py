@@ -16,6 +16,7 @@ from conclave.keys import MachineKey, create_or_load
 from conclave.link import connect
 from conclave.names import NameKind, check_name
 from conclave.text import visible
+from conclave.trust import Pins
 
 
 @click.command(
@@ -33,11 +34,12 @@ def command(server: str, username: str, machine: str | None, invite: str | None)
     """
     user = check_name(NameKind.USER, username)
     machine = check_name(NameKind.MACHINE, machine or platform.node())
-    load(config_path())  # a configuration that cannot be read is better known before the name is claimed
-    path = run(_claim(server, create_or_load(key_path()), (user, machine), invite))
+    config = load(config_path())  # one that cannot be read is better known before the name is claimed
+    expected = Pins(config_path(), config).expected(server)
+    path, cluster = run(_claim(server, create_or_load(key_path()), (user, machine), invite, expected))
     claimed, machine, _ = path.split("/", 2)
     try:
-        register(config_path(), Registration(server, claimed, machine))
+        register(config_path(), Registration(server, claimed, machine, cluster))
     except ConfigError as error:
         raise ConfigError(
             f"{error}; the server has accepted the registration: run `conclave server add {server}` once that is fixed"
@@ -45,6 +47,9 @@ def command(server: str, username: str, machine: str | None, invite: str | None)
     output.success(f"registered {visible(path)}")
 
 
-async def _claim(server: str, key: MachineKey, claim: tuple[str, str], invite: str | None) -> str:
-    async with await connect(server, key, passing_handle(), register=claim, invite=invite) as link:
-        return link.path
+async def _claim(
+    server: str, key: MachineKey, claim: tuple[str, str], invite: str | None, expected: str | None
+) -> tuple[str, str | None]:
+    """Register; return the path, and the cluster that it counts at."""
+    async with await connect(server, key, passing_handle(), register=claim, invite=invite, cluster=expected) as link:
+        return link.path, link.cluster

@@ -66,7 +66,11 @@ def _channels(result: Channels) -> Shown:
     lines = [
         f"{visible(row.name)}\t{row.visibility.value}" + ("\t(member)" if row.member else "") for row in result.channels
     ]
-    value = [{"name": row.name, "visibility": row.visibility.value, "member": row.member} for row in result.channels]
+    value = [
+        {"name": row.name, "visibility": row.visibility.value, "member": row.member}
+        | ({} if row.admin is None else {"admin": row.admin})
+        for row in result.channels
+    ]
     return Shown(lines, value)
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from cli import output
 from cli.lazy import Verb
-from cli.online import json_option, passing_handle
+from cli.online import dial, json_option, passing_handle
 from cli.perm import permission_lines, permission_value
 from cli.running import run
 from cli.settings import config_path, key_path
@@ -16,7 +16,6 @@ from conclave.config import LocalConfig, Registration, load
 from conclave.errors import ConclaveError, Refusal
 from conclave.keys import MachineKey
 from conclave.keys import load as load_key
-from conclave.link import connect
 from conclave.requests import Who
 from conclave.text import visible
 
@@ -75,7 +74,7 @@ async def _probe(server: Registration, key: MachineKey, handle: str) -> Probe:
 
 
 async def _count_others(url: str, key: MachineKey, handle: str) -> int:
-    async with await connect(url, key, handle) as link:
+    async with await dial(url, key, handle) as link:
         reply = await link.request(Who())
         ours = f"{link.path.rpartition('/')[0]}/{passing_handle()}-"  # the other probes may be there, too
         return sum(not path.startswith(ours) for path in reply.sessions)

@@ -7,13 +7,12 @@ import click
 from cli import output
 from cli.follow import Change, Follower, Screen
 from cli.lazy import Verb
-from cli.online import passing_handle, server_option
+from cli.online import dial, passing_handle, server_option
 from cli.running import run
 from cli.settings import key_path
 from conclave.body import Body
 from conclave.durations import parse
 from conclave.keys import load
-from conclave.link import connect
 from conclave.names import NameKind, check_name
 from conclave.text import visible, visible_body
 
@@ -35,7 +34,7 @@ def command(server: str, channel: str, handle: str | None, since: str | None, as
     seconds = None if since is None else parse(since)
     key = load(key_path())
     screen: Screen = _Json() if as_json else _Text(server)
-    follower = Follower(lambda: connect(server, key, session), channel, seconds, screen)
+    follower = Follower(lambda: dial(server, key, session), channel, seconds, screen)
     try:
         run(follower.run())
     except KeyboardInterrupt:
@@ -66,9 +65,12 @@ class _Text:
     def renamed(self, old: str, new: str) -> None:
         output.notice(f"⚠ #{visible(old)} is now #{visible(new)}")
 
+    def gap(self, channel: str) -> None:
+        output.notice(f"⚠ messages in #{visible(channel)} are lost here: the server does not have them any more")
+
 
 class _Json:
-    """One object per line for scripts. `ts_ms` is null for what came live: the server does not tell the time then."""
+    """One object per line for scripts. `ts_ms` is null for what comes live in v1: the server does not tell it then."""
 
     def started(self, channel: str, path: str) -> None:
         output.document({"event": "started", "channel": channel, "as": path})
@@ -84,6 +86,9 @@ class _Json:
 
     def renamed(self, old: str, new: str) -> None:
         output.document({"event": "renamed", "channel": old, "to": new})
+
+    def gap(self, channel: str) -> None:
+        output.document({"event": "gap", "channel": channel})
 
 
 def _body(body: Body) -> str:

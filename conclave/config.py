@@ -52,12 +52,16 @@ class Level(enum.Enum):
 _ASCENDING = tuple(Level)
 
 
-class Registration(msgspec.Struct, frozen=True):
-    """Who this machine is at a server. `url` is spelt as the user gave it."""
+class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who this machine is at a server. `url` is spelt as the user gave it.
+
+    `cluster` is the id of the cluster that has to answer there (`conclave.trust`), None where that is not known.
+    """
 
     url: str
     username: str
     machine: str
+    cluster: str | None = None
 
 
 class Override(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -47,6 +47,23 @@ def register(path: Path, registration: Registration) -> None:
         _put(document, "servers", ours, msgspec.to_builtins(registration))
 
 
+def pin(path: Path, url: str, cluster: str | None, over: str | None) -> bool:
+    """Record which cluster has to answer at a registered server, None for any, in the place of `over`.
+
+    Where something else stands already, or nothing is registered, the file stays untouched; tell which it was.
+    """
+    with _rewriting(path) as document:
+        entries = (entry for entry in _entries(document, "servers") or () if same_server(entry["url"], url))
+        entry = next(entries, None)
+        if entry is None or entry.get("cluster") != over:
+            return False
+        if cluster is None:
+            entry.pop("cluster", None)
+        else:
+            _set(entry, "cluster", cluster)
+        return True
+
+
 def forget(path: Path, url: str) -> Forgotten:
     """Drop a server's registration and all its overrides; where there is none of either, the file stays untouched."""
     with _rewriting(path) as document:
@@ -171,7 +188,7 @@ def _put(document: tomlkit.TOMLDocument, key: str, ours: Callable[[_Entry], bool
     if entries is not None and mine:
         for name, value in fields.items():
             if entries[mine[0]].get(name) != value:
-                entries[mine[0]][name] = value
+                _set(entries[mine[0]], name, value)
         for index in reversed(mine[1:]):
             _drop(document, key, index)
         return
@@ -194,6 +211,14 @@ def _put(document: tomlkit.TOMLDocument, key: str, ours: Callable[[_Entry], bool
     else:
         document.append(key, tomlkit.aot())
         document[key].append(table)
+
+
+def _set(entry: Any, name: str, value: str) -> None:
+    """Give an entry a value, before the comments below its last key: those introduce what follows."""
+    kept = _take_trailing(entry) if isinstance(entry, Table) and name not in entry else ""
+    entry[name] = value
+    if kept:
+        entry.add(tomlkit.ws(kept))
 
 
 def _remove(document: tomlkit.TOMLDocument, key: str, ours: Callable[[_Entry], bool]) -> int:

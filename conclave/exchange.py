@@ -40,10 +40,15 @@ class Again(msgspec.Struct, frozen=True):
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """Why the server closed. `reason` is its sentence, None if it gave none; `shown` is what users see."""
+    """Why the server closed. `reason` is its sentence, None if it gave none; `shown` is what users see.
+
+    `code` and `retry_after` are what `conclave.closing.LinkLost` says of them.
+    """
 
     reason: str | None
     shown: str
+    code: int | None = None
+    retry_after: float | None = None
 
 
 class OutOfStep(LinkError):
@@ -78,8 +83,11 @@ class Exchange(Protocol[Ticket]):
         """Return the tickets that were not answered yet, oldest first."""
         ...
 
-    def closed(self, *, orderly: bool) -> Ending:
-        """Say why the server ended the connection, in good order or not: what it said last, or what it did not."""
+    def closed(self, close: tuple[int, str] | None) -> Ending:
+        """Say why the server ended the connection: what it said last, or what it did not.
+
+        `close` is the code and the reason of its close frame, None if it just went away.
+        """
         ...
 
 

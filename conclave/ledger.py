@@ -37,10 +37,14 @@ _Key = int | str
 class Ledger:
     """The account of one channel, kept across reconnects."""
 
-    def __init__(self, since_ms: int) -> None:
-        """Start at a time by the server's clock: everything later is to be accounted for."""
+    def __init__(self, since_ms: int, position: str | None = None, version: int = 1) -> None:
+        """Start at a position, or else at a time by the server's clock: everything later is to be accounted for.
+
+        `version` is that of the protocol whose positions these are.
+        """
         self._since_ms = since_ms
-        self._position: str | None = None
+        self._position = position
+        self._version = version
         self._ahead: Counter[_Key] = Counter()
         self._echoes: Counter[_Key] = Counter()
         self._echo_order: deque[tuple[_Key, _Key]] = deque()
@@ -50,9 +54,20 @@ class Ledger:
         """How many messages were shown since the history was last read, without their positions."""
         return self._ahead.total()
 
-    def joined(self) -> None:
-        """Note a new connection: only messages from now on come live."""
+    def is_at(self, position: str | None) -> bool:
+        """Tell whether nothing can be missing that was posted up to this position."""
+        return position is not None and position == self._position
+
+    def joining(self, version: int) -> str | None:
+        """Note a new connection: only messages from now on come live. Return the position to go on from, if any.
+
+        A server that has changed its version of the protocol has other positions: then the time of the last message
+        that had one stands in for it, and what shares its millisecond may be shown once more.
+        """
         self._forget_echoes()
+        if version != self._version:
+            self._version, self._position = version, None
+        return self._position
 
     def following(self, channel: str) -> History:
         """Return the request for the next page."""
@@ -67,7 +82,7 @@ class Ledger:
         """
         rows = [row for row in page.messages if not self._shown_live(row)]
         if page.messages:
-            self._position = page.messages[-1].id
+            self._reach(page.messages[-1].id, page.messages[-1].ts)
         if not page.more:
             self._ahead.clear()  # shown, and yet not in the history: the server kept no row of it
         return rows
@@ -83,7 +98,7 @@ class Ledger:
         if message.id is None:
             self._ahead[key] += 1
         else:
-            self._position = message.id
+            self._reach(message.id, message.ts)
         # It is newer than every row read so far, and messages come in order: nothing of those will come live any more.
         self._forget_echoes()
         return True
@@ -94,6 +109,11 @@ class Ledger:
         Never, unless the server delivered what it failed to keep: all else was shown from there.
         """
         return not _take(self._echoes, message.id or _words(message))
+
+    def _reach(self, position: str, ts_ms: int | None) -> None:
+        self._position = position
+        if ts_ms is not None:
+            self._since_ms = ts_ms - 1
 
     def _shown_live(self, row: Row) -> bool:
         words = _words(row)

@@ -18,14 +18,20 @@ from conclave.closing import LinkLost
 from conclave.errors import LinkError, Refusal
 from conclave.events import Event, Role
 from conclave.exchange import Again, Answer, Exchange, Heard, Outcome, OutOfStep
-from conclave.login import LoggedIn, log_in
+from conclave.login import LoggedIn, Login, log_in
 from conclave.requests import Ping, Request
+from conclave.trust import check_upgrade
 from conclave.urls import check_url
 from conclave.v1.login import V1Login
-from conclave.wire import BROKEN, Wire
+from conclave.v2 import SUBPROTOCOL
+from conclave.v2.client import Greeting, V2Login
+from conclave.wire import BROKEN, UpgradeRefused, Wire
 
 EVENT_BYTES = 32 * 1024 * 1024
 """How much may wait in the event queue before the link is given up."""
+
+_MAY_BE_THE_OFFER = range(400, 429)
+"""With which statuses a server refuses an upgrade that it does not like."""
 
 _R = TypeVar("_R")
 
@@ -45,7 +51,7 @@ class Link:
     """A session on a server. Made by `connect`; close it, or use it as an async context manager.
 
     `path` is `user/machine/session`; `admin` follows the Role events as they arrive; `server_id` is None if the
-    server told none; `version` is that of the protocol.
+    server told none; `version` is that of the protocol; `cluster` is what the login was signed for, None in v1.
     """
 
     def __init__(self, url: str, logged_in: LoggedIn, wire: Wire, timeouts: Timeouts) -> None:
@@ -54,8 +60,10 @@ class Link:
         self.admin = False
         self.server_id = wire.server_id
         self.version = logged_in.version
+        self.cluster = logged_in.cluster
         self._wire = wire
         self._timeouts = timeouts
+        self._ping_seconds = min(timeouts.ping, max(1.0, logged_in.heartbeat or timeouts.ping))
         self._exchange: Exchange[asyncio.Future[Any]] = logged_in.exchange
         self._events: deque[tuple[Event, int]] = deque()
         self._waiting_bytes = 0
@@ -153,8 +161,8 @@ class Link:
                 self._end(LinkLost(str(error)))
             except BROKEN as error:
                 self._end(_unsendable(error))
-        ending = self._exchange.closed(orderly=self._wire.closed is not None)
-        self._mark_ended(LinkLost(ending.shown, ending.reason))
+        ending = self._exchange.closed(self._wire.closed)
+        self._mark_ended(LinkLost(ending.shown, ending.reason, code=ending.code, retry_after=ending.retry_after))
 
     async def _take(self, outcome: Outcome[asyncio.Future[Any]] | None, size: int) -> None:
         if isinstance(outcome, Heard):
@@ -181,7 +189,7 @@ class Link:
     async def _ping(self) -> None:
         with contextlib.suppress(LinkError):
             while True:
-                await asyncio.sleep(self._timeouts.ping)
+                await asyncio.sleep(self._ping_seconds)
                 await self.request(Ping())
 
     def _end(self, error: LinkLost) -> LinkLost:
@@ -202,7 +210,7 @@ class Link:
     def _why(self) -> LinkLost:
         """Return what ended the link, as a fresh exception: one that is raised again and again grows with each."""
         lost = self._lost or LinkLost("the link is up")
-        return LinkLost(str(lost), lost.reason)
+        return LinkLost(str(lost), lost.reason, code=lost.code, retry_after=lost.retry_after)
 
 
 def _unsendable(error: Exception) -> LinkLost:
@@ -228,25 +236,64 @@ async def connect(
     invite: str | None = None,
     timeouts: Timeouts | None = None,
     check_server: Callable[[str | None], None] | None = None,
+    cluster: str | None = None,
 ) -> Link:
     """Connect to a server and log in under the session handle `session`, with `register` as a new (user, machine).
 
     `invite` is what a server wants to see that registers only those who were invited. `check_server` is given the
     server's id, None if it told none, before anything is sent to it; what it raises ends the attempt and is passed on.
+    `cluster` is the one that has to answer there, None if any may. Protocol v2 is spoken where the server knows it.
 
     Raises:
         InvalidUrl: if `url` cannot be dialled.
         LoginRefused: if the server refuses; `conclave.closing.may_retry` tells whether to come back.
+        NotTrusted: if another server answers than the expected one, or one that cannot show that it is that.
         LinkError: if it cannot be reached, is no relay or does not answer in time.
     """
     timeouts = timeouts or Timeouts()
-    wire = await Wire.dial(check_url(url), timeouts.connect, timeouts.close)
+    wire = await _dial(check_url(url), timeouts)
     verb = "authentication" if register is None else "registration"
+    version = 1 if wire.subprotocol is None else 2
     try:
+        check_upgrade(url, cluster, wire.server_id, version=version)
         if check_server is not None:
             check_server(wire.server_id)
-        logged_in = await log_in(wire, V1Login(session, key, register, invite), verb, timeouts.reply)
+        login: Login[LoggedIn] = (
+            V1Login(session, key, register, invite)
+            if version == 1
+            else V2Login(url, session, key, register=register, invite=invite, cluster=cluster or wire.server_id)
+        )
+        logged_in = await log_in(wire, login, verb, timeouts.reply)
     except BaseException:
         await wire.close()
         raise
     return Link(url, logged_in, wire, timeouts)
+
+
+async def identify(url: str, session: str, *, timeouts: Timeouts | None = None) -> str | None:
+    """Ask a server which cluster it is, without a login; None if it speaks v1 only, which cannot be signed for it.
+
+    Raises:
+        InvalidUrl, LoginRefused, LinkError: as `connect` does.
+    """
+    timeouts = timeouts or Timeouts()
+    wire = await _dial(check_url(url), timeouts)
+    try:
+        if wire.subprotocol is None:
+            return None
+        return await log_in(wire, Greeting(url, session), "greeting", timeouts.reply)
+    finally:
+        await wire.close()
+
+
+async def _dial(url: str, timeouts: Timeouts) -> Wire:
+    """Offer v2. A server that knows no subprotocols ignores the offer, or does not take the upgrade: then go without.
+
+    What it says to that decides: a server that refuses both is refused for its own reason.
+    """
+    try:
+        return await Wire.dial(url, timeouts.connect, timeouts.close, (SUBPROTOCOL,))
+    except UpgradeRefused as error:
+        if error.status not in _MAY_BE_THE_OFFER:
+            raise
+    return await Wire.dial(url, timeouts.connect, timeouts.close)

@@ -31,6 +31,14 @@ _log.setLevel(logging.INFO)  # below that, the library shows what is said
 _ERRNO = re.compile(r"\[Errno (\d+)\]")
 
 
+class UpgradeRefused(LinkError):
+    """A server answered the upgrade with another status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class Wire:
     """One connection. `receive` has no deadline of its own; the caller sets it."""
 
@@ -51,6 +59,7 @@ class Wire:
         name are checked against the system's certificates. Redirects are refused: who answers must be who was dialled.
 
         Raises:
+            UpgradeRefused: if the server answers, but not as a relay.
             LinkError: with the reason in words.
         """
         try:
@@ -69,6 +78,9 @@ class Wire:
                 )
         except TimeoutError:
             raise LinkError(f"timed out after {deadline:g}s connecting to `{url}`") from None
+        except InvalidStatus as error:
+            status = error.response.status_code
+            raise UpgradeRefused(f"failed to connect to `{url}`: {_refused(status)}", status) from error
         except (OSError, WebSocketException, ValueError) as error:
             raise LinkError(f"failed to connect to `{url}`: {_cause(error)}") from error
         return cls(socket)
@@ -118,8 +130,6 @@ def _date_ms(header: str | None) -> int | None:
 
 
 def _cause(error: BaseException) -> str:
-    if isinstance(error, InvalidStatus):
-        return _refused(error.response.status_code)
     if isinstance(error, OSError):
         return _system_reason(error)
     return str(error) or type(error).__name__

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from cli.online import passing_handle
-from conclave.closing import LoginRefused, in_words
+from conclave.closing import LoginRefused, NotTrusted, in_words
 from conclave.config import Registration
 from conclave.errors import ConclaveError, LinkError, Refusal
 from conclave.keys import MachineKey
@@ -32,12 +32,16 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Probe(msgspec.Struct, frozen=True):
-    """One registration, and the server's answer, or why there is none; `refused` if it does not know our key."""
+    """One registration, and the server's answer, or why there is none.
+
+    `refused` if it does not know our key, `untrusted` if it may not be the server that it should be.
+    """
 
     server: Registration
     answer: Answer | None = None
     error: str = ""
     refused: bool = False
+    untrusted: bool = False
 
 
 async def probe_all(servers: tuple[Registration, ...], key: MachineKey) -> tuple[Probe, ...]:
@@ -49,18 +53,19 @@ async def probe_all(servers: tuple[Registration, ...], key: MachineKey) -> tuple
 async def _probe(server: Registration, key: MachineKey, handle: str) -> Probe:
     try:
         async with asyncio.timeout(DEADLINE):
-            return Probe(server, await _ask(server.url, key, handle))
+            return Probe(server, await _ask(server.url, key, handle, server.cluster))
     except TimeoutError:
         return Probe(server, error=f"no answer within {DEADLINE:g}s")
     except Refusal as error:
         return Probe(server, error=in_words(error))
     except ConclaveError as error:
-        return Probe(server, error=str(error), refused=isinstance(error, LoginRefused))
+        refused, untrusted = isinstance(error, LoginRefused), isinstance(error, NotTrusted)
+        return Probe(server, error=str(error), refused=refused, untrusted=untrusted)
 
 
-async def _ask(url: str, key: MachineKey, handle: str) -> Answer:
+async def _ask(url: str, key: MachineKey, handle: str, cluster: str | None) -> Answer:
     await _check_name(check_url(url))
-    async with await connect(url, key, handle) as link:
+    async with await connect(url, key, handle, cluster=cluster) as link:
         ahead_ms = link.server_ms() - time.time_ns() // 1_000_000
         began = time.perf_counter()
         await link.request(Ping())

@@ -25,6 +25,9 @@ def _server(probe: Probe) -> Finding:
     if answer is None and probe.refused:
         remedy = "enrol this machine's key (`conclave key` prints it) with `conclave machine add` on another machine"
         return problem(f"{url} does not let this machine in: {probe.error}", f"{remedy}, or register anew")
+    if answer is None and probe.untrusted:
+        remedy = f"ask whoever runs it; if it was set up anew, {_command('conclave', 'server', 'trust', url)}"
+        return problem(f"{url} may be another server: {probe.error}", remedy)
     if answer is None:
         forget = _command("conclave", "server", "remove", url)
         return problem(f"{url} cannot be used: {probe.error}", f"ask whoever runs it; {forget} forgets it")

@@ -65,12 +65,12 @@ class V1Exchange(Generic[Ticket]):
             return self._error(frame)
         return self._reply(frame)
 
-    def closed(self, *, orderly: bool) -> Ending:
+    def closed(self, close: tuple[int, str] | None) -> Ending:
         """See Exchange."""
         if self._last_words is not None:
             return Ending(self._last_words.message, in_words(self._last_words))
         appended = any(isinstance(sent, frames.Admin) and isinstance(sent.op, APPENDED) for sent, _, _ in self._open)
-        return Ending(None, UNKNOWN_OPERATION if orderly and appended else CLOSED)
+        return Ending(None, UNKNOWN_OPERATION if close is not None and appended else CLOSED)
 
     def _ask(self, question: Question, ticket: Ticket) -> bytes:
         frame = question.frame()

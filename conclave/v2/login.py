@@ -6,6 +6,7 @@ an answer to one server's challenge is worth nothing at another, whoever passes 
 server's cluster id does not answer another one at all.
 """
 
+import re
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Literal, NoReturn, TypeVar
@@ -16,16 +17,21 @@ from nacl.signing import VerifyKey
 
 from conclave import urls
 from conclave.claims import NONCE_BYTES, SIGNATURE_BYTES, Enroll, Login, Signer
-from conclave.errors import Code, InvalidName, Refusal
+from conclave.closing import ClosedLogin
+from conclave.errors import Code, FrameError, InvalidName, Refusal
 from conclave.events import Closing
 from conclave.keys import InvalidKey, parse_public_key
 from conclave.names import NameKind, check_name
+from conclave.trust import check_cluster
 from conclave.v2 import base64url
 from conclave.v2.closes import CloseCode
 from conclave.v2.codec import reason, refusal_of
 
 PROTOCOL = 2
 """What a hello carries; compatibility is strict equality."""
+
+_NO_LOGIN = "the server's messages are not those of a login"
+_CLUSTER = re.compile(r"[!-~]{1,128}")
 
 Purpose = Literal["auth", "register"]
 T = TypeVar("T")
@@ -200,6 +206,7 @@ class ClientLogin:
         `register` is a username and a machine's name. Raises: InvalidUrl.
         """
         self.origin = urls.origin(url)
+        self._url = url
         self.cluster = ""
         """The server's cluster id, once it has said that."""
         self._session = session
@@ -211,44 +218,76 @@ class ClientLogin:
 
     def hello(self) -> bytes:
         """Return what the client opens with."""
-        return _encode(Hello(PROTOCOL, self._session, self.origin, self._client))
+        return hello(self._url, self._session, self._client)
 
     def receive(self, data: bytes | str) -> bytes | Ready:
         """Return what to send to the server; with Ready, the login is over.
 
         Raises:
-            Refusal: what the server refused; that it is another cluster than the expected one; or that it does not
-                conduct a login.
+            Refusal: what the server refused.
+            NotTrusted: if it is another cluster than the expected one.
+            FrameError: if it does not conduct a login.
         """
-        message = _decoded(data, _STEP, "a step of the login")
-        if isinstance(message, Closing):
-            raise _login_refusal(message)
+        message = _step(data)
         if isinstance(message, Challenge) and not self.cluster:
             return self._answer(message)
         if isinstance(message, Challenge) or not self.cluster:
-            _malformed("the server's messages are not those of a login")
+            raise FrameError(_NO_LOGIN)
         return message
 
     def _answer(self, challenge: Challenge) -> bytes:
-        if self._expected not in (None, challenge.cluster):
-            raise Refusal(
-                Code.UNAUTHORIZED,
-                f"`{self.origin}` is cluster `{challenge.cluster}` now, and was `{self._expected}` before: "
-                "it may not be the server that you know",
-            )
+        nonce = _nonce(challenge)
+        if self._expected is not None:
+            check_cluster(self._url, self._expected, challenge.cluster)
         self.cluster = challenge.cluster
         purpose: Purpose = "auth" if self._register is None else "register"
-        try:
-            nonce = base64url.decode(challenge.nonce)
-        except ValueError as error:
-            _malformed(f"invalid nonce: {error}")
-        if len(nonce) != NONCE_BYTES:
-            _malformed(f"invalid nonce: {NONCE_BYTES} bytes are expected")
         signature = self._signer.sign(signed_bytes(purpose, challenge.cluster, self.origin, nonce))
         key, proof = base64url.encode(self._signer.public_key), base64url.encode(signature)
         if self._register is None:
             return _encode(Auth(key, proof))
         return _encode(Register(*self._register, key, proof, self._invite))
+
+
+def hello(url: str, session: str, client: str) -> bytes:
+    """Return what a client opens with. Raises: InvalidUrl."""
+    return _encode(Hello(PROTOCOL, session, urls.origin(url), client))
+
+
+def challenged_by(data: bytes | str) -> str:
+    """Return the cluster id in a server's answer to the hello, for who wants to know no more than that.
+
+    Raises:
+        Refusal: what the server refused.
+        FrameError: if that is no challenge.
+    """
+    step = _step(data)
+    if not isinstance(step, Challenge):
+        raise FrameError(_NO_LOGIN)
+    _nonce(step)
+    return step.cluster
+
+
+def _step(data: bytes | str) -> Challenge | Ready:
+    try:
+        step = _STEP.decode(data)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise FrameError(f"expected a step of the login: {error}") from None
+    if isinstance(step, Closing):
+        raise ClosedLogin(_login_refusal(step), step.code)
+    return step
+
+
+def _nonce(challenge: Challenge) -> bytes:
+    """Return the nonce of a challenge, once it is seen to be one that may be signed, for a cluster that has a name."""
+    if not _CLUSTER.fullmatch(challenge.cluster):
+        raise FrameError("invalid cluster id: up to 128 letters, digits and signs are expected")
+    try:
+        nonce = base64url.decode(challenge.nonce)
+    except ValueError as error:
+        raise FrameError(f"invalid nonce: {error}") from None
+    if len(nonce) != NONCE_BYTES:
+        raise FrameError(f"invalid nonce: {NONCE_BYTES} bytes are expected")
+    return nonce
 
 
 _REFUSED_WITH: dict[int, Code] = {

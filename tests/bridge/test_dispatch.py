@@ -16,7 +16,20 @@ from conclave.body import Body
 from conclave.config import Level, LocalConfig
 from conclave.errors import Code, Refusal
 from conclave.events import Gap, Left, Message, Renamed, Role, Whispered
-from conclave.requests import AclList, History, Join, Joined, Page, Request, Row, Send, Users
+from conclave.model import Visibility
+from conclave.requests import (
+    AclList,
+    ChannelRow,
+    Channels,
+    History,
+    Join,
+    Joined,
+    Page,
+    Request,
+    Row,
+    Send,
+    Users,
+)
 from tests.support.hostile import NAMES, opens_a_tag
 
 ONE, TWO = "ws://one.example", "ws://two.example"
@@ -207,10 +220,11 @@ def test_levels_decide_what_is_shown_and_said(tmp_path: Path) -> None:
     desk.session.heard(server, message(6))
     assert not desk.screen.contents
     desk.run("set_perm", [], channel="ops", level="converse")
-    assert desk.run("send_channel", [None], channel="ops", text="hello") == (
-        "sent to ops",
-        [Send("ops", Body(text="hello"))],
-    )
+    text, (sent,) = desk.run("send_channel", [None], channel="ops", text="hello")
+    assert text == "sent to ops"
+    assert isinstance(sent, Send)
+    assert (sent.channel, sent.body) == ("ops", Body(text="hello"))
+    assert sent.key, "so that it can be sent again if the answer is lost"
     desk.session.heard(server, Whispered("bob/laptop/main", Body(text="psst")))
     assert desk.screen.metas == [{"server": ONE, "from": "bob/laptop/main", "kind": "whisper"}]
 
@@ -261,6 +275,41 @@ def test_a_renamed_channel_goes_on_under_its_new_name(desk: Desk) -> None:
     assert desk.session.unread_from(server, "operations") == "5-0"
     desk.session.heard(server, Message("works", "bob/laptop/main", Body(text="hi")))
     assert list(server.channels) == ["works"]
+
+
+def test_what_was_on_its_way_when_a_channel_was_left_is_no_new_name(desk: Desk) -> None:
+    """A server that tells positions tells new names, too: nothing has to be guessed there."""
+    server = desk.servers[0]
+    desk.run("join_channel", [Joined("dev", "5-0", admin=False)], channel="dev")
+    desk.session.heard(server, message(6))
+    assert list(server.channels) == ["dev"]
+    assert not desk.screen.contents
+
+
+def test_a_server_that_changes_its_version_is_read_on_from_a_time(desk: Desk) -> None:
+    """Positions of one version mean nothing in the other; the session must not stumble over its own mark."""
+    server = desk.servers[0]
+    desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
+    walked(desk.session.entering(server), [Joined("ops", "5-0", admin=False), Page((), more=False)])
+    desk.session.heard(server, message(6))
+    server.version = 1
+    answers = [Joined("ops"), Users(("ann",)), Page(rows(6, 7), more=True), Page((), more=False)]
+    _, asked = walked(desk.session.entering(server), answers)
+    assert asked[2] == History("ops", after_ts=5)
+    assert desk.screen.contents[-1].count("text 7") == 1
+
+
+def test_a_list_of_channels_says_what_one_has_to_do_with_each(desk: Desk) -> None:
+    """As far as the server tells."""
+    listed = Channels(
+        (
+            ChannelRow("a", Visibility.PUBLIC, member=False),
+            ChannelRow("b", Visibility.PRIVATE, member=True, joined=True, admin=True),
+            ChannelRow("c", Visibility.PUBLIC, member=True, joined=False, admin=False),
+        )
+    )
+    text, _ = desk.run("list_channels", [listed])
+    assert text == "a (public)\nb (private, member, joined, admin)\nc (public, member)"
 
 
 def test_who_rules_a_channel_is_found_out_where_joining_does_not_tell(desk: Desk) -> None:

@@ -99,3 +99,11 @@ def test_a_mark_is_a_position_or_a_time() -> None:
     """A position is the server's own text and is never looked into."""
     assert behind("ops", "2-0", 5) == History("ops", after="2-0", limit=5)
     assert behind("ops", at_time(17)) == History("ops", after_ts=17)
+
+
+def test_another_version_of_the_protocol_begins_anew() -> None:
+    """Its positions are other ones, and what is counted without a position will never be found by them."""
+    reading = Reading("1-0", placed=False)
+    reading.live(live(2, placed=False), shown=False)
+    reading.restart("@5")
+    assert (reading.position, reading.heard, reading.behind, reading.unsettled) == ("@5", "@5", False, False)

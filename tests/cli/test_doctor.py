@@ -20,7 +20,7 @@ from cli.checks.facts import Facts, Place, gather
 from cli.checks.finding import Finding, Verdict
 from cli.checks.table import CHECKS, examine
 from conclave.config import Registration
-from conclave.config_edit import register
+from conclave.config_edit import pin, register
 from conclave.keys import create_or_load
 from conclave.link import connect
 from conclave.model import SessionPath
@@ -299,6 +299,16 @@ async def test_a_key_that_a_server_does_not_know_has_to_be_enrolled(desk: Desk, 
     assert found.verdict is Verdict.PROBLEM
     assert found.remedy is not None
     assert "conclave machine add" in found.remedy
+
+
+async def test_another_cluster_than_that_of_the_registration_may_be_another_server(desk: Desk, node: str) -> None:
+    """Its operator can tell, and only then is it to be trusted."""
+    desk.record(node)
+    assert pin(desk.config, node, "another", over=None)
+    (found,) = (await desk.look())["server"]
+    assert (found.verdict, "may be another server" in found.text) == (Verdict.PROBLEM, True)
+    assert found.remedy is not None
+    assert f"`conclave server trust {node}`" in found.remedy
 
 
 async def test_a_registration_that_names_somebody_else_is_noticed(desk: Desk, node: str) -> None:

@@ -18,12 +18,13 @@ from conclave.backoff import Backoff
 from conclave.body import Body
 from conclave.closing import KEY_REVOKED, LinkLost, LoginRefused
 from conclave.errors import Code, ConclaveError, LinkError, Refusal
-from conclave.events import Event, Message, Role, Whispered
+from conclave.events import Event, Gap, Left, Message, Renamed, Role, Whispered
 from conclave.link import Link
 from conclave.model import Plain, SessionPath
 from conclave.requests import History, Join, Joined, Page, Request, Row
 from conclave.v1 import frames
 from conclave.v1.exchange import V1Exchange
+from conclave.v2 import CloseCode
 from tests.support.v1_answers import answered
 
 ME = SessionPath("ann", "laptop", "cli-1")
@@ -75,6 +76,7 @@ class FakeLink:
     """What the follower needs of a link, above the real exchange. Something may happen before and after every step."""
 
     path = str(ME)
+    version = 1
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -150,7 +152,9 @@ class FakeLink:
 
 
 class PlacedLink(FakeLink):
-    """A link whose live messages carry their positions, as those of later protocols do."""
+    """A link as of protocol v2: messages carry their positions, and a join with one goes on from there."""
+
+    version = 2
 
     def message(self, row: frames.HistoryMessage) -> Message:
         place = next(number for number, other in enumerate(self.server.rows) if other is row)
@@ -159,14 +163,21 @@ class PlacedLink(FakeLink):
     def answer(self, request: Request[Any]) -> Any:
         self.happen()
         if isinstance(request, Join):
-            self.join()
-            result: Any = Joined(request.channel)
+            result: Any = self._enter(request)
         else:
             assert isinstance(request, History)
             result = self._page(request)
         self.happen()
         self.fail_if_cut()
         return result
+
+    def _enter(self, request: Join) -> Joined:
+        self.join()
+        position = f"at {self.sent - 1}"
+        if request.since is None:
+            return Joined(request.channel, position)
+        self.sent = int(request.since[3:]) + 1
+        return Joined(request.channel, position, recovered=True)
 
     def _page(self, request: History) -> Page:
         newer = [
@@ -211,6 +222,9 @@ class Screen:
 
     def renamed(self, old: str, new: str) -> None:
         self.log.append(f"{old} is now {new}")
+
+    def gap(self, channel: str) -> None:
+        self.log.append(f"gap in {channel}")
 
 
 def follower(
@@ -332,14 +346,16 @@ class Scripted:
     """A link that answers from a list and then ends."""
 
     path = str(ME)
+    version = 1
 
     def __init__(
-        self, events: list[Event], end: Exception, answers: dict[type, list[Page | Exception]] | None = None
+        self, events: list[Event], end: Exception, answers: dict[type, list[Page | Joined | Exception]] | None = None
     ) -> None:
         self.events = list(events)
         self.end = end
         self.answers = answers or {}
         self.joined = ""
+        self.since: str | None = None
         self.asked: list[History] = []
 
     @property
@@ -358,6 +374,8 @@ class Scripted:
     async def request(self, request: Request[Any]) -> Any:
         if isinstance(request, History):
             self.asked.append(request)
+        if isinstance(request, Join):
+            self.since = request.since
         prepared = self.answers.get(type(request))
         if prepared:
             answer = prepared.pop(0)
@@ -536,3 +554,111 @@ async def test_each_outage_starts_with_the_shortest_wait() -> None:
     with pytest.raises(Done):
         await Follower(dialling(*links), "ops", 60, Screen(), backoff=Backoff(draw=draw)).run()
     assert ceilings == [1, 2, 4, 1]
+
+
+# --- Version 2: the server goes on where the last message was, and says what happens ---
+
+
+class Scripted2(Scripted):
+    """The same in protocol v2: `joined` is what it says to the join."""
+
+    version = 2
+
+    def __init__(self, joined: Joined, events: list[Event], end: Exception, *pages: Page) -> None:
+        super().__init__(events, end, {Join: [joined], History: [*pages]})
+
+
+def placed(number: int, channel: str = "ops") -> Message:
+    return Message(channel, BOB, Body(text=f"text {number}"), f"{number}-0", number)
+
+
+def back(position: int, *, recovered: bool = True) -> Joined:
+    return Joined("ops", f"{position}-0", recovered=recovered, admin=False)
+
+
+async def test_a_reconnect_goes_on_from_the_last_message_without_reading_back() -> None:
+    """The server knows what is missing, and joins it to what is said live."""
+    first = Scripted2(Joined("ops", "4-0"), [placed(5), placed(6)], LOST)
+    second, third = Scripted2(back(8), [placed(7)], LOST), Scripted2(back(9), [placed(8), placed(9)], Done())
+    screen = Screen()
+    with pytest.raises(Done):
+        await follower(dialling(first, second, third), screen, None).run()
+    assert [link.since for link in (first, second, third)] == [None, "6-0", "7-0"]
+    assert [body.text for _, body in screen.messages] == [f"text {number}" for number in range(5, 10)]
+    assert first.asked == second.asked == third.asked == []
+
+
+async def test_without_a_message_a_reconnect_goes_on_from_the_join() -> None:
+    """What was said before the first line stays unseen, and nothing after it is left out."""
+    second = Scripted2(back(4), [], Done())
+    with pytest.raises(Done):
+        await follower(dialling(Scripted2(Joined("ops", "4-0"), [], LOST), second), Screen(), None).run()
+    assert second.since == "4-0"
+
+
+async def test_a_gap_is_shown_in_its_place() -> None:
+    """Whoever reads must not take what is there for all there was."""
+    row = Row("3-0", 3, BOB, Body(text="text 3"))
+    first = Scripted2(Joined("ops", "3-0"), [placed(4)], LOST, Page((row,), more=False, lost=True))
+    second = Scripted2(back(9, recovered=False), [Gap("ops", "4-0"), placed(9)], Done())
+    screen = Screen()
+    with pytest.raises(Done):
+        await follower(dialling(first, second), screen, 60).run()
+    assert screen.log[1:] == [
+        *("gap in ops", "[ops] text 3", "[ops] text 4"),
+        *("lost ops", "resumed ops", "gap in ops", "[ops] text 9"),
+    ]
+
+
+async def test_a_rename_is_followed_at_once_and_over_a_reconnect() -> None:
+    """The event comes without any message."""
+    again = Scripted2(Joined("dev", "5-0", recovered=True), [placed(6, "dev")], Done())
+    links = (Scripted2(Joined("ops", "4-0"), [placed(5), Renamed("ops", "dev")], LOST), again)
+    screen = Screen()
+    with pytest.raises(Done):
+        await follower(dialling(*links), screen, None).run()
+    assert screen.log[1:] == ["[ops] text 5", "ops is now dev", "lost dev", "resumed dev", "[dev] text 6"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [("banned", "you were banned"), ("deleted", "was deleted"), ("unheard-of", "does not hear the channel any more")],
+)
+async def test_whoever_loses_the_channel_is_told_at_once(reason: str, words: str) -> None:
+    """And why."""
+    link = Scripted2(Joined("ops", "4-0"), [Left("ops", reason)], Done())
+    with pytest.raises(ConclaveError, match=f"^server terminated the stream: .*{words}"):
+        await follower(dialling(link), Screen(), None).run()
+
+
+async def test_a_server_that_says_when_to_come_back_is_not_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has enough to do."""
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    later = LinkLost("overloaded", "overloaded", code=CloseCode.LATER, retry_after=7)
+    links = (Scripted2(Joined("ops", "4-0"), [], later), Scripted2(back(4), [], Done()))
+    monkeypatch.setattr("cli.follow.asyncio.sleep", sleep)
+    with pytest.raises(Done):
+        await follower(dialling(*links), Screen(), None).run()
+    assert waits == [7]
+
+
+async def test_a_server_that_changes_its_version_costs_no_message() -> None:
+    """Positions of one version mean nothing in the other: the time of the last one has to do."""
+    older, newer = Scripted([post("text 6")], LOST), Scripted2(Joined("ops", "5-0"), [placed(5)], LOST)
+    rows = tuple(Row(f"{number}:1", number, BOB, Body(text=f"text {number}")) for number in (5, 6))
+    older.answers = {History: [Page(rows, more=True), END]}
+    last = Scripted2(Joined("ops", "6-0"), [], Done())
+    screen = Screen()
+    with pytest.raises(Done):
+        await follower(dialling(newer, older, last), screen, None).run()
+    assert older.asked[0] == History("ops", after_ts=4, limit=500)
+    assert last.since is None
+    assert last.asked == [History("ops", after_ts=5, limit=500)]
+    assert screen.log[1:] == [
+        *("[ops] text 5", "lost ops", "resumed ops"),
+        *("[ops] text 5", "[ops] text 6", "lost ops", "resumed ops"),
+    ]

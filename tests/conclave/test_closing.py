@@ -2,8 +2,21 @@
 
 import pytest
 
-from conclave.closing import IDLE, KEY_REVOKED, SLOW, SUPERSEDED, USER_REMOVED, LinkLost, LoginRefused, may_retry
+from conclave.closing import (
+    IDLE,
+    KEY_REVOKED,
+    SHUTDOWN,
+    SLOW,
+    SUPERSEDED,
+    USER_REMOVED,
+    LinkLost,
+    LoginRefused,
+    NotTrusted,
+    may_retry,
+    not_before,
+)
 from conclave.errors import Code, LinkError, Refusal
+from conclave.v2.closes import CloseCode
 
 
 @pytest.mark.parametrize(
@@ -17,6 +30,19 @@ from conclave.errors import Code, LinkError, Refusal
         (LinkLost("x", SUPERSEDED), False),
         (LinkLost("x", KEY_REVOKED), False),
         (LinkLost("x", USER_REMOVED), False),
+        (LinkLost("x", code=1006), True),
+        (LinkLost("x", "new", code=4999), True),
+        (LinkLost("x", code=CloseCode.RESTART), True),
+        (LinkLost("x", code=CloseCode.IDLE), True),
+        (LinkLost("x", code=CloseCode.SLOW_READER), True),
+        (LinkLost("x", code=CloseCode.SUPERSEDED), False),
+        (LinkLost("x", code=CloseCode.REVOKED), False),
+        (LinkLost("x", code=CloseCode.USER_REMOVED), False),
+        (LinkLost("x", code=CloseCode.MALFORMED), False),
+        (LoginRefused("x", Refusal(Code.UNAUTHORIZED, SHUTDOWN), code=CloseCode.RESTART), True),
+        (LoginRefused("x", Refusal(Code.UNAUTHORIZED, SUPERSEDED), code=CloseCode.SUPERSEDED), False),
+        (LoginRefused("x", Refusal(Code.CONFLICT, "taken"), code=CloseCode.LOGIN), False),
+        (NotTrusted("another cluster"), False),
         (LoginRefused("x", Refusal(Code.UNAUTHORIZED, "unknown machine key")), False),
         (LoginRefused("x", Refusal(Code.VERSION, "incompatible")), False),
         (LoginRefused("x", Refusal(Code.UNAUTHORIZED, "handshake timed out")), True),
@@ -29,7 +55,32 @@ def test_the_reason_decides_whether_to_come_back(error: LinkError, retry: bool) 
     assert may_retry(error) is retry
 
 
-@pytest.mark.parametrize(("reason", "superseded"), [(SUPERSEDED, True), (KEY_REVOKED, False), (None, False)])
-def test_a_superseded_link_says_so(reason: str | None, superseded: bool) -> None:
+@pytest.mark.parametrize(
+    ("reason", "code", "superseded"),
+    [
+        (SUPERSEDED, None, True),
+        (KEY_REVOKED, None, False),
+        (None, None, False),
+        ("in other words", CloseCode.SUPERSEDED, True),
+        (SUPERSEDED, CloseCode.REVOKED, False),
+    ],
+)
+def test_a_superseded_link_says_so(reason: str | None, code: int | None, superseded: bool) -> None:
     """Whoever lost the path to a newer connection may want another one; whoever was thrown out may not."""
-    assert LinkLost("x", reason).superseded is superseded
+    assert LinkLost("x", reason, code=code).superseded is superseded
+    assert LoginRefused("x", Refusal(Code.UNAUTHORIZED, reason or ""), code=code).superseded is superseded
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (LinkLost("x"), 0),
+        (LinkLost("x", code=CloseCode.LATER, retry_after=3), 3),
+        (LinkLost("x", retry_after=-1), 0),
+        (LoginRefused("x", Refusal(Code.UNAVAILABLE, "no", retry_after=1.5)), 1.5),
+        (LinkError("failed to connect"), 0),
+    ],
+)
+def test_a_server_may_say_when_to_come_back(error: LinkError, seconds: float) -> None:
+    """Clients that come back earlier only add to what it has to do."""
+    assert not_before(error) == seconds

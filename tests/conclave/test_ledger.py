@@ -27,7 +27,7 @@ def test_a_ledger_reads_on_from_its_last_row() -> None:
     ledger = Ledger(7)
     assert ledger.following("ops") == History("ops", after_ts=7, limit=500)
     read(ledger, row(8, "a"), row(9, "b"), more=True)
-    ledger.joined()
+    ledger.joining(1)
     assert ledger.following("dev") == History("dev", after="id-9", limit=500)
     read(ledger)
     assert ledger.following("ops") == History("ops", after="id-9", limit=500)
@@ -82,7 +82,7 @@ def test_after_a_new_connection_nothing_that_was_read_is_expected_live_any_more(
     """What was on its way is lost with the old one."""
     ledger = Ledger(0)
     assert read(ledger, row(5, "ok")) == ["ok"]
-    ledger.joined()
+    ledger.joining(1)
     assert ledger.live(live("ok"))
 
 
@@ -93,7 +93,7 @@ def test_the_memory_of_what_may_still_come_live_is_bounded() -> None:
     assert len(ledger._echo_order) == ECHO_ROWS
     assert len(ledger._echoes) == 2 * ECHO_ROWS
     assert ledger.live(live("5"))
-    ledger.joined()
+    ledger.joining(1)
     assert (len(ledger._echo_order), len(ledger._echoes)) == (0, 0)
 
 

@@ -1,50 +1,109 @@
-"""The client's link at a real node: what it asks is understood, and what it reads is all there is."""
+"""The client's link at a real node, in both versions: what it asks is understood, and what it reads is all there is."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 import pytest
 
 from conclave import requests
 from conclave.body import Body, SealedBody
 from conclave.errors import Refusal
-from conclave.events import Message, Role, Whispered
+from conclave.events import Event, Message, Role, Whispered
 from conclave.keys import MachineKey
 from conclave.link import Link, connect
 from conclave.requests import History, Row, Send
+from conclave.v2 import base64url
 from tests.support.nodes import running_node
+from tests.support.proxy import V1Only
 
 
-@pytest.fixture
-async def links(redis_url: str) -> AsyncIterator[tuple[Link, Link]]:
+@pytest.fixture(params=[1, 2], ids=["v1", "v2"])
+async def links(redis_url: str, request: pytest.FixtureRequest) -> AsyncIterator[tuple[Link, Link]]:
     """Ann, who has created `ops`, and bob; both have joined it and taken their Role."""
     async with (
-        running_node(redis_url) as url,
+        running_node(redis_url) as node,
+        in_version(request.param, node) as url,
         await connect(url, MachineKey.generate(), "x", register=("ann", "laptop")) as ann,
         await connect(url, MachineKey.generate(), "y", register=("bob", "desktop")) as bob,
     ):
+        assert (ann.version, bob.version) == (request.param, request.param)
         await ann.request(requests.ChannelCreate("ops"))
         for link in (ann, bob):
-            assert await link.request(requests.Join("ops")) == requests.Joined("ops")
+            assert (await link.request(requests.Join("ops"))).channel == "ops"
             assert await link.next_event() == Role(admin=False)
         yield ann, bob
+
+
+@contextlib.asynccontextmanager
+async def in_version(version: int, url: str) -> AsyncIterator[str]:
+    """Give a node's URL, or that of a way to it on which it speaks v1 only."""
+    if version == 2:
+        yield url
+        return
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    async with V1Only(parts.hostname, parts.port) as proxy:
+        yield f"ws://127.0.0.1:{proxy.port}/"
+
+
+def said(event: Event) -> tuple[str, str, Body]:
+    """Return a message without its place, which v1 does not tell."""
+    assert isinstance(event, Message)
+    return event.channel, event.from_, event.body
 
 
 async def test_what_one_says_the_other_hears(links: tuple[Link, Link]) -> None:
     """In a channel and aside, in clear and sealed."""
     ann, bob = links
     sealed = Body(sealed=SealedBody("__79_A", "k"))
-    await ann.request(Send("ops", Body(text="hi")))
-    await ann.request(Send("ops", sealed))
-    await ann.request(requests.Whisper(bob.path, Body(text="psst")))
-    assert [await bob.next_event() for _ in range(2)] == [
-        Message("ops", ann.path, Body(text="hi")),
-        Message("ops", ann.path, sealed),
+    sent = [
+        await ann.request(Send("ops", Body(text="hi"))),
+        await ann.request(Send("ops", sealed)),
+        await ann.request(requests.Whisper(bob.path, Body(text="psst"))),
     ]
-    assert await bob.next_event() == Whispered(ann.path, Body(text="psst"))
+    heard = [await bob.next_event() for _ in range(3)]
+    assert [said(event) for event in heard[:2]] == [("ops", ann.path, Body(text="hi")), ("ops", ann.path, sealed)]
+    assert isinstance(heard[2], Whispered)
+    assert (heard[2].from_, heard[2].body) == (ann.path, Body(text="psst"))
+    assert [getattr(event, "id", None) for event in heard] == [each.id for each in sent]
     assert (await bob.request(requests.Who("ops"))).sessions == (ann.path, bob.path)
     with pytest.raises(Refusal, match="cannot whisper to your own session"):
         await ann.request(requests.Whisper(ann.path, Body(text="me")))
+
+
+async def test_all_versions_of_a_client_hear_the_same(redis_url: str) -> None:
+    """One channel, links of both versions and senders of both: the same messages in the same order, byte for byte."""
+    async with running_node(redis_url) as two, in_version(1, two) as one:
+        keys = [MachineKey.generate() for _ in range(4)]
+        async with contextlib.AsyncExitStack() as stack:
+            links = [
+                await stack.enter_async_context(await connect(url, key, "x", register=(f"user{number}", "laptop")))
+                for number, (url, key) in enumerate(zip((one, two, one, two), keys, strict=True))
+            ]
+            talkers, listeners = links[:2], links[2:]
+            assert [link.version for link in links] == [1, 2, 1, 2]
+            await links[0].request(requests.ChannelCreate("ops"))
+            for link in links:
+                await link.request(requests.Join("ops"))
+            bodies = [Body(text=f"{n} é\u2028\x1b") for n in range(20)]
+            bodies += [
+                Body(sealed=SealedBody(base64url.encode(bytes([n % 256, 0, 255, 10]) * n), key))
+                for n, key in ((0, None), (1, "k"), (7, "clé"), (20_000, None))
+            ]
+            await asyncio.gather(*(talker.request(Send("ops", body)) for body in bodies for talker in talkers))
+            heard = []
+            for link in listeners:
+                assert isinstance(await link.next_event(), Role)
+                heard.append([said(await link.next_event()) for _ in range(2 * len(bodies))])
+            assert heard[0] == heard[1]
+            for talker in talkers:
+                assert [body for _, sender, body in heard[0] if sender == talker.path] == bodies
+            pages = [(await link.request(History("ops", after_ts=0, limit=500))).messages for link in links]
+            assert len({tuple((row.ts, row.from_, row.body) for row in page) for page in pages}) == 1
+            assert [("ops", row.from_, row.body) for row in pages[0]] == heard[0]
 
 
 @pytest.mark.parametrize("limit", [None, 500, 7])

@@ -166,23 +166,23 @@ def test_a_kill_answers_no_request(reason: str) -> None:
     pending = exchange(POST)
     assert pending.hear(Error(Unauthorized(reason))) is None
     assert pending.open_tickets() == [0]
-    assert pending.closed(orderly=True) == Ending(reason, f"unauthorized: {reason}")
+    assert pending.closed((1000, "")) == Ending(reason, f"unauthorized: {reason}")
 
 
 @pytest.mark.parametrize("pending", [exchange(), exchange(Ping())])
 def test_an_error_that_refuses_nothing_announces_the_close(pending: Exchange) -> None:
     """With nothing open, or only a ping, which no server refuses."""
     assert pending.hear(Error(Internal("going away"))) is None
-    assert pending.closed(orderly=True) == Ending("going away", "internal error: going away")
+    assert pending.closed((1000, "")) == Ending("going away", "internal error: going away")
 
 
 def test_a_refusal_is_the_reason_of_a_close_that_follows_it() -> None:
     """A server may end a session in words that are unknown here; a frame in between shows that it went on."""
     pending = exchange(POST, POST)
     pending.hear(Error(MalformedFrame("what?")))
-    assert pending.closed(orderly=True) == Ending("what?", "malformed frame: what?")
+    assert pending.closed((1000, "")) == Ending("what?", "malformed frame: what?")
     pending.hear(Ack())
-    assert pending.closed(orderly=True) == Ending(None, CLOSED)
+    assert pending.closed((1000, "")) == Ending(None, CLOSED)
 
 
 @pytest.mark.parametrize(
@@ -200,4 +200,4 @@ def test_a_silent_close_after_an_appended_operation_means_an_older_server(
     open_: list[Request[object]], orderly: bool, meaning: str
 ) -> None:
     """It could not read the request; a server that dies does not close in good order."""
-    assert exchange(*open_).closed(orderly=orderly) == Ending(None, meaning)
+    assert exchange(*open_).closed((1000, "") if orderly else None) == Ending(None, meaning)

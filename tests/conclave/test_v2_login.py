@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from conclave.claims import Enroll, Login
-from conclave.errors import Code, Refusal
+from conclave.closing import ClosedLogin, NotTrusted
+from conclave.errors import Code, FrameError, Refusal
 from conclave.events import Closing
 from conclave.keys import MachineKey
 from conclave.urls import InvalidUrl, origin
 from conclave.v2 import encode_event
 from conclave.v2.base64url import encode
-from conclave.v2.login import ClientLogin, Ready, ServerLogin, signed_bytes
+from conclave.v2.login import ClientLogin, Ready, ServerLogin, challenged_by, signed_bytes
 
 KEY = MachineKey(b"k" * 32)
 NONCE = bytes(range(32))
@@ -120,9 +121,10 @@ def test_a_client_does_not_answer_another_cluster_than_it_knows() -> None:
     ours = client(expected_cluster="one")
     assert conduct(ours, server()) == Login(KEY.public_key, "main")
     ours = client(expected_cluster="one")
-    refusal = refused(ours.receive, server(cluster="two").receive(ours.hello()))
-    assert refusal.code is Code.UNAUTHORIZED
-    assert "`wss://relay.example` is cluster `two` now, and was `one` before" in refusal.message
+    challenge = server(cluster="two").receive(ours.hello())
+    with pytest.raises(NotTrusted, match=r"`wss://relay.example` says it is cluster `two`, but `one` is expected"):
+        ours.receive(sent(challenge))
+    assert ours.cluster == "", "nothing was signed"
 
 
 @pytest.mark.parametrize("nonce", ["", "AA", "!", "A" * 44])
@@ -130,7 +132,17 @@ def test_a_client_signs_nonces_only(nonce: str) -> None:
     """Thirty-two bytes, not what somebody would like to have signed."""
     ours = client()
     challenge = json.dumps({"ev": "challenge", "nonce": nonce, "cluster": "one", "node": "n"})
-    assert refused(ours.receive, challenge).message.startswith("invalid nonce")
+    with pytest.raises(FrameError, match=r"^invalid nonce"):
+        ours.receive(challenge)
+
+
+@pytest.mark.parametrize("cluster", ["", "a b", "one\nwss://other.example", "x" * 129, "\x1b[2J"])
+def test_a_client_signs_for_clusters_with_a_plain_name_only(cluster: str) -> None:
+    """It stands between the lines that are signed, in the configuration and on the terminal."""
+    challenge = json.dumps({"ev": "challenge", "nonce": encode(NONCE), "cluster": cluster, "node": "n"})
+    for receive in (client().receive, challenged_by):
+        with pytest.raises(FrameError, match=r"^invalid cluster id"):
+            receive(challenge)
 
 
 @pytest.mark.parametrize(
@@ -237,12 +249,16 @@ def test_a_refused_login_is_that_refusal(closing: Closing, code: Code) -> None:
     ours = client()
     refusal = refused(ours.receive, encode_event(closing))
     assert (refusal.code, refusal.message, refusal.retry_after) == (code, "no", closing.retry_after)
+    assert isinstance(refusal, ClosedLogin)
+    assert refusal.close_code == closing.code
 
 
 @pytest.mark.parametrize("data", ["{}", "[]", "\xff", '{"ev":"gap"}', '{"ev":"ready"}', b"\x80"])
 def test_a_client_stops_at_what_is_no_login(data: bytes | str) -> None:
     """Something answers there, and it is no relay."""
-    assert refused(client().receive, data).code is Code.MALFORMED
+    for receive in (client().receive, challenged_by):
+        with pytest.raises(FrameError):
+            receive(data)
 
 
 class Conversation(RuleBasedStateMachine):
@@ -306,7 +322,8 @@ TestConversation = Conversation.TestCase
 
 @given(st.binary(max_size=200))
 def test_no_bytes_crash_a_login(data: bytes) -> None:
-    """A refusal is the only way out, on both sides."""
-    for receive in (server().receive, client().receive):
-        with pytest.raises(Refusal):
-            receive(data)
+    """A refusal is the only way out on the server's side, a login that is none on the client's."""
+    with pytest.raises(Refusal):
+        server().receive(data)
+    with pytest.raises(FrameError):
+        client().receive(data)

@@ -28,7 +28,8 @@ async def node_object(
 ) -> AsyncIterator[Node]:
     """Run a node on this event loop, for tests that reach inside."""
     settings.setdefault("admins", Admins({}))
-    config = NodeConfig(host="127.0.0.1", port=0, store=RedisUrl(redis_url, read_url), **settings)
+    settings.setdefault("port", 0)
+    config = NodeConfig(host="127.0.0.1", store=RedisUrl(redis_url, read_url), **settings)
     near = None if read_url is None else connect.real(read_url)
     node = Node(config, make or connect.real(redis_url), near)
     running = asyncio.create_task(node.run())

@@ -71,10 +71,23 @@ class Proxy:
         line = _Line(writer, there[1])
         self._lines.add(line)
         try:
+            await self._open(reader, there[1])
             await asyncio.gather(line.carry(reader, there[1]), line.carry(there[0], writer))
         finally:
             line.cut()
             self._lines.discard(line)
+
+    async def _open(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
+        """Pass on what has to be changed of what a client says first."""
+
+
+class V1Only(Proxy):
+    """Makes a server one that knows no subprotocols, as the original is: the client's offer does not reach it."""
+
+    async def _open(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"sec-websocket-protocol:")]
+        server.write(b"\r\n".join(lines))
 
 
 class _Line:

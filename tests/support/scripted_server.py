@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import WSMsgType, web
+from aiohttp.typedefs import Middleware
 
 from conclave.model import SessionPath
 from conclave.v1 import decode, encode
@@ -76,11 +77,12 @@ class ScriptedServer:
         self.received: list[Frame] = []
         self.left_early: list[bool] = []
         """Whether each client that left before it had said anything did so in good order."""
+        self.middlewares: list[Middleware] = []
         self.url = ""
 
     @asynccontextmanager
     async def running(self, tls: ssl.SSLContext | None = None) -> AsyncIterator["ScriptedServer"]:
-        app = web.Application()
+        app = web.Application(middlewares=self.middlewares)
         app.router.add_get("/", self._serve)
         app.router.add_get("/elsewhere", self._redirect)
         app.router.add_get("/starting", self._unready)

@@ -1,0 +1,176 @@
+"""A bridge as a process, at servers that do what the test says: what it sends twice, and whom it trusts."""
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from conclave.config import CONFIG_NAME, KEY_NAME, Level, Registration, load
+from conclave.config_edit import pin, register, set_default
+from conclave.keys import create_or_load
+from conclave.v1.frames import ChannelMsg, Frame, Join, Joined
+from conclave.v1.frames import Whisper as WhisperFrame
+from tests.support.bridge_process import RawBridge
+from tests.support.scripted_server import Connection, ScriptedServer
+from tests.support.scripted_server2 import CHALLENGE, CLUSTER, Connection2, Json, ScriptedServer2
+from tests.support.waiting import wait_until
+
+SAID = ("send", "whisper")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A configuration directory of ann, who lets her sessions answer."""
+    create_or_load(tmp_path / KEY_NAME)
+    set_default(tmp_path / CONFIG_NAME, Level.CONVERSE)
+    return tmp_path
+
+
+def settle(home: Path, url: str, cluster: str | None = None) -> Path:
+    path = home / CONFIG_NAME
+    register(path, Registration(url, "ann", "laptop", cluster))
+    return path
+
+
+class Channel:
+    """A server with one channel that loses the connection when something is said, as often as it is told to."""
+
+    def __init__(self, cuts: int) -> None:
+        self.cuts = cuts
+        self.said: list[Json] = []
+        self.joins = 0
+        self.refusal: Json | None = None
+
+    async def answer(self, connection: Connection2, request: Json) -> None:
+        reply: Json = {"re": request["id"]}
+        if request["op"] == "join":
+            self.joins += 1
+            reply |= {"channel": "ops", "position": "5-0", "admin": False}
+        elif request["op"] == "history":
+            reply |= {"messages": [], "more": False}
+        elif request["op"] in SAID:
+            self.said.append(request)
+            if self.cuts > 0:
+                self.cuts -= 1
+                connection.cut()
+                return
+            reply |= {"error": self.refusal} if self.refusal else {"id": "6-0", "ts": 6}
+        await connection.send(reply)
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "result"),
+    [
+        ("send_channel", {"channel": "ops", "text": "hello"}, "sent to ops"),
+        ("whisper", {"target": "bob/desk/y", "text": "hello"}, "whisper sent"),
+    ],
+)
+async def test_what_is_said_while_the_connection_breaks_is_said_once(
+    home: Path, tool: str, arguments: dict[str, str], result: str
+) -> None:
+    """Sent again under its key when the session is in its channels again; the agent has nothing to wonder about."""
+    channel = Channel(cuts=1)
+    async with ScriptedServer2().running() as server:
+        server.answer = channel.answer
+        settle(home, server.url)
+        async with RawBridge(home, "--as", "me") as one:
+            await one.tool("join_channel", channel="ops")
+            assert await one.tool(tool, **arguments) == result
+            assert len(channel.said) == 2
+            assert channel.said[0]["key"] == channel.said[1]["key"]
+            assert (channel.joins, len(server.connections)) == (2, 2)
+            await one.tool(tool, **arguments)
+            assert channel.said[2]["key"] != channel.said[0]["key"]
+
+
+@pytest.mark.parametrize(
+    ("cuts", "refusal", "words"),
+    [(9, None, "lost"), (1, {"code": "unauthorized", "message": "not a member"}, "refused: not a member")],
+)
+async def test_a_second_failure_is_told(home: Path, cuts: int, refusal: Json | None, words: str) -> None:
+    """The first attempt may have been delivered: what to do, the agent has to find out."""
+    channel = Channel(cuts)
+    channel.refusal = refusal
+    async with ScriptedServer2().running() as server:
+        server.answer = channel.answer
+        settle(home, server.url)
+        async with RawBridge(home, "--as", "me") as one:
+            await one.tool("join_channel", channel="ops")
+            text = await one.refused("send_channel", channel="ops", text="hello")
+            assert words in text
+            assert "it may have happened: look before you retry" in text
+            assert len(channel.said) == 2
+
+
+async def test_nothing_is_said_twice_to_a_v1_server(home: Path) -> None:
+    """It would be heard twice."""
+    said: list[Frame] = []
+
+    async def answer(connection: Connection, frame: Frame) -> None:
+        if isinstance(frame, ChannelMsg | WhisperFrame):
+            said.append(frame)
+            connection.cut()
+        elif isinstance(frame, Join):
+            await connection.send(Joined(frame.channel))
+
+    async with ScriptedServer().running() as older:
+        older.answer = answer
+        settle(home, older.url)
+        async with RawBridge(home, "--as", "me") as one:
+            text = await one.refused("whisper", target="bob/desk/y", text="hello")
+            assert "it may have happened: look before you retry" in text
+            await wait_until(lambda: len(older.connections) == 2)
+            assert len(said) == 1
+
+
+async def test_another_cluster_is_not_spoken_to_until_the_owner_trusts_it(home: Path) -> None:
+    """The session is told why nothing comes; a bridge that runs hears of the owner's word."""
+    async with ScriptedServer2().running() as server:
+        server.challenge = {**CHALLENGE, "cluster": "cluster-2"}
+        server.headers["x-conclave-server-id"] = "cluster-2"
+        path = settle(home, server.url, CLUSTER)
+        async with RawBridge(home, "--as", "me") as one:
+            notice = await one.hear("Not connected to")
+            assert f"says it is cluster `cluster-2`, but `{CLUSTER}` is expected" in notice["content"]
+            assert "conclave server trust" in notice["content"]
+            assert server.proofs == []
+            assert pin(path, server.url, "cluster-2", over=CLUSTER)
+            await one.hear("Connected to")
+            assert len(one.said("Not connected to")) == 1
+
+
+async def test_every_way_to_a_pinned_cluster_has_to_show_that_it_is_one(home: Path) -> None:
+    """A cluster's id is public: a stranger who tells it becomes a further way to it, and must not get a login."""
+    async with ScriptedServer().running() as stranger, AsyncExitStack() as stack:
+        server = await stack.enter_async_context(ScriptedServer2().running())
+        stranger.headers["x-conclave-server-id"] = CLUSTER
+        settle(home, server.url, CLUSTER)
+        settle(home, stranger.url)
+        async with RawBridge(home, "--as", "me") as one:
+            await one.hear("is the same server as")
+            await wait_until(lambda: server.connections)
+            await stack.aclose()
+            await one.hear("speaks protocol v1 only")
+            assert stranger.connections == []
+
+
+async def test_the_first_login_pins_and_an_original_server_is_not_pinned(home: Path) -> None:
+    """As with the verbs: a bridge may be the first one to see it."""
+    async with ScriptedServer2().running() as server, ScriptedServer().running() as older:
+        older.headers["x-conclave-server-id"] = "old"
+        settle(home, older.url)
+        path = settle(home, server.url)
+        async with RawBridge(home, "--as", "me"):
+            await wait_until(lambda: load(path).servers[1].cluster == CLUSTER and older.connections)
+        assert load(path).servers[0].cluster is None
+
+
+async def test_a_server_that_says_when_to_come_back_is_not_asked_before(home: Path) -> None:
+    """A node that is overloaded must not be knocked at five times a second by everybody."""
+    async with ScriptedServer2().running() as server:
+        settle(home, server.url)
+        later = {"ev": "closing", "code": 1013, "reason": "too much", "retry_after": 20, "error": "unavailable"}
+        server.challenge = later
+        async with RawBridge(home, "--as", "me") as one:
+            await one.hear("too much — still trying")
+            assert len(server.hellos) == 1

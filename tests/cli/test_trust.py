@@ -1,0 +1,216 @@
+"""Whom the verbs sign for: the cluster of the registration, and no other one until its user says so."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from conclave.config import Registration, load
+from conclave.config_edit import register
+from conclave.keys import create_or_load
+from conclave.v1.frames import ChannelMsg, Frame, Joined
+from tests.support.command_line import Finished, conclave
+from tests.support.nodes import running_node
+from tests.support.scripted_server import Connection, ScriptedServer
+from tests.support.scripted_server2 import CHALLENGE, CLUSTER, Connection2, Json, ScriptedServer2
+
+OTHER = "cluster-2"
+
+
+async def answer(connection: Connection2, request: Json) -> None:
+    await connection.send({"re": request["id"], "sessions": [], "channel": "ops"})
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedServer2]:
+    async with ScriptedServer2().running() as running:
+        running.answer = answer
+        yield running
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A configuration directory with a key in it."""
+    create_or_load(tmp_path / "key")
+    return tmp_path
+
+
+def becomes(server: ScriptedServer2, cluster: str) -> None:
+    """Set the server up anew."""
+    server.challenge = {**CHALLENGE, "cluster": cluster}
+    server.headers["x-conclave-server-id"] = cluster
+
+
+def pinned(directory: Path) -> str | None:
+    (registration,) = load(directory / "config.toml").servers
+    return registration.cluster
+
+
+async def who(directory: Path, url: str) -> Finished:
+    return await conclave(directory, "who", "--server", url)
+
+
+@pytest.mark.parametrize(
+    "verb", [("register", "--username", "ann", "--machine", "laptop", "--server"), ("server", "add")]
+)
+async def test_a_registration_remembers_its_cluster(
+    server: ScriptedServer2, directory: Path, verb: tuple[str, ...]
+) -> None:
+    """It is the moment at which somebody has looked whom they deal with."""
+    assert (await conclave(directory, *verb, server.url)).code == 0
+    assert load(directory / "config.toml").servers == (Registration(server.url, "ann", "laptop", CLUSTER),)
+    listed = await conclave(directory, "server", "list")
+    assert listed == Finished(0, f"{server.url}\tann/laptop\tcluster {CLUSTER}\n", "")
+    (entry,) = json.loads((await conclave(directory, "server", "list", "--json")).out)
+    assert entry["cluster"] == CLUSTER
+    assert await who(directory, server.url) == Finished(0, "[server] \n", "")
+
+
+async def test_another_cluster_gets_nothing_until_it_is_trusted(server: ScriptedServer2, directory: Path) -> None:
+    """Every verb refuses; one accepts, for good, and shows what it accepts."""
+    register(directory / "config.toml", Registration(server.url, "ann", "laptop", CLUSTER))
+    becomes(server, OTHER)
+    for verb in (["who"], ["send", "--channel", "ops", "x"], ["tail", "--channel", "ops"]):
+        finished = await conclave(directory, *verb, "--server", server.url)
+        assert (finished.code, finished.out) == (1, "")
+        assert f"says it is cluster `{OTHER}`, but `{CLUSTER}` is expected there" in finished.err
+        assert f"`conclave server trust {server.url}`" in finished.err
+    for verb in (["server", "add"], ["register", "--username", "ann", "--server"]):
+        assert (await conclave(directory, *verb, server.url)).code == 1
+    assert "is expected there" in (await conclave(directory, "status")).out
+    assert server.proofs == [], "nothing was signed"
+
+    trusted = await conclave(directory, "server", "trust", server.url)
+    lines = f"before: cluster {CLUSTER}\nnow: cluster {OTHER}\n✓ `{server.url}` is trusted as that from now on\n"
+    assert trusted == Finished(0, lines, "")
+    assert server.proofs == [], "to look is no login"
+    assert pinned(directory) == OTHER
+    assert (await who(directory, server.url)).code == 0
+
+
+async def test_what_was_registered_before_there_were_pins_is_pinned_at_the_next_login(
+    server: ScriptedServer2, directory: Path
+) -> None:
+    """Once, and said."""
+    register(directory / "config.toml", Registration(server.url, "ann", "laptop"))
+    note = f"`{server.url}` is remembered as cluster `{CLUSTER}` from now on\n"
+    assert await who(directory, server.url) == Finished(0, "[server] \n", note)
+    assert pinned(directory) == CLUSTER
+    assert (await who(directory, server.url)).err == ""
+
+
+async def test_a_server_that_is_not_registered_is_not_remembered(server: ScriptedServer2, directory: Path) -> None:
+    """The verbs work without a registration, and leave none behind."""
+    assert await who(directory, server.url) == Finished(0, "[server] \n", "")
+    assert load(directory / "config.toml").servers == ()
+    refused = await conclave(directory, "server", "trust", server.url)
+    assert refused == Finished(1, "", f"❌ no registration for `{server.url}` (see `conclave server list`)\n")
+
+
+async def test_an_original_server_is_never_remembered_and_a_pinned_one_never_downgraded(directory: Path) -> None:
+    """It has an id, too, but no login there says which server it is for."""
+    async with ScriptedServer().running() as older:
+        older.headers["x-conclave-server-id"] = CLUSTER
+        assert (await conclave(directory, "server", "add", older.url)).code == 0
+        assert pinned(directory) is None
+        assert (await conclave(directory, "send", "--server", older.url, "--channel", "ops", "x")).code == 1
+        assert pinned(directory) is None
+
+        register(directory / "config.toml", Registration(older.url, "ann", "laptop", CLUSTER))
+        logins = len(older.connections)
+        refused = await who(directory, older.url)
+        assert refused.code == 1
+        assert f"speaks protocol v1 only, but cluster `{CLUSTER}` is expected there" in refused.err
+        assert len(older.connections) == logins
+
+        trusted = await conclave(directory, "server", "trust", older.url)
+        assert trusted.out.startswith(f"before: cluster {CLUSTER}\nnow: no cluster that can be told\n✓")
+        assert "could be passed on" in trusted.err
+        assert pinned(directory) is None
+        await conclave(directory, "server", "add", older.url)
+        assert len(older.connections) == logins + 1
+
+
+async def test_a_real_cluster_is_trusted_as_it_is(redis_url: str, directory: Path) -> None:
+    """The id that the verbs remember is the one that the node's log shows."""
+    async with running_node(redis_url) as url:
+        assert (await conclave(directory, "register", "--server", url, "--username", "ann", "--machine", "m")).code == 0
+        cluster = pinned(directory)
+        trusted = await conclave(directory, "server", "trust", url)
+        expected = f"before: cluster {cluster}\nnow: cluster {cluster}\n✓ `{url}` is trusted as before\n"
+        assert trusted == Finished(0, expected, "")
+
+
+# --- Sending once, whatever happens on the way ---
+
+
+class Cutting:
+    """Loses the connection when something is sent, so many times."""
+
+    def __init__(self, times: int, *, closing: Json | None = None) -> None:
+        self.left = times
+        self.closing = closing
+        self.sent: list[Json] = []
+
+    async def answer(self, connection: Connection2, request: Json) -> None:
+        if request["op"] == "send":
+            self.sent.append(request)
+            if self.left > 0:
+                self.left -= 1
+                if self.closing is None:
+                    connection.cut()
+                else:
+                    await connection.close(self.closing["code"], "", self.closing)
+                return
+        await connection.send({"re": request["id"], "channel": "ops", "id": "1-0", "ts": 1})
+
+
+async def send(directory: Path, url: str) -> Finished:
+    return await conclave(directory, "send", "--server", url, "--channel", "ops", "hello")
+
+
+async def test_a_message_whose_answer_is_lost_is_sent_again_as_the_same_one(
+    server: ScriptedServer2, directory: Path
+) -> None:
+    """The key tells the server that it is; its user has nothing to wonder about."""
+    cutting = Cutting(1)
+    server.answer = cutting.answer
+    assert await send(directory, server.url) == Finished(0, "✓ sent to ops\n", "")
+    assert len(cutting.sent) == 2
+    (key,) = {request["key"] for request in cutting.sent}
+    assert 1 <= len(key) <= 64
+    await send(directory, server.url)
+    assert cutting.sent[-1]["key"] != key, "the next message is another one"
+
+
+@pytest.mark.parametrize(
+    ("cutting", "sends"),
+    [(Cutting(9), 2), (Cutting(9, closing={"code": 4001, "reason": "superseded"}), 1)],
+)
+async def test_it_is_sent_again_once_and_never_against_the_servers_word(
+    server: ScriptedServer2, directory: Path, cutting: Cutting, sends: int
+) -> None:
+    """Then nobody knows, and its user is told."""
+    server.answer = cutting.answer
+    finished = await send(directory, server.url)
+    assert (finished.code, finished.out) == (1, "")
+    assert finished.err.endswith("; the message may have been delivered\n")
+    assert len(cutting.sent) == sends
+
+
+async def test_a_v1_server_is_never_sent_a_message_twice(directory: Path) -> None:
+    """It would say it twice."""
+
+    async def cut(connection: Connection, frame: Frame) -> None:
+        if isinstance(frame, ChannelMsg):
+            connection.cut()
+        else:
+            await connection.send(Joined("ops"))
+
+    async with ScriptedServer().running() as older:
+        older.answer = cut
+        finished = await send(directory, older.url)
+        assert finished.code == 1
+        assert finished.err.endswith("; the message may have been delivered\n")
+        assert len(older.connections) == 1
