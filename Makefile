@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA_DIR ?= .data
 BIND ?= 127.0.0.1:4390
+NODES ?= 3
 PYTEST_ARGS ?= -n auto
 SECONDS ?= 60
 # What the image installs: a node, and the command line for looking at it.
@@ -13,7 +14,7 @@ IMAGE_EXTRAS := --extra client --extra server --extra otel
 TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/conclave/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test fuzz check format lint types contracts docs lock clean \
+.PHONY: help install serve cluster test fuzz check format lint types contracts docs lock clean \
   deploy-tools deploy-test deploy-files
 
 help: ## Show this list
@@ -31,6 +32,9 @@ install: $(STAMP) ## Create .venv with the locked dependencies; then .venv/bin/c
 
 serve: $(STAMP) ## Run a durable relay on ws://127.0.0.1:4390 (BIND=, DATA_DIR=)
 	@$(BIN)/conclave serve --bind $(BIND) --data-dir $(DATA_DIR)
+
+cluster: $(STAMP) ## Run three relay nodes, their store and a balancer on ws://127.0.0.1:4390 (NODES=, BIND=, DATA_DIR=)
+	@$(BIN)/conclave cluster --nodes $(NODES) --bind $(BIND) --data-dir $(DATA_DIR)
 
 test: $(STAMP) ## Run the whole test suite (PYTEST_ARGS=)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

