@@ -1,0 +1,168 @@
+"""`make cluster`: a newcomer's first cluster, and that nothing of it is left afterwards."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from nacl.signing import SigningKey
+
+from tests.support.command_line import conclave
+from tests.support.local_cluster import LocalCluster
+from tests.support.peer import Peer, Peers
+from tests.support.ports import accepts
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[LocalCluster]:
+    async with LocalCluster(tmp_path / "data") as running:
+        yield running
+
+
+@pytest.fixture
+async def peers(cluster: LocalCluster) -> AsyncIterator[Peers]:
+    assert cluster.processes
+    everybody = Peers()
+    try:
+        yield everybody
+    finally:
+        await everybody.close()
+
+
+async def nothing_is_left(cluster: LocalCluster) -> None:
+    await wait_until(lambda: not cluster.processes, timeout=20, what="all its processes have ended")
+    assert [port for port in range(cluster.port, cluster.port + 4) if await accepts(port)] == []
+
+
+async def sessions_by_node(cluster: LocalCluster, directory: Path) -> list[float | None]:
+    """As `conclave top` shows them; None for a node that does not answer."""
+    finished = await conclave(directory, "top", "--json", "--interval", "0.2", *cluster.addresses)
+    rows = json.loads(finished.out)["rows"]
+    return [row["figures"] and row["figures"]["sessions"] for row in rows]
+
+
+async def test_three_nodes_are_one_relay_that_bears_the_death_of_one(
+    cluster: LocalCluster, peers: Peers, tmp_path: Path
+) -> None:
+    """What a newcomer wants to see: one URL, several nodes, kill -9 of any, and Ctrl-C that ends it all."""
+    await cluster.serving()
+    key = SigningKey.generate()
+    ann = peers.keep(await Peer.login(cluster.url, key, register=("ann", "laptop")))
+    where = (await sessions_by_node(cluster, tmp_path)).index(1)
+    bob = await peers.register(cluster.url, "bob")
+    await ann.create("plaza")
+    await ann.join("plaza")
+    await bob.join("plaza")
+    await ann.post("plaza", "hello")
+    await wait_until(lambda: bob.bodies == ["hello"], what="it has come through")
+    sessions = await sessions_by_node(cluster, tmp_path)
+    assert (sorted(map(str, sessions)), sessions[where]) == (["0.0", "1.0", "1.0"], 1), "they are on two nodes"
+
+    killed = cluster.pid(where + 1)
+    os.kill(killed, signal.SIGKILL)
+    await ann.wait_closed()
+    again = peers.keep(await Peer.login(cluster.url, key))
+    await again.join("plaza")
+    await again.post("plaza", "still here")
+    await wait_until(lambda: bob.bodies == ["hello", "still here"], what="the others go on")
+    assert f"❌ node {where + 1} (process {killed}) was killed by SIGKILL" in cluster.err
+    assert (await sessions_by_node(cluster, tmp_path))[where] is None
+
+    cluster.signal(signal.SIGINT)
+    assert await bob.wait_closed() == "unauthorized: the relay is shutting down; reconnect"
+    assert await cluster.end() == 0
+    await nothing_is_left(cluster)
+
+
+async def test_what_was_said_is_there_the_next_time(tmp_path: Path) -> None:
+    """Stopped by whatever a service manager or a closed window sends, and started again in the same directory."""
+    key = SigningKey.generate()
+    async with LocalCluster(tmp_path / "data", nodes=1) as cluster:
+        await cluster.serving()
+        ann = await Peer.login(cluster.url, key, register=("ann", "laptop"))
+        await ann.create("plaza")
+        await ann.join("plaza")
+        await ann.post("plaza", "hello")
+        await ann.close()
+        cluster.signal(signal.SIGHUP)
+        assert await cluster.end() == 0
+        await nothing_is_left(cluster)
+    async with LocalCluster(tmp_path / "data", nodes=1) as cluster:
+        await cluster.serving()
+        ann = await Peer.login(cluster.url, key)
+        await ann.join("plaza")
+        assert await ann.history("plaza") == ["hello"]
+        await ann.close()
+        cluster.signal(signal.SIGTERM)
+        assert await cluster.end() == 0
+        await nothing_is_left(cluster)
+
+
+async def test_killed_it_leaves_nothing_behind(cluster: LocalCluster) -> None:
+    """A kill -9 leaves no time to stop the others: they have to notice."""
+    await cluster.serving()
+    assert len(cluster.processes) == 6, "itself, three nodes, a store and its guard"
+    cluster.kill()
+    assert await cluster.end() == -signal.SIGKILL
+    await nothing_is_left(cluster)
+
+
+async def test_ctrl_c_while_it_starts_leaves_nothing_behind(cluster: LocalCluster) -> None:
+    """Impatience is common."""
+    await wait_until((cluster.data_dir / "node-1.log").exists, timeout=40, what="the first node starts")
+    cluster.signal(signal.SIGINT)
+    assert await cluster.end() == 0
+    await nothing_is_left(cluster)
+    assert cluster.out == [], "it never said that it serves"
+
+
+async def test_without_any_node_it_ends(tmp_path: Path) -> None:
+    """A balancer before nothing would look like a cluster."""
+    async with LocalCluster(tmp_path / "data", nodes=2) as cluster:
+        await cluster.serving()
+        for number in (1, 2):
+            os.kill(cluster.pid(number), signal.SIGKILL)
+        assert await cluster.end() == 1
+        assert cluster.err[-1] == "❌ no node is left"
+        await nothing_is_left(cluster)
+
+
+async def test_ports_that_are_taken_are_said_before_anything_starts(tmp_path: Path) -> None:
+    """All of them at once, with a way out."""
+    cluster = LocalCluster(tmp_path / "data")
+    first = cluster.port
+    with socket.create_server(("127.0.0.1", first)), socket.create_server(("127.0.0.1", first + 2)):
+        async with cluster:
+            assert await cluster.end() == 1
+    assert len(cluster.err) == 1
+    assert cluster.err[0].startswith(
+        f"❌ in use by another program: port {first}, {first + 2} of {first} to {first + 3}"
+    )
+    assert f"--bind 127.0.0.1:{first + 100}" in cluster.err[0]
+    assert not cluster.data_dir.exists()
+
+
+async def test_a_node_that_cannot_start_says_why(tmp_path: Path) -> None:
+    """Nodes read their settings from the environment, and a wrong one ends them: the reason is in the last line."""
+    async with LocalCluster(tmp_path / "data", CONCLAVE_REGISTRATION="sometimes") as cluster:
+        assert await cluster.end() == 1
+        assert re.fullmatch(r"❌ node \d ended with status 2: .*'sometimes' is not one of.*", cluster.err[-1])
+        await nothing_is_left(cluster)
+
+
+def test_make_cluster_is_that_command() -> None:
+    """With what one may want to change."""
+    make = shutil.which("make")
+    assert make is not None
+    words = [make, "--dry-run", "cluster", "NODES=5", "BIND=127.0.0.1:5000", "DATA_DIR=there"]
+    printed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert printed.splitlines()[-1] == ".venv/bin/conclave cluster --nodes 5 --bind 127.0.0.1:5000 --data-dir there"
