@@ -1,0 +1,187 @@
+"""`conclave top` as a program: what it asks, what it prints, and what it leaves in the terminal."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from cli.dashboard import scrape
+from cli.dashboard.figures import Row
+from cli.dashboard.scrape import watching
+from cli.dashboard.targets import parse_target
+from tests.support.command_line import conclave
+from tests.support.nodes import running_node
+from tests.support.ports import free_port
+from tests.support.screen import Screen
+from tests.support.waiting import wait_until
+
+ENTER, LEAVE, SHOW_CURSOR = "\x1b[?1049h", "\x1b[?1049l", "\x1b[?25h"
+
+
+class MetricsServer:
+    """A node's `/metrics`, as somebody made them up."""
+
+    def __init__(self) -> None:
+        self.page = "conclave_sessions 7\nconclave_ready 1\nconclave_posts_total 0\n"
+        self.status = 200
+        self.stalls = False
+        self.over = asyncio.Event()
+        self.asked = 0
+        self.port = 0
+
+    async def answer(self, _: web.Request) -> web.Response:
+        self.asked += 1
+        if self.stalls:
+            await self.over.wait()
+        return web.Response(status=self.status, text=self.page, headers={"Location": "/"})
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[MetricsServer]:
+    made_up = MetricsServer()
+    app = web.Application()
+    app.router.add_get("/metrics", made_up.answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    made_up.port = runner.addresses[0][1]
+    try:
+        yield made_up
+    finally:
+        made_up.over.set()
+        await runner.cleanup()
+
+
+async def row(port: int) -> Row:
+    async with watching([parse_target(f"127.0.0.1:{port}")]) as watch:
+        (only,) = (await watch.look()).rows
+    return only
+
+
+async def test_a_node_is_asked_and_says_how_it_is(redis_url: str, tmp_path: Path) -> None:
+    """A real one, and one that is not there; scripts see the latter in the exit code."""
+    nobody = free_port()
+    async with running_node(redis_url) as url:
+        asked = (url, f"127.0.0.1:{nobody}")
+        found = await conclave(tmp_path, "top", "--once", "--interval", "0.3", *asked)
+        alone = await conclave(tmp_path, "top", "--json", "--interval", "0.3", url)
+    assert (found.code, alone.code) == (1, 0)
+    lines = found.out.splitlines()
+    assert " of 2 nodes ready" in lines[0]
+    assert lines[1].split()[0] == "node"
+    assert lines[3].startswith(f"127.0.0.1:{nobody}")
+    assert "no answer" in lines[3]
+    assert found.err == f"127.0.0.1:{nobody}: connection refused\n"
+    assert "\x1b" not in found.out + found.err
+    figures = json.loads(alone.out)["rows"][0]["figures"]
+    assert (figures["sessions"], figures["channels"]) == (0, 0)
+
+
+async def test_rates_are_told_from_the_second_look_on(server: MetricsServer) -> None:
+    """And a node that was restarted in between, or was silent, is no reason for a negative one."""
+    async with watching([parse_target(f"127.0.0.1:{server.port}")]) as watch:
+
+        async def messages_in() -> float | None:
+            figures = (await watch.look()).rows[0].figures
+            return None if figures is None else figures.messages_in
+
+        assert await messages_in() is None
+        server.page = server.page.replace("posts_total 0", "posts_total 1000")
+        assert (await messages_in() or 0) > 0
+        assert await messages_in() == 0
+        server.status = 500
+        assert await messages_in() is None
+        server.status = 200
+        server.page = server.page.replace("posts_total 1000", "posts_total 3")
+        assert (await messages_in() or 0) > 0
+
+
+@pytest.mark.parametrize(
+    ("status", "page", "error"),
+    [
+        (404, "", "its metrics are not there (404): they may have a port of their own"),
+        (302, "", "it answered 302 instead of its metrics"),
+        (200, "<html>conclave</html>", "it has no metrics of a relay"),
+        (200, "conclave_sessions {", "its metrics cannot be read"),
+        (200, "#" * (scrape.MOST_BYTES + 1), "its answer is too long"),
+    ],
+)
+async def test_what_is_no_node_is_told_in_words(server: MetricsServer, status: int, page: str, error: str) -> None:
+    """Nothing is followed, and nothing is read without end."""
+    server.status, server.page = status, page
+    assert await row(server.port) == Row(f"127.0.0.1:{server.port}", None, error)
+    assert server.asked == 1
+
+
+async def test_a_node_that_does_not_answer_does_not_hold_up_the_others(
+    server: MetricsServer, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped process still accepts connections."""
+    monkeypatch.setattr(scrape, "DEADLINE", 0.3)
+    server.stalls = True
+    async with (
+        running_node(redis_url) as url,
+        watching([parse_target(f"127.0.0.1:{server.port}"), parse_target(url)]) as watch,
+        asyncio.timeout(10),
+    ):
+        silent, well = (await watch.look()).rows
+    assert silent.error == "no answer within 0.3 s"
+    assert well.error is None
+
+
+async def test_what_speaks_another_protocol_is_a_row_like_the_others() -> None:
+    """Whatever it says."""
+
+    async def babble(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-\x1b]0;gotcha\x07\r\n" * 3)
+        writer.close()
+
+    async with await asyncio.start_server(babble, "127.0.0.1", 0) as listening:
+        found = await row(listening.sockets[0].getsockname()[1])
+    assert (found.error or "").startswith("no answer that can be understood: ")
+
+
+async def test_the_dashboard_lives_resizes_and_leaves_a_clean_terminal(server: MetricsServer) -> None:
+    """In the other screen, so that what stood in the terminal is there again; escape codes of a node are shown."""
+    server.page += 'conclave_build_info{version="\x1b]0;gotcha\x07[red]1.2"} 1\n'
+    async with Screen("top", "--interval", "0.2", f"127.0.0.1:{server.port}") as screen:
+        await wait_until(lambda: f"127.0.0.1:{server.port}" in screen.picture, timeout=30, what="the node is shown")
+        assert "1 of 1 nodes ready" in screen.picture
+        assert "7 sessions" in screen.picture
+        assert r"\x1b]0;gotcha\x07[r" in screen.picture
+        assert "outbox" in screen.picture
+        assert "\x1b]0;" not in screen.shown
+        server.page = server.page.replace("sessions 7", "sessions 8")
+        await wait_until(lambda: "8 sessions" in screen.picture, what="it changes with the node")
+        screen.resize(50, 12)
+        await wait_until(lambda: "state" in screen.picture and "outbox" not in screen.picture, what="it is narrower")
+        server.status = 503
+        await wait_until(lambda: "no answer" in screen.picture, what="the node is said to be silent")
+        assert "it answered 503" in screen.picture
+        assert await screen.end(signal.SIGINT) == 0
+        await wait_until(lambda: LEAVE in screen.shown, what="the other screen is left")
+    assert screen.shown.count(ENTER) == screen.shown.count(LEAVE) == 1
+    assert SHOW_CURSOR in screen.shown.rpartition(ENTER)[2]
+    assert "Traceback" not in screen.shown
+
+
+async def test_it_ends_cleanly_when_it_is_told_to_while_it_waits(server: MetricsServer) -> None:
+    """For a node that does not answer, and by whatever signal: no cursor stays hidden."""
+    server.stalls = True
+    async with Screen("top", f"127.0.0.1:{server.port}") as screen:
+        await wait_until(lambda: server.asked, timeout=30, what="the node was asked")
+        assert await screen.end(signal.SIGTERM) == 0
+        await wait_until(lambda: LEAVE in screen.shown, what="the other screen is left")
+    assert SHOW_CURSOR in screen.shown.rpartition(ENTER)[2]
+
+
+async def test_what_is_no_address_is_a_usage_error(tmp_path: Path) -> None:
+    """Before anybody is asked."""
+    finished = await conclave(tmp_path, "top", "127.0.0.1:0")
+    assert (finished.code, finished.out) == (2, "")
+    assert "invalid ports in `127.0.0.1:0`" in finished.err
