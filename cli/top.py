@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.command(
     "top",
     cls=Verb,
-    example=["conclave top", "conclave top 127.0.0.1:4391-4393", "conclave top --once conclave-headless:9464"],
+    example=["conclave top", "conclave top 127.0.0.1:4391-4393", "conclave top --once conclave-metrics:9464"],
 )
 @click.argument("nodes", metavar="[NODE]...", nargs=-1)
 @click.option("--once", is_flag=True, help="Look twice, an interval apart, print one table and end.")

@@ -87,7 +87,7 @@ def summary(all_nodes: Totals) -> str:
     return "  ".join(
         [
             f"{all_nodes.ready} of {all_nodes.nodes} nodes ready{seen}",
-            f"{count(all_nodes.sessions)} sessions",
+            f"sessions {count(all_nodes.sessions)}",
             f"messages {count(all_nodes.messages_in)}/s in, {count(all_nodes.messages_out)}/s out",
             f"bytes {size(all_nodes.bytes_in)}/s in, {size(all_nodes.bytes_out)}/s out",
             f"lag p99 {seconds(all_nodes.pubsub_lag)}",

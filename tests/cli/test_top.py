@@ -152,12 +152,12 @@ async def test_the_dashboard_lives_resizes_and_leaves_a_clean_terminal(server: M
     async with Screen("top", "--interval", "0.2", f"127.0.0.1:{server.port}") as screen:
         await wait_until(lambda: f"127.0.0.1:{server.port}" in screen.picture, timeout=30, what="the node is shown")
         assert "1 of 1 nodes ready" in screen.picture
-        assert "7 sessions" in screen.picture
+        assert "sessions 7" in screen.picture
         assert r"\x1b]0;gotcha\x07[r" in screen.picture
         assert "outbox" in screen.picture
         assert "\x1b]0;" not in screen.shown
         server.page = server.page.replace("sessions 7", "sessions 8")
-        await wait_until(lambda: "8 sessions" in screen.picture, what="it changes with the node")
+        await wait_until(lambda: "sessions 8" in screen.picture, what="it changes with the node")
         screen.resize(50, 12)
         await wait_until(lambda: "state" in screen.picture and "outbox" not in screen.picture, what="it is narrower")
         server.status = 503
@@ -178,6 +178,16 @@ async def test_it_ends_cleanly_when_it_is_told_to_while_it_waits(server: Metrics
         assert await screen.end(signal.SIGTERM) == 0
         await wait_until(lambda: LEAVE in screen.shown, what="the other screen is left")
     assert SHOW_CURSOR in screen.shown.rpartition(ENTER)[2]
+
+
+@pytest.mark.parametrize(("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+async def test_colours_are_left_out_where_nobody_wants_them(
+    server: MetricsServer, environment: dict[str, str], coloured: bool
+) -> None:
+    """NO_COLOR counts here, too."""
+    async with Screen("top", f"127.0.0.1:{server.port}", environment=environment) as screen:
+        await wait_until(lambda: "ready" in screen.picture, timeout=30, what="the node is shown")
+        assert ("\x1b[32mready" in screen.shown) is coloured
 
 
 async def test_what_is_no_address_is_a_usage_error(tmp_path: Path) -> None:

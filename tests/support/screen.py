@@ -19,11 +19,14 @@ HOME = "\x1b[H"
 class Screen:
     """Runs `conclave` in a terminal of this size, of its own session as every terminal is."""
 
-    def __init__(self, *arguments: str, columns: int = 160, rows: int = 20) -> None:
+    def __init__(
+        self, *arguments: str, columns: int = 160, rows: int = 20, environment: dict[str, str] | None = None
+    ) -> None:
         self.shown = ""
         """All that was written, escape sequences included."""
         self._arguments = arguments
         self._size = (columns, rows)
+        self._environment = environment or {}
         self._process: asyncio.subprocess.Process
         self._terminal = -1
 
@@ -39,7 +42,7 @@ class Screen:
             stdout=inside,
             stderr=inside,
             start_new_session=True,
-            env={**clean, "TERM": "xterm-256color", "PYTHONUTF8": "1"},
+            env={**clean, "TERM": "xterm-256color", "PYTHONUTF8": "1", **self._environment},
         )
         os.close(inside)
         return self
