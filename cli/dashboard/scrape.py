@@ -34,9 +34,12 @@ class View(msgspec.Struct, frozen=True):
 class Watch:
     """Remembers of each node what it has to, to tell rates."""
 
-    def __init__(self, finder: Finder | LocalFinder, http: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, finder: Finder | LocalFinder, http: aiohttp.ClientSession, *, deadline: float = DEADLINE
+    ) -> None:
         self._finder = finder
         self._http = http
+        self._deadline = deadline
         self._pages: dict[Address, deque[Page]] = {}
 
     async def look(self) -> View:
@@ -60,10 +63,10 @@ class Watch:
     async def _page(self, address: Address) -> Page:
         """Raises: NoPage: with the reason, in words."""
         try:
-            async with asyncio.timeout(DEADLINE):
+            async with asyncio.timeout(self._deadline):
                 text = await self._fetch(address)
         except TimeoutError:
-            raise NoPage(f"no answer within {DEADLINE:g} s") from None
+            raise NoPage(f"no answer within {self._deadline:g} s") from None
         except aiohttp.ClientConnectorError as error:
             number = error.os_error.errno
             raise NoPage(str(error) if number is None else os.strerror(number).lower()) from None
@@ -90,7 +93,7 @@ class Watch:
 
 
 @asynccontextmanager
-async def watching(targets: Sequence[Target]) -> AsyncIterator[Watch]:
+async def watching(targets: Sequence[Target], *, deadline: float = DEADLINE) -> AsyncIterator[Watch]:
     """Watch these nodes, or those on this machine if there are none."""
     async with aiohttp.ClientSession() as http:
-        yield Watch(Finder(targets) if targets else LocalFinder(), http)
+        yield Watch(Finder(targets) if targets else LocalFinder(), http, deadline=deadline)

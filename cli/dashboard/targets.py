@@ -68,8 +68,9 @@ def parse_target(text: str) -> Target:
 class Finder:
     """Looks the names up whenever it is asked, because nodes come and go; what cannot be found is in `problems`."""
 
-    def __init__(self, targets: Sequence[Target]) -> None:
+    def __init__(self, targets: Sequence[Target], *, deadline: float = LOOK_UP_SECONDS) -> None:
         self.problems: list[str] = []
+        self._deadline = deadline
         self._targets = targets
         self._last: dict[Target, list[Address]] = {}
 
@@ -81,7 +82,7 @@ class Finder:
 
     async def _find(self, target: Target) -> list[Address]:
         try:
-            self._last[target] = _addresses(target, await _look_up(target.host))
+            self._last[target] = _addresses(target, await _look_up(target.host, self._deadline))
         except (OSError, UnicodeError, TimeoutError) as error:
             self.problems.append(f"{target.host}: {getattr(error, 'strerror', None) or 'the name cannot be looked up'}")
         return self._last.get(target, [])
@@ -104,8 +105,8 @@ class LocalFinder:
         return [Address("http", LOOPBACK, LOOPBACK, port, f"{LOOPBACK}:{port}") for port in ports]
 
 
-async def _look_up(host: str) -> list[str]:
-    async with asyncio.timeout(LOOK_UP_SECONDS):
+async def _look_up(host: str, deadline: float) -> list[str]:
+    async with asyncio.timeout(deadline):
         found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     # A node may have an address of each kind; without being told otherwise it listens at the older one.
     v4 = [address[0] for family, _, _, _, address in found if family is socket.AF_INET]

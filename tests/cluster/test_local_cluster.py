@@ -39,7 +39,7 @@ async def peers(cluster: LocalCluster) -> AsyncIterator[Peers]:
 
 
 async def nothing_is_left(cluster: LocalCluster) -> None:
-    await wait_until(lambda: not cluster.processes, timeout=20, what="all its processes have ended")
+    assert cluster.processes == []
     assert [port for port in range(cluster.port, cluster.port + 4) if await accepts(port)] == []
 
 
@@ -113,6 +113,7 @@ async def test_killed_it_leaves_nothing_behind(cluster: LocalCluster) -> None:
     assert len(cluster.processes) == 6, "itself, three nodes, a store and its guard"
     cluster.kill()
     assert await cluster.end() == -signal.SIGKILL
+    await wait_until(lambda: not cluster.processes, timeout=20, what="all its processes have ended")
     await nothing_is_left(cluster)
 
 

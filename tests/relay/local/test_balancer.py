@@ -12,6 +12,7 @@ from tests.support.waiting import wait_until
 
 ANSWER = b"HTTP/1.1 %d x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
+GOODBYE = b"goodbye"
 CUT = (ConnectionResetError, asyncio.IncompleteReadError)
 
 
@@ -40,6 +41,7 @@ class Backend:
                 writer.write(first)
                 await writer.drain()
                 first = await reader.read(64 * 1024)
+            writer.write(GOODBYE)
         writer.close()
 
 
@@ -173,7 +175,7 @@ async def test_all_that_was_said_arrives_after_one_side_has_ended(clients: Clien
         sending = asyncio.create_task(_send_and_end(client.writer, text))
         assert await client.read(len(text)) == text
         async with asyncio.timeout(10):
-            assert await client.reader.read() == b"", "the node has ended, and so has the connection"
+            assert await client.reader.read() == GOODBYE, "the node has heard the end, and ended too"
         await sending
         await wait_until(lambda: balancer.backends[0].connections == 0, what="it is forgotten")
 
