@@ -10,6 +10,7 @@ import msgspec
 
 from cli import output
 from cli.lazy import Verb
+from cli.running import run
 from conclave.signals import until_signalled
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ def command(nodes: tuple[str, ...], once: bool, as_json: bool, interval: float) 
     except InvalidTarget as error:
         raise click.UsageError(str(error)) from error
     if once or as_json or not _is_terminal():
-        return _print(asyncio.run(_look_twice(targets, interval)), as_json)
-    asyncio.run(until_signalled(_live(targets, interval)))
+        return _print(run(_look_twice(targets, interval)), as_json)
+    run(until_signalled(_live(targets, interval)))
     return 0
 
 

@@ -23,12 +23,12 @@ _POLL_SECONDS = 0.05
 _HIGHEST_PORT = 65_535
 _LOOPBACK = "127.0.0.1"
 
-_ENVIRONMENT = {
+_SETTINGS = {
     # Nobody has to be moved to another node when all of them end.
-    "CONCLAVE_DRAIN_DELAY": "0",
-    "CONCLAVE_DRAIN_SECONDS": "1",
-    # Three nodes cannot share a port. Click takes an empty value for none.
-    "CONCLAVE_METRICS_BIND": "",
+    "DRAIN_DELAY": "0",
+    "DRAIN_SECONDS": "1",
+    # Three nodes cannot share a port; an empty value is none.
+    "METRICS_BIND": "",
 }
 
 
@@ -90,11 +90,12 @@ async def _serve(plan: Plan, audience: Audience) -> None:
 async def _nodes(plan: Plan, store_url: str) -> AsyncIterator[list[NodeProcess]]:
     """Start the nodes; at the end all of them stop, and what they tell their sessions still gets through."""
     nodes: list[NodeProcess] = []
+    environment = {**os.environ, **{f"CONCLAVE_{name}": value for name, value in _SETTINGS.items()}}
     try:
         for number, (host, port) in enumerate(plan.addresses, 1):
             command = [*plan.command, "--bind", f"{host}:{port}", "--redis-url", store_url]
             log = plan.data_dir / f"node-{number}.log"
-            nodes.append(await NodeProcess.spawn(number, (host, port), log, command, {**os.environ, **_ENVIRONMENT}))
+            nodes.append(await NodeProcess.spawn(number, (host, port), log, command, environment))
         yield nodes
     finally:
         await asyncio.gather(*(node.stop() for node in nodes))
