@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -105,6 +106,19 @@ async def test_what_was_said_is_there_the_next_time(tmp_path: Path) -> None:
         cluster.signal(signal.SIGTERM)
         assert await cluster.end() == 0
         await nothing_is_left(cluster)
+
+
+async def test_what_it_prints_can_be_typed(cluster: LocalCluster, tmp_path: Path) -> None:
+    """A newcomer copies these lines into the next terminal."""
+    await cluster.serving()
+    printed = dict(re.split(r": +", line, maxsplit=1) for line in cluster.out if line.startswith(("join", "watch")))
+    program, *join = shlex.split(printed["join"])
+    assert shutil.which(program) is not None
+    registered = await conclave(tmp_path, *join)
+    assert registered.out.startswith("✓ registered ann/"), registered.err
+    program, *watch = shlex.split(printed["watch"])
+    watched = await conclave(tmp_path, *watch, "--once", "--interval", "0.2")
+    assert [line.split()[0] for line in watched.out.splitlines()[2:]] == cluster.addresses
 
 
 async def test_killed_it_leaves_nothing_behind(cluster: LocalCluster) -> None:
