@@ -1,0 +1,143 @@
+"""Whether what one session heard of a channel is what the channel's log holds, pure: stays and a log in, flaws out.
+
+A session comes and goes. Each join and what was heard until its end is a stay; it begins behind the position that was
+asked for (`since`), or else behind the one that was answered. What must be heard from there on is every row of the log
+that is not the session's own, once and in order. Rows may be missing only behind a gap that was told, and only if they
+were trimmed by then.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from relay.message import START, order
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A message that was said: its id and its sender's path."""
+
+    id: str
+    sender: str
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """The session was told that what followed `after` is lost; by then, rows before `trimming` may have been gone."""
+
+    after: str
+    trimming: str
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A join with `since`, or without it; and what was true before it was sent.
+
+    `said` is a message that had been acknowledged. Rows before `trimmed` were gone.
+    """
+
+    since: str | None
+    said: str
+    trimmed: str
+
+
+class Stay(msgspec.Struct):
+    """A join with its answer, and what followed: ids of messages, and gaps. No row from `trimming` on was gone yet."""
+
+    asked: Asked
+    position: str
+    recovered: bool | None
+    trimming: str
+    steps: list[str | Gap] = []
+
+    @property
+    def begin(self) -> str:
+        """Behind what the session must hear everything."""
+        return self.position if self.asked.since is None else self.asked.since
+
+    @property
+    def end(self) -> str:
+        """The last message that was handled: where to come back."""
+        return next((step for step in reversed(self.steps) if isinstance(step, str)), self.begin)
+
+
+class _Log:
+    """The rows that a session must hear: ids in order."""
+
+    def __init__(self, rows: Sequence[Row], path: str) -> None:
+        self._ids = [row.id for row in rows if row.sender != path]
+        self._orders = [order(each) for each in self._ids]
+        self._known = frozenset(self._ids)
+
+    def __contains__(self, message_id: str) -> bool:
+        return message_id in self._known
+
+    def after(self, position: str) -> list[str]:
+        return self._ids[bisect_right(self._orders, order(position)) :]
+
+    def between(self, position: str, end: str) -> list[str]:
+        """What follows `position`, before `end`."""
+        return self._ids[bisect_right(self._orders, order(position)) : bisect_left(self._orders, order(end))]
+
+
+def flaws(path: str, stays: Sequence[Stay], rows: Sequence[Row]) -> list[str]:
+    """Return what is wrong, in words, if the session at `path` was there to the log's end. `rows` is all ever said."""
+    log, ids = _Log(rows, path), {START, *(row.id for row in rows)}
+    found: list[str] = []
+    at = START
+    for number, stay in enumerate(stays):
+        since = stay.asked.since
+        if number and since not in (None, at):
+            found.append(f"stay {number}: came back with {since}, but had handled {at}")
+        if stay.position not in ids:
+            found.append(f"stay {number}: the position {stay.position} was never in the log")
+        found += [f"stay {number}: {flaw}" for flaw in (*_answer(stay), *_walk(stay, log))]
+        at = stay.end
+    if unheard := log.after(at):
+        found.append(f"at the end: {_some(unheard)} never heard")
+    return found
+
+
+def _answer(stay: Stay) -> Iterator[str]:
+    """What is wrong with the reply to the join."""
+    since, recovered = stay.asked.since, stay.recovered
+    if order(stay.position) < order(stay.asked.said):
+        yield f"the position {stay.position} is older than {stay.asked.said}, which was said before"
+    if since is None:
+        if recovered is not None:
+            yield "an answer to a `since` that was not given"
+        return
+    if recovered is not True and order(since) >= order(stay.trimming):
+        yield f"nothing behind {since} was gone, and yet it was not recovered"
+    if recovered is not False and order(since) < order(stay.asked.trimmed):
+        yield f"what followed {since} was gone, and yet it was recovered"
+    if recovered is False and stay.steps and (not isinstance(stay.steps[0], Gap) or stay.steps[0].after != since):
+        yield f"what followed {since} was lost, and no gap tells so"
+
+
+def _walk(stay: Stay, log: _Log) -> Iterator[str]:
+    """What is wrong with what was heard."""
+    at, gone = stay.begin, START
+    for step in stay.steps:
+        if isinstance(step, Gap):
+            if order(step.after) >= order(step.trimming):
+                yield f"a gap behind {step.after}, where nothing was gone"
+            if order(step.after) < order(at):
+                yield f"a gap behind {step.after}, of which {at} was heard"
+                continue
+            missing = [each for each in log.between(at, step.after) if order(each) >= order(gone)]
+            if step.after != at and step.after in log and order(step.after) >= order(gone):
+                missing.append(step.after)
+            at, gone = step.after, step.trimming
+        elif order(step) <= order(at):
+            yield f"{step} came again, or late, behind {at}"
+            continue
+        else:
+            if step not in log:
+                yield f"{step} was said by nobody else"
+            missing = [each for each in log.between(at, step) if order(each) >= order(gone)]
+            at, gone = step, START
+        if missing:
+            yield f"{_some(missing)} missing before {at}"
+
+
+def _some(ids: Sequence[str]) -> str:
+    return f"{len(ids)} from {ids[0]} to {ids[-1]}"
