@@ -1,0 +1,52 @@
+"""A channel's log as it is known outside of the relay, and the hand that trims it: what it removes is kept here."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from redis import Redis
+
+from relay.message import START, order
+from relay.redis.keys import Keys
+from tests.support.verdict import Row
+
+_KEYS = Keys("conclave")
+
+
+class Archive:
+    """One channel's log, trimmed as a small retention would trim it.
+
+    `said` is the last message that was acknowledged. Rows before `trimmed` are gone; of those before `trimming` nobody
+    knows, and no row from there on is gone.
+    """
+
+    def __init__(self, redis_url: str, channel: str) -> None:
+        self.said = START
+        self.trimmed = START
+        self.trimming = START
+        self.acknowledged: dict[str, Row] = {}
+        self._redis_url = redis_url
+        self._channel = channel
+        self._removed: dict[str, Row] = {}
+
+    def acknowledge(self, message_id: str, sender: str) -> None:
+        """Note that a message was said."""
+        self.acknowledged[message_id] = Row(message_id, sender)
+        self.said = max(self.said, message_id, key=order)
+
+    def trim(self, keep: int) -> None:
+        """Remove all but the last rows of the log. Raises RedisError: then it may have happened or not."""
+        with Redis.from_url(self._redis_url, retry=None) as redis:
+            store: Any = redis
+            channel_id = store.hget(_KEYS.names, self._channel).decode()
+            rows = [(each.decode(), fields[b"f"].decode()) for each, fields in store.xrange(_KEYS.log(channel_id))]
+            if len(rows) <= keep:
+                return
+            self._removed |= {each: Row(each, sender) for each, sender in rows[:-keep]}
+            self.trimming = rows[-keep][0]
+            store.xtrim(_KEYS.log(channel_id), minid=self.trimming, approximate=False)
+            self.trimmed = self.trimming
+
+    def rows(self, history: Iterable[Any]) -> list[Row]:
+        """Return all that was ever in the log, which ends with this history."""
+        kept = {row["id"]: Row(row["id"], row["from"]) for row in history}
+        return sorted((self._removed | kept).values(), key=lambda row: order(row.id))
