@@ -119,7 +119,10 @@ class FanOut:
         if listener.catch_up is not None:
             self._replays.prepare(room, listener, listener.catch_up)
         self._check(room)
-        return Entry(tip, None if since is None else known)
+        if since is None:
+            # Live delivery may have handed out more since the tip was read: that is not for this session any more.
+            return Entry(room.position(listener))
+        return Entry(tip, known)
 
     def resume(self, session: Session) -> None:
         """Begin to send what `subscribe` has promised: the answer to it is on its way."""
@@ -242,7 +245,8 @@ class FanOut:
             before_hole = len(page.rows) if page.known else 0
             room.deliver(messages[:before_hole])
             if lost and page.version != GONE:
-                room.tell_lost(messages[before_hole - 1].id if before_hole else before)
+                after = messages[before_hole - 1].id if before_hole else before
+                room.tell_lost(after, messages[before_hole].id if before_hole < len(messages) else page.tip)
             room.deliver(messages[before_hole:])
 
     # --- Who may hear it ---

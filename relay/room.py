@@ -159,10 +159,15 @@ class Room:
             if reached := len(self.listeners) - passed_over:
                 self._delivered(message, reached, began)
 
-    def tell_lost(self, after: str) -> None:
-        """Tell all listeners that what followed a message is lost; whoever catches up finds that out alone."""
+    def tell_lost(self, after: str, until: str) -> None:
+        """Tell the listeners that what followed message `after`, and came before `until`, is lost.
+
+        Whoever is to hear only what follows `until` has lost nothing; whoever catches up finds that out alone. If
+        `until` does not come later, nobody knows how far the hole goes.
+        """
         for listener in self.listeners.values():
-            if listener.catch_up is None:
+            spared = order(after) < order(until) <= order(listener.floor)
+            if listener.catch_up is None and not spared:
                 session = listener.session
                 session.tell(session.dialect.gap(self.name, max(after, listener.floor, key=order)))
 

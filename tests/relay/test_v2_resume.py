@@ -9,8 +9,8 @@ from redis import Redis
 
 from relay.catchup import HELD_BYTES
 from relay.node import Node
-from relay.redis.scripts import PAGE
-from tests.support.gate import Gate
+from relay.redis.scripts import ENTER, PAGE
+from tests.support.gate import Gate, nodes_that_hear_no_messages
 from tests.support.nodes import node_object, running_node
 from tests.support.peer2 import Peer2, Peers2
 from tests.support.redis_server import RedisProcess
@@ -88,6 +88,22 @@ async def test_a_position_without_since_is_exact(case: Case) -> None:
     bob = await case.bob()
     await bob.join("ops", since=said[-1])
     await hears(bob, more)
+
+
+async def test_a_position_is_not_older_than_what_live_delivery_has_handed_out(case: Case, peers2: Peers2) -> None:
+    """Two messages overtake the answer of the log: they are not for bob, so his position is behind them."""
+    cid = await peers2.register(case.url, "cid")
+    await cid.join("ops")
+    bob = await case.bob()
+    gate = Gate(case.node, ENTER, answers=True)
+    joining = asyncio.create_task(bob.join("ops"))
+    await gate.reached.wait()
+    said = await case.say(2)
+    await hears(cid, said)
+    gate.open()
+    assert (await joining)["position"] == said[-1]
+    live = await case.ann.post("ops", "live")
+    await hears(bob, [live])
 
 
 async def test_who_was_never_away_gets_nothing_twice(case: Case) -> None:
@@ -182,6 +198,25 @@ async def test_what_was_trimmed_is_a_gap(case: Case, redis_url: str) -> None:
     bob = await case.bob()
     assert (await bob.join("ops", since="0-0"))["recovered"] is False, "the channel's beginning is gone too"
     await hears(bob, said[6:])
+
+
+async def test_who_came_in_behind_a_gap_is_not_told_of_it(case: Case, peers2: Peers2, redis_url: str) -> None:
+    """The node has lost a piece of the log for those who were there; whoever comes then has lost nothing."""
+    cid = await peers2.register(case.url, "cid")
+    await cid.join("ops")
+    bob = await case.bob()
+    refill = Gate(case.node, PAGE)
+    with nodes_that_hear_no_messages(redis_url) as store:
+        said = await case.say(5)
+        store.xtrim(log_of(store), minid=said[3], approximate=False)
+    await refill.reached.wait()
+    assert (await bob.join("ops"))["position"] == said[-1]
+    refill.open()
+    live = await case.ann.post("ops", "live")
+    await hears(cid, [*said[3:], live])
+    assert cid.of("gap") == [{"ev": "gap", "channel": "ops", "after": "0-0"}]
+    await hears(bob, [live])
+    assert bob.of("gap") == []
 
 
 async def test_a_log_that_is_gone_is_a_gap(case: Case, redis_url: str) -> None:
