@@ -1,0 +1,109 @@
+"""Sessions that the relay closes for a fault of their own, and that come back: what they hear is the channel's log."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from nacl.signing import SigningKey
+
+from relay.node import Node
+from relay.session import Session
+from tests.support.nodes import node_object, running_node
+from tests.support.peer2 import Peer2, Peers2
+from tests.support.waiting import pause, wait_until
+
+BOB = SigningKey(b"b" * 32)
+MESSAGE_BYTES = 64 * 1024
+
+
+class Case:
+    """Ann talks in `ops` on one node; bob hears it on the other, and will be closed there."""
+
+    def __init__(self, node: Node, ann: Peer2, bob: Peer2, other: str, peers: Peers2) -> None:
+        self.ann = ann
+        self.bob = bob
+        self.said: list[str] = []
+        self._node = node
+        self._other = other
+        self._peers = peers
+
+    @property
+    def session(self) -> Session:
+        return next(each for each in self._node._sessions if each.path.user == "bob")
+
+    async def say(self, size: int = 0) -> None:
+        self.said.append(await self.ann.post("ops", f"{len(self.said)} ".ljust(size, "x")))
+
+    async def come_back(self, code: int) -> None:
+        """Wait for the close, join elsewhere with what was handled last, and check all that was heard, to the end."""
+        assert (await self.bob.wait_closed())[0] == code
+        assert self.bob.of("closing")[0]["code"] == code
+        first = self.bob.ids("ops")
+        await self.say()
+        again = await self._peers.login(self._other, BOB)
+        assert (await again.join("ops", since=first[-1]))["recovered"] is True
+        await self.say()
+        await wait_until(lambda: again.ids("ops")[-1:] == self.said[-1:], what="bob has heard the last message")
+        assert len(first) < len(self.said) - 1, "nothing was missed in between"
+        assert first + again.ids("ops") == self.said
+        assert again.of("gap") == []
+
+
+@asynccontextmanager
+async def a_case(redis_url: str, *, idle_seconds: float = 60) -> AsyncIterator[Case]:
+    peers, limit = Peers2(), MESSAGE_BYTES
+    async with (
+        running_node(redis_url, max_message_bytes=limit) as other,
+        node_object(redis_url, max_message_bytes=limit, idle_seconds=idle_seconds) as node,
+    ):
+        try:
+            ann = await peers.register(other, "ann")
+            await ann.create("ops")
+            bob = await peers.login(f"ws://{node.address}/", BOB, register=("bob", "desk"))
+            for peer in (ann, bob):
+                await peer.join("ops")
+            yield Case(node, ann, bob, other, peers)
+        finally:
+            await peers.close()
+
+
+async def test_an_idle_session_comes_back_to_what_it_missed(redis_url: str) -> None:
+    """Closed while messages arrive all the time: whatever it got before the close is the beginning of the log."""
+    async with a_case(redis_url, idle_seconds=0.5) as case:
+        while not case.bob.is_closed:
+            await case.say()
+            await pause(0.01)
+        await case.come_back(4004)
+
+
+async def test_a_slow_reader_comes_back_to_what_it_missed(redis_url: str) -> None:
+    """What was waiting for it is dropped in one piece: what the kernel had taken, and no more, is what it has heard."""
+    async with a_case(redis_url) as case:
+        await case.say()
+        await wait_until(lambda: case.bob.ids("ops") == case.said, what="bob hears")
+        session = case.session
+        case.bob.pause()
+        while session.close_reason is None:
+            await case.say(MESSAGE_BYTES)
+        case.bob.resume()
+        await case.come_back(4005)
+
+
+async def test_who_does_not_read_its_replay_comes_back_to_the_rest(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replay waits for its reader, but not for ever; a second one goes on where the first one was cut off."""
+    monkeypatch.setattr("relay.socket._DRAIN_SECONDS", 0.3)
+    async with a_case(redis_url) as case:
+        for _ in range(100):
+            await case.say(MESSAGE_BYTES)
+        await wait_until(lambda: case.bob.ids("ops") == case.said, what="bob hears")
+        case.bob.events.clear()
+        session = case.session
+        case.bob.pause()
+        joining = asyncio.create_task(case.bob.join("ops", since="0-0"))
+        await wait_until(lambda: session.close_reason, what="the relay gives up")
+        case.bob.resume()
+        await joining
+        await case.come_back(4005)
