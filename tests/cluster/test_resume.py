@@ -27,8 +27,10 @@ AT_ONCE = 10
 _TALKERS, _VISITORS = 2, 20
 _MESSAGES = 20
 """Of each talker, at least."""
-_LARGE = 20_000
-"""Bytes of a message in some of the channels: a few of them are more than one page of a replay."""
+_LARGE = 40_000
+"""Bytes of a message in some of the channels: seven of them are more than one page of a replay."""
+_PATIENCE_SECONDS = (0.001, 0.003, 5, 5, 5, 5)
+"""How long a talker may wait for an answer before it sends the same again."""
 _FAULTS = ("kill", "stop", "subscribers", "connections", "redis")
 _SETTLE_SECONDS = 30
 
@@ -36,7 +38,7 @@ _SETTLE_SECONDS = 30
 class Trial:
     """One channel: some who talk, many who come and go, each with luck of their own.
 
-    Every third channel is trimmed to its last few messages all the time, every fifth has large messages.
+    Every third channel is trimmed to its last few messages all the time, every fourth has large messages.
     """
 
     def __init__(self, number: int, nodes: list[NodeProcess], redis: RedisProcess, seed: int) -> None:
@@ -44,7 +46,7 @@ class Trial:
         self.channel = f"c{number}"
         self.archive = Archive(redis.url, self.channel)
         self.is_trimmed = number % 3 == 0
-        self._padding = "x" * _LARGE if number % 5 == 0 else ""
+        self._padding = "x" * _LARGE if number % 4 == 1 else ""
         self._nodes = nodes
         self._over = False
         self.talkers = [Wanderer(self._urls, f"talker{number}-{i}", self.chance) for i in range(_TALKERS)]
@@ -71,7 +73,8 @@ class Trial:
             text, key = f"{count} {self._padding}", f"key {count}"
 
             async def send(peer: Peer2, text: str = text, key: str = key) -> str:
-                return await peer.post(self.channel, text, key=key)
+                async with asyncio.timeout(self.chance.choice(_PATIENCE_SECONDS)):
+                    return await peer.post(self.channel, text, key=key)
 
             self.archive.acknowledge(await talker.insist(send, self.channel), talker.path)
             count += 1

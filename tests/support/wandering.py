@@ -22,6 +22,7 @@ _REST_SECONDS = 0.05
 _GLANCE_SECONDS = 0.05
 _PATIENCE_SECONDS = 5.0
 _STAYS_SECONDS = (0.0, 0.02, 0.3, 1.0, 2.0)
+_AWAY_SECONDS = (0.1, 0.5, 1.0, 4.0)
 
 
 class Wanderer:
@@ -157,7 +158,7 @@ class Visitor(Wanderer):
             await self.cut()  # it may have left or not
             return
         self._handle()
-        await pause(self._chance.uniform(0, 1))
+        await pause(self._chance.uniform(0, self._chance.choice(_AWAY_SECONDS)))
         if self._chance.random() < 0.2:
             self._since = None
 
