@@ -89,7 +89,7 @@ def test_every_flaw_is_found(flawed: Stay, flaw: str) -> None:
 
 def test_an_old_position_is_a_flaw() -> None:
     """A join that is answered with an earlier end of the channel would promise what was said before."""
-    late = Stay(Asked(None, "6-0", START), "5-0", None, START, FOREIGN[4:])
+    late = Stay(Asked(None, "6-0", START), "5-0", None, START, [*FOREIGN[4:]])
     assert flaws(ME, [late], LOG) == ["stay 0: the position 5-0 is older than 6-0, which was said before"]
 
 
