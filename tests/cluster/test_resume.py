@@ -162,7 +162,7 @@ async def channels(
         await asyncio.gather(*(trial.end() for trial in trials))
 
 
-@pytest.mark.timeout(120 + 30 * TRIALS // AT_ONCE)
+@pytest.mark.timeout(120 + 60 * TRIALS // AT_ONCE)
 async def test_whoever_comes_back_has_heard_everything_once(
     nodes: list[NodeProcess], redis_process: RedisProcess
 ) -> None:
