@@ -1,4 +1,4 @@
-"""The one place where a node is put together, started and taken down."""
+"""One node: started, ready or not, and taken down."""
 
 import asyncio
 import contextlib
@@ -12,40 +12,14 @@ from aiohttp import web
 from relay import logs
 from relay.closing import CloseReason
 from relay.config import NodeConfig
-from relay.connection import Connections
-from relay.desk import Services
-from relay.dialect.v1 import DialectV1
-from relay.dialect.v2 import DialectV2
 from relay.doorman import Doorman
 from relay.drain import close_evenly
 from relay.errors import NodeFailure, StoreUnavailable, not_bound
-from relay.fanout import FanOut
-from relay.heart import Heart
 from relay.http import Status, address_text, make_app, open_status_port
 from relay.lag import watch_lag
 from relay.metrics import Family, Metrics
-from relay.outbox import Flusher
-from relay.redis import scripts
-from relay.redis.broker import Broker
-from relay.redis.channel_log import ChannelLog
-from relay.redis.client import RedisClient
+from relay.parts import Parts
 from relay.redis.connect import Make
-from relay.redis.directory import Directory
-from relay.redis.dues import Dues
-from relay.redis.inbox import Inbox
-from relay.redis.keys import Keys
-from relay.redis.leases import Leases
-from relay.redis.near import Near
-from relay.redis.near_log import NearLog
-from relay.redis.nodes import Registry
-from relay.redis.promises import Promises
-from relay.services.accounts import Accounts
-from relay.services.authority import Audit
-from relay.services.channels import Channels
-from relay.services.messages import Messages
-from relay.services.presence import Presence
-from relay.services.rule import Rule
-from relay.sessions import Sessions
 from relay.stopping import Stop
 
 log = structlog.get_logger()
@@ -77,15 +51,21 @@ class Node:
         self._sockets = sockets
         self._status = status or self
         self._config = config
-        self._make = make
-        self._make_near = near
         self._stop = Stop()
         self._failure: NodeFailure | None = None
         self._ready = False
         self._closed = False
         self._cluster_id = ""
         self._doors: list[asyncio.Server] = []
-        self._assemble()
+        self.parts = Parts(config, make, near)
+        """What it is made of, for tests that reach inside."""
+        self._show_state(self.parts.metrics)
+        self._app = make_app(
+            serve=lambda request: self.parts.connections.serve(request, self._cluster_id, self.name),
+            why_closed=lambda: self.closed,
+            status=self._status,
+            metrics=config.metrics_address is None,
+        )
         self.address = ""
         """Where the node listens, as HOST:PORT, once it does."""
         self.status_address = ""
@@ -98,7 +78,7 @@ class Node:
     @property
     def name(self) -> str:
         """This node's name in the cluster."""
-        return self._registry.node
+        return self.parts.registry.node
 
     @property
     def is_ready(self) -> bool:
@@ -111,11 +91,11 @@ class Node:
 
     async def metrics(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
-        return self._metrics.render()
+        return self.parts.metrics.render()
 
     def families(self) -> list[Family]:
         """Return all metrics as they stand."""
-        return self._metrics.families()
+        return self.parts.metrics.families()
 
     def stop(self) -> None:
         """Have `run` end after a drain; the second time at once."""
@@ -140,20 +120,20 @@ class Node:
         async with asyncio.TaskGroup() as tasks:
             runner = web.AppRunner(self._app, access_log=None, handle_signals=False, shutdown_timeout=_GOODBYE_SECONDS)
             running = [
-                tasks.create_task(self._client.serve()),
-                tasks.create_task(self._broker.serve(self._heart)),
-                tasks.create_task(self._fanout.serve()),
-                tasks.create_task(watch_lag(self._metrics.event_loop_lag)),
+                tasks.create_task(self.parts.client.serve()),
+                tasks.create_task(self.parts.broker.serve(self.parts.heart)),
+                tasks.create_task(self.parts.fanout.serve()),
+                tasks.create_task(watch_lag(self.parts.metrics.event_loop_lag)),
             ]
-            if self._near is not None:
-                running.append(tasks.create_task(self._near.serve(self._broker.drop)))
+            if self.parts.near is not None:
+                running.append(tasks.create_task(self.parts.near.serve(self.parts.broker.drop)))
             aside: web.AppRunner | None = None
             try:
                 aside = await self._open_status_port()
                 await self._listen(runner)
                 if await self._join():
-                    running.append(tasks.create_task(self._inbox.serve(self._sessions.handle)))
-                    running.append(tasks.create_task(self._heart.serve()))
+                    running.append(tasks.create_task(self.parts.inbox.serve(self.parts.sessions.handle)))
+                    running.append(tasks.create_task(self.parts.heart.serve()))
                     self._ready = True
                     self.ready.set()
                     ready = "worker.ready" if self._sockets else "conclave server listening"
@@ -171,121 +151,16 @@ class Node:
         if self._failure is not None:
             raise self._failure
 
-    def _assemble(self) -> None:
-        config = self._config
-        keys = Keys(config.key_prefix)
-        self._metrics = metrics = Metrics(scripts.NAMES)
-        audit = Audit(metrics)
-        self._sessions = Sessions()
-        self._client = client = RedisClient(self._make, timeout=config.redis_timeout, metrics=metrics)
-        self._registry = Registry(client, keys)
-        self._near = near = self._nearby(client, keys)
-        self._broker = Broker(near or client, confirm_timeout=config.redis_timeout)
-        self._inbox = Inbox(client, keys)
-        self._directory = Directory(client, keys)
-        leases = Leases(client, keys)
-        kept = config.retention
-        channel_log = NearLog(client, keys, kept, near) if near is not None else ChannelLog(client, keys, kept)
-        self._fanout = fanout = FanOut(
-            broker=self._broker,
-            directory=self._directory,
-            channel_log=channel_log,
-            keys=keys,
-            clock=self._registry.clock,
-            metrics=metrics,
-        )
-        dues = Dues(directory=self._directory, channel_log=channel_log, inbox=self._inbox, registry=self._registry)
-        presence = Presence(
-            sessions=self._sessions,
-            leases=leases,
-            directory=self._directory,
-            channel_log=channel_log,
-            fanout=fanout,
-            inbox=self._inbox,
-            registry=self._registry,
-            policy=config.presence,
-        )
-        services = Services(
-            accounts=Accounts(
-                directory=self._directory,
-                dues=dues,
-                audit=audit,
-                admins=config.admins,
-                registration=config.registration,
-            ),
-            rule=Rule(directory=self._directory, fanout=fanout, dues=dues, audit=audit),
-            channels=Channels(
-                directory=self._directory,
-                channel_log=channel_log,
-                fanout=fanout,
-                registry=self._registry,
-                audit=audit,
-                resumes=metrics.resumes,
-            ),
-            messages=Messages(
-                directory=self._directory,
-                channel_log=channel_log,
-                fanout=fanout,
-                leases=leases,
-                inbox=self._inbox,
-                promises=Promises(client, keys),
-                registry=self._registry,
-                max_bytes=config.max_message_bytes,
-                metrics=metrics,
-            ),
-            presence=presence,
-        )
-        self._heart = Heart(
-            client=client,
-            keys=keys,
-            registry=self._registry,
-            broker=self._broker,
-            inbox=self._inbox,
-            fanout=fanout,
-            dues=dues,
-            presence=presence,
-            sessions=self._sessions,
-            idle_seconds=config.idle_seconds,
-            metrics=metrics,
-        )
-        self._connections = connections = Connections(
-            services=services,
-            dialects=(
-                DialectV1(),
-                DialectV2(
-                    origins=config.origins, idle_seconds=config.idle_seconds, message_bytes=config.max_message_bytes
-                ),
-            ),
-            flusher=Flusher(metrics.sent_bytes.inc),
-            metrics=metrics,
-            outbox_bytes=config.outbox_bytes,
-            handshake_seconds=config.handshake_seconds,
-        )
-        self._show_state(metrics)
-        self._app = make_app(
-            serve=lambda request: connections.serve(request, self._cluster_id, self._registry.node),
-            why_closed=lambda: self.closed,
-            status=self._status,
-            metrics=config.metrics_address is None,
-        )
-
-    def _nearby(self, client: RedisClient, keys: Keys) -> Near | None:
-        if self._make_near is None:
-            return None
-        timeout, metrics = self._config.redis_timeout, self._metrics
-        replica = RedisClient(self._make_near, timeout=timeout, metrics=metrics, server="replica")
-        return Near(client, replica, keys, self._registry)
-
     def _show_state(self, metrics: Metrics) -> None:
         """Have the gauges ask for what they show when somebody looks at them."""
         metrics.ready.set_function(lambda: self.is_ready)
         metrics.draining.set_function(self._stop.asked.is_set)
-        metrics.redis_up.set_function(lambda: self._client.is_up)
-        metrics.nodes.set_function(lambda: self._registry.size)
-        metrics.sessions.set_function(lambda: len(self._sessions))
-        metrics.channels.set_function(lambda: len(self._fanout))
-        metrics.subscriptions.set_function(lambda: self._fanout.subscriptions)
-        metrics.outbox_bytes.set_function(lambda: sum(session.outbox.buffered for session in self._sessions))
+        metrics.redis_up.set_function(lambda: self.parts.client.is_up)
+        metrics.nodes.set_function(lambda: self.parts.registry.size)
+        metrics.sessions.set_function(lambda: len(self.parts.sessions))
+        metrics.channels.set_function(lambda: len(self.parts.fanout))
+        metrics.subscriptions.set_function(lambda: self.parts.fanout.subscriptions)
+        metrics.outbox_bytes.set_function(lambda: sum(session.outbox.buffered for session in self.parts.sessions))
 
     @property
     def unready(self) -> str | None:
@@ -297,7 +172,7 @@ class Node:
         """Why nobody can come in right now, or None: a node that drains first goes on serving whoever comes."""
         if self._closed:
             return "shutting down"
-        if not self._client.is_up or not self._broker.is_connected:
+        if not self.parts.client.is_up or not self.parts.broker.is_connected:
             return "Redis is not reachable"
         if not self._ready:
             return "starting"
@@ -335,20 +210,20 @@ class Node:
             log.warning("admin is not pinned to a key: whoever registers the name first has the role", admin=warner)
         while not self._stop.asked.is_set():
             try:
-                self._cluster_id = await self._directory.cluster_id()
-                await self._heart.join()
+                self._cluster_id = await self.parts.directory.cluster_id()
+                await self.parts.heart.join()
             except StoreUnavailable as error:
                 log.warning("node.waiting", reason=error.why)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_START_RETRY_SECONDS):
                         await self._stop.asked.wait()
                 continue
-            self._client.on_up(self._revive)
+            self.parts.client.on_up(self._revive)
             return True
         return False
 
     async def _revive(self) -> None:
-        cluster = await self._directory.cluster_id()
+        cluster = await self.parts.directory.cluster_id()
         if cluster != self._cluster_id:
             self.fail(
                 NodeFailure(
@@ -357,28 +232,28 @@ class Node:
                 )
             )
             return
-        await self._heart.revive()
+        await self.parts.heart.revive()
 
     async def _drain(self) -> None:
         """Be unready and go on serving until balancers know; then take nobody in and tell one session after another."""
         delay, seconds = self._config.drain_delay, self._config.drain_seconds
-        log.info("shutdown signal received; draining connections", sessions=len(self._sessions), after=delay)
+        log.info("shutdown signal received; draining connections", sessions=len(self.parts.sessions), after=delay)
         await self._stop.pause(delay)
         self._turn_away()
-        await close_evenly(self._sessions, seconds, self._stop)
+        await close_evenly(self.parts.sessions, seconds, self._stop)
 
     def _turn_away(self) -> None:
         self._closed = True
         for door in self._doors:
             door.close()
-        self._connections.turn_away()
+        self.parts.connections.turn_away()
 
     async def _close(self) -> None:
         """Close whoever is left, with the reason, and leave the cluster."""
         self._turn_away()
-        self._sessions.close_all(CloseReason.SHUTDOWN)
-        await self._stop.wait_for(self._sessions.empty(), _GOODBYE_SECONDS)
-        if len(self._sessions):
-            log.warning("node.sessions_cut", sessions=len(self._sessions))
+        self.parts.sessions.close_all(CloseReason.SHUTDOWN)
+        await self._stop.wait_for(self.parts.sessions.empty(), _GOODBYE_SECONDS)
+        if len(self.parts.sessions):
+            log.warning("node.sessions_cut", sessions=len(self.parts.sessions))
         with contextlib.suppress(StoreUnavailable):
-            await self._registry.leave()
+            await self.parts.registry.leave()

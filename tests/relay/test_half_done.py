@@ -34,11 +34,11 @@ class Fault:
     """
 
     def __init__(self, node: Node) -> None:
-        self._submit = node._client._submit
+        self._submit = node.parts.client._submit
         self._left: int | None = None
         self._late = False
         self.struck = False
-        node._client._submit = self._pass  # type: ignore[method-assign, assignment]
+        node.parts.client._submit = self._pass  # type: ignore[method-assign, assignment]
 
     def arm(self, passes: int, *, late: bool) -> None:
         """With `late` the failing command is carried out and only its reply is lost."""
@@ -168,7 +168,7 @@ async def test_an_operation_happens_or_does_not(redis_url: str, what: str, *, la
             assert answer in ("done", AWAY)
             assert happened or answer == AWAY, "acknowledged, and not done"
             if answer == AWAY:
-                await scene.other._heart._beat()
+                await scene.other.parts.heart._beat()
             assert scene.store.due() == {}
             assert scene.store.announced(channel_id)
             await _check_victim(scene, act, lost=happened and what in TAKES_THE_CHANNEL)
@@ -238,7 +238,7 @@ async def test_a_machine_is_revoked_or_is_not(redis_url: str, *, late: bool) -> 
             answer = await _ask(scene.ann, frames.Admin(admin.MachineRemove("stolen")))
             scene.fault.mend()
             if answer == AWAY:
-                await scene.other._heart._beat()
+                await scene.other.parts.heart._beat()
             gone = "stolen" not in scene.store.snapshot().machines["ann"]
             assert gone or answer == AWAY
             assert scene.store.due() == {}

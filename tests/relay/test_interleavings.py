@@ -101,7 +101,7 @@ async def test_a_deletion_overtakes_a_join(house: House) -> None:
     gate = Gate(house.other, scripts.ENTER, answers=True)
     joining = asyncio.create_task(house.bob.join("ops"))
     await gate.reached.wait()
-    room = house.other._fanout._rooms[house.store.id_of("ops")]
+    room = house.other.parts.fanout._rooms[house.store.id_of("ops")]
     await rule(house.ann, admin.DeleteChannel("ops"))
     await wait_until(lambda: not room.listeners, what="the other node has let go of the channel")
     gate.open()
@@ -177,7 +177,9 @@ async def test_a_name_that_passes_on_does_not_cost_its_first_channel_a_subscribe
         await rule(house.ann, admin.RenameChannel("ops", "dev"))
         await house.ann.create("ops")
         joining = asyncio.create_task(house.bob.join("ops"))
-        await wait_until(lambda: house.other._fanout._rooms[house.store.id_of("dev")].name == "dev", what="it is known")
+        await wait_until(
+            lambda: house.other.parts.fanout._rooms[house.store.id_of("dev")].name == "dev", what="it is known"
+        )
     await joining
     await house.bob.post("dev", "in both")
     await house.bob.post("ops", "in both")

@@ -167,7 +167,7 @@ async def test_a_key_that_is_enrolled_anew_does_not_keep_its_old_session(
         ann = peers.keep(await Peer.login(f"ws://{node.address}/", key, register=("ann", "laptop")))
         with Redis.from_url(redis_url) as raw:  # as if the removal had been signalled while the node was cut off
             raw.hset("conclave:{dir}:keys", key_text(bytes(key.verify_key)), "eve/laptop")
-        await node._heart.revive()
+        await node.parts.heart.revive()
         assert await ann.wait_closed() == REVOKED
         with Redis.from_url(redis_url) as raw:
             raw.hset("conclave:{dir}:keys", key_text(bytes(key.verify_key)), "ann/laptop")
@@ -180,8 +180,8 @@ async def test_an_admin_of_the_server_revokes_anybodys_machine(redis_url: str, p
     async with node_object(redis_url, admins=ROOT) as node:
         for user in ("root", "ann", "eve"):
             await peers.register(f"ws://{node.address}/", user)
-        sessions = {session.path.user: session for session in node._sessions}
-        accounts = node._connections._services.accounts
+        sessions = {session.path.user: session for session in node.parts.sessions}
+        accounts = node.parts.connections._services.accounts
         with pytest.raises(Exception, match="admin role required"):
             await accounts.remove_machine(sessions["eve"], "laptop", "ann")
         await accounts.remove_machine(sessions["root"], "laptop", "ann")

@@ -30,7 +30,7 @@ class Case:
 
     @property
     def session(self) -> Session:
-        return next(each for each in self._node._sessions if each.path.user == "bob")
+        return next(each for each in self._node.parts.sessions if each.path.user == "bob")
 
     async def say(self, size: int = 0) -> None:
         self.said.append(await self.ann.post("ops", "said ".ljust(size, "x")))

@@ -205,6 +205,6 @@ def test_whatever_is_asked_the_relay_does_what_the_model_does(redis_url: str) ->
                     suppress_health_check=list(HealthCheck),
                 ),
             )
-            assert len(node._sessions) == 0
+            assert len(node.parts.sessions) == 0
         finally:
             runner.run(nodes.__aexit__(None, None, None))

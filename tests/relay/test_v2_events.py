@@ -143,7 +143,7 @@ async def test_a_slow_reader_is_told(redis_url: str, peers2: Peers2) -> None:
         for peer in (ann, bob):
             await peer.join("ops")
         bob.pause()
-        session = next(each for each in node._sessions if each.path.user == "bob")
+        session = next(each for each in node.parts.sessions if each.path.user == "bob")
         while session.close_reason is None:
             await ann.post("ops", "x" * 1024 * 1024)
         bob.resume()

@@ -200,11 +200,11 @@ async def test_a_login_while_redis_is_away_is_told_when_to_come_back(redis_url: 
         url = f"ws://{node.address}/"
         peer = await Peer2.dial(url)
         challenge = await peer.hello("main", origin_of(url))
-        node._client._down_since = 1.0
+        node.parts.client._down_since = 1.0
         await peer.send({"op": "auth", **proof_of(KEY, "auth", origin_of(url), challenge)})
         with pytest.raises(Closed2) as refused:
             await peer.read()
-        node._client._down_since = None
+        node.parts.client._down_since = None
         await peer.close()
         assert refused.value.code == 1013
         assert refused.value.event == {
@@ -236,7 +236,7 @@ async def test_a_login_that_is_overtaken_is_superseded(redis_url: str, peers2: P
         slow = asyncio.create_task(Peer2.login(url, KEY))
         await gate.reached.wait()
         await peers2.login(other, KEY)
-        await wait_until(lambda: any(s.close_reason for s in node._sessions), what="the first one hears of it")
+        await wait_until(lambda: any(s.close_reason for s in node.parts.sessions), what="the first one hears of it")
         gate.open()
         with pytest.raises(Closed2) as refused:
             await slow

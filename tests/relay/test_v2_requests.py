@@ -156,10 +156,10 @@ async def test_a_store_that_is_away_is_told_with_when_to_ask_again(redis_url: st
     """`unavailable`, and the session stays."""
     async with node_object(redis_url) as node:
         ann = await peers2.register(f"ws://{node.address}/", "ann")
-        node._client._down_since = 1.0
+        node.parts.client._down_since = 1.0
         with pytest.raises(Refused2) as refused:
             await ann.ask("who")
-        node._client._down_since = None
+        node.parts.client._down_since = None
         assert (refused.value.code, refused.value.retry_after) == ("unavailable", 1)
         assert await ann.ask("ping") == {}
         await peers2.close()

@@ -368,9 +368,9 @@ async def test_a_client_that_leaves_during_a_replay_leaves_nothing_behind(case: 
     await bob.join("ops", since=said[0])
     await gate.reached.wait()
     await bob.cut()
-    await wait_until(lambda: len(case.node._sessions) == 0, what="the node has noticed")
+    await wait_until(lambda: len(case.node.parts.sessions) == 0, what="the node has noticed")
     gate.open()
-    replays = case.node._fanout._replays
+    replays = case.node.parts.fanout._replays
     await wait_until(lambda: not replays._tasks._tasks, what="the replay has ended")
 
 
@@ -398,7 +398,7 @@ async def test_a_slow_client_may_resume_more_than_a_slow_reader_may_have(case: C
     bob = await case.bob()
     bob.pause()
     joining = asyncio.create_task(bob.join("ops", since=said[0]))
-    session = next(iter(case.node._sessions))
+    session = next(iter(case.node.parts.sessions))
     await wait_until(lambda: session.outbox.buffered > 100_000, what="the socket is full")
     await pause(0.3)
     highest = session.outbox.buffered
@@ -451,7 +451,7 @@ async def test_an_outage_of_the_store_during_a_replay_is_waited_out(redis_proces
         await gate.reached.wait()
         redis_process.kill()
         gate.open()
-        await wait_until(lambda: not node._client.is_up, what="the node has noticed")
+        await wait_until(lambda: not node.parts.client.is_up, what="the node has noticed")
         await pause(0.5)
         assert bob.events == []
         await redis_process.start()

@@ -18,12 +18,12 @@ class Gate:
         """With `answers` the script is run, and the node has to wait for what came of it."""
         self.reached = asyncio.Event()
         """Set as soon as something is held."""
-        self._client = node._client
+        self._client = node.parts.client
         self._what = what
         self._answers = answers
         self._opened = asyncio.Event()
-        self._submit = node._client._submit
-        node._client._submit = self._hold  # type: ignore[method-assign]
+        self._submit = node.parts.client._submit
+        node.parts.client._submit = self._hold  # type: ignore[method-assign]
 
     def open(self) -> None:
         """Let go of what is held and hold nothing more."""
