@@ -6,7 +6,11 @@ while something in between was not shown: because the channel was muted, or beca
 Then the watermark stays, so that nothing is skipped; what is shown live meanwhile is read again with the rest.
 
 A v1 server gives live messages no position. They are counted, and found again in the history: `settle` does so from
-time to time, and until it did, a restart reports them as missed. That is the safe side.
+time to time, and until it did, a restart reports them as missed. That is the safe side, and so the account is bounded:
+where too much was heard and not found again, it is given up, and the watermark stays.
+
+What was missed is counted by a `Count`, beside the account: until it is settled whether it is shown or announced,
+nothing has moved, and a count that is broken off can be made again.
 """
 
 from collections import Counter
@@ -16,7 +20,39 @@ from conclave.body import Body
 from conclave.events import Message
 from conclave.requests import History, Row
 
+UNPLACED_MESSAGES = 2_000
+UNPLACED_CHARS = 4 * 1024 * 1024
+"""How many messages without a position, and how much of them, are remembered until the history tells theirs."""
+OWN_MESSAGES = 200
+"""How many of the session's own messages are remembered until the history shows them."""
+
 _Said = tuple[str, Body]
+
+
+class Count:
+    """What is behind a mark and did not arrive live, a page after the other. `end` is the mark that it has got to."""
+
+    def __init__(self, start: str, own: str, unplaced: Counter[_Said], said: Counter[_Said], keep: int) -> None:
+        """Count on copies of the account; of the rows themselves keep the first `keep`."""
+        self.end = start
+        self.missed = 0
+        self.rows: list[Row] = []
+        self.unplaced = unplaced.copy()
+        self.said = said.copy()
+        self._own = own
+        self._keep = keep
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Take the history behind `end`. What the session said itself was not missed."""
+        for row in rows:
+            said = (row.from_, row.body)
+            if _take(self.unplaced, said) or _take(self.said, said) or row.from_ == self._own:
+                continue
+            self.missed += 1
+            if len(self.rows) < self._keep:
+                self.rows.append(row)
+        if rows:
+            self.end = rows[-1].id
 
 
 class Reading:
@@ -30,8 +66,11 @@ class Reading:
         self.behind = False
         """Whether something after `position` was not shown."""
         self._unplaced: Counter[_Said] = Counter()
+        self._unplaced_chars = 0
+        self._said: Counter[_Said] = Counter()
         self._early_ids: set[str] = set()
         self._early: Counter[_Said] = Counter()
+        self._known: Counter[_Said] = Counter()
 
     @property
     def unsettled(self) -> bool:
@@ -44,35 +83,48 @@ class Reading:
             repeated = message.id in self._early_ids
             self._early_ids.discard(message.id)
             return repeated
-        said = (message.from_, message.body)
-        if self._early[said] <= 0:
-            return False
-        self._early[said] -= 1
-        return True
+        return _take(self._early, (message.from_, message.body))
 
     def live(self, message: Message, *, shown: bool) -> None:
         """Note a message that came by itself."""
         self.behind = self.behind or not shown
+        said = (message.from_, message.body)
         if message.id is not None:
             self._reach(message.id)
-        else:
-            self._unplaced[(message.from_, message.body)] += 1
+        elif not _take(self._known, said):
+            self._unplaced[said] += 1
+            self._unplaced_chars += size(message.body)
+            if self._unplaced.total() > UNPLACED_MESSAGES or self._unplaced_chars > UNPLACED_CHARS:
+                self._give_up()
 
-    def missed(self, rows: Sequence[Row], own: str) -> list[Row]:
-        """Take the history behind `heard`, page by page; return the rows that did not arrive here live.
+    def said(self, own: str, body: Body) -> None:
+        """Note what the session said under its path `own`, which may be another one when the history is read."""
+        self._said[(own, body)] += 1
+        if self._said.total() > OWN_MESSAGES:
+            del self._said[next(iter(self._said))]
 
-        Messages of the session's own path are not among them: it knows what it said. Then call `showing` or `skip`.
-        """
-        missed = [row for row in rows if not self._place(row) and row.from_ != own]
-        if rows:
-            self.heard = rows[-1].id
-        return missed
+    def count(self, own: str, keep: int) -> Count:
+        """Begin to count what was missed behind `heard`. Then call `start`, `showing` or `skip`, or none of them."""
+        return Count(self.heard, own, self._unplaced, self._said, keep)
 
-    def showing(self, rows: Sequence[Row]) -> None:
+    def start(self, count: Count) -> None:
+        """Begin behind all that was counted: it was said before the session listened, or is on its way here."""
+        self._settle_with(count)
+        self._known = Counter((row.from_, row.body) for row in count.rows)
+        self._reach(count.end)
+
+    def showing(self, count: Count) -> None:
         """Note that all missed rows are shown now; those posted a moment ago may come live, too."""
-        self._reach(self.heard)
-        self._early_ids = {row.id for row in rows}
-        self._early = Counter((row.from_, row.body) for row in rows)
+        self._settle_with(count)
+        self._reach(count.end)
+        self._early_ids = {row.id for row in count.rows}
+        self._early = Counter((row.from_, row.body) for row in count.rows)
+
+    def skip(self, count: Count, heard: str | None = None) -> None:
+        """Note that too much was missed to show it; live messages come from `heard` on, if that is known."""
+        self._settle_with(count)
+        self.behind = True
+        self.heard = heard or count.end
 
     def restart(self, position: str) -> None:
         """Go on from another mark, because the server does not know this one's positions any more."""
@@ -85,12 +137,7 @@ class Reading:
     def forget_early(self) -> None:
         """Note that whatever was on its way when the history was read has arrived."""
         self._early.clear()
-
-    def skip(self, heard: str | None) -> None:
-        """Note that too much was missed to show it; live messages come from `heard` on, if that is known."""
-        self.behind = True
-        if heard is not None:
-            self.heard = heard
+        self._known.clear()
 
     def settle(self, rows: Sequence[Row], own: str) -> None:
         """Find live messages in the history behind `heard`, up to the first row that has not arrived yet."""
@@ -110,18 +157,42 @@ class Reading:
         self.behind = self.behind and more
 
     def _place(self, row: Row) -> bool:
+        """Tell whether a row is known already: it came live, or the session said it."""
         said = (row.from_, row.body)
-        if self._unplaced[said] <= 0:
-            return False
-        self._unplaced[said] -= 1
-        if not self._unplaced[said]:
-            del self._unplaced[said]
-        return True
+        if _take(self._unplaced, said):
+            self._unplaced_chars -= size(row.body)
+            return True
+        return _take(self._said, said)
+
+    def _settle_with(self, count: Count) -> None:
+        self._unplaced, self._said = count.unplaced, count.said
+        self._unplaced_chars = sum(size(body) * number for (_, body), number in self._unplaced.items())
+
+    def _give_up(self) -> None:
+        """Forget what came without a position: from here on `catch_up` shows it again, and then all is known anew."""
+        self._unplaced.clear()
+        self._unplaced_chars = 0
+        self.behind = True
 
     def _reach(self, position: str) -> None:
         self.heard = position
         if not self.behind:
             self.position = position
+
+
+def size(body: Body) -> int:
+    """Return about how many bytes a body takes."""
+    return len(body.text or "") if body.sealed is None else len(body.sealed.ciphertext)
+
+
+def _take(counter: Counter[_Said], said: _Said) -> bool:
+    """Take one away, if there is any."""
+    if counter[said] <= 0:
+        return False
+    counter[said] -= 1
+    if not counter[said]:
+        del counter[said]
+    return True
 
 
 def at_time(ms: int) -> str:

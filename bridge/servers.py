@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 from bridge.reading import Reading
+from bridge.strays import Strays
 from bridge.watermarks import Key, server_key
 from conclave.urls import same_server
 
@@ -27,8 +28,12 @@ class Server:
         """What this session has joined."""
         self.ruled: set[str] = set()
         """Channels that this session's user is known to administer."""
-        self.barred: set[str] = set()
-        """Channels that this session's user is known not to administer."""
+        self.entering: set[str] = set()
+        """Channels that are being joined, or whose missed messages are being counted."""
+        self.left: set[str] = set()
+        """What this session was in on this connection, and has left or is leaving; the last of it may still come."""
+        self.strays = Strays()
+        """Messages of channels that the session is on its way into, or has not heard of."""
         self.now_ms: Callable[[], int] = _local_ms
         """The server's clock."""
 
@@ -48,22 +53,46 @@ class Server:
     def rules(self, channel: str, admin: bool | None) -> None:
         """Note whether this session's user administers a channel, if that is known."""
         if admin is not None:
-            (self.ruled if admin else self.barred).add(channel)
-            (self.barred if admin else self.ruled).discard(channel)
+            (self.ruled.add if admin else self.ruled.discard)(channel)
+
+    def leaves(self, channel: str) -> None:
+        """Note that this session is leaving a channel; it hears it until the server has said so."""
+        self.left.add(channel)
 
     def drop(self, channel: str) -> None:
         """Note that this session is not in a channel any more."""
-        self.channels.pop(channel, None)
+        if self.channels.pop(channel, None) is not None:
+            self.left.add(channel)
         self.ruled.discard(channel)
-        self.barred.discard(channel)
+        self.entering.discard(channel)
+        self.strays.take(channel)
 
     def rename(self, old: str, new: str) -> None:
-        for names in (self.ruled, self.barred):
-            if old in names:
-                names.remove(old)
-                names.add(new)
+        if old in self.ruled:
+            self.ruled.remove(old)
+            self.ruled.add(new)
+        if old in self.entering:
+            self.entering.remove(old)
+            self.entering.add(new)
         if old in self.channels:
             self.channels[new] = self.channels.pop(old)
+            self.left.add(old)
+        self.left.discard(new)
+
+    def begin(self) -> None:
+        """Note that a new connection has come up, on which nothing has been joined, left or heard."""
+        self.entering -= self.channels.keys()
+        self.left.clear()
+        self.strays.clear()
+
+    def name_of(self, reading: Reading) -> str | None:
+        """Return what the channel of an account is called now; None if the session has left it."""
+        return next((name for name, known in self.channels.items() if known is reading), None)
+
+    @property
+    def puzzled(self) -> bool:
+        """Whether messages came of which the server has to be asked where they belong."""
+        return not self.entering.issuperset(self.strays.channels)
 
     def absorb(self, other: "Server") -> None:
         """Take over what another turned out to be: the same cluster, under a URL that was configured later."""

@@ -9,12 +9,13 @@ from typing import Any, Literal, Protocol
 
 from bridge import injection
 from bridge.levels import Levels
-from bridge.reading import Reading, at_time, behind, is_time, time_of
+from bridge.reading import Count, Reading, at_time, behind, is_time, time_of
 from bridge.servers import Server
 from bridge.watermarks import Watermarks
+from conclave.body import Body
 from conclave.closing import in_words
 from conclave.config import Level
-from conclave.errors import Code, Refusal
+from conclave.errors import Code, ConclaveError, Refusal
 from conclave.events import Event, Gap, Left, Message, Renamed, Role, Whispered
 from conclave.requests import AclList, Join, Joined, Page, Request, Row
 
@@ -37,6 +38,10 @@ _LEFT = {
     "private": "#{channel} was made private, and this session's user is not a member of it.",
     "deleted": "#{channel} was deleted.",
 }
+
+
+class Entering(ConclaveError):
+    """A channel that the session is on its way into; asking again changes nothing."""
 
 
 class Sink(Protocol):
@@ -85,16 +90,32 @@ class Session:
             case Role(admin):
                 server.admin = admin
 
+    def said(self, server: Server, channel: str, body: Body) -> None:
+        """Note what this session said: the server has it, and does not send it here."""
+        reading = server.channels.get(channel)
+        if reading is not None:
+            reading.said(server.path, body)
+
     def quiet(self, server: Server) -> None:
         """Note that every event that had arrived was handled."""
         for reading in server.channels.values():
             reading.forget_early()
 
     def _message(self, server: Server, message: Message) -> None:
-        reading = server.channels.get(message.channel)
-        if reading is None and message.id is not None:
-            return  # it was left meanwhile; a server that tells positions tells new names, too
-        reading = reading or self._under_a_new_name(server, message)
+        """Show a message, or keep it until it is known where it belongs.
+
+        Where the server tells what is renamed, an unknown channel is one that the session is not in any more.
+        """
+        channel = message.channel
+        reading = server.channels.get(channel)
+        if channel in server.entering:
+            server.strays.keep(message)
+        elif reading is not None:
+            self._deliver(server, reading, message)
+        elif message.id is None and channel not in server.left:
+            server.strays.keep(message)
+
+    def _deliver(self, server: Server, reading: Reading, message: Message) -> None:
         if reading.is_repeated(message):
             return
         level = self.level(server, message.channel)
@@ -104,20 +125,21 @@ class Session:
         reading.live(message, shown=shown)
         self._mark(server, message.channel, message.ts)
 
+    def _release(self, server: Server, channel: str) -> None:
+        """Show what was kept of a channel, if the session is in it now."""
+        server.entering.discard(channel)
+        messages, complete = server.strays.take(channel)
+        reading = server.channels.get(channel)
+        if reading is None:
+            return
+        for message in messages:
+            self._deliver(server, reading, message)
+        if not complete:
+            reading.behind = True
+            self.notice(server, f"Not all messages in #{injection.name(channel)} were shown, catch_up to read them.")
+
     def _show(self, server: Server, channel: str, level: Level, message: Message | Row) -> None:
         self._sink.push(*injection.message(level, server.url, channel, message.from_, message.body))
-
-    def _under_a_new_name(self, server: Server, message: Message) -> Reading:
-        """Find out what channel it is: v1 does not say that one was renamed, its messages just come under the new name.
-
-        With one channel it is clear which one. With several, both names stay until the next connection tells.
-        """
-        if len(server.channels) == 1:
-            (old,) = server.channels
-            self.renamed(server, old, message.channel)
-        else:
-            server.channels[message.channel] = Reading(at_time(server.now_ms()), placed=message.id is not None)
-        return server.channels[message.channel]
 
     def renamed(self, server: Server, old: str, new: str) -> None:
         """Note that a channel has another name now; its level in this session stays."""
@@ -139,6 +161,7 @@ class Session:
         Raises:
             Refusal: if the server cannot do it just now; the connection is of no use then.
         """
+        server.begin()
         self._translate(server)
         for channel in list(server.channels):
             try:
@@ -146,11 +169,14 @@ class Session:
             except Refusal as refusal:
                 if refusal.code in _PASSING:
                     raise
-                server.drop(channel)
-                reason = injection.line(in_words(refusal))
-                self.notice(server, f"Could not join #{injection.name(channel)} again: {reason}", "error")
+                self._lose(server, channel, "Could not join #{} again: {}", refusal)
             else:
-                yield from self.joined(server, joined)
+                try:
+                    yield from self._enter(server, joined)
+                except Refusal as refusal:
+                    if refusal.code in _PASSING:
+                        raise
+                    self._unread(server, joined.channel, refusal)
 
     def _translate(self, server: Server) -> None:
         """Where the server has changed its version of the protocol, go on from times: its positions are other ones."""
@@ -160,23 +186,59 @@ class Session:
                 known = self._watermarks.get(server.key, channel)
                 reading.restart(at_time(server.now_ms()) if known is None else known.mark(server.version))
 
-    def joined(self, server: Server, joined: Joined) -> Steps:
+    def join(
+        self, server: Server, channel: str, token: str | None, level: Level | None
+    ) -> Generator[Request[Any], Any, str]:
+        """Join a channel, and set its level there if one is given; return its name.
+
+        Its messages wait meanwhile: they come after what was missed. If the connection is lost on the way, nothing has
+        been counted or shown, and the next one begins again.
+
+        Raises:
+            Refusal: if the server does not let the session in.
+            Entering: if it is on its way in already.
+        """
+        if channel in server.entering:
+            raise Entering(f"`{injection.name(channel)}` is being joined already")
+        server.entering.add(channel)
+        inside = False
+        try:
+            joined: Joined = yield Join(channel, token)
+            inside = True
+        finally:
+            if not inside:
+                self._release(server, channel)
+        if level is not None:
+            self.levels.set(server.urls, channel, level)
+        try:
+            yield from self._enter(server, joined)
+        except Refusal as refusal:
+            self._unread(server, joined.channel, refusal)
+        self._release(server, channel)
+        return joined.channel
+
+    def _enter(self, server: Server, joined: Joined) -> Steps:
         """Note that the session is in a channel, and show what it missed there since it was last shown anything."""
         channel = joined.channel
+        placed = joined.position is not None
+        known = self._watermarks.get(server.key, channel)
+        reading = server.channels.get(channel)
+        first = reading is None and known is None
+        if reading is None:
+            mark = None if known is None else known.mark(server.version)
+            reading = Reading(mark or joined.position or at_time(server.now_ms()), placed=placed)
+            server.channels[channel] = reading
+        server.left.discard(channel)
+        reading.placed = placed
         server.rules(channel, joined.admin)
+        if first:
+            self._mark(server, channel)
         if joined.admin is None and not server.admin:
             yield from self._rule(server, channel)
-        reading = server.channels.get(channel)
-        if reading is None:
-            known = self._watermarks.get(server.key, channel)
-            mark = None if known is None else known.mark(server.version)
-            start = mark or joined.position or at_time(server.now_ms())
-            reading = server.channels[channel] = Reading(start, placed=joined.position is not None)
-            if known is None:
-                self._mark(server, channel)
-                return
-        reading.placed = joined.position is not None
-        yield from self._missed(server, channel, reading, joined.position)
+        if not first:
+            yield from self._missed(server, channel, reading, joined.position)
+        elif not placed:
+            yield from self._start(server, channel, reading)
 
     def _rule(self, server: Server, channel: str) -> Steps:
         """Find out whether the user administers a channel, where joining it does not tell: only admins see its ACL."""
@@ -188,40 +250,107 @@ class Session:
         else:
             server.rules(channel, admin=True)
 
+    def _start(self, server: Server, channel: str, reading: Reading) -> Steps:
+        """Find the place in the history where the session came in: a time is up to a second before it."""
+        count, _, _ = yield from _counted(server, channel, reading, COUNTED_ROWS)
+        name = server.name_of(reading)
+        if name is None:  # it was left meanwhile
+            return
+        if self.level(server, name) is Level.MUTE and count.missed:
+            reading.skip(count)
+        else:
+            reading.start(count)
+        self._mark(server, name)
+
     def _missed(self, server: Server, channel: str, reading: Reading, live_from: str | None) -> Steps:
-        missed: list[Row] = []
-        lost = False
-        more = True
-        while more and len(missed) < COUNTED_ROWS:
-            page: Page = yield behind(channel, reading.heard)
-            missed += reading.missed(page.messages, server.path)
-            lost, more = lost or page.lost, page.more
-        level = self.level(server, channel)
-        if level is Level.MUTE and missed:
-            reading.skip(live_from)
+        count, lost, more = yield from _counted(server, channel, reading, INJECTED_ROWS)
+        name = server.name_of(reading)
+        if name is None:
+            return
+        level = self.level(server, name)
+        if level is Level.MUTE and count.missed:
+            reading.skip(count, live_from)
             return
         if lost and level is not Level.MUTE:
-            self.notice(server, injection.lost(channel))
-        if len(missed) > INJECTED_ROWS:
-            reading.skip(live_from)
-            count = f"More than {COUNTED_ROWS}" if more else str(len(missed))
-            self.notice(server, f"{count} messages missed in #{injection.name(channel)}, catch_up to read them.")
+            self.notice(server, injection.lost(name))
+        if count.missed > INJECTED_ROWS:
+            reading.skip(count, live_from)
+            number = f"More than {COUNTED_ROWS}" if more else str(count.missed)
+            self.notice(server, f"{number} messages missed in #{injection.name(name)}, catch_up to read them.")
             return
-        reading.showing(missed)
-        if missed:
-            these = "1 message" if len(missed) == 1 else f"{len(missed)} messages"
-            self.notice(server, f"{these} missed in #{injection.name(channel)}; shown now.")
-        for row in missed:
-            self._show(server, channel, level, row)
-        self._mark(server, channel)
+        reading.showing(count)
+        if count.rows:
+            these = "1 message" if count.missed == 1 else f"{count.missed} messages"
+            self.notice(server, f"{these} missed in #{injection.name(name)}; shown now.")
+        for row in count.rows:
+            self._show(server, name, level, row)
+        self._mark(server, name)
+
+    # --- From time to time ---
 
     def settle(self, server: Server) -> Steps:
-        """Find the positions of messages that came without one; to be done from time to time."""
+        """Find out what a v1 server does not tell: where stray messages belong, and where live ones are in the history.
+
+        A server that cannot answer just now is asked again the next time.
+        """
+        if server.puzzled:
+            yield from self._identify(server)
         for channel, reading in list(server.channels.items()):
-            if reading.unsettled:
+            if not reading.unsettled or channel in server.entering:
+                continue
+            try:
                 page: Page = yield behind(channel, reading.heard)
+            except Refusal as refusal:
+                if refusal.code in _PASSING:
+                    return
+                self._lose(server, channel, "This session does not hear #{} any more: {}", refusal)
+            else:
                 reading.settle(page.messages, server.path)
-                self._mark(server, channel)
+                if server.channels.get(channel) is reading:
+                    self._mark(server, channel)
+
+    def _identify(self, server: Server) -> Steps:
+        """Find out which channel stray messages are from: one that was renamed is not found under its old name.
+
+        A name is adopted only where that leaves no doubt. Otherwise the session hears a channel that nobody said
+        anything about, and its level is that of any such channel.
+        """
+        gone: dict[str, Refusal] = {}
+        for channel in list(server.channels):
+            if channel in server.left:
+                continue
+            try:
+                yield Join(channel)
+            except Refusal as refusal:
+                if refusal.code in _PASSING:
+                    return
+                gone[channel] = refusal
+        strays = [name for name in server.strays.channels if name not in server.entering]
+        lost = [channel for channel in gone if channel in server.channels]
+        if len(lost) == len(strays) == 1 and gone[lost[0]].code is Code.NOT_FOUND:
+            self.renamed(server, lost[0], strays[0])
+        else:
+            for channel in lost:
+                self._lose(server, channel, "This session does not hear #{} any more: {}", gone[channel])
+            for name in strays:
+                server.channels.setdefault(name, Reading(at_time(server.now_ms()), placed=False))
+        for name in strays:
+            self._release(server, name)
+
+    def _lose(self, server: Server, channel: str, text: str, refusal: Refusal) -> None:
+        """Give a channel up that the server does not let the session into."""
+        server.drop(channel)
+        self.notice(server, text.format(injection.name(channel), injection.line(in_words(refusal))), "error")
+
+    def _unread(self, server: Server, channel: str, refusal: Refusal) -> None:
+        """Leave to `catch_up` what the server did not let the session read."""
+        reading = server.channels.get(channel)
+        if reading is None:
+            return
+        reading.behind = True
+        reason = injection.line(in_words(refusal))
+        text = f"What was missed in #{injection.name(channel)} could not be read ({reason}), catch_up to read it."
+        self.notice(server, text, "error")
 
     # --- Watermarks ---
 
@@ -250,3 +379,19 @@ class Session:
         known = self._watermarks.get(server.key, channel)
         if known is None or known.position != position:
             self._watermarks.note(server.key, channel, position, ts=ts or server.now_ms(), protocol=protocol)
+
+
+def _counted(
+    server: Server, channel: str, reading: Reading, keep: int
+) -> Generator[Request[Any], Any, tuple[Count, bool, bool]]:
+    """Count what was missed, up to a bound; return with the count whether something is lost, and whether there is more.
+
+    The account of the channel does not move.
+    """
+    count = reading.count(server.path, keep)
+    lost, more = False, True
+    while more and count.missed < COUNTED_ROWS:
+        page: Page = yield behind(channel, count.end)
+        count.add(page.messages)
+        lost, more = lost or page.lost, page.more and bool(page.messages)
+    return count, lost, more

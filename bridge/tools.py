@@ -8,20 +8,20 @@ or users, on purpose: an agent that was talked into something must not reach the
 import enum
 import secrets
 from collections.abc import Callable, Generator
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from bridge import injection
 from bridge.arguments import Arguments, Channel, ToServer, User, given
-from bridge.reading import at_time, behind
+from bridge.reading import at_time, behind, is_time
 from bridge.servers import Server
 from bridge.session import Session
 from conclave.body import Body
 from conclave.config import Level
 from conclave.durations import InvalidDuration, parse
-from conclave.errors import ConclaveError, InvalidName
+from conclave.errors import Code, ConclaveError, InvalidName, Refusal
 from conclave.model import SessionPath, Visibility
 from conclave.requests import (
     AclAdd,
@@ -39,8 +39,6 @@ from conclave.requests import (
     InviteList,
     InviteRevoke,
     Invites,
-    Join,
-    Joined,
     Kick,
     Leave,
     ListChannels,
@@ -57,6 +55,8 @@ from conclave.requests import (
 )
 
 Steps = Generator[Request[Any], Any, str]
+
+R = TypeVar("R")
 
 PAGE_ROWS = 100
 """How many messages `catch_up` shows at once."""
@@ -101,11 +101,8 @@ def _join_channel(session: Session, server: Server, args: JoinChannel) -> Steps:
     level = given(args.perm)
     if level is not None:
         session.levels.check(server.urls, args.channel, level)
-    joined: Joined = yield Join(args.channel, given(args.token))
-    if level is not None:
-        session.levels.set(server.urls, args.channel, level)
-    yield from session.joined(server, joined)
-    return f"joined {injection.name(joined.channel)}"
+    channel = yield from session.join(server, args.channel, given(args.token), level)
+    return f"joined {injection.name(channel)}"
 
 
 class OnChannel(ToServer, frozen=True, kw_only=True):
@@ -113,8 +110,9 @@ class OnChannel(ToServer, frozen=True, kw_only=True):
 
 
 def _leave_channel(_: Session, server: Server, args: OnChannel) -> Steps:
-    server.drop(args.channel)
+    server.leaves(args.channel)
     yield Leave(args.channel)
+    server.drop(args.channel)
     return f"left {injection.name(args.channel)}"
 
 
@@ -175,7 +173,9 @@ def _catch_up(session: Session, server: Server, args: CatchUp) -> Steps:
 def _start(session: Session, server: Server, args: CatchUp) -> str:
     after, since = given(args.after), given(args.since)
     if after is not None:
-        return str(after)
+        if is_time(after):  # ours alone: no server's position looks like that
+            raise ToolError("`after` must be what an earlier page said")
+        return after
     if since is None:
         return session.unread_from(server, args.channel)
     try:
@@ -227,7 +227,9 @@ class SendChannel(ToServer, frozen=True, kw_only=True):
 def _send_channel(session: Session, server: Server, args: SendChannel) -> Steps:
     if not session.level(server, args.channel).may_emit:
         raise ToolError(f"permission denied: `{injection.name(args.channel)}` on `{server.url}` is below `converse`")
-    yield Send(args.channel, Body(text=args.text), _key())
+    body = Body(text=args.text)
+    yield Send(args.channel, body, _key())
+    session.said(server, args.channel, body)
     return f"sent to {injection.name(args.channel)}"
 
 
@@ -273,7 +275,7 @@ def _create_channel(_: Session, server: Server, args: CreateChannel) -> Steps:
 
 
 def _delete_channel(_: Session, server: Server, args: Named) -> Steps:
-    yield _ruling(server, args.name, ChannelDelete(args.name))
+    yield from _ruling(server, args.name, ChannelDelete(args.name))
     server.drop(args.name)
     return injection.name(args.name)
 
@@ -285,7 +287,7 @@ class SetVisibility(Named, frozen=True, kw_only=True):
 
 
 def _set_visibility(_: Session, server: Server, args: SetVisibility) -> Steps:
-    yield _ruling(server, args.name, ChannelVisibility(args.name, args.visibility))
+    yield from _ruling(server, args.name, ChannelVisibility(args.name, args.visibility))
     return injection.name(args.name)
 
 
@@ -294,7 +296,7 @@ class RenameChannel(Named, frozen=True, kw_only=True):
 
 
 def _rename_channel(session: Session, server: Server, args: RenameChannel) -> Steps:
-    yield _ruling(server, args.name, ChannelRename(args.name, args.new_name))
+    yield from _ruling(server, args.name, ChannelRename(args.name, args.new_name))
     session.renamed(server, args.name, args.new_name)
     return injection.name(args.new_name)
 
@@ -305,7 +307,7 @@ class OnUser(OnChannel, frozen=True, kw_only=True):
 
 def _on_user(request: Callable[[str, str], Request[Any]]) -> Callable[[Session, Server, OnUser], Steps]:
     def steps(_: Session, server: Server, args: OnUser) -> Steps:
-        yield _ruling(server, args.channel, request(args.channel, args.user))
+        yield from _ruling(server, args.channel, request(args.channel, args.user))
         return injection.name(args.user)
 
     return steps
@@ -316,13 +318,13 @@ class KickOut(OnChannel, frozen=True, kw_only=True):
 
 
 def _kick(_: Session, server: Server, args: KickOut) -> Steps:
-    yield _ruling(server, args.channel, Kick(args.channel, args.target))
+    yield from _ruling(server, args.channel, Kick(args.channel, args.target))
     return injection.name(args.target)
 
 
 def _names(request: Callable[[str], Request[Users]]) -> Callable[[Session, Server, OnChannel], Steps]:
     def steps(_: Session, server: Server, args: OnChannel) -> Steps:
-        found: Users = yield _ruling(server, args.channel, request(args.channel))
+        found: Users = yield from _ruling(server, args.channel, request(args.channel))
         return ", ".join(map(injection.line, found.users)) or "nobody"
 
     return steps
@@ -341,7 +343,7 @@ class CreateInvite(OnChannel, frozen=True, kw_only=True):
 
 def _invite_create(_: Session, server: Server, args: CreateInvite) -> Steps:
     request = InviteCreate(args.channel, given(args.uses), given(args.expires_in_secs))
-    created: Token = yield _ruling(server, args.channel, request)
+    created: Token = yield from _ruling(server, args.channel, request)
     return f"invite token: {injection.name(created.token)}"
 
 
@@ -355,7 +357,7 @@ def _invite_revoke(_: Session, __: Server, args: RevokeInvite) -> Steps:
 
 
 def _invite_list(_: Session, server: Server, args: OnChannel) -> Steps:
-    found: Invites = yield _ruling(server, args.channel, InviteList(args.channel))
+    found: Invites = yield from _ruling(server, args.channel, InviteList(args.channel))
     if not found.invites:
         return "no outstanding invites"
     return "\n".join(
@@ -366,11 +368,22 @@ def _invite_list(_: Session, server: Server, args: OnChannel) -> Steps:
     )
 
 
-def _ruling(server: Server, channel: str, request: Request[Any]) -> Request[Any]:
-    """Return the request of an operation on a channel, unless it is known that the server would refuse it."""
-    if not server.admin and channel in server.barred:
-        raise ToolError(f"not an admin on `{server.url}`")
-    return request
+def _ruling(server: Server, channel: str, request: Request[R]) -> Generator[Request[R], R, R]:
+    """Ask for an operation on a channel; the answer tells whether the user administers it.
+
+    Raises:
+        ToolError: if not.
+    """
+    try:
+        result = yield request
+    except Refusal as refusal:
+        if refusal.code is not Code.UNAUTHORIZED:
+            raise
+        server.rules(channel, admin=False)
+        raise ToolError(f"not an admin on `{server.url}`") from refusal
+    if not server.admin:  # whoever administers the server may do it anywhere, for as long as that lasts
+        server.rules(channel, admin=True)
+    return result
 
 
 TOOLS = {

@@ -209,7 +209,11 @@ class Uplink:
                 self._switchboard.changed()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(settle_at):
-                    self._session.heard(server, await link.next_event())
+                    event = await link.next_event()
+                    puzzled = server.puzzled
+                    self._session.heard(server, event)
+                    if server.puzzled and not puzzled:
+                        settle_at = clock()
             if clock() >= settle_at:
                 await walk(self._session.settle(server), link.request)
                 settle_at = clock() + SETTLE_SECONDS

@@ -132,7 +132,7 @@ def test_a_refused_join_changes_no_level(desk: Desk) -> None:
 
 def test_the_first_join_misses_nothing(desk: Desk) -> None:
     """A session hears from then on, as the server says where that is."""
-    text, asked = desk.run("join_channel", [Joined("ops", "5-0", admin=True)], channel="ops")
+    text, asked = desk.run("join_channel", [Joined("ops", "5-0", admin=True), Page((), more=False)], channel="ops")
     assert text == "joined ops"
     assert asked == [Join("ops")]
     assert Offer.RULE in dispatcher.offered(desk.session)
@@ -169,7 +169,8 @@ def test_too_much_is_announced_in_one_line(desk: Desk, count: int, said: str) ->
 def test_catching_up_reads_page_after_page(desk: Desk) -> None:
     """The second call begins where the first one ended."""
     desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
-    desk.servers[0].channels["ops"].skip("300-0")
+    reading = desk.servers[0].channels["ops"]
+    reading.skip(reading.count("", 0), "300-0")
     text, asked = desk.run("catch_up", [Page(rows(6, 105), more=True)], channel="ops")
     assert asked == [History("ops", after="5-0", limit=100)]
     assert text.endswith("call catch_up again, to read on.")
@@ -181,7 +182,8 @@ def test_catching_up_reads_page_after_page(desk: Desk) -> None:
 def test_what_was_lost_is_said_where_it_is_missing(desk: Desk) -> None:
     """A page begins behind a loss, or ends before one, which the next one then begins with."""
     desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
-    desk.servers[0].channels["ops"].skip("300-0")
+    reading = desk.servers[0].channels["ops"]
+    reading.skip(reading.count("", 0), "300-0")
     cut = [Page(rows(8, 10), more=True, lost=True), Page(rows(20, 30), more=False, lost=True)]
     first, asked = desk.run("catch_up", cut, channel="ops")
     assert asked == [History("ops", after="5-0", limit=100), History("ops", after="10-0", limit=97)]
@@ -205,6 +207,13 @@ def test_a_window_is_read_without_moving_the_watermark(desk: Desk) -> None:
     assert desk.session.unread_from(desk.servers[0], "ops") == "5-0"
     with pytest.raises(ToolError, match="invalid `since`: invalid duration `soon`"):
         desk.run("catch_up", [], channel="ops", since="soon")
+
+
+@pytest.mark.parametrize("after", ["@abc", "@0", "@"])
+def test_a_window_begins_where_an_earlier_page_ended(desk: Desk, after: str) -> None:
+    """The bridge's own marks for times are nobody else's, and an agent's guess is answered in words."""
+    with pytest.raises(ToolError, match="`after` must be what an earlier page said"):
+        desk.run("catch_up", [], channel="ops", after=after)
 
 
 def test_levels_decide_what_is_shown_and_said(tmp_path: Path) -> None:
@@ -233,11 +242,11 @@ def test_a_channel_that_is_gone_is_forgotten(desk: Desk) -> None:
     """After a kick, a deletion, or a refused re-join the bridge must not believe that it still listens."""
     server = desk.servers[0]
     for reason in ("kicked", "deleted", "a reason of a later version"):
-        desk.run("join_channel", [Joined("ops", "5-0", admin=True)], channel="ops")
+        desk.run("join_channel", [Joined("ops", "5-0", admin=True), Page((), more=False)], channel="ops")
         desk.session.heard(server, Left("ops", reason))
         assert not server.channels
         assert Offer.RULE not in dispatcher.offered(desk.session)
-    desk.run("join_channel", [Joined("ops", "5-0", admin=True)], channel="ops")
+    desk.run("join_channel", [Joined("ops", "5-0", admin=True), Page((), more=False)], channel="ops")
     walked(desk.session.entering(server), [Refusal(Code.UNAUTHORIZED, "banned from channel `ops`")])
     assert not server.channels
     assert len(desk.screen.contents) == 4
@@ -248,7 +257,7 @@ def test_notices_about_channels_of_any_name_are_harmless(desk: Desk, name: str) 
     """That one was taken away, renamed, has lost messages, or cannot be joined again: one line of ours each."""
     server = desk.servers[0]
     for event in (Left(name, "kicked"), Left("ops", name), Gap(name, "5-0"), Renamed(name, f"{name}x")):
-        desk.run("join_channel", [Joined(name, "5-0", admin=False)], channel=name)
+        desk.run("join_channel", [Joined(name, "5-0", admin=False), Page((), more=False)], channel=name)
         desk.session.heard(server, event)
     walked(desk.session.entering(server), [Refusal(Code.UNAUTHORIZED, name) for _ in server.channels])
     assert len(desk.screen.contents) >= 5
@@ -267,14 +276,12 @@ def test_a_server_that_cannot_just_now_is_asked_again(desk: Desk) -> None:
 
 
 def test_a_renamed_channel_goes_on_under_its_new_name(desk: Desk) -> None:
-    """With its level and its watermark; a v1 server does not even say so."""
+    """With its level and its watermark."""
     server = desk.servers[0]
     desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops", perm="notify")
     desk.session.heard(server, Renamed("ops", "operations"))
     assert desk.session.level(server, "operations") is Level.NOTIFY
     assert desk.session.unread_from(server, "operations") == "5-0"
-    desk.session.heard(server, Message("works", "bob/laptop/main", Body(text="hi")))
-    assert list(server.channels) == ["works"]
 
 
 def test_what_was_on_its_way_when_a_channel_was_left_is_no_new_name(desk: Desk) -> None:
@@ -314,11 +321,28 @@ def test_a_list_of_channels_says_what_one_has_to_do_with_each(desk: Desk) -> Non
 
 def test_who_rules_a_channel_is_found_out_where_joining_does_not_tell(desk: Desk) -> None:
     """Over v1 only the ACL tells: those who do not administer a channel may not see it."""
-    desk.run("join_channel", [Joined("ops"), Users(("ann",))], channel="ops")
+    nothing = Page((), more=False)
+    desk.run("join_channel", [Joined("ops"), Users(("ann",)), nothing], channel="ops")
     assert desk.servers[0].ruled == {"ops"}
-    _, asked = desk.run("join_channel", [Joined("dev"), Refusal(Code.UNAUTHORIZED, "no")], channel="dev")
+    no = Refusal(Code.UNAUTHORIZED, "no")
+    _, asked = desk.run("join_channel", [Joined("dev"), no, nothing], channel="dev")
     assert asked[1] == AclList("dev")
+    assert desk.servers[0].ruled == {"ops"}
+
+
+def test_who_rules_a_channel_may_change(desk: Desk) -> None:
+    """Whoever is promoted is not told over v1, so the server is asked, and its answer is remembered."""
+    server = desk.servers[0]
+    desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
+    no = Refusal(Code.UNAUTHORIZED, "not an admin of channel `ops`")
     with pytest.raises(ToolError, match=r"not an admin on `ws://one.example`"):
-        desk.run("kick", [], channel="dev", target="bob")
-    desk.session.heard(desk.servers[0], Role(admin=True))
-    assert desk.run("kick", [None], channel="dev", target="bob")[0] == "bob"
+        desk.run("kick", [no], channel="ops", target="bob")
+    assert desk.run("kick", [None], channel="ops", target="bob")[0] == "bob"
+    assert Offer.RULE in dispatcher.offered(desk.session)
+    with pytest.raises(ToolError):
+        desk.run("acl_list", [no], channel="ops")
+    assert Offer.RULE not in dispatcher.offered(desk.session)
+    desk.session.heard(server, Role(admin=True))
+    desk.run("acl_list", [Users(())], channel="ops")
+    desk.session.heard(server, Role(admin=False))
+    assert Offer.RULE not in dispatcher.offered(desk.session), "that was the administrator of the server"
