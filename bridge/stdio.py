@@ -1,7 +1,8 @@
 """The bridge as a process: MCP on stdin and stdout, until one of them or a signal ends it.
 
-What is bounded: the line that is being read (16 MiB), the answers that the client does not take and the open calls
-(reading waits for both), the events (see `outgoing.py`), and the time that anything may take at the end.
+What is bounded: the line that is being read (16 MiB), the answers that the client does not take (reading waits for
+that), the open calls (more are refused: everything else is still heard, the end of stdin too), the events (see
+`outgoing.py`), and the time that anything may take at the end.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ REPLY_BYTES: Final = 1024 * 1024
 """How much of answers may wait for the client before its next message is looked at."""
 
 CALLS: Final = 256
-"""How many calls may be open before the client's next message is looked at."""
+"""How many calls may be open."""
 
 GREETING_SECONDS: Final = 1.0
 """How long the client has the process to itself, if it does not begin."""
@@ -47,6 +48,7 @@ LAST_SECONDS: Final = 0.1
 """How long the end may take, from its cause on; and how long what is left may take when a slow client took longer."""
 
 CANCELLED: Final = ToolResult("cancelled: the bridge is shutting down", is_error=True)
+TOO_MANY: Final = ToolResult(f"{CALLS} calls are open; wait until some of them are answered", is_error=True)
 FAILED: Final = ToolResult("internal error", is_error=True)
 
 logger = logging.getLogger(__name__)
@@ -195,12 +197,17 @@ class _Stdio:
         self._end(0)
 
     async def _room(self) -> None:
-        while self._outgoing.reply_bytes > REPLY_BYTES or len(self._calls) >= CALLS:
+        while self._outgoing.reply_bytes > REPLY_BYTES:
             self._moved.clear()
             await self._moved.wait()
+        if len(self._calls) >= CALLS:  # those that wait for nothing are over after a turn, and gone after another
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
 
     def _receive(self, message: Message, group: asyncio.TaskGroup) -> None:
         match self._endpoint.receive(message):
+            case Start(call) if len(self._calls) >= CALLS:
+                self._endpoint.finish(call, TOO_MANY)
             case Start(call):
                 self._calls[call] = task = group.create_task(self._call(call))
                 task.add_done_callback(partial(self._called, call))

@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 import pytest
 
-from bridge.stdio import GREETING_SECONDS
+from bridge.stdio import CALLS, GREETING_SECONDS
 from tests.bridge.child import INITIALIZE, PROGRAM, SECONDS, Child, call, line, reading, started, text_of
 from tests.support.waiting import pause, wait_until
 
@@ -260,6 +260,25 @@ async def test_a_call_gets_a_moment_to_finish_when_stdin_ends(tmp_path: Path) ->
         assert set(answers) == {1, 2, 3}
         assert text_of(answers[1]) == "done in time"
         assert answers[2]["result"]["isError"]
+        assert await child.end() == 0
+
+
+async def test_more_calls_than_may_be_open_hold_nothing_up(tmp_path: Path) -> None:
+    """A server hangs and its calls with it: the client is still heard, and above all its leaving."""
+    async with started(tmp_path) as child:
+        child.write(*(call(number, "wait") for number in range(CALLS + 2)))
+        refused = [await child.read() for _ in range(2)]
+        assert [answer["id"] for answer in refused] == [CALLS, CALLS + 1]
+        assert all("256 calls are open" in text_of(answer) and answer["result"]["isError"] for answer in refused)
+        assert (await child.ask(line("ping", "ping")))["id"] == "ping"
+        child.write(line(None, "notifications/cancelled", {"requestId": 7}))
+        await wait_until(lambda: "cancelled wait" in child.errors)
+        child.write(call("again", "wait"))
+        child.close()
+        answers = await child.read_to_end()
+        assert len(answers) == CALLS
+        assert all(answer["result"]["isError"] for answer in answers)
+        assert "256 calls" not in str(answers), "one was given up and made room"
         assert await child.end() == 0
 
 
