@@ -25,6 +25,9 @@ class Switchboard:
         self._running: dict[Uplink, asyncio.Task[None]] = {}
         self._claims: dict[str, Uplink] = {}
         self.pins = pins
+        self._merging = asyncio.Lock()
+        self._successors: dict[Uplink, Uplink] = {}
+        """For an uplink that gave way to another one: that one."""
         self.changed = changed
 
     async def run(self) -> None:
@@ -44,6 +47,12 @@ class Switchboard:
         uplink.server.id = server_id
 
     async def merge(self, uplink: Uplink, owner: Uplink) -> bool:
+        async with self._merging:  # each takes a moment, and the owner may have given way to another one meanwhile
+            while owner in self._successors:
+                owner = self._successors[owner]
+            return await self._merge(uplink, owner)
+
+    async def _merge(self, uplink: Uplink, owner: Uplink) -> bool:
         stays = min(uplink, owner, key=self._uplinks.index)
         goes = owner if stays is uplink else uplink
         if goes is owner:
@@ -53,6 +62,7 @@ class Switchboard:
             self._claims = {id_: stays if who is goes else who for id_, who in self._claims.items()}
         stays.server.absorb(goes.server)
         self._uplinks.remove(goes)
+        self._successors[goes] = stays
         if goes.server in self._session.servers:
             self._session.servers.remove(goes.server)
         text = f"`{goes.server.url}` is the same server as `{stays.server.url}`; target `{stays.server.url}`."
