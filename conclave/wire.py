@@ -43,13 +43,22 @@ class Wire:
     """One connection. `receive` has no deadline of its own; the caller sets it."""
 
     def __init__(self, socket: ClientConnection) -> None:
+        """Take a connection that is up.
+
+        Raises:
+            LinkError: if the server gives several ids; which one is meant cannot be known.
+        """
         self._socket = socket
         self.subprotocol: str | None = socket.subprotocol
         """What the server selected of what was offered; with one, messages are texts."""
         assert socket.response is not None  # noqa: S101 - it is connected
-        self.server_id = socket.response.headers.get(SERVER_ID_HEADER)
+        headers = socket.response.headers
+        ids = set(headers.get_all(SERVER_ID_HEADER))
+        if len(ids) > 1:
+            raise LinkError("the server tells several ids of itself")
+        self.server_id = next(iter(ids), None)
         self._told_at = time.monotonic()
-        self._told_ms = _date_ms(socket.response.headers.get("Date"))
+        self._told_ms = _date_ms(next(iter(headers.get_all("Date")), None))
 
     @classmethod
     async def dial(cls, url: str, deadline: float, close_deadline: float, subprotocols: tuple[str, ...] = ()) -> Self:
@@ -83,7 +92,11 @@ class Wire:
             raise UpgradeRefused(f"failed to connect to `{url}`: {_refused(status)}", status) from error
         except (OSError, WebSocketException, ValueError) as error:
             raise LinkError(f"failed to connect to `{url}`: {_cause(error)}") from error
-        return cls(socket)
+        try:
+            return cls(socket)
+        except LinkError as error:
+            await socket.close()
+            raise LinkError(f"failed to connect to `{url}`: {error}") from None
 
     @property
     def closed(self) -> tuple[int, str] | None:

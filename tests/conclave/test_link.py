@@ -514,3 +514,19 @@ async def test_the_servers_time_is_its_own(server: ScriptedServer) -> None:
     server.headers["Date"] = "Thu, 01 Jan 2032 00:00:00 GMT"
     async with await linked(server) as link:
         assert 0 <= link.server_ms() - 1_956_528_000_000 < 60_000
+
+
+async def test_headers_that_come_twice(server: ScriptedServer) -> None:
+    """Gateways add a second date. Of two ids nobody knows which one is meant: that ends the attempt and no more."""
+    for year in (2032, 2040):
+        server.headers.add("Date", f"Thu, 01 Jan {year} 00:00:00 GMT")
+    server.headers.add("x-conclave-server-id", "cluster-1")
+    server.headers.add("x-conclave-server-id", "cluster-1")
+    async with await linked(server) as link:
+        assert 0 <= link.server_ms() - 1_956_528_000_000 < 60_000
+        assert link.server_id == "cluster-1"
+    server.headers.add("x-conclave-server-id", "cluster-2")
+    with pytest.raises(LinkError, match="several ids"):
+        await linked(server)
+    await wait_until(lambda: server.left_early)
+    assert server.left_early == [True]

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import WSMsgType, web
 from aiohttp.typedefs import Middleware
+from multidict import CIMultiDict
 
 from conclave.model import SessionPath
 from conclave.v1 import decode, encode
@@ -66,7 +67,7 @@ class ScriptedServer:
 
     def __init__(self) -> None:
         self.answer: Answer = acknowledge
-        self.headers: dict[str, str] = {}
+        self.headers: CIMultiDict[str] = CIMultiDict()
         self.owner = ("ann", "laptop")
         self.refuse: list[ProtocolError] = []
         self.instead_of_challenge: bytes | None = None
@@ -106,7 +107,7 @@ class ScriptedServer:
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse(max_msg_size=0, timeout=0.2)
-        socket.headers.update(self.headers)
+        socket.headers.extend(self.headers)
         await socket.prepare(request)
         connection = await self._log_in(socket)
         if connection is None:
