@@ -5,8 +5,9 @@ import shutil
 
 from cli.checks.ancestors import Process
 from cli.checks.entries import Entry, Scope
-from cli.checks.facts import Facts
+from cli.checks.facts import Elsewhere, Facts
 from cli.checks.finding import Finding, ok, problem, unknown, warning
+from conclave.errors import ConfigError
 
 ADD = "claude mcp add --scope local conclave -- conclave bridge"
 
@@ -16,6 +17,9 @@ _PROVIDERS = {
     "CLAUDE_CODE_USE_VERTEX": "Google Cloud",
     "CLAUDE_CODE_USE_FOUNDRY": "Microsoft Foundry",
 }
+_PLACES = ("HOME", "XDG_CONFIG_HOME", "APPDATA", "USERPROFILE")
+"""Where a program without `--config-dir` looks for its configuration depends on these."""
+
 _OFF = frozenset({"", "0", "false", "no", "off"})
 
 
@@ -49,6 +53,7 @@ def entry(facts: Facts) -> list[Finding]:
     elif not entries.found:
         findings.append(problem(f"no MCP server entry starts a bridge in {facts.place.directory}", f"`{ADD}`"))
     findings += [_entry(each, facts) for each in entries.found]
+    findings += [finding for each in entries.found if each.starts_bridge for finding in _bridge(each, facts)]
     if len(entries.found) > 1:
         names = ", ".join(f"`{each.name}`" for each in entries.found)
         remedy = f"keep one of them: {' or '.join(_remove(each) for each in entries.found[1:])}"
@@ -71,6 +76,45 @@ def _entry(each: Entry, facts: Facts) -> Finding:
         remedy = f"look at `/mcp` in the session, or start Claude Code in {each.folder}"
         return unknown(f"{what} is for {each.folder}; some versions of Claude Code do not take it in here", remedy)
     return ok(f"{what} starts `{command}`")
+
+
+def _bridge(each: Entry, facts: Facts) -> list[Finding]:
+    """Judge what the bridge of an entry finds when it starts, where that is something else than is looked at here."""
+    what, named = f"the bridge of the server entry `{each.name}`", each.configuration
+    own = facts.place.environment
+    moved = [name for name in _PLACES if name in each.environment and each.environment[name] != own.get(name)]
+    if (named is None and moved) or "${" in (named or ""):
+        why = f"`--config-dir {named}`" if named is not None else ", ".join(moved)
+        text = f"{what} gets {why}, so its key and configuration may be other ones than those looked at here"
+        return [unknown(text, f"run `{_doctor('<its directory>')}`")]
+    other = facts.elsewhere.get(named or "")
+    config = facts.config if other is None else other.config
+    findings = [] if other is None else [_other(what, other)]
+    if not isinstance(config, ConfigError):
+        findings += [_unregistered(what, url, each) for url in each.servers if config.registration(url) is None]
+    return findings
+
+
+def _other(what: str, other: Elsewhere) -> Finding:
+    where = str(other.directory)
+    if isinstance(other.config, ConfigError):
+        return problem(f"{what} cannot start: {other.config}", "mend the file; nothing else can")
+    if not other.config.servers:
+        remedy = f"`{shlex.join(['conclave', '--config-dir', where, 'register'])} --server <url> --username <you>`"
+        return problem(f"{what} cannot start: {where} has no registration", remedy)
+    if other.key.key is None:
+        reason = other.key.error or f"{other.key.path} is not there"
+        return problem(f"{what} cannot start: {reason}", "restore the key, or register anew there")
+    return warning(f"{what} uses {where}; what is said below is about another directory", f"run `{_doctor(where)}`")
+
+
+def _doctor(directory: str) -> str:
+    return shlex.join(["conclave", "--config-dir", directory, "doctor"])
+
+
+def _unregistered(what: str, url: str, each: Entry) -> Finding:
+    remedy = f"register there, or take `--server` out: {_remove(each)}, then `{ADD}`"
+    return problem(f"{what} cannot start: it is told to use {url}, where this machine is not registered", remedy)
 
 
 def _startable(command: str, facts: Facts) -> bool:

@@ -4,6 +4,7 @@ The files belong to another program. They are read, never written, and anything 
 """
 
 import enum
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -22,12 +23,16 @@ class Scope(enum.Enum):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """An MCP server that Claude Code starts, with these words as command line; `folder` is what it was set up for."""
+    """An MCP server that Claude Code starts, with these words as command line; `folder` is what it was set up for.
+
+    `environment` is what it gets besides Claude Code's own.
+    """
 
     name: str
     scope: Scope
     folder: Path
     words: tuple[str, ...]
+    environment: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     @property
     def starts_bridge(self) -> bool:
@@ -37,12 +42,27 @@ class Entry(msgspec.Struct, frozen=True):
     @property
     def handle(self) -> str | None:
         """The handle that the bridge is told to take."""
+        return next(reversed(self._given("--as")), None)
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The URLs that the bridge is told to keep to."""
+        return tuple(self._given("--server"))
+
+    @property
+    def configuration(self) -> str | None:
+        """The directory that the bridge is told to find its key and its configuration in."""
+        return next(reversed(self._given("--config-dir")), None)
+
+    def _given(self, option: str) -> list[str]:
+        """Return what the command line says behind an option, each time."""
+        values = []
         for word, following in zip(self.words, (*self.words[1:], None), strict=True):
-            if word.startswith("--as="):
-                return word.removeprefix("--as=")
-            if word == "--as":
-                return following
-        return None
+            if word.startswith(f"{option}="):
+                values.append(word.removeprefix(f"{option}="))
+            elif word == option and following is not None:
+                values.append(following)
+        return values
 
 
 class Entries(msgspec.Struct, frozen=True):
@@ -101,7 +121,8 @@ def _servers(value: Any, scope: Scope, folder: Path) -> list[Entry]:
         command, arguments = _at(server).get("command"), _at(server).get("args")
         if isinstance(command, str):
             words = [word for word in arguments if isinstance(word, str)] if isinstance(arguments, list) else []
-            found.append(Entry(name, scope, folder, (command, *words)))
+            environment = {key: value for key, value in _at(server, "env").items() if isinstance(value, str)}
+            found.append(Entry(name, scope, folder, (command, *words), environment))
     return found
 
 

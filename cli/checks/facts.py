@@ -16,7 +16,7 @@ from cli.checks.ancestors import Process, claude_above, this_system
 from cli.checks.entries import COMMANDS, Entries, Policy, read_entries, read_policy
 from cli.checks.probes import Probe, probe_all
 from cli.checks.programs import first_match
-from conclave.config import LocalConfig
+from conclave.config import CONFIG_NAME, KEY_NAME, LocalConfig
 from conclave.config import load as load_config
 from conclave.errors import ConfigError, KeyFileError
 from conclave.keys import MachineKey
@@ -78,6 +78,14 @@ class KeyFile(msgspec.Struct, frozen=True):
     error: str = ""
 
 
+class Elsewhere(msgspec.Struct, frozen=True):
+    """What is in another configuration directory that an entry names. `config` is the reason if it cannot be read."""
+
+    directory: Path
+    key: KeyFile
+    config: LocalConfig | ConfigError
+
+
 class Facts(msgspec.Struct, frozen=True):
     """All that the checks look at. `config` is the reason if it cannot be read."""
 
@@ -90,6 +98,8 @@ class Facts(msgspec.Struct, frozen=True):
     key: KeyFile
     config: LocalConfig | ConfigError
     probes: tuple[Probe, ...]
+    elsewhere: Mapping[str, Elsewhere] = msgspec.field(default_factory=dict)
+    """By what the entries say."""
 
     @property
     def inside(self) -> bool:
@@ -104,17 +114,33 @@ async def gather(place: Place) -> Facts:
         claude = tasks.create_task(_claude(place))
         above = tasks.create_task(claude_above(place.pid, this_system()))
         probes = tasks.create_task(_probes(config, key.key))
+    entries = read_entries(place.directory, place.claude_file)
     return Facts(
         place=place,
         commands=_commands(place),
         claude=claude.result(),
         above=above.result(),
-        entries=read_entries(place.directory, place.claude_file),
+        entries=entries,
         policy=read_policy(place.policy_file),
         key=key,
         config=config,
         probes=probes.result(),
+        elsewhere=_elsewhere(place, entries),
     )
+
+
+def _elsewhere(place: Place, entries: Entries) -> dict[str, Elsewhere]:
+    """Look into the configuration directories that entries name, if they are other ones."""
+    here = place.config_path.parent
+    named = {each.configuration for each in entries.found}
+    found = {}
+    for name in named:
+        if name is None or "${" in name:
+            continue
+        directory = place.directory / name
+        if directory.resolve() != here.resolve():
+            found[name] = Elsewhere(directory, read_key(directory / KEY_NAME), _config(directory / CONFIG_NAME))
+    return found
 
 
 def read_key(path: Path) -> KeyFile:

@@ -9,7 +9,7 @@ import pytest
 
 from cli.checks.ancestors import Process
 from cli.checks.entries import Entries, Entry, Policy, Scope
-from cli.checks.facts import Claude, Commands, Facts, KeyFile, Place
+from cli.checks.facts import Claude, Commands, Elsewhere, Facts, KeyFile, Place
 from cli.checks.finding import Finding, Verdict
 from cli.checks.probes import Answer, Probe
 from cli.checks.table import CHECKS, examine
@@ -82,6 +82,40 @@ def test_where_all_is_well_every_verdict_is_ok() -> None:
 
 
 OK, WARNING, PROBLEM, UNKNOWN = Verdict
+REGISTERED = LocalConfig(servers=(Registration(OTHER, "ann", "laptop"),))
+
+
+def elsewhere(config: LocalConfig | ConfigError, key: KeyFile = GOOD.key, *words: str) -> dict[str, Any]:
+    """Return an entry whose bridge uses another directory, and what is in there."""
+    entry = local("conclave", "sh", "conclave", "--config-dir", "/e", "bridge", *words)
+    return {"entries": entries(entry), "elsewhere": {"/e": Elsewhere(Path("/e"), key, config)}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "words"),
+    [
+        (elsewhere(REGISTERED), WARNING, "uses /e"),
+        (elsewhere(REGISTERED, GOOD.key, "--server", OTHER), WARNING, "uses /e"),
+        (elsewhere(REGISTERED, GOOD.key, "--server", URL), PROBLEM, f"told to use {URL}"),
+        (elsewhere(LocalConfig()), PROBLEM, "no registration"),
+        (elsewhere(ConfigError("it is broken")), PROBLEM, "it is broken"),
+        (elsewhere(REGISTERED, KeyFile(Path("/e/key"), None, None)), PROBLEM, "/e/key is not there"),
+        ({"entries": entries(local("c", *BRIDGE, f"--server={OTHER}"))}, PROBLEM, f"told to use {OTHER}"),
+        ({"entries": entries(local("c", *BRIDGE, "--config-dir", "${X}"))}, UNKNOWN, "--config-dir ${X}"),
+        (
+            {"entries": entries(Entry("c", Scope.LOCAL, DIRECTORY, BRIDGE, {"XDG_CONFIG_HOME": "/x"}))},
+            UNKNOWN,
+            "gets XDG_CONFIG_HOME",
+        ),
+    ],
+)
+def test_the_bridge_of_an_entry_may_look_elsewhere(changes: dict[str, Any], verdict: Verdict, words: str) -> None:
+    """What is good here helps nobody whose bridge reads another directory, or is told of another server."""
+    findings = found(msgspec.structs.replace(GOOD, **changes))["entry"]
+    assert (findings[0].verdict, findings[-1].verdict) == (OK, verdict)
+    assert words in findings[-1].text
+
+
 HIDDEN = Process(7, ("claude",), whole=False)
 BARE = Process(7, ("claude", "--continue"), whole=True)
 PLUGIN = Process(7, ("claude", "--channels", "plugin:conclave@ours"), whole=True)

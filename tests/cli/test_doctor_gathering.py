@@ -19,6 +19,7 @@ from cli.checks.facts import Facts, Place, gather, read_key
 from cli.checks.finding import Finding, Verdict
 from cli.checks.programs import first_match
 from cli.checks.table import CHECKS, examine
+from conclave.errors import ConfigError
 from tests.support.waiting import wait_until
 
 # --- Claude Code's files ---
@@ -165,6 +166,26 @@ async def test_broken_files_leave_the_other_checks_their_say(tmp_path: Path) -> 
     }
     assert [each.verdict for each in findings["entry"]] == [Verdict.UNKNOWN, Verdict.PROBLEM]
     assert "Exec format error" in findings["claude"][0].text
+
+
+async def test_the_directory_that_an_entry_names_is_looked_into(tmp_path: Path) -> None:
+    """As its bridge would, relative to where the session is; the directory that is looked at anyway is not named."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.toml").write_text("oops")
+    found = {name: {**OURS, "args": ["--config-dir", name, "bridge"]} for name in ("other", ".")}
+    (tmp_path / ".mcp.json").write_text(json.dumps(servers(**found)))
+    place = Place(
+        directory=tmp_path,
+        environment={},
+        pid=0,
+        key_path=tmp_path / "key",
+        config_path=tmp_path / "config.toml",
+        claude_file=tmp_path / "claude.json",
+        policy_file=tmp_path / "policy.json",
+    )
+    (other,) = (await gather(place)).elsewhere.values()
+    assert other.directory == tmp_path / "other"
+    assert isinstance(other.config, ConfigError)
 
 
 # --- Programs ---
