@@ -50,26 +50,44 @@ class Core:
         return dispatcher.listed(self._session)
 
     async def call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
-        """Carry out a tool. Whatever goes wrong is said in the result."""
+        """Carry out a tool. Whatever goes wrong is said in the result.
+
+        Cancelled, it stops; but if it may have had an effect by then, it runs to its end first, so that what it did at
+        the server is known here.
+        """
         try:
-            return await self._carry_out(dispatcher.begin(self._session, name, arguments))
+            call = dispatcher.begin(self._session, name, arguments)
+        except ConclaveError as error:
+            return _failure(str(error))
+        asked = asyncio.Event()
+        running = asyncio.create_task(self._carry_out(call, asked))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            if not (call.tool.effect and asked.is_set()):
+                running.cancel()
+        return await running
+
+    async def _carry_out(self, call: Call, asked: asyncio.Event) -> ToolResult:
+        try:
+            return ToolResult(await walk(call.steps, partial(self._ask, call, asked)))
+        except Refusal as refusal:
+            return _failure(in_words(refusal))
+        except LinkLost as error:
+            return _failure(_lost(call, error))
         except ConclaveError as error:
             return _failure(str(error))
         finally:
             self._changed()
 
-    async def _carry_out(self, call: Call) -> ToolResult:
-        try:
-            return ToolResult(await walk(call.steps, partial(self._ask, call.server)))
-        except Refusal as refusal:
-            return _failure(in_words(refusal))
-        except LinkLost as error:
-            return _failure(_lost(call, error))
+    async def _ask(self, call: Call, asked: asyncio.Event, request: Request[Any]) -> Any:
+        def departs() -> None:
+            call.permit()
+            asked.set()
 
-    async def _ask(self, server: Server, request: Request[Any]) -> Any:
         await self._started.wait()
         assert self._switchboard is not None  # noqa: S101 - it was started
-        return await self._switchboard.uplink(server).ask(request)
+        return await self._switchboard.uplink(call.server).ask(request, departs)
 
     def _changed(self) -> None:
         """Have the tools listed again, if they are other ones now."""

@@ -1,5 +1,7 @@
 """From a tool's name and arguments to its steps, and from the state of things to the list of tools. Pure."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -11,11 +13,15 @@ from bridge.tools import TOOLS, Offer, Steps, Tool, ToolError
 
 
 class Call(msgspec.Struct, frozen=True):
-    """A tool that may run: on which server, and what it does."""
+    """A tool that may run: on which server, and what it does.
+
+    `permit` is to be called whenever it is about to ask the server; it raises ToolError if it must not any more.
+    """
 
     tool: Tool
     server: Server
     steps: Steps
+    permit: Callable[[], None]
 
 
 def listed(session: Session) -> list[dict[str, Any]]:
@@ -52,7 +58,8 @@ def begin(session: Session, name: str, given: dict[str, Any]) -> Call:
     if tool is None:
         raise ToolError(f"unknown tool `{name}`")
     server = _server(session, tool, given)
-    return Call(tool, server, tool.steps(session, server, arguments.read(tool.takes, given)))
+    read = arguments.read(tool.takes, given)
+    return Call(tool, server, tool.steps(session, server, read), partial(tool.permit, session, server, read))
 
 
 def _server(session: Session, tool: Tool, given: dict[str, Any]) -> Server:

@@ -77,8 +77,15 @@ class Offer(enum.Enum):
     RULE = "to admins of a server, and of a channel"
 
 
+def _always(_: Session, __: Server, ___: Any) -> None:
+    """Permit everything: the server decides."""
+
+
 class Tool(msgspec.Struct, frozen=True):
-    """One row. `effect` says that asking twice is not the same as asking once."""
+    """One row. `effect` says that asking twice is not the same as asking once.
+
+    `permit` raises ToolError if the tool may not ask the server; levels may change while it waits for a connection.
+    """
 
     name: str
     description: str
@@ -86,6 +93,7 @@ class Tool(msgspec.Struct, frozen=True):
     offer: Offer
     steps: Callable[[Session, Server, Any], Steps]
     effect: bool = True
+    permit: Callable[[Session, Server, Any], None] = _always
 
 
 # --- What every session has ---
@@ -175,7 +183,7 @@ def _start(session: Session, server: Server, args: CatchUp) -> str:
     if after is not None:
         if is_time(after):  # ours alone: no server's position looks like that
             raise ToolError("`after` must be what an earlier page said")
-        return after
+        return str(after)
     if since is None:
         return session.unread_from(server, args.channel)
     try:
@@ -224,9 +232,13 @@ class SendChannel(ToServer, frozen=True, kw_only=True):
     text: Annotated[str, Meta(description="The message.")]
 
 
-def _send_channel(session: Session, server: Server, args: SendChannel) -> Steps:
+def _may_send(session: Session, server: Server, args: SendChannel) -> None:
     if not session.level(server, args.channel).may_emit:
         raise ToolError(f"permission denied: `{injection.name(args.channel)}` on `{server.url}` is below `converse`")
+
+
+def _send_channel(session: Session, server: Server, args: SendChannel) -> Steps:
+    _may_send(session, server, args)
     body = Body(text=args.text)
     yield Send(args.channel, body, _key())
     session.said(server, args.channel, body)
@@ -238,13 +250,17 @@ class WhisperTo(ToServer, frozen=True, kw_only=True):
     text: Annotated[str, Meta(description="The message.")]
 
 
+def _may_whisper(session: Session, server: Server, _: WhisperTo) -> None:
+    if not session.level(server, None).may_emit:
+        raise ToolError(f"permission denied: whispers on `{server.url}` are below `converse`")
+
+
 def _whisper(session: Session, server: Server, args: WhisperTo) -> Steps:
     try:
         SessionPath.parse(args.target)
     except InvalidName as error:
         raise ToolError("`target` must be a `user/machine/session` path") from error
-    if not session.level(server, None).may_emit:
-        raise ToolError(f"permission denied: whispers on `{server.url}` are below `converse`")
+    _may_whisper(session, server, args)
     yield Whisper(args.target, Body(text=args.text), _key())
     return "whisper sent"
 
@@ -419,8 +435,22 @@ TOOLS = {
             _set_perm,
             effect=False,
         ),
-        Tool("send_channel", "Say something in a joined channel.", SendChannel, Offer.SEND, _send_channel),
-        Tool("whisper", "Say something to one session only.", WhisperTo, Offer.WHISPER, _whisper),
+        Tool(
+            "send_channel",
+            "Say something in a joined channel.",
+            SendChannel,
+            Offer.SEND,
+            _send_channel,
+            permit=_may_send,
+        ),
+        Tool(
+            "whisper",
+            "Say something to one session only.",
+            WhisperTo,
+            Offer.WHISPER,
+            _whisper,
+            permit=_may_whisper,
+        ),
         Tool(
             "create_channel",
             "Create a channel. Its creator administers it.",

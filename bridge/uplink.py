@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from bridge import injection
@@ -10,6 +11,7 @@ from bridge.handles import Handle
 from bridge.servers import Server
 from bridge.session import Session
 from bridge.steps import walk
+from bridge.tools import ToolError
 from conclave.backoff import Backoff
 from conclave.claims import Signer
 from conclave.closing import LinkLost, LoginRefused, NotTrusted, may_retry, not_before
@@ -17,6 +19,7 @@ from conclave.errors import ConclaveError, LinkError, Refusal
 from conclave.link import Link, connect
 from conclave.requests import Request, Send, Whisper
 from conclave.trust import Pins
+from conclave.urls import InvalidUrl
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.2, 30.0
 STABLE_SECONDS = 30.0
@@ -80,8 +83,10 @@ class Uplink:
         self._backoff = Backoff(FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS)
         self._not_before = 0.0
 
-    async def ask(self, request: Request[R]) -> R:
+    async def ask(self, request: Request[R], departs: Callable[[], None]) -> R:
         """Ask the server, on whatever connection there is; what carries a key is asked once more if that is lost.
+
+        `departs` is called when there is one, immediately before the request goes out; what it raises keeps it here.
 
         Raises:
             Refusal: what the server answers instead.
@@ -89,24 +94,26 @@ class Uplink:
             LinkLost: if the connection ends before the answer; the request may have taken effect.
         """
         link = await self._connected()
+        departs()
         try:
             return await link.request(request)
         except LinkLost as lost:
+            if self._link is link:  # whoever listens on it has not noticed yet
+                self._not_ready(str(lost))
             key = request.key if isinstance(request, Send | Whisper) else None
             if key is None or link.version == 1:
                 raise
-            if self._link is link:  # whoever listens on it has not noticed yet
-                self._not_ready(str(lost))
-            return await self._ask_again(request, lost)
+            return await self._ask_again(request, departs, lost)
 
-    async def _ask_again(self, request: Request[R], lost: LinkLost) -> R:
+    async def _ask_again(self, request: Request[R], departs: Callable[[], None], lost: LinkLost) -> R:
         """Ask what has no second effect; only an answer tells now what became of the first one."""
         try:
             link = await self._connected()
             if link.version == 1:  # it would be a second effect there
                 raise lost
+            departs()
             return await link.request(request)
-        except NotConnected:
+        except (NotConnected, ToolError):
             raise lost from None
         except Refusal as refusal:
             raise LinkLost(f"{lost}; asked again, the server refused: {refusal.message}") from refusal
@@ -115,10 +122,10 @@ class Uplink:
         """Wait for a connection with the session's channels in it. Raises: NotConnected."""
         try:
             async with asyncio.timeout(0 if self._over else PATIENCE_SECONDS):
-                await self._ready.wait()
+                while self._link is None:  # it may be gone again when whoever waits for it gets to run
+                    await self._ready.wait()
         except TimeoutError:
             raise NotConnected(f"not connected to `{self.server.url}`: {self._why}") from None
-        assert self._link is not None  # noqa: S101 - it is ready
         return self._link
 
     async def run(self) -> None:
@@ -148,6 +155,9 @@ class Uplink:
             if not await self._switchboard.merge(self, same.owner):
                 self.stand_down(f"it is the same server as `{same.owner.server.url}`; target that one instead")
             return
+        except InvalidUrl as error:  # not before the owner has mended it, and the bridge is started again
+            self.stand_down(str(error))
+            self._session.notice(self.server, f"Not connected: {injection.line(str(error))}", "error")
         except LinkError as error:
             self._lost(error)
         else:
@@ -167,11 +177,13 @@ class Uplink:
             await asyncio.sleep(max(self._backoff.wait(), self._not_before))
 
     async def _connect(self) -> Link:
-        """Try the server's URLs in the owner's order; raise what the last one gave."""
-        failure: LinkError | None = None
+        """Try the server's URLs in the owner's order; raise what the last one gave, InvalidUrl if that is all."""
+        failure: LinkError | InvalidUrl | None = None
         for url in list(self.server.urls):
             try:
                 return await self._dial(url)
+            except InvalidUrl as error:
+                failure = failure or error
             except LinkError as error:
                 if isinstance(error, LoginRefused) and not may_retry(error):
                     raise
@@ -197,6 +209,13 @@ class Uplink:
             self._switchboard.claim(self, server_id)
 
     async def _serve(self, link: Link) -> None:
+        try:
+            await self._follow(link)
+        except LinkError as error:  # to close it takes a moment, in which nothing may be asked
+            self._not_ready(str(error))
+            raise
+
+    async def _follow(self, link: Link) -> None:
         server = self.server
         server.path, server.version, server.admin, server.now_ms = link.path, link.version, link.admin, link.server_ms
         await walk(self._session.entering(server), link.request)

@@ -238,6 +238,21 @@ def test_levels_decide_what_is_shown_and_said(tmp_path: Path) -> None:
     assert desk.screen.metas == [{"server": ONE, "from": "bob/laptop/main", "kind": "whisper"}]
 
 
+def test_a_level_that_is_lowered_while_a_call_waits_counts(desk: Desk) -> None:
+    """The connection may take its time; whoever asks checks once more when there is one."""
+    calls = [
+        dispatcher.begin(desk.session, "send_channel", {"channel": "ops", "text": "hello"}),
+        dispatcher.begin(desk.session, "whisper", {"target": "bob/laptop/main", "text": "hello"}),
+    ]
+    for call in calls:
+        next(call.steps)
+        call.permit()
+    desk.run("set_perm", [], level="mute")
+    for call in calls:
+        with pytest.raises(ToolError, match="permission denied"):
+            call.permit()
+
+
 def test_a_channel_that_is_gone_is_forgotten(desk: Desk) -> None:
     """After a kick, a deletion, or a refused re-join the bridge must not believe that it still listens."""
     server = desk.servers[0]

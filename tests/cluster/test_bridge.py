@@ -198,37 +198,6 @@ async def test_the_node_under_a_bridge_dies(bridge: Start, nodes: list[NodeProce
             assert not failed or "lost" in text or "not connected" in text
 
 
-class Door(Proxy):
-    """Lets nobody pass until it is opened."""
-
-    def __init__(self, host: str, port: int) -> None:
-        super().__init__(host, port)
-        self.opened = asyncio.Event()
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self.opened.wait()
-        await super()._accept(reader, writer)
-
-
-async def test_two_ways_to_one_cluster_are_found_at_the_same_moment(nodes: list[NodeProcess], ann: Path) -> None:
-    """Both were told that a third one is the owner; the first to act makes that untrue for the other."""
-    host, _, port = nodes[0].address.rpartition(":")
-    async with Door(host, int(port)) as first, Door(host, int(port)) as second:
-        urls = [URL.format(door.port) for door in (first, second)]
-        create_or_load(ann / KEY_NAME)
-        for url in urls:
-            register(ann / CONFIG_NAME, Registration(url, "ann", "laptop"))
-        await settle_in(ann, "ann", nodes[0].url)
-        async with RawBridge(ann, "--as", "me") as one:
-            assert "ann/laptop/me" in await one.tool("who", server=nodes[0].url)
-            first.opened.set()
-            second.opened.set()
-            for url in (urls[1], nodes[0].url):
-                await one.hear(f"`{url}` is the same server as")
-            assert await one.tool("who") == await one.tool("who", server=urls[1]) == "server-wide: ann/laptop/me"
-            assert await one.end() == 0
-
-
 async def test_more_than_fits_is_announced_and_read_page_by_page(
     bridge: Start, nodes: list[NodeProcess], peers: Peers, ann: Path
 ) -> None:

@@ -149,6 +149,16 @@ class RawBridge(BridgeProcess):
         result: dict[str, Any] = message["result"]
         return result
 
+    def begin(self, name_: str, **arguments: Any) -> int:
+        """Call a tool and return the number of the call, which `give_up` takes."""
+        self._last_id += 1
+        self._write({"id": self._last_id, "method": "tools/call", "params": {"name": name_, "arguments": arguments}})
+        return self._last_id
+
+    def give_up(self, number: int) -> None:
+        """Cancel a call; an answer to it would be a fault."""
+        self._write({"method": "notifications/cancelled", "params": {"requestId": number}})
+
     def _write(self, message: dict[str, Any]) -> None:
         assert self._process is not None
         assert self._process.stdin is not None

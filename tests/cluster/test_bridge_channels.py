@@ -1,0 +1,105 @@
+"""A bridge and its channels over the first version of the protocol, which does not say what becomes of them."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from conclave.v1 import admin
+from tests.support.bridge_process import RawBridge, settle_in
+from tests.support.nodes import NodeProcess
+from tests.support.peer import Peers
+from tests.support.ruling import rule
+from tests.support.waiting import pause, wait_until
+
+
+@pytest.fixture
+def ann(tmp_path: Path) -> Path:
+    """Ann's configuration directory."""
+    home = tmp_path / "ann"
+    home.mkdir()
+    return home
+
+
+async def test_a_join_that_is_given_up_has_happened_all_the_same(
+    nodes: list[NodeProcess], peers: Peers, ann: Path
+) -> None:
+    """The server has let the session in: what is said there is shown as from there, and nothing is renamed."""
+    talker = await peers.register(nodes[1].url, "talker")
+    for channel in ("alpha", "beta"):
+        await talker.create(channel)
+        await talker.join(channel)
+    await settle_in(ann, "ann", nodes[0].url)
+    async with RawBridge(ann, "--as", "me") as one:
+        await one.tool("join_channel", channel="alpha", perm="converse")
+        nodes[0].pause()
+        number = one.begin("join_channel", channel="beta")
+        await pause(0.5)  # it is on its way, which nothing outside of the bridge shows
+        one.give_up(number)
+        nodes[0].resume()
+        assert await one.tool("who", channel="alpha") == "#alpha: ann/laptop/me, talker/laptop/talker"
+        await talker.post("beta", "hello beta")
+        event = await one.hear("hello beta")
+        assert event["meta"]["channel"] == "beta"
+        assert "below `converse`" in await one.refused("send_channel", channel="beta", text="hello")
+        assert await one.tool("send_channel", channel="alpha", text="hello") == "sent to alpha"
+        assert not one.said("now called")
+
+
+async def test_joins_and_leaves_under_traffic_rename_nothing(nodes: list[NodeProcess], peers: Peers, ann: Path) -> None:
+    """What comes a moment before the session knows that it is in, or after it has left, is nobody else's."""
+    talker = await peers.register(nodes[1].url, "talker")
+    for channel in ("alpha", "beta"):
+        await talker.create(channel)
+        await talker.join(channel)
+    await settle_in(ann, "ann", nodes[0].url)
+
+    async def chat() -> None:
+        while True:
+            await talker.post("beta", "hello")
+
+    async with RawBridge(ann, "--as", "me") as one:
+        await one.tool("join_channel", channel="alpha", perm="converse")
+        chatting = asyncio.create_task(chat())
+        for _ in range(20):
+            await one.tool("join_channel", channel="beta")
+            await one.tool("leave_channel", channel="beta")
+        chatting.cancel()
+        assert one.said("hello")
+        assert not one.said("now called")
+        assert await one.tool("send_channel", channel="alpha", text="hello") == "sent to alpha"
+
+
+async def test_a_channel_is_followed_through_a_rename(nodes: list[NodeProcess], peers: Peers, ann: Path) -> None:
+    """With its level. Over the first version of the protocol nobody says so, and the server is asked."""
+    talker = await peers.register(nodes[1].url, "talker")
+    for channel in ("alpha", "beta"):
+        await talker.create(channel)
+        await talker.join(channel)
+    await settle_in(ann, "ann", nodes[0].url)
+    async with RawBridge(ann, "--as", "me") as one:
+        await one.tool("join_channel", channel="alpha", perm="converse")
+        await one.tool("join_channel", channel="beta")
+        await rule(talker, admin.RenameChannel("alpha", "gamma"))
+        await talker.post("gamma", "hello gamma")
+        await one.hear("#alpha is now called #gamma.")
+        assert (await one.hear("hello gamma"))["meta"]["channel"] == "gamma"
+        assert await one.tool("send_channel", channel="gamma", text="hello") == "sent to gamma"
+
+
+async def test_somebody_who_was_kicked_stays_out_and_connected(
+    nodes: list[NodeProcess], peers: Peers, ann: Path
+) -> None:
+    """The bridge finds out when it looks for a message's place; whoever was sent away comes back only by themselves."""
+    talker = await peers.register(nodes[1].url, "talker")
+    await talker.create("ops")
+    await talker.join("ops")
+    await settle_in(ann, "ann", nodes[0].url)
+    async with RawBridge(ann, "--as", "me") as one:
+        await one.tool("join_channel", channel="ops")
+        await talker.post("ops", "hello")
+        await one.hear("hello")
+        await rule(talker, admin.Kick("ops", "ann"))
+        await wait_until(lambda: len(one.events) == 2, timeout=30, what="it is told")
+        assert "does not hear #ops any more" in one.events[1]["content"]
+        assert await one.tool("who", channel="ops") == "#ops: talker/laptop/talker"
