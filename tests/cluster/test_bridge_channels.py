@@ -37,7 +37,7 @@ async def test_a_join_that_is_given_up_has_happened_all_the_same(
         await pause(0.5)  # it is on its way, which nothing outside of the bridge shows
         one.give_up(number)
         nodes[0].resume()
-        assert await one.tool("who", channel="alpha") == "#alpha: ann/laptop/me, talker/laptop/talker"
+        assert await one.tool("who", channel="alpha") == "#alpha: ann/laptop/me, talker/laptop/main"
         await talker.post("beta", "hello beta")
         event = await one.hear("hello beta")
         assert event["meta"]["channel"] == "beta"
@@ -102,4 +102,4 @@ async def test_somebody_who_was_kicked_stays_out_and_connected(
         await rule(talker, admin.Kick("ops", "ann"))
         await wait_until(lambda: len(one.events) == 2, timeout=30, what="it is told")
         assert "does not hear #ops any more" in one.events[1]["content"]
-        assert await one.tool("who", channel="ops") == "#ops: talker/laptop/talker"
+        assert await one.tool("who", channel="ops") == "#ops: talker/laptop/main"
