@@ -131,8 +131,9 @@ class Reading:
         self.position = self.heard = position
         self.behind = False
         self._unplaced.clear()
+        self._unplaced_chars = 0
         self._early_ids.clear()
-        self._early.clear()
+        self.forget_early()
 
     def forget_early(self) -> None:
         """Note that whatever was on its way when the history was read has arrived."""
