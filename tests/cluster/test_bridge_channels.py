@@ -1,14 +1,19 @@
-"""A bridge and its channels over the first version of the protocol, which does not say what becomes of them."""
+"""A bridge and its channels, over both versions of the protocol: the first one does not say what becomes of them."""
 
 import asyncio
+import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from conclave.config import CONFIG_NAME, Registration
+from conclave.config_edit import register
 from conclave.v1 import admin
 from tests.support.bridge_process import RawBridge, settle_in
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peers
+from tests.support.proxy import Proxy, V1Only
 from tests.support.ruling import rule
 from tests.support.waiting import pause, wait_until
 
@@ -21,16 +26,27 @@ def ann(tmp_path: Path) -> Path:
     return home
 
 
+@pytest.fixture(params=[Proxy, V1Only], ids=["v2", "v1"])
+async def url(request: pytest.FixtureRequest, nodes: list[NodeProcess], ann: Path) -> AsyncIterator[str]:
+    """The way of ann's bridges to the first node."""
+    host, _, port = nodes[0].address.rpartition(":")
+    await settle_in(ann, "ann", nodes[0].url)
+    way: type[Proxy] = request.param
+    async with way(host, int(port)) as proxy:
+        found = f"ws://127.0.0.1:{proxy.port}/"
+        register(ann / CONFIG_NAME, Registration(found, "ann", "laptop"))
+        yield found
+
+
 async def test_a_join_that_is_given_up_has_happened_all_the_same(
-    nodes: list[NodeProcess], peers: Peers, ann: Path
+    nodes: list[NodeProcess], peers: Peers, ann: Path, url: str
 ) -> None:
     """The server has let the session in: what is said there is shown as from there, and nothing is renamed."""
     talker = await peers.register(nodes[1].url, "talker")
     for channel in ("alpha", "beta"):
         await talker.create(channel)
         await talker.join(channel)
-    await settle_in(ann, "ann", nodes[0].url)
-    async with RawBridge(ann, "--as", "me") as one:
+    async with RawBridge(ann, "--as", "me", "--server", url) as one:
         await one.tool("join_channel", channel="alpha", perm="converse")
         nodes[0].pause()
         number = one.begin("join_channel", channel="beta")
@@ -46,19 +62,20 @@ async def test_a_join_that_is_given_up_has_happened_all_the_same(
         assert not one.said("now called")
 
 
-async def test_joins_and_leaves_under_traffic_rename_nothing(nodes: list[NodeProcess], peers: Peers, ann: Path) -> None:
+async def test_joins_and_leaves_under_traffic_rename_nothing(
+    nodes: list[NodeProcess], peers: Peers, ann: Path, url: str
+) -> None:
     """What comes a moment before the session knows that it is in, or after it has left, is nobody else's."""
     talker = await peers.register(nodes[1].url, "talker")
     for channel in ("alpha", "beta"):
         await talker.create(channel)
         await talker.join(channel)
-    await settle_in(ann, "ann", nodes[0].url)
 
     async def chat() -> None:
         while True:
             await talker.post("beta", "hello")
 
-    async with RawBridge(ann, "--as", "me") as one:
+    async with RawBridge(ann, "--as", "me", "--server", url) as one:
         await one.tool("join_channel", channel="alpha", perm="converse")
         chatting = asyncio.create_task(chat())
         for _ in range(20):
@@ -70,14 +87,15 @@ async def test_joins_and_leaves_under_traffic_rename_nothing(nodes: list[NodePro
         assert await one.tool("send_channel", channel="alpha", text="hello") == "sent to alpha"
 
 
-async def test_a_channel_is_followed_through_a_rename(nodes: list[NodeProcess], peers: Peers, ann: Path) -> None:
+async def test_a_channel_is_followed_through_a_rename(
+    nodes: list[NodeProcess], peers: Peers, ann: Path, url: str
+) -> None:
     """With its level. Over the first version of the protocol nobody says so, and the server is asked."""
     talker = await peers.register(nodes[1].url, "talker")
     for channel in ("alpha", "beta"):
         await talker.create(channel)
         await talker.join(channel)
-    await settle_in(ann, "ann", nodes[0].url)
-    async with RawBridge(ann, "--as", "me") as one:
+    async with RawBridge(ann, "--as", "me", "--server", url) as one:
         await one.tool("join_channel", channel="alpha", perm="converse")
         await one.tool("join_channel", channel="beta")
         await rule(talker, admin.RenameChannel("alpha", "gamma"))
@@ -88,18 +106,17 @@ async def test_a_channel_is_followed_through_a_rename(nodes: list[NodeProcess], 
 
 
 async def test_somebody_who_was_kicked_stays_out_and_connected(
-    nodes: list[NodeProcess], peers: Peers, ann: Path
+    nodes: list[NodeProcess], peers: Peers, ann: Path, url: str
 ) -> None:
     """The bridge finds out when it looks for a message's place; whoever was sent away comes back only by themselves."""
     talker = await peers.register(nodes[1].url, "talker")
     await talker.create("ops")
     await talker.join("ops")
-    await settle_in(ann, "ann", nodes[0].url)
-    async with RawBridge(ann, "--as", "me") as one:
+    async with RawBridge(ann, "--as", "me", "--server", url) as one:
         await one.tool("join_channel", channel="ops")
         await talker.post("ops", "hello")
         await one.hear("hello")
         await rule(talker, admin.Kick("ops", "ann"))
         await wait_until(lambda: len(one.events) == 2, timeout=30, what="it is told")
-        assert "does not hear #ops any more" in one.events[1]["content"]
+        assert re.search(r"does not hear #ops any more|was removed from #ops", one.events[1]["content"])
         assert await one.tool("who", channel="ops") == "#ops: talker/laptop/main"
