@@ -171,12 +171,13 @@ class Session:
                     raise
                 self._lose(server, channel, "Could not join #{} again: {}", refusal)
             else:
+                reading, first = self._entered(server, joined)
                 try:
-                    yield from self._enter(server, joined)
+                    yield from self._arrive(server, reading, joined, first=first)
                 except Refusal as refusal:
                     if refusal.code in _PASSING:
                         raise
-                    self._unread(server, joined.channel, refusal)
+                    self._unread(server, reading, refusal)
 
     def _translate(self, server: Server) -> None:
         """Where the server has changed its version of the protocol, go on from times: its positions are other ones."""
@@ -210,15 +211,17 @@ class Session:
                 self._release(server, channel)
         if level is not None:
             self.levels.set(server.urls, channel, level)
+        reading, first = self._entered(server, joined)
         try:
-            yield from self._enter(server, joined)
+            yield from self._arrive(server, reading, joined, first=first)
         except Refusal as refusal:
-            self._unread(server, joined.channel, refusal)
-        self._release(server, channel)
+            self._unread(server, reading, refusal)
+        server.entering.discard(channel)
+        self._release(server, server.name_of(reading) or channel)
         return joined.channel
 
-    def _enter(self, server: Server, joined: Joined) -> Steps:
-        """Note that the session is in a channel, and show what it missed there since it was last shown anything."""
+    def _entered(self, server: Server, joined: Joined) -> tuple[Reading, bool]:
+        """Note that the session is in a channel; return its account, and whether it was never in there before."""
         channel = joined.channel
         placed = joined.position is not None
         known = self._watermarks.get(server.key, channel)
@@ -233,12 +236,16 @@ class Session:
         server.rules(channel, joined.admin)
         if first:
             self._mark(server, channel)
+        return reading, first
+
+    def _arrive(self, server: Server, reading: Reading, joined: Joined, *, first: bool) -> Steps:
+        """Show what the session missed in a channel since it was last shown anything."""
         if joined.admin is None and not server.admin:
-            yield from self._rule(server, channel)
+            yield from self._rule(server, joined.channel)
         if not first:
-            yield from self._missed(server, channel, reading, joined.position)
-        elif not placed:
-            yield from self._start(server, channel, reading)
+            yield from self._missed(server, joined.channel, reading, joined.position)
+        elif not reading.placed:
+            yield from self._start(server, joined.channel, reading)
 
     def _rule(self, server: Server, channel: str) -> Steps:
         """Find out whether the user administers a channel, where joining it does not tell: only admins see its ACL."""
@@ -342,14 +349,14 @@ class Session:
         server.drop(channel)
         self.notice(server, text.format(injection.name(channel), injection.line(in_words(refusal))), "error")
 
-    def _unread(self, server: Server, channel: str, refusal: Refusal) -> None:
+    def _unread(self, server: Server, reading: Reading, refusal: Refusal) -> None:
         """Leave to `catch_up` what the server did not let the session read."""
-        reading = server.channels.get(channel)
-        if reading is None:
+        name = server.name_of(reading)
+        if name is None:
             return
         reading.behind = True
         reason = injection.line(in_words(refusal))
-        text = f"What was missed in #{injection.name(channel)} could not be read ({reason}), catch_up to read it."
+        text = f"What was missed in #{injection.name(name)} could not be read ({reason}), catch_up to read it."
         self.notice(server, text, "error")
 
     # --- Watermarks ---

@@ -13,7 +13,7 @@ from conclave.body import Body
 from conclave.closing import LinkLost
 from conclave.config import Level
 from conclave.errors import Code, Refusal
-from conclave.events import Message
+from conclave.events import Message, Renamed
 from conclave.requests import AclList, History, Join, Joined, Leave, Page, Request, Row
 from tests.bridge.test_dispatch import ONE, Desk, rows, walked
 
@@ -27,8 +27,14 @@ NO_ADMIN = Refusal(Code.UNAUTHORIZED, "not an admin")
 def desk(tmp_path: Path) -> Desk:
     """A session at a server of the first version, which tells neither positions nor what is renamed."""
     desk = Desk(tmp_path, ONE, level=Level.NOTIFY)
-    desk.servers[0].version = 1
+    speak(desk, 1)
     return desk
+
+
+def speak(desk: Desk, version: int) -> None:
+    """Have the server speak a version of the protocol, on its first connection."""
+    desk.servers[0].version = version
+    walked(desk.session.entering(desk.servers[0]), [None])
 
 
 def said(text: str, channel: str = "ops", id_: str | None = None) -> Message:
@@ -54,7 +60,7 @@ def begun(desk: Desk, name: str, **arguments: Any) -> Any:
 async def test_a_connection_lost_while_counting_loses_no_message(desk: Desk, version: int) -> None:
     """The rows of the first page were in nobody's hands but the count's; the next connection counts again."""
     server = desk.servers[0]
-    server.version = version
+    speak(desk, version)
     placed = "5-0" if version == 2 else None
     desk.run("join_channel", [Joined("ops", placed, admin=False), Page(rows(4, 5), more=False)], channel="ops")
     answers = iter([Joined("ops", placed and "40-0", admin=False), Page(rows(6, 20), more=True)])
@@ -77,7 +83,7 @@ async def test_a_connection_lost_while_counting_loses_no_message(desk: Desk, ver
 def test_a_refusal_while_counting_leaves_it_to_catch_up(desk: Desk) -> None:
     """The session is in the channel; what it missed must not be taken for shown because of what comes now."""
     server = desk.servers[0]
-    server.version = 2
+    speak(desk, 2)
     desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
     answers = [Joined("ops", "9-0", admin=False), Page(rows(6, 7), more=True), BUSY]
     assert desk.run("join_channel", answers, channel="ops")[0] == "joined ops"
@@ -141,6 +147,23 @@ def test_a_channel_that_is_left_while_counting(desk: Desk) -> None:
     with pytest.raises(StopIteration):
         steps.send(Page(rows(6, 8), more=False))
     assert (list(server.channels), server.entering, shown(desk)) == ([], set(), [])
+
+
+def test_a_channel_that_is_renamed_while_counting(desk: Desk) -> None:
+    """It goes on under its new name, with what waited for the end of the count."""
+    server = desk.servers[0]
+    speak(desk, 2)
+    desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
+    steps = begun(desk, "join_channel", channel="ops")
+    next(steps)
+    steps.send(Joined("ops", "7-0", admin=False))
+    desk.session.heard(server, Renamed("ops", "works"))
+    desk.session.heard(server, said("text 8", "works", "8-0"))
+    with pytest.raises(StopIteration):
+        steps.send(Page(rows(6, 7), more=False))
+    assert shown(desk)[-3:] == ["text 6", "text 7", "text 8"]
+    assert server.entering == set()
+    assert desk.session.unread_from(server, "works") == "8-0"
 
 
 def test_the_messages_that_wait_are_bounded(desk: Desk) -> None:
@@ -256,7 +279,7 @@ def test_a_server_that_cannot_tell_just_now_is_asked_later(desk: Desk) -> None:
 def test_where_renames_are_told_an_unknown_channel_is_none_of_ours(desk: Desk) -> None:
     """It is the last of one that was taken away."""
     server = desk.servers[0]
-    server.version = 2
+    speak(desk, 2)
     desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
     desk.session.heard(server, said("hi", "works", "9-0"))
     assert (list(server.channels), server.puzzled) == (["ops"], False)
