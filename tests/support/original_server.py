@@ -23,6 +23,7 @@ from conclave.v1.frames import (
     Leave,
     ListChannels,
     MalformedFrame,
+    NotFound,
     Ping,
     Pong,
     Presence,
@@ -53,6 +54,7 @@ class OriginalServer:
         self.refusal: ProtocolError | None = None
         """What requests are answered with while it is set; pings are not."""
         self._joined: dict[str, list[Connection]] = {}
+        self._gone: set[str] = set()
         self._said: dict[str, list[HistoryMessage]] = {}
         self._times: Iterator[int] = count(1_700_000_000_000)
         server.answer = self._answer
@@ -69,6 +71,8 @@ class OriginalServer:
 
     def rename(self, old: str, new: str) -> None:
         """Give a channel another name, which sessions see by its next message only."""
+        self._gone.add(old)
+        self._gone.discard(new)
         self._joined[new] = self._joined.pop(old, [])
         self._said[new] = self._said.pop(old, [])
 
@@ -88,6 +92,8 @@ class OriginalServer:
 
     def _reply(self, connection: Connection, frame: Frame) -> Frame:
         match frame:
+            case Join(channel) if channel in self._gone:
+                return Error(NotFound(f"channel `{channel}` not found"))
             case Join(channel):
                 self._joined[channel] = [connection]
                 return Joined(channel)
