@@ -4,7 +4,6 @@ import re
 import unicodedata
 from collections.abc import AsyncIterator
 from functools import partial
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
