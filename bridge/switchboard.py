@@ -38,7 +38,8 @@ class Switchboard:
             await asyncio.Event().wait()
 
     def uplink(self, server: Server) -> Uplink:
-        return next(uplink for uplink in self._uplinks if uplink.server is server)
+        """Return a server's uplink; for one that was merged into another meanwhile, that of the other."""
+        return next(each for each in self._uplinks if each.server is server or server.url in each.server.urls)
 
     def claim(self, uplink: Uplink, server_id: str) -> None:
         owner = self._claims.setdefault(server_id, uplink)

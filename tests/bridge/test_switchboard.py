@@ -1,0 +1,29 @@
+"""Which uplink a call goes to, when two of them turn out to lead to one cluster."""
+
+from pathlib import Path
+
+import pytest
+
+from bridge.handles import Handle
+from bridge.switchboard import Switchboard
+from conclave.config import LocalConfig
+from conclave.keys import create_or_load
+from conclave.trust import Pins
+from tests.bridge.test_dispatch import ONE, Desk
+
+OTHER = "ws://two.example/"
+
+
+@pytest.mark.parametrize("late", [0, 1])
+async def test_a_call_that_was_begun_before_two_servers_became_one_finds_its_way(tmp_path: Path, late: int) -> None:
+    """It was on its way to a server that does not exist any more by that name; its cluster does."""
+    desk = Desk(tmp_path, ONE, OTHER)
+    pins = Pins(tmp_path / "config.toml", LocalConfig())
+    key = create_or_load(tmp_path / "key")
+    switchboard = Switchboard(desk.session, key, Handle("me", explicit=True), pins, lambda: None)
+    one, two = list(desk.servers)
+    first, second = switchboard.uplink(one), switchboard.uplink(two)
+    assert first is not second
+    switchboard.claim(first, "cluster")
+    assert not await switchboard.merge(second, first)
+    assert switchboard.uplink((one, two)[late]) is first
