@@ -75,9 +75,15 @@ def make_status_app(status: Status, *, metrics: bool = True) -> web.Application:
     return app
 
 
+STATUS_GOODBYE_SECONDS = 2.0
+"""How long the end of a status port may take; whoever still reads from it then is cut off."""
+
+
 async def open_status_port(status: Status, host: str, port: int) -> tuple[web.AppRunner, str]:
     """Serve a status port until the runner's `cleanup`. Returns it, and where it listens. Raises: OSError."""
-    runner = web.AppRunner(make_status_app(status), access_log=None, handle_signals=False)
+    runner = web.AppRunner(
+        make_status_app(status), access_log=None, handle_signals=False, shutdown_timeout=STATUS_GOODBYE_SECONDS / 2
+    )
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()

@@ -71,6 +71,7 @@ def configure(*, verbose: bool = False) -> None:
     logging.captureWarnings(True)
     server = logging.getLogger("aiohttp.server")
     server.filters = [_is_ours]
+    logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)  # it warns of peers in their own words
 
 
 def export(sink: Sink | None) -> None:

@@ -15,7 +15,7 @@ from relay.config import NodeConfig
 from relay.doorman import Doorman
 from relay.drain import close_evenly
 from relay.errors import NodeFailure, StoreUnavailable, not_bound
-from relay.http import Status, address_text, make_app, open_status_port
+from relay.http import STATUS_GOODBYE_SECONDS, Status, address_text, make_app, open_status_port
 from relay.lag import watch_lag
 from relay.metrics import Family, Metrics
 from relay.parts import Parts
@@ -133,19 +133,22 @@ class Node:
                 await self._listen(runner)
                 if await self._join():
                     running.append(tasks.create_task(self.parts.inbox.serve(self.parts.sessions.handle)))
-                    running.append(tasks.create_task(self.parts.heart.serve()))
+                    beating = tasks.create_task(self.parts.heart.serve())
                     self._ready = True
                     self.ready.set()
                     ready = "worker.ready" if self._sockets else "conclave server listening"
                     log.info(ready, addr=self.address, cluster=self._cluster_id)
                     await self._stop.asked.wait()
                     await self._drain()
+                    beating.cancel()  # else it finds the node gone from the registry, and enters it again
+                    await asyncio.wait((beating,))
                 await self._close()
             finally:
                 self._turn_away()  # also after a failure, which comes here at once
+                self.parts.sessions.close_all(CloseReason.SHUTDOWN)
                 await self._stop.wait_for(runner.cleanup(), 2 * _GOODBYE_SECONDS)
                 if aside is not None:
-                    await aside.cleanup()
+                    await self._stop.wait_for(aside.cleanup(), STATUS_GOODBYE_SECONDS)
                 for task in running:
                     task.cancel()
         if self._failure is not None:

@@ -42,7 +42,7 @@ class Stop:
     async def wait_for(self, ending: Coroutine[Any, Any, None], seconds: float) -> None:
         """Wait for something that ends, for so long at most; one second more at most once there is a hurry.
 
-        What has not ended then is cancelled.
+        What has not ended then is cancelled, and left alone if it takes more than a second even so.
         """
         task, hurry = asyncio.ensure_future(ending), asyncio.ensure_future(self.hurried.wait())
         try:
@@ -52,6 +52,6 @@ class Stop:
         finally:
             hurry.cancel()
             task.cancel()
-        await asyncio.wait((task,))
-        if not task.cancelled():
+        await asyncio.wait((task,), timeout=_LAST_WORDS_SECONDS)
+        if task.done() and not task.cancelled():
             task.result()

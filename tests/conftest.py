@@ -5,8 +5,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.redis_server import RedisProcess
+
+settings.register_profile("conclave", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("conclave")
 
 
 @pytest.fixture(scope="session")

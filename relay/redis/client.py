@@ -37,6 +37,7 @@ _PIPELINE_BYTES = 4 * 1024 * 1024
 _WAITING_COMMANDS = 50_000
 _WAITING_BYTES = 64 * 1024 * 1024
 _PROBE_SECONDS = 0.1
+_ENDING = "the node is shutting down"
 
 
 class _Call:
@@ -73,6 +74,7 @@ class RedisClient:
         self._waiting_bytes = 0
         self._work = asyncio.Event()
         self._down_since: float | None = None
+        self._ended = False
         self._down = asyncio.Event()
         self._on_up: list[Callable[[], Awaitable[None]]] = []
 
@@ -102,7 +104,9 @@ class RedisClient:
 
     def _submit(self, command: Command, script: Script | None) -> asyncio.Future[Reply]:
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        if self._down_since is not None:
+        if self._ended:
+            reply.set_exception(StoreUnavailable(_ENDING))
+        elif self._down_since is not None:
             reply.set_exception(StoreUnavailable("down"))
         elif len(self._waiting) >= _WAITING_COMMANDS or self._waiting_bytes >= _WAITING_BYTES:
             reply.set_exception(StoreUnavailable("too many commands are waiting"))
@@ -132,14 +136,15 @@ class RedisClient:
         self._metrics.redis_reconnects.inc()
 
     async def serve(self) -> None:
-        """Carry commands until cancelled; then whatever still waits fails."""
+        """Carry commands until cancelled; then whatever still waits fails, and whatever else is asked."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(_LANES):
                     tasks.create_task(self._lane())
                 tasks.create_task(self._watch())
         finally:
-            self._fail_waiting(StoreUnavailable("the node is shutting down"))
+            self._ended = True
+            self._fail_waiting(StoreUnavailable(_ENDING))
             await self._redis.aclose()
             await self._patient.aclose()
 
@@ -175,7 +180,7 @@ class RedisClient:
             self._mark_down(error)
             _fail(batch, StoreUnavailable(_describe(error)))
         except BaseException:
-            _fail(batch, StoreUnavailable("the node is shutting down"))
+            _fail(batch, StoreUnavailable(_ENDING))
             raise
         else:
             for call, reply in zip(batch, replies, strict=True):

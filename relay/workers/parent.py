@@ -9,7 +9,7 @@ import structlog
 from conclave.errors import ConclaveError
 from relay.config import NodeConfig
 from relay.errors import NodeFailure, not_bound
-from relay.http import address_text, open_status_port
+from relay.http import STATUS_GOODBYE_SECONDS, address_text, open_status_port
 from relay.metrics import render
 from relay.metrics.families import merged
 from relay.metrics.workers import WORKER, WorkerMetrics
@@ -93,7 +93,7 @@ class Parent:
             runner, address = await open_status_port(self, host, port)
         except OSError as error:
             raise not_bound(host, port, error) from error
-        held.push_async_callback(runner.cleanup)
+        held.push_async_callback(lambda: self._stop.wait_for(runner.cleanup(), STATUS_GOODBYE_SECONDS))
         log.info("metrics listening", addr=address)
 
     async def _keep(self, worker: Worker) -> None:

@@ -1,10 +1,12 @@
 """A node that is taken out while others go on: nobody new comes, and those who are there leave one after the other."""
 
 import asyncio
+import re
 import signal
+import socket
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import cycle
 from pathlib import Path
 
@@ -258,3 +260,21 @@ async def test_nobody_to_close_is_nothing_to_wait_for(start: Start) -> None:
     """The time for the sessions is theirs."""
     node = await start(drain=("0", FOREVER))
     assert await node.stop() == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_whoever_does_not_read_the_metrics_holds_nothing_up(start: Start, workers: str) -> None:
+    """Anybody in the cluster's network can ask; and a node that is on its way out must not come in again."""
+    node = await start("--metrics-bind", "127.0.0.1:0", "--workers", workers)
+    (address,) = {found[1] for line in node.log if (found := re.search(r"metrics listening.*?addr='([^']+)'", line))}
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        host, port = address.rsplit(":", 1)
+        deaf.connect((host, int(port)))
+        deaf.setblocking(False)
+        with suppress(BlockingIOError):
+            for _ in range(2000):
+                deaf.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await node.stop() == 0
+    assert not [line for line in node.log if "node.evicted" in line]
+    assert sum("node.joined" in line for line in node.log) == int(workers)

@@ -15,6 +15,7 @@ from conclave.keys import MachineKey
 from conclave.link import Link, connect
 from conclave.requests import History, Row, Send
 from conclave.v2 import base64url
+from tests.support.clock import stand_still
 from tests.support.nodes import running_node
 from tests.support.proxy import V1Only
 
@@ -108,11 +109,12 @@ async def test_all_versions_of_a_client_hear_the_same(redis_url: str) -> None:
 
 @pytest.mark.parametrize("limit", [None, 500, 7])
 async def test_a_busy_history_is_read_to_its_end_and_every_row_once(
-    links: tuple[Link, Link], limit: int | None
+    redis_url: str, links: tuple[Link, Link], limit: int | None
 ) -> None:
     """Many of its rows share a millisecond, and it grows while it is read."""
     ann, bob = links
     count = 1500
+    stand_still(redis_url, "ops")
 
     async def talk() -> None:
         for start in range(0, count, 50):

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from relay.errors import StoreUnavailable
 from relay.metrics import Metrics
 from relay.redis import connect
 from relay.redis.client import RedisClient
@@ -24,3 +25,15 @@ async def test_it_ends_whatever_a_command_is_at(redis_url: str, turns: int) -> N
     await asyncio.wait([asked], timeout=10)
     assert asked.done()
     asked.exception()
+
+
+async def test_what_is_asked_after_its_end_fails_at_once(redis_url: str) -> None:
+    """Sessions that are closed late have things to tell Redis, too; they would hold up the end of the process."""
+    client = RedisClient(connect.real(redis_url), timeout=2.0, metrics=Metrics(()))
+    serving = asyncio.create_task(client.serve())
+    await client.call("PING")
+    serving.cancel()
+    await asyncio.wait([serving], timeout=10)
+    with pytest.raises(StoreUnavailable):
+        async with asyncio.timeout(10):
+            await client.call("PING")
