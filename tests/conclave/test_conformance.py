@@ -15,12 +15,13 @@ from redis import Redis
 from conclave.conformance import suite
 from conclave.conformance.__main__ import run
 from conclave.conformance.verdict import Check
-from tests.support.balancer import Balancer
+from relay.local.balancer import Balancer
 from tests.support.meddler import Json, Meddler, meddling
 from tests.support.nodes import cluster, running_node
 from tests.support.peer2 import Peers2
 from tests.support.ports import free_port
 from tests.support.ruling import ROOT
+from tests.support.waiting import wait_until
 
 ROOT_FOLDER = Path(__file__).parents[2]
 PAGE = (ROOT_FOLDER / "docs" / "protocol.md").read_text()
@@ -60,8 +61,10 @@ async def test_our_relay_passes(redis_url: str) -> None:
 
 async def test_three_nodes_behind_one_url_pass(redis_url: str) -> None:
     """Nobody can tell which node they are on: sessions of one check are on different ones."""
-    async with cluster(redis_url) as nodes, Balancer([node.address for node in nodes]) as balancer:
-        code, out, _ = await examine(balancer.url)
+    async with cluster(redis_url) as nodes, Balancer([node.host_and_port for node in nodes]) as balancer:
+        await balancer.listen("127.0.0.1", 0)
+        await wait_until(lambda: len(balancer.ready) == len(nodes), what="the balancer knows all nodes")
+        code, out, _ = await examine("ws://{}:{}/".format(*balancer.address))
         assert code == 0, out
 
 

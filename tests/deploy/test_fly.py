@@ -22,6 +22,12 @@ def test_machine_is_not_killed_while_it_drains(fly: dict[str, Any]) -> None:
     assert int(fly["kill_timeout"].removesuffix("s")) >= drain + 10
 
 
+def test_proxy_notices_before_the_door_closes(fly: dict[str, Any]) -> None:
+    """A login that is sent to a machine in between fails."""
+    [check] = fly["http_service"]["checks"]
+    assert int(fly["env"]["CONCLAVE_DRAIN_DELAY"]) > 2 * int(check["interval"].removesuffix("s"))
+
+
 def test_sessions_go_where_they_can_be_served(fly: dict[str, Any]) -> None:
     """Readiness decides, connections are what counts, and no machine is stopped under its sessions."""
     service = fly["http_service"]

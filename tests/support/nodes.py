@@ -72,6 +72,12 @@ class NodeProcess:
         return f"ws://{self.address}/"
 
     @property
+    def host_and_port(self) -> tuple[str, int]:
+        """The address, for those who connect to it themselves."""
+        host, _, port = self.address.rpartition(":")
+        return host, int(port)
+
+    @property
     def pid(self) -> int:
         assert self._process is not None, "the node was not started"
         return self._process.pid

@@ -42,6 +42,7 @@ class Peer:
     async def dial(cls, url: str) -> Self:
         """Connect, without a login."""
         http = aiohttp.ClientSession()
+        http._retry_connection = False  # aiohttp would try once more without a word
         try:
             ws = await http.ws_connect(url, max_msg_size=0, compress=0, autoping=True)
             server_id = ws._response.headers["x-conclave-server-id"]

@@ -54,6 +54,7 @@ class Peer2:
     async def dial(cls, url: str) -> Self:
         """Connect, without a login."""
         http = aiohttp.ClientSession()
+        http._retry_connection = False  # aiohttp would try once more without a word
         try:
             ws = await http.ws_connect(url, max_msg_size=0, compress=0, protocols=("conclave.v2",))
         except BaseException:

@@ -13,7 +13,7 @@ from typing import Self
 import aiohttp
 import msgspec
 
-from relay.local.balancer import Address, Backend, Balancer
+from relay.local.balancer import Backend, Balancer
 from tests.support.chart import Object, Rendered
 from tests.support.nodes import NodeProcess
 from tests.support.waiting import pause, wait_until
@@ -111,11 +111,6 @@ class Pod:
         self._probing: list[asyncio.Task[None]] = []
 
     @property
-    def address(self) -> Address:
-        host, _, port = self.node.address.rpartition(":")
-        return host, int(port)
-
-    @property
     def is_ready(self) -> bool:
         return self._ready.good
 
@@ -201,7 +196,7 @@ class Service(Balancer):
     def _candidates(self) -> list[Backend]:
         ready = [pod for pod in self.pods if pod.is_ready]
         self._turns += 1
-        return [Backend(ready[self._turns % len(ready)].address)] if ready else []
+        return [Backend(ready[self._turns % len(ready)].node.host_and_port)] if ready else []
 
 
 class Deployment:
