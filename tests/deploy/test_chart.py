@@ -135,6 +135,14 @@ def test_node_is_not_killed_while_it_drains(drain: tuple[int, int, int]) -> None
     assert chart["ConfigMap"]["data"]["CONCLAVE_DRAIN_SECONDS"] == str(seconds)
 
 
+def test_node_serves_until_balancers_have_noticed() -> None:
+    """A login that is sent to a node whose door is closed fails."""
+    chart = render()
+    probe = chart.container["readinessProbe"]
+    noticed = probe["periodSeconds"] * probe["failureThreshold"]
+    assert float(chart["ConfigMap"]["data"]["CONCLAVE_DRAIN_DELAY"]) > noticed
+
+
 def test_rollout_never_drops_below_capacity() -> None:
     """A deploy that takes a node before another is there overloads the ones that are left."""
     spec = render()["Deployment"]["spec"]

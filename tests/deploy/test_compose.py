@@ -59,6 +59,15 @@ def test_node_is_not_killed_while_it_drains(compose: dict[str, Any]) -> None:
         assert int(service["stop_grace_period"].removesuffix("s")) >= drain + 10
 
 
+def test_balancer_notices_before_the_door_closes(compose: dict[str, Any]) -> None:
+    """A login that is sent to a node in between fails."""
+    check = re.search(r"check inter (\d+)s fall (\d+)", (_DEPLOY / "haproxy.cfg").read_text())
+    assert check is not None
+    for name in _NODES:
+        env = compose["services"][name]["environment"]
+        assert int(env["CONCLAVE_DRAIN_DELAY"]) > int(check[1]) * int(check[2])
+
+
 def test_every_node_is_behind_the_balancer_and_scraped(compose: dict[str, Any]) -> None:
     """A fourth node that is forgotten in one of three files is a long search."""
     balanced = re.findall(r"server (\S+) (\S+):4390", (_DEPLOY / "haproxy.cfg").read_text())
