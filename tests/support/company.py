@@ -19,7 +19,9 @@ from tests.support.peer import Peer, Refused
 from tests.support.peer2 import Closed2, Peer2
 from tests.support.waiting import pause
 
-BROKEN = (OSError, aiohttp.ClientError, TimeoutError, AssertionError)
+LOST = (OSError, aiohttp.ClientError, TimeoutError)
+NO_LOGIN = (*LOST, AssertionError, Refused, Closed2)
+"""A connection that ends in the middle of a login is something else than the reply that a test's peer asserts."""
 
 
 class Guest:
@@ -130,38 +132,41 @@ class OldSpeaker:
 
     async def speak(self, channel: str, rest: float, *, until: Callable[[], bool]) -> None:
         """Pause for `rest` seconds after each."""
-        self._peer = await Peer.login(self._url, self._key, register=(self._user, "laptop"))
-        await self._peer.join(channel)
+        peer = self._peer = await Peer.login(self._url, self._key, register=(self._user, "laptop"))
+        joined = False
         while not until():
-            text = f"{self._user} {len(self.acknowledged) + len(self.doubtful)}"
+            text = None
             try:
-                await self._peer.post(channel, text)
-            except (*BROKEN, Refused) as error:
+                if not joined:
+                    await peer.join(channel)
+                    joined = True
+                text = f"{self._user} {len(self.acknowledged) + len(self.doubtful)}"
+                await peer.post(channel, text)
+            except (*LOST, Refused) as error:
                 if isinstance(error, Refused) and SHUTDOWN not in str(error):
                     raise
-                self.doubtful.append(text)
-                await self._return(channel)
+                self.doubtful += [] if text is None else [text]
+                peer, joined = await self._return(), False
             else:
                 self.acknowledged.append(text)
-            await pause(rest)
+                await pause(rest)
 
     async def leave(self) -> None:
         if self._peer is not None:
             await self._peer.close()
 
-    async def _return(self, channel: str) -> None:
+    async def _return(self) -> Peer:
         await self.leave()
         backoff = Backoff(first=self._scale)
         while True:
             await pause(backoff.wait())
             try:
                 self._peer = await Peer.login(self._url, self._key)
-                await self._peer.join(channel)
-            except (*BROKEN, Refused) as error:
+            except NO_LOGIN as error:
                 self.failures.append(f"{self._user}: {error!r}")
             else:
                 self.returns += 1
-                return
+                return self._peer
 
 
 class Newcomers:
@@ -185,7 +190,7 @@ class Newcomers:
         try:
             async with asyncio.timeout(10):
                 peer = await kind.register(self._url, f"newcomer{number}")
-        except (*BROKEN, Refused, Closed2) as error:
+        except NO_LOGIN as error:
             self.failures.append(f"newcomer {number}: {error!r}")
         else:
             await peer.close()
