@@ -53,7 +53,7 @@ def test_settings_reach_the_node() -> None:
         "CONCLAVE_LOG_FORMAT": "json",
         "CONCLAVE_DRAIN_DELAY": "5",
         "CONCLAVE_DRAIN_SECONDS": "20",
-        "CONCLAVE_PUBLIC_URLS": "wss://a.example,wss://b.example",
+        "CONCLAVE_PUBLIC_URLS": "wss://a.example,wss://b.example,ws://acme-conclave.chat.svc:80",
         "CONCLAVE_OTLP_ENDPOINT": "http://collector:4318",
     }
     assert chart.container["args"] == ["serve", "--max-message-bytes", "2000000"]
@@ -319,7 +319,11 @@ def test_public_urls_follow_the_ways_in() -> None:
             "httpRoute": {"enabled": True, "parentRefs": [{"name": "g"}], "hostnames": ["b.example"], "tls": False},
         }
     )
-    assert chart["ConfigMap"]["data"]["CONCLAVE_PUBLIC_URLS"] == "wss://a.example,ws://b.example"
+    assert chart["ConfigMap"]["data"]["CONCLAVE_PUBLIC_URLS"].split(",") == [
+        "wss://a.example",
+        "ws://b.example",
+        "ws://acme-conclave.chat.svc:80",
+    ]
     assert "CONCLAVE_PUBLIC_URLS" not in render()["ConfigMap"]["data"]
 
 

@@ -79,7 +79,8 @@ CONCLAVE_LOG_FORMAT: {{ .Values.relay.logFormat | quote }}
 CONCLAVE_DRAIN_DELAY: {{ .Values.drain.delaySeconds | quote }}
 CONCLAVE_DRAIN_SECONDS: {{ .Values.drain.seconds | quote }}
 {{- with include "conclave.publicUrls" . }}
-CONCLAVE_PUBLIC_URLS: {{ . | quote }}
+{{- /* What runs inside of the cluster, `helm test` for one, dials the Service. */}}
+CONCLAVE_PUBLIC_URLS: {{ printf "%s,%s" . (include "conclave.serviceUrl" $) | quote }}
 {{- end }}
 {{- with .Values.relay.otlpEndpoint }}
 CONCLAVE_OTLP_ENDPOINT: {{ . | quote }}
