@@ -12,6 +12,7 @@ from tests.support.promtool import RULES, Scenario, alerts, metrics_of, rules, t
 _OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 _A = 'namespace="chat", job="conclave", instance="a"'
 _B = 'namespace="chat", job="conclave", instance="b"'
+_OTHER = 'namespace="talk", job="conclave", instance="a"'
 _EVER = 400
 
 Series = dict[str, str]
@@ -151,6 +152,9 @@ SCENARIOS: dict[str, Scenario] = {
         ("ConclaveAllNodesDown: none is there", {}, "10m", 1),
         ("ConclaveAllNodesDown: all are down", _flat("up", 0), "10m", 1),
         ("ConclaveAllNodesDown: one is up", _join(_flat("up", 0), _flat("up", 1, _B)), "10m", 0),
+        ("ConclaveAllNodesDown: one cluster of two", _join(_flat("up", 0), _flat("up", 0, _B), _flat("up", 1, _OTHER)),
+         "10m", 1),
+        ("ConclaveAllNodesDown: two clusters of two", _join(_flat("up", 0), _flat("up", 0, _OTHER)), "10m", 2),
         ("ConclaveNodeDown: one of two", _join(_flat("up", 0), _flat("up", 1, _B)), "10m", 1),
         ("ConclaveNodeDown: restarted within a minute", _sample("up", f"1x10 0 0 1x{_EVER}"), "7m", 0),
         ("ConclaveNodeDown: another job", _flat("up", 0, 'job="redis", instance="a"'), "10m", 0),
@@ -202,7 +206,8 @@ def test_alert_fires_when_it_should_and_only_then(scenario: Scenario, tmp_path: 
 def test_every_alert_is_tried_both_ways() -> None:
     """A new alert needs a case that fires and one that does not."""
     for alert in alerts():
-        assert {scenario.firing for scenario in SCENARIOS.values() if scenario.alert == alert} == {0, 1}, alert
+        firing = {scenario.firing for scenario in SCENARIOS.values() if scenario.alert == alert}
+        assert {0, 1} <= firing, alert
     assert {scenario.alert for scenario in SCENARIOS.values()} == set(alerts())
 
 
