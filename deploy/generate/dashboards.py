@@ -7,6 +7,8 @@ from deploy.generate.panels import Panel, Query, Row, dashboard
 
 _NS = 'namespace=~"$namespace"'
 _NODE = f'{_NS}, instance=~"$instance"'
+# A gauge that is not summed up has a series of each worker.
+_EACH = "{{instance}} {{worker}}"
 
 
 def _rate(metric: str, by: str = "", labels: str = _NS) -> str:
@@ -102,10 +104,10 @@ def _node() -> Iterable[Row]:
     yield Row(
         "Load",
         (
-            Panel("Sessions", "Connected clients.", (Query(f"conclave_sessions{{{_NODE}}}"),)),
+            Panel("Sessions", "Connected clients.", (Query(f"conclave_sessions{{{_NODE}}}", _EACH),)),
             Panel("Channels and subscriptions", "Channels that the node delivers, and who listens to them.", (
-                Query(f"conclave_channels{{{_NODE}}}", "{{instance}} channels"),
-                Query(f"conclave_subscriptions{{{_NODE}}}", "{{instance}} subscriptions"),
+                Query(f"conclave_channels{{{_NODE}}}", f"{_EACH} channels"),
+                Query(f"conclave_subscriptions{{{_NODE}}}", f"{_EACH} subscriptions"),
             )),
             Panel("Event loop lag", "How late the loop runs (99th percentile): above 0.25 s the node is short of CPU.",
                   (Query(_quantile(0.99, "conclave_event_loop_lag_seconds", "instance", _NODE)),),
@@ -115,9 +117,9 @@ def _node() -> Iterable[Row]:
     yield Row(
         "Memory",
         (
-            Panel("Resident memory", "Of the process.", (Query(f"process_resident_memory_bytes{{{_NODE}}}"),),
+            Panel("Resident memory", "Of the process.", (Query(f"process_resident_memory_bytes{{{_NODE}}}", _EACH),),
                   unit="bytes"),
-            Panel("Outboxes", "Bytes that wait for sockets.", (Query(f"conclave_outbox_bytes{{{_NODE}}}"),),
+            Panel("Outboxes", "Bytes that wait for sockets.", (Query(f"conclave_outbox_bytes{{{_NODE}}}", _EACH),),
                   unit="bytes"),
             Panel("Slow readers", "Sessions closed because too much waited for them, per second.",
                   (Query(_rate("conclave_session_closes_total", "instance", f'{_NODE}, reason="slow_reader"')),)),
@@ -137,9 +139,10 @@ def _node() -> Iterable[Row]:
     yield Row(
         "State",
         (
-            Panel("Ready", "1 while the node takes sessions.", (Query(f"conclave_ready{{{_NODE}}}"),)),
-            Panel("Draining", "1 while the node is about to stop.", (Query(f"conclave_draining{{{_NODE}}}"),)),
-            Panel("Nodes known", "Nodes in the registry, as this one sees it.", (Query(f"conclave_nodes{{{_NODE}}}"),)),
+            Panel("Ready", "1 while the node takes sessions.", (Query(f"conclave_ready{{{_NODE}}}", _EACH),)),
+            Panel("Draining", "1 while the node is about to stop.", (Query(f"conclave_draining{{{_NODE}}}", _EACH),)),
+            Panel("Nodes known", "Nodes in the registry, as this one sees it.",
+                  (Query(f"conclave_nodes{{{_NODE}}}", _EACH),)),
             Panel("Version", "What runs where.", (
                 Query(f"sum by (version) (conclave_build_info{{{_NODE}}})", "{{version}}"),
             )),
@@ -151,7 +154,7 @@ def _redis() -> Iterable[Row]:
     yield Row(
         "As the nodes see it",
         (
-            Panel("Up", "1 while a node reaches Redis.", (Query(f"conclave_redis_up{{{_NS}}}"),), red_below=1),
+            Panel("Up", "1 while a node reaches Redis.", (Query(f"conclave_redis_up{{{_NS}}}", _EACH),), red_below=1),
             Panel("Errors and reconnects", "Per second.", (
                 Query(_rate("conclave_redis_errors_total"), "errors"),
                 Query(_rate("conclave_redis_reconnects_total"), "reconnects"),

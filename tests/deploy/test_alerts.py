@@ -13,6 +13,7 @@ _OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 _A = 'namespace="chat", job="conclave", instance="a"'
 _B = 'namespace="chat", job="conclave", instance="b"'
 _OTHER = 'namespace="talk", job="conclave", instance="a"'
+_W0, _W1 = (f'{_A}, worker="{number}"' for number in (0, 1))
 _EVER = 400
 
 Series = dict[str, str]
@@ -67,17 +68,18 @@ def _memory(share: float) -> Series:
     )
 
 
-_HEALTHY_NODE = _join(
-    _flat("conclave_ready"),
-    _flat("conclave_redis_up"),
-    _flat("conclave_draining", 0),
-    _growing("conclave_pubsub_lag_seconds_count", 15),
-)
+def _healthy(node: str) -> Series:
+    return _join(
+        _flat("conclave_ready", 1, node),
+        _flat("conclave_redis_up", 1, node),
+        _flat("conclave_draining", 0, node),
+        _growing("conclave_pubsub_lag_seconds_count", 15, node),
+    )
 
 
-def _node(**changed: Series) -> Series:
+def _node(node: str = _A, **changed: Series) -> Series:
     """A healthy node but for some of its series, which are named without `conclave_`."""
-    kept = {k: v for k, v in _HEALTHY_NODE.items() if not any(k.startswith(f"conclave_{name}{{") for name in changed)}
+    kept = {k: v for k, v in _healthy(node).items() if not any(k.startswith(f"conclave_{name}{{") for name in changed)}
     return _join(kept, *changed.values())
 
 
@@ -124,6 +126,11 @@ SCENARIOS: dict[str, Scenario] = {
          _join(_GAPS, _growing("conclave_messages_refilled_total", 0), _NO_LOSS,
                _growing("conclave_messages_refilled_total", 3, _B),
                _growing("conclave_history_lost_total", 0, _B)), "30m", 1),
+        ("ConclaveGapNotRefilled: another worker's refills do not count", _join(
+            _growing("conclave_gaps_total", 0.1, _W0), _growing("conclave_gaps_total", 0, _W1),
+            _growing("conclave_messages_refilled_total", 0, _W0), _growing("conclave_messages_refilled_total", 3, _W1),
+            _growing("conclave_history_lost_total", 0, _W0), _growing("conclave_history_lost_total", 0, _W1)),
+         "30m", 1),
         ("ConclaveDeafSubscriber: no probe comes back",
          _node(pubsub_lag_seconds_count=_flat("conclave_pubsub_lag_seconds_count", 9)), "10m", 1),
         ("ConclaveDeafSubscriber: no probe ever", _node(pubsub_lag_seconds_count={}), "10m", 1),
@@ -131,6 +138,14 @@ SCENARIOS: dict[str, Scenario] = {
         ("ConclaveDeafSubscriber: Redis is away", _node(
             pubsub_lag_seconds_count=_flat("conclave_pubsub_lag_seconds_count", 9),
             redis_up=_flat("conclave_redis_up", 0)), "10m", 0),
+        ("ConclaveDeafSubscriber: one worker of two never heard a probe",
+         _join(_node(_W0, pubsub_lag_seconds_count={}), _node(_W1)), "10m", 1),
+        ("ConclaveDeafSubscriber: both workers", _join(
+            _node(_W0, pubsub_lag_seconds_count=_flat("conclave_pubsub_lag_seconds_count", 9, _W0)),
+            _node(_W1, pubsub_lag_seconds_count=_flat("conclave_pubsub_lag_seconds_count", 9, _W1))), "10m", 2),
+        ("ConclaveDeafSubscriber: Redis is away from one worker", _join(
+            _node(_W0, pubsub_lag_seconds_count=_flat("conclave_pubsub_lag_seconds_count", 9, _W0),
+                  redis_up=_flat("conclave_redis_up", 0, _W0)), _node(_W1)), "10m", 0),
         ("ConclavePubsubSlow: 5 % slow", _lag("conclave_pubsub_lag_seconds", 0.05), "30m", 1),
         ("ConclavePubsubSlow: 0.1 % slow", _lag("conclave_pubsub_lag_seconds", 0.001), "30m", 0),
         ("ConclaveJanitorStuck: no run",
@@ -161,6 +176,9 @@ SCENARIOS: dict[str, Scenario] = {
         ("ConclaveNodeNotReady: for minutes", _node(ready=_flat("conclave_ready", 0)), "10m", 1),
         ("ConclaveNodeNotReady: while it drains", _node(
             ready=_flat("conclave_ready", 0), draining=_flat("conclave_draining", 1)), "10m", 0),
+        ("ConclaveNodeNotReady: one worker, while another is about to stop", _join(
+            _node(_W0, ready=_flat("conclave_ready", 0, _W0)),
+            _node(_W1, draining=_flat("conclave_draining", 1, _W1))), "10m", 1),
         ("ConclaveNodeNotReady: ready", _node(), "10m", 0),
         ("ConclaveNoNodeReady: none", _join(_flat("conclave_ready", 0), _flat("conclave_ready", 0, _B)), "5m", 1),
         ("ConclaveNoNodeReady: one", _join(_flat("conclave_ready", 0), _flat("conclave_ready", 1, _B)), "5m", 0),

@@ -1,6 +1,7 @@
 """The dashboards: what Grafana needs is there, every query parses, and panels do not lie upon each other."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,15 @@ def test_every_query_parses(dashboard: dict[str, Any], tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("dashboard", _DASHBOARDS.values(), ids=_DASHBOARDS)
+def test_workers_of_a_node_are_told_apart(dashboard: dict[str, Any]) -> None:
+    """Every series of a node with several workers is there once for each: four lines of one name say nothing."""
+    for panel in _panels(dashboard):
+        for target in panel["targets"]:
+            if re.match(r"(conclave|process)_\w+\{", target["expr"]):
+                assert target["legendFormat"].startswith("{{instance}} {{worker}}"), panel["title"]
 
 
 def _filled(expr: str) -> str:
