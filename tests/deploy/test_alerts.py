@@ -180,6 +180,17 @@ SCENARIOS: dict[str, Scenario] = {
             _node(_W0, ready=_flat("conclave_ready", 0, _W0)),
             _node(_W1, draining=_flat("conclave_draining", 1, _W1))), "10m", 1),
         ("ConclaveNodeNotReady: ready", _node(), "10m", 0),
+        ("ConclaveWorkerDown: one of two does not answer",
+         _join(_flat("conclave_worker_up", 0, _W0), _flat("conclave_worker_up", 1, _W1)), "10m", 1),
+        ("ConclaveWorkerDown: started anew within a minute", _join(
+            _sample("conclave_worker_up", f"1x10 0 0 1x{_EVER}", _W0),
+            _sample("conclave_worker_restarts_total", f"0x10 1x{_EVER}", _W0)), "10m", 0),
+        ("ConclaveWorkerDown: dies every two minutes", _join(
+            _sample("conclave_worker_up", "1 1 1 0 " * 60, _W0),
+            _growing("conclave_worker_restarts_total", 0.25, _W0),
+            _flat("conclave_worker_restarts_total", 0, _W1)), "30m", 1),
+        ("ConclaveWorkerDown: died often, long ago",
+         _sample("conclave_worker_restarts_total", f"0+1x9 9x{_EVER}", _W0), "60m", 0),
         ("ConclaveNoNodeReady: none", _join(_flat("conclave_ready", 0), _flat("conclave_ready", 0, _B)), "5m", 1),
         ("ConclaveNoNodeReady: one", _join(_flat("conclave_ready", 0), _flat("conclave_ready", 1, _B)), "5m", 0),
         ("ConclaveEventLoopStalls: 5 % late", _lag("conclave_event_loop_lag_seconds", 0.05), "30m", 1),
