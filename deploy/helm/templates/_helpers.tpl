@@ -113,17 +113,20 @@ CONCLAVE_OTLP_ENDPOINT: {{ . | quote }}
 {{- add .Values.drain.delaySeconds .Values.drain.seconds .Values.drain.marginSeconds }}
 {{- end }}
 
-{{/* URLs under which clients reach the cluster, separated by commas; empty if only the Service is there. */}}
+{{/* URLs under which clients reach the cluster, separated by commas; empty if only the Service is there. A host with a
+     wildcard is none that anybody dials. */}}
 {{- define "conclave.publicUrls" -}}
 {{- $urls := .Values.relay.publicUrls }}
 {{- if not $urls }}
-{{- if .Values.ingress.enabled }}
+{{- if and .Values.ingress.enabled (not (hasPrefix "*" .Values.ingress.host)) }}
 {{- $path := ternary "" .Values.ingress.path (eq .Values.ingress.path "/") }}
 {{- $urls = append $urls (printf "%s://%s%s" (ternary "wss" "ws" (ne .Values.ingress.tlsSecret "")) .Values.ingress.host $path) }}
 {{- end }}
 {{- if .Values.httpRoute.enabled }}
 {{- range .Values.httpRoute.hostnames }}
+{{- if not (hasPrefix "*" .) }}
 {{- $urls = append $urls (printf "%s://%s" (ternary "wss" "ws" $.Values.httpRoute.tls) .) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
