@@ -1,11 +1,14 @@
 """What the chart promises to who installs it, property by property."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from conclave import __version__
 from tests.support.chart import CHART, Object, render
+from tests.support.redis_server import RedisProcess
 
 _SECRET = {"redis": {"existingSecret": "conclave-redis"}}
 
@@ -253,6 +256,33 @@ def test_bundled_valkey_is_reached_by_nodes_only() -> None:
     labels = chart["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert peer["podSelector"]["matchLabels"].items() <= labels.items()
     assert policy["spec"]["egress"] == []
+
+
+async def test_bundled_valkey_refuses_writes_before_it_is_killed(tmp_path: Path) -> None:
+    """The kernel ends what is above the limit, again after every restart, which reads as much from the log."""
+    valkey = render().of("StatefulSet", "valkey")
+    assert valkey is not None
+    [container] = valkey["spec"]["template"]["spec"]["containers"]
+    words = container["command"]
+    given = {name: value for name, value in zip(words[1::2], words[2::2], strict=True) if "maxmemory" in name}
+    server = RedisProcess(tmp_path, settings=tuple(word for pair in given.items() for word in pair))
+    try:
+        await server.start()
+        with Redis.from_url(server.url) as redis:
+            said = redis.config_get("maxmemory*")
+    finally:
+        server.close()
+    assert said["maxmemory-policy"] == "noeviction"
+    assert container["resources"]["limits"]["memory"] == "1Gi"
+    assert int(said["maxmemory"]) == 2**30 // 2
+
+
+def test_bundled_valkey_grows_with_its_values() -> None:
+    """Who gives it more memory says how much of it the data may take."""
+    valkey = render({"valkey": {"enabled": True, "maxMemory": "2gb"}}).of("StatefulSet", "valkey")
+    assert valkey is not None
+    [container] = valkey["spec"]["template"]["spec"]["containers"]
+    assert container["command"][container["command"].index("--maxmemory") :][:2] == ["--maxmemory", "2gb"]
 
 
 def test_metrics_stay_inside() -> None:

@@ -54,6 +54,7 @@ def test_schema_and_values_name_the_same() -> None:
         ({"podDisruptionBudget": {"maxUnavailable": "half"}}, ["/podDisruptionBudget/maxUnavailable"]),
         ({"rollingUpdate": {"maxSurge": 0}}, ["/rollingUpdate/maxSurge"]),
         ({"websocketTimeoutSeconds": 30}, ["/websocketTimeoutSeconds", "minimum"]),
+        ({"valkey": {"enabled": True, "maxMemory": "512Mi"}}, ["/valkey/maxMemory", "pattern"]),
         ({"imagePullSecrets": ["pull"]}, ["/imagePullSecrets/0", "want object"]),
         ({"valkey": {"enabled": False}}, ["redis.existingSecret is missing", "valkey.enabled=true"]),
         ({"redis": {"existingSecret": "r"}}, ["redis.existingSecret and valkey.enabled exclude each other"]),
