@@ -42,6 +42,7 @@ def test_schema_and_values_name_the_same() -> None:
         ({"drain": {"marginSeconds": 1}}, ["/drain/marginSeconds", "minimum"]),
         ({"drian": {}}, ["'drian' not allowed"]),
         ({"ingress": {"enabled": True, "hosts": []}}, ["/ingress", "'hosts' not allowed"]),
+        ({"ingress": {"enabled": True, "path": "/chat"}}, ["/ingress", "'path' not allowed"]),
         ({"relay": {"registration": "opne"}}, ["/relay/registration", "open"]),
         ({"relay": {"publicUrls": ["https://chat.example"]}}, ["/relay/publicUrls/0", "pattern"]),
         ({"relay": {"maxMessageBytes": 9_000_000}}, ["/relay/maxMessageBytes", "maximum"]),
@@ -90,9 +91,10 @@ def test_wrong_value_is_refused_by_name(values: Object, words: list[str]) -> Non
             ["is at wss://chat.example\n", "register --server wss://chat.example "],
         ),
         (
-            {"ingress": {"enabled": True, "host": "chat.example", "path": "/chat"}},
-            ["is at ws://chat.example/chat\n", "register --server ws://chat.example/chat "],
+            {"ingress": {"enabled": True, "host": "chat.example"}},
+            ["is at ws://chat.example\n", "register --server ws://chat.example "],
         ),
+        ({"ingress": {"enabled": True, "host": "*.chat.example"}}, ["port-forward service/acme-conclave 4390:80"]),
         (
             {"httpRoute": {"enabled": True, "parentRefs": [{"name": "g"}], "hostnames": ["b.example"]}},
             ["is at wss://b.example\n"],

@@ -119,8 +119,7 @@ CONCLAVE_OTLP_ENDPOINT: {{ . | quote }}
 {{- $urls := .Values.relay.publicUrls }}
 {{- if not $urls }}
 {{- if and .Values.ingress.enabled (not (hasPrefix "*" .Values.ingress.host)) }}
-{{- $path := ternary "" .Values.ingress.path (eq .Values.ingress.path "/") }}
-{{- $urls = append $urls (printf "%s://%s%s" (ternary "wss" "ws" (ne .Values.ingress.tlsSecret "")) .Values.ingress.host $path) }}
+{{- $urls = append $urls (printf "%s://%s" (ternary "wss" "ws" (ne .Values.ingress.tlsSecret "")) .Values.ingress.host) }}
 {{- end }}
 {{- if .Values.httpRoute.enabled }}
 {{- range .Values.httpRoute.hostnames }}
