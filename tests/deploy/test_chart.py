@@ -301,15 +301,15 @@ def test_metrics_stay_inside() -> None:
 @pytest.mark.parametrize(
     ("controller", "annotation", "value"),
     [
-        ("nginx", "nginx.ingress.kubernetes.io/proxy-read-timeout", "7200"),
-        ("nginx", "nginx.ingress.kubernetes.io/proxy-send-timeout", "7200"),
-        ("haproxy", "haproxy.org/timeout-tunnel", "7200s"),
-        ("alb", "alb.ingress.kubernetes.io/load-balancer-attributes", "idle_timeout.timeout_seconds=7200"),
+        ("nginx", "nginx.ingress.kubernetes.io/proxy-read-timeout", "3900"),
+        ("nginx", "nginx.ingress.kubernetes.io/proxy-send-timeout", "3900"),
+        ("haproxy", "haproxy.org/timeout-tunnel", "3900s"),
+        ("alb", "alb.ingress.kubernetes.io/load-balancer-attributes", "idle_timeout.timeout_seconds=3900"),
     ],
 )
 def test_ingress_keeps_quiet_sessions(controller: str, annotation: str, value: str) -> None:
     """Most controllers end what is silent for a minute, which is how long a client may be silent."""
-    ingress = render({"websocketTimeoutSeconds": 7200, "ingress": {"enabled": True, "controller": controller}})
+    ingress = render({"websocketTimeoutSeconds": 3900, "ingress": {"enabled": True, "controller": controller}})
     assert ingress["Ingress"]["metadata"]["annotations"][annotation] == value
 
 

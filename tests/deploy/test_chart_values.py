@@ -72,6 +72,14 @@ def test_schema_and_values_name_the_same() -> None:
             ["autoscaling.targetCPUUtilizationPercentage needs resources.requests.cpu"],
         ),
         ({"httpRoute": {"enabled": True}}, ["httpRoute.parentRefs is missing"]),
+        (
+            {"websocketTimeoutSeconds": 4001, "ingress": {"enabled": True, "controller": "alb"}},
+            ["websocketTimeoutSeconds (4001) is more than 4000"],
+        ),
+        (
+            {"metrics": {"serviceMonitor": {"enabled": True, "interval": "31s"}}},
+            ["metrics.serviceMonitor.interval (31s) is more than 30s"],
+        ),
     ],
     ids=str,
 )
@@ -80,6 +88,31 @@ def test_wrong_value_is_refused_by_name(values: Object, words: list[str]) -> Non
     said = refusal(values)
     for word in words:
         assert word in said
+
+
+@pytest.mark.parametrize("value", ["commonLabels", "podLabels"])
+def test_own_labels_of_the_chart_are_nobody_elses(value: str) -> None:
+    """What selectors look for must stay, or a Service has no nodes; any other label is welcome."""
+    labels = render()["Deployment"]["metadata"]["labels"]
+    for name in labels:
+        assert f"/{value}/{name.replace('/', '~1')}" in refusal({value: {name: "x"}})
+    assert render({value: {"app.kubernetes.io/created-by": "x"}})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"websocketTimeoutSeconds": 4000, "ingress": {"enabled": True, "controller": "alb"}},
+        {"websocketTimeoutSeconds": 4001, "ingress": {"controller": "alb"}},
+        {"websocketTimeoutSeconds": 604_800, "ingress": {"enabled": True, "controller": "nginx"}},
+        {"metrics": {"serviceMonitor": {"enabled": True, "interval": "30s"}}},
+        {"metrics": {"serviceMonitor": {"interval": "31s"}}},
+    ],
+    ids=str,
+)
+def test_value_at_its_limit_or_without_effect_is_accepted(values: Object) -> None:
+    """A rule that refuses more than it has to is in the way."""
+    assert render(values)
 
 
 @pytest.mark.parametrize(

@@ -157,4 +157,10 @@ ws://{{ include "conclave.fullname" . }}.{{ .Release.Namespace }}.svc:{{ .Values
 {{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) }}
 {{- fail "httpRoute.parentRefs is missing: name the Gateway that the HTTPRoute attaches to" }}
 {{- end }}
+{{- if and .Values.ingress.enabled (eq .Values.ingress.controller "alb") (gt (int .Values.websocketTimeoutSeconds) 4000) }}
+{{- fail (printf "websocketTimeoutSeconds (%d) is more than 4000, the longest that an ALB (ingress.controller) leaves a connection idle" (int .Values.websocketTimeoutSeconds)) }}
+{{- end }}
+{{- if and .Values.metrics.serviceMonitor.enabled (gt (int (trimSuffix "s" .Values.metrics.serviceMonitor.interval)) 30) }}
+{{- fail (printf "metrics.serviceMonitor.interval (%s) is more than 30s, too rare for the windows of the alerts" .Values.metrics.serviceMonitor.interval) }}
+{{- end }}
 {{- end }}
