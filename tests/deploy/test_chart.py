@@ -358,14 +358,16 @@ def test_public_urls_follow_the_ways_in() -> None:
 
 
 def test_wildcard_is_no_public_url() -> None:
-    """Nobody dials an asterisk: a node that knew only such a URL would refuse every login."""
+    """Nobody dials an asterisk; and whoever comes by a name that it stands for would be refused for another name."""
     ingress = {"enabled": True, "host": "*.a.example"}
     route = {"enabled": True, "parentRefs": [{"name": "g"}], "hostnames": ["*.b.example"]}
     chart = render({"ingress": ingress, "httpRoute": route})
     assert "CONCLAVE_PUBLIC_URLS" not in chart["ConfigMap"]["data"]
     assert chart["Ingress"]["spec"]["rules"][0]["host"] == "*.a.example"
     assert chart["HTTPRoute"]["spec"]["hostnames"] == ["*.b.example"]
-    chart = render({"ingress": ingress, "httpRoute": {**route, "hostnames": ["*.b.example", "b.example"]}})
+    both: Object = {"ingress": ingress, "httpRoute": {**route, "hostnames": ["*.b.example", "b.example"]}}
+    assert "CONCLAVE_PUBLIC_URLS" not in render(both)["ConfigMap"]["data"]
+    chart = render({**both, "relay": {"publicUrls": ["wss://b.example"]}})
     assert chart["ConfigMap"]["data"]["CONCLAVE_PUBLIC_URLS"].startswith("wss://b.example,ws://acme-conclave.")
 
 

@@ -78,7 +78,7 @@ CONCLAVE_LOG: {{ .Values.relay.logLevel | quote }}
 CONCLAVE_LOG_FORMAT: {{ .Values.relay.logFormat | quote }}
 CONCLAVE_DRAIN_DELAY: {{ .Values.drain.delaySeconds | quote }}
 CONCLAVE_DRAIN_SECONDS: {{ .Values.drain.seconds | quote }}
-{{- with include "conclave.publicUrls" . }}
+{{- with include "conclave.knownUrls" . }}
 {{- /* What runs inside of the cluster, `helm test` for one, dials the Service. */}}
 CONCLAVE_PUBLIC_URLS: {{ printf "%s,%s" . (include "conclave.serviceUrl" $) | quote }}
 {{- end }}
@@ -130,6 +130,26 @@ CONCLAVE_OTLP_ENDPOINT: {{ . | quote }}
 {{- end }}
 {{- end }}
 {{- join "," $urls }}
+{{- end }}
+
+{{/* The same where it is all of them: not with a wildcard, whose names only relay.publicUrls can list. */}}
+{{- define "conclave.knownUrls" -}}
+{{- $hosts := list }}
+{{- if .Values.ingress.enabled }}
+{{- $hosts = append $hosts .Values.ingress.host }}
+{{- end }}
+{{- if .Values.httpRoute.enabled }}
+{{- $hosts = concat $hosts .Values.httpRoute.hostnames }}
+{{- end }}
+{{- $wild := false }}
+{{- range $hosts }}
+{{- if hasPrefix "*" . }}
+{{- $wild = true }}
+{{- end }}
+{{- end }}
+{{- if or .Values.relay.publicUrls (not $wild) }}
+{{- include "conclave.publicUrls" . }}
+{{- end }}
 {{- end }}
 
 {{/* The Service's own URL, inside of the cluster. */}}
