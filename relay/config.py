@@ -12,6 +12,7 @@ import msgspec
 from conclave import urls
 from conclave.errors import ConfigError
 from relay.admins import Admins
+from relay.redis import connect
 from relay.redis.channel_log import Retention
 from relay.redis.directory import Registration
 
@@ -160,10 +161,9 @@ def _address(bind: str) -> tuple[str, int]:
 
 
 def _store(redis_url: str | None, read_url: str | None, data_dir: Path | None, *, ephemeral: bool) -> Store:
-    for url in (redis_url, read_url):
-        if url is not None and not url.startswith(("redis://", "rediss://", "unix://")):
-            # It is not quoted: a password may be in it.
-            raise ConfigError("invalid Redis URL (expected redis://, rediss:// or unix://)")
+    for flag, url in (("--redis-url", redis_url), ("--redis-read-url", read_url)):
+        if url is not None:
+            _check_redis_url(flag, url)
     given: list[Store] = []
     if redis_url is not None:
         given.append(RedisUrl(redis_url, read_url))
@@ -176,6 +176,17 @@ def _store(redis_url: str | None, read_url: str | None, data_dir: Path | None, *
     if len(given) != 1:
         raise ConfigError(TWO_STORES if given else NO_STORE)
     return given[0]
+
+
+def _check_redis_url(flag: str, url: str) -> None:
+    """Refuse what is no URL of a Redis, without quoting it: a password may be in it."""
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise ConfigError(f"invalid Redis URL in `{flag}` (expected redis://, rediss:// or unix://)")
+    if not connect.is_usable(url):
+        raise ConfigError(
+            f"invalid Redis URL in `{flag}`: its address or one of its options cannot be understood "
+            "(in a password, write / as %2F, ? as %3F, # as %23 and @ as %40)"
+        )
 
 
 def _workers(text: str, store: Store) -> int:

@@ -25,6 +25,15 @@ def real(url: str) -> Make:
     return make
 
 
+def is_usable(url: str) -> bool:
+    """Whether clients can be made for a URL, all of its options included. Nothing is connected."""
+    try:
+        real(url)().connection_pool.make_connection()  # type: ignore[no-untyped-call]  # where options are used
+    except Exception:  # noqa: BLE001 - any kind, whatever option is wrong; the text may quote a part of a password
+        return False
+    return True
+
+
 def with_replica(url: str, read_url: str | None) -> tuple[Make, Make | None]:
     """Return the makers for a server and for a replica of it, if there is one."""
     return real(url), None if read_url is None else real(read_url)

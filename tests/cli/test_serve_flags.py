@@ -70,6 +70,12 @@ def test_one_store_is_chosen_and_a_flag_wins_over_the_environment(
         (["--ephemeral", "--data-dir", "/d"], {}, "exclude each other"),
         ([], {"CONCLAVE_DATA_DIR": "/d", "CONCLAVE_REDIS_URL": REDIS}, "exclude each other"),
         (["--ephemeral", "--redis-read-url", NEAR], {}, "is for a replica of"),
+        (["--redis-url", "redis://:hunter2/x@a:1/0"], {}, "invalid Redis URL in `--redis-url`: its address"),
+        (
+            ["--redis-url", REDIS],
+            {"CONCLAVE_REDIS_READ_URL": "redis://[::1"},
+            "invalid Redis URL in `--redis-read-url`",
+        ),
         (["--ephemeral", "--bind", "nowhere"], {}, "invalid address `nowhere`"),
         (["--ephemeral", "--max-message-bytes", "0"], {}, "max-message-bytes"),
         (["--ephemeral", "--admin", "ann=tooshort"], {}, "invalid admin `ann=tooshort`"),

@@ -75,6 +75,45 @@ def test_a_url_of_something_else_is_refused(url: str) -> None:
     assert "localhost" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hunter2/x@127.0.0.1:6379/0",
+        "redis://:hunter2@[::1",
+        "redis://:hunter2@a:65536",
+        "redis://:hunter2@a?foo=x",
+        "redis://:hunter2@a?timeout=2",
+        "rediss://:hunter2@a?socket_timeout=soon",
+        "rediss://:hunter2@a?retry=x",
+        "redis://:hunter2@a?protocol=9",
+        "unix://:hunter2@/run/redis.sock?foo=x",
+    ],
+)
+def test_a_url_that_cannot_be_read_is_refused_without_its_password(url: str) -> None:
+    """A slash in a password ends the address, and what comes before it would be quoted as a port that is no number."""
+    with pytest.raises(ConfigError, match="invalid Redis URL in `--redis-url`: its address") as caught:
+        parse_config(redis_url=url)
+    with pytest.raises(ConfigError, match="invalid Redis URL in `--redis-read-url`: its address") as near:
+        parse_config(redis_url="redis://a", redis_read_url=url)
+    for error in (caught.value, near.value):
+        assert "hunter2" not in str(error)
+        assert error.__cause__ is None
+        assert error.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:p%2Fw@a:1/3?socket_keepalive=yes&health_check_interval=5",
+        "rediss://a?ssl_cert_reqs=none&ssl_ca_certs=/nowhere.pem",
+        "unix:///run/redis.sock?db=2",
+    ],
+)
+def test_a_url_with_options_is_taken(url: str) -> None:
+    """Whatever redis-py knows: files that they name are looked for when it connects."""
+    assert parse_config(redis_url=url).store == RedisUrl(url)
+
+
 @pytest.mark.parametrize("given", [{"data_dir": DIRECTORY}, {"ephemeral": True}])
 def test_a_replica_is_one_of_a_redis(given: dict[str, Any]) -> None:
     """Beside any other store it would be read from in vain."""
