@@ -86,6 +86,8 @@ class Line:
 
         `patience` bounds how long this side waits for an answer, in seconds.
         """
+        self.heard = 0
+        """How many messages have come from the other side, also answers that came too late."""
         self._reader = reader
         self._writer = writer
         self._report = report
@@ -129,6 +131,10 @@ class Line:
         finally:
             del self._waiting[question.id]
 
+    def probe(self) -> None:
+        """Ask the other side without waiting for it: whenever it answers, `heard` counts that."""
+        self.send(Question(next(self._ids), metrics=False))
+
     async def close(self) -> None:
         """Send what is to be sent and hang up."""
         for task in self._answering:
@@ -150,6 +156,7 @@ class Line:
         try:
             (size,) = _SIZE.unpack(await self._reader.readexactly(_SIZE.size))
             message: Message = _decode(await self._reader.readexactly(size))
+            self.heard += 1
             return message
         except (asyncio.IncompleteReadError, OSError):
             return None

@@ -20,6 +20,8 @@ from relay.workers.worker import Worker
 
 log = structlog.get_logger()
 
+SILENT_SECONDS = 20.0
+"""How long a worker may say nothing before it is taken for hung: far longer than any that is only busy."""
 _STEADY_SECONDS = 60.0
 _LOOK_SECONDS = 0.05
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 5.0
@@ -32,10 +34,11 @@ _HURRY_SECONDS = 2.0
 class Parent:
     """Runs the workers from `run` to `stop`."""
 
-    def __init__(self, config: NodeConfig, *, verbose: bool) -> None:
-        """`config` names a store that processes can share."""
+    def __init__(self, config: NodeConfig, *, verbose: bool, silence: float = SILENT_SECONDS) -> None:
+        """`config` names a store that processes can share; one that is silent for `silence` seconds is replaced."""
         self._config = config
         self._verbose = verbose
+        self._silence = silence
         self._workers: list[Worker] = []
         self._metrics = WorkerMetrics(config.workers)
         self._stop = Stop()
@@ -102,7 +105,7 @@ class Parent:
         deaths = 0
         while not self._stop.asked.is_set():
             born = loop.time()
-            code = await worker.run(self.report, self._on_ready)
+            code = await worker.run(self.report, self._on_ready, silence=self._silence)
             if worker.failure is not None:
                 self.fail(NodeFailure(worker.failure))
             elif not self._stop.asked.is_set() and not worker.listened:

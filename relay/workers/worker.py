@@ -17,6 +17,9 @@ from relay.workers.listening import Sockets
 log = structlog.get_logger()
 
 NOT_STARTED = 127
+_PROBES = 4
+"""How many questions in a row a process leaves unanswered before it is killed. Questions are counted and not seconds:
+when all processes stood still together, a machine that slept for instance, none of them was silent."""
 
 
 class Worker:
@@ -33,17 +36,22 @@ class Worker:
         self._process: asyncio.subprocess.Process | None = None
         self._line: Line | None = None
         self._told: signal.Signals | None = None
+        self._serving = asyncio.Event()
 
     @property
     def pid(self) -> int | None:
         """The process, while there is one."""
         return None if self._process is None else self._process.pid
 
-    async def run(self, overview: Callable[[bool], Awaitable[Report]], on_ready: Callable[[], None]) -> int:
+    async def run(
+        self, overview: Callable[[bool], Awaitable[Report]], on_ready: Callable[[], None], *, silence: float
+    ) -> int:
         """Start a process and return its exit status when it has ended; minus the number of a signal that ended it.
 
-        `overview` answers what it asks about all workers.
+        `overview` answers what it asks about all workers. A process that takes connections and then says nothing for
+        about `silence` seconds is killed, unless it was told to end: then whoever told it sees to that.
         """
+        self._serving = asyncio.Event()
         ours, theirs = socket.socketpair()
         try:
             self._process = await _spawn(theirs, self._assignment.sockets)
@@ -60,7 +68,9 @@ class Worker:
         try:
             async with asyncio.TaskGroup() as tasks:
                 listening = tasks.create_task(self._listen(self._line, on_ready))
+                watching = tasks.create_task(self._watch(self._line, silence))
                 code = await self._process.wait()
+                watching.cancel()
                 await asyncio.wait([listening], timeout=1)  # its last words are still on the line
                 listening.cancel()
         finally:
@@ -100,11 +110,26 @@ class Worker:
             match note:
                 case Listening():
                     self.listened = True
+                    self._serving.set()
                 case Ready():
                     self.was_ready = True
                     on_ready()
                 case Failed(text):
                     self.failure = text
+
+    async def _watch(self, line: Line, silence: float) -> None:
+        """Kill the process when it hangs: it would keep its sessions and its share of those who connect for ever."""
+        await self._serving.wait()
+        unanswered = 0
+        while unanswered < _PROBES:
+            heard = line.heard
+            line.probe()
+            await asyncio.sleep(silence / _PROBES)
+            unanswered = unanswered + 1 if line.heard == heard else 0
+            if self._told is not None:
+                return
+        log.error("worker.silent", worker=self.number, seconds=silence)
+        self._signal(signal.SIGKILL)
 
 
 async def _spawn(line: socket.socket, inherited: list[int]) -> asyncio.subprocess.Process:

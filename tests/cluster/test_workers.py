@@ -12,7 +12,12 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
+from relay.admins import Admins
+from relay.config import NodeConfig, RedisUrl
+from relay.errors import NodeFailure
+from relay.workers import Parent
 from tests.support.metrics import scrape
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peer, Peers
@@ -28,7 +33,7 @@ class Relay(NodeProcess):
 
     def workers(self) -> set[int]:
         """The processes of the workers."""
-        return {pid for pid in children(self.pid) if "relay.workers.child" in _command(pid)}
+        return workers_of(self.pid)
 
     async def sessions(self) -> Counter[str]:
         """How many sessions each worker has."""
@@ -37,6 +42,11 @@ class Relay(NodeProcess):
 
     async def is_ready(self) -> bool:
         return await self.status("/ready") == 200
+
+
+def workers_of(parent: int) -> set[int]:
+    """Return the workers that a process has started."""
+    return {pid for pid in children(parent) if "relay.workers.child" in _command(pid)}
 
 
 def _command(pid: int) -> str:
@@ -215,6 +225,50 @@ async def _counts(relay: Relay, name: str, value: float) -> bool:
             return (await scrape(relay.url))(name) == value
     except TimeoutError:
         return False
+
+
+async def test_a_worker_that_hangs_is_replaced(redis_url: str) -> None:
+    """It lives and serves nobody: its clients would wait, and half of those who connect, for as long as it hangs."""
+    store = RedisUrl(redis_url)
+    parent = Parent(NodeConfig("127.0.0.1", 0, store, Admins({}), workers=2), verbose=False, silence=3)
+    with capture_logs() as logged:
+        running = asyncio.create_task(parent.run())
+        try:
+            await wait_until(lambda: _serves(parent), timeout=30, what="both are ready")
+            before = workers_of(os.getpid())
+            hung = min(before)
+            os.kill(hung, signal.SIGSTOP)
+            await wait_until(lambda: not exists(hung), timeout=30, what="the one that hangs is gone")
+            await wait_until(lambda: _serves(parent), timeout=30, what="both are ready")
+            after = workers_of(os.getpid())
+        finally:
+            parent.stop()
+            await running
+    assert len(after) == 2
+    assert after & before == before - {hung}, "the other one was left alone"
+    assert [event["event"] for event in logged if event["log_level"] == "error"] == ["worker.silent", "worker.died"]
+
+
+async def _serves(parent: Parent) -> bool:
+    return len(workers_of(os.getpid())) == 2 and await parent.why_unready() is None
+
+
+async def test_a_worker_that_hangs_is_waited_for_when_all_shall_end(redis_url: str) -> None:
+    """While sessions drain there is one deadline for all workers, and what it cost is the reason why the relay ends."""
+    config = NodeConfig("127.0.0.1", 0, RedisUrl(redis_url), Admins({}), workers=2)
+    parent = Parent(config, verbose=False, silence=2)
+    with capture_logs() as logged:
+        running = asyncio.create_task(parent.run())
+        await wait_until(lambda: _serves(parent), timeout=30, what="both are ready")
+        parent.stop()
+        for pid in workers_of(os.getpid()):
+            os.kill(pid, signal.SIGSTOP)
+        await pause(3)
+        assert workers_of(os.getpid())
+        parent.stop()
+        with pytest.raises(NodeFailure, match="killed workers"):
+            await running
+    assert "worker.silent" not in [event["event"] for event in logged]
 
 
 async def test_without_redis_no_worker_is_ready_and_all_live(redis_process: RedisProcess) -> None:
