@@ -171,13 +171,14 @@ def _is_typed(context: click.Context, name: str) -> bool:
 
 def _run(flags: dict[str, Any]) -> None:
     """Start the node: the only place where the command line meets the relay, which is imported for this alone."""
-    from relay import levels  # noqa: PLC0415
+    from relay import levels, logs  # noqa: PLC0415
     from relay.config import parse_config  # noqa: PLC0415
     from relay.serve import run  # noqa: PLC0415
 
     try:
         config = parse_config(**flags)
         levels.level(os.environ)
+        logs.is_json(os.environ)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     run(config, verbose=verbose())

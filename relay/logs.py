@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 import orjson
@@ -19,6 +19,7 @@ import structlog
 from aiohttp.http_exceptions import HttpProcessingError
 from typing_extensions import override
 
+from conclave.errors import ConfigError
 from relay import faults, levels, tracing
 
 Event = MutableMapping[str, Any]
@@ -48,9 +49,10 @@ def configure(*, verbose: bool = False) -> None:
     How much is logged is decided by `relay.levels`; libraries are heard from warnings on.
 
     Raises:
-        ConfigError: CONCLAVE_LOG is not a level.
+        ConfigError: CONCLAVE_LOG is not a level, or CONCLAVE_LOG_FORMAT not a form.
     """
     lowest = levels.level(os.environ, verbose=verbose)
+    as_json = is_json(os.environ)
     structlog.configure(
         processors=[_drop]
         if lowest >= levels.OFF
@@ -61,7 +63,7 @@ def configure(*, verbose: bool = False) -> None:
             _add_trace,
             _make_fit,
             _export,
-            _renderer(),
+            _json if as_json else _text(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(min(lowest, logging.CRITICAL)),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
@@ -72,6 +74,18 @@ def configure(*, verbose: bool = False) -> None:
     server = logging.getLogger("aiohttp.server")
     server.filters = [_is_ours]
     logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)  # it warns of peers in their own words
+
+
+def is_json(environment: Mapping[str, str]) -> bool:
+    """Whether lines are JSON: what CONCLAVE_LOG_FORMAT says, else text.
+
+    Raises:
+        ConfigError: it is none of the words; the text lists them.
+    """
+    word = environment.get("CONCLAVE_LOG_FORMAT", "").strip()
+    if word.lower() not in {"", "text", "json"}:
+        raise ConfigError(f"invalid CONCLAVE_LOG_FORMAT `{word}` (expected text, json)")
+    return word.lower() == "json"
 
 
 def export(sink: Sink | None) -> None:
@@ -152,9 +166,7 @@ def _export(_: Any, __: str, event: Event) -> Event:
     return event
 
 
-def _renderer() -> Any:
-    if os.environ.get("CONCLAVE_LOG_FORMAT", "").strip().lower() == "json":
-        return _json
+def _text() -> Any:
     colors = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     # repr of every string: a name with a line break or an escape sequence stays inside its field.
     console = structlog.dev.ConsoleRenderer(

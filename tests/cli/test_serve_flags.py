@@ -87,6 +87,7 @@ def test_one_store_is_chosen_and_a_flag_wins_over_the_environment(
         (["--ephemeral", "--drain-delay", "-1"], {}, "invalid drain of -1 seconds"),
         (["--ephemeral", "--drain-seconds", "nan"], {}, "invalid drain of nan seconds"),
         (["--ephemeral"], {"CONCLAVE_DRAIN_SECONDS": "3601"}, "invalid drain of 3601 seconds (expected 0 to 3600)"),
+        (["--ephemeral"], {"CONCLAVE_LOG_FORMAT": "jsno"}, "invalid CONCLAVE_LOG_FORMAT `jsno` (expected text, json)"),
         (["--ephemeral", "--public-url", "chat.example"], {}, "invalid public URL: invalid server URL `chat.example`"),
     ],
 )

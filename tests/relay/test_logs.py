@@ -217,6 +217,22 @@ def test_a_word_that_is_no_level_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         logs.configure()
 
 
+@pytest.mark.parametrize(
+    ("word", "expected"), [(None, False), ("", False), (" Text ", False), ("json", True), ("JSON", True)]
+)
+def test_the_form_is_text_unless_json_is_asked_for(word: str | None, expected: bool) -> None:
+    """An empty variable is none, as a chart may set it."""
+    assert logs.is_json({} if word is None else {"CONCLAVE_LOG_FORMAT": word}) is expected
+
+
+def test_a_word_that_is_no_form_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text where a collector expects JSON is lost to it, and nobody would notice before they look for something."""
+    monkeypatch.setenv("CONCLAVE_LOG_FORMAT", "jsno")
+    monkeypatch.setenv("CONCLAVE_LOG", "off")
+    with pytest.raises(ConfigError, match=r"invalid CONCLAVE_LOG_FORMAT `jsno` \(expected text, json\)"):
+        logs.configure()
+
+
 async def test_what_is_logged_in_a_task_names_its_node_and_session(
     form: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
