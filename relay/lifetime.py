@@ -1,11 +1,13 @@
 """The life of a relay as a process lives it: exported to a collector, and with an end that says what went wrong."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import structlog
 
 from conclave.errors import ConclaveError
-from relay import telemetry
+from relay import logs, telemetry
 from relay.errors import NodeFailure
 from relay.node import Node
 
@@ -25,20 +27,32 @@ async def exported(node: Node) -> None:
 
 
 async def to_its_end(relay: Runnable) -> None:
-    """Run a relay. What is unexpected is described in the log; a trace as Python shows it would quote values.
+    """Run a relay. Why it fails is logged, and described there if unexpected: a trace as Python shows it quotes values.
 
     Raises:
         ConclaveError: if it cannot start or cannot go on.
     """
+    with explained():
+        try:
+            await relay.run()
+        except ConclaveError:
+            raise
+        except Exception as error:
+            ours = _ours(error)
+            if ours is None:
+                log.exception("node.failed")
+            raise ours or NodeFailure("the node failed; its log says where") from None
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Log the failure that ends what is inside, as the last event; on a terminal the command line prints it already."""
     try:
-        await relay.run()
-    except ConclaveError:
+        yield
+    except ConclaveError as failure:
+        if not logs.are_for_a_person():
+            log.error("node.ended", reason=str(failure))  # noqa: TRY400 - a reason and no defect: without a trace
         raise
-    except Exception as error:
-        ours = _ours(error)
-        if ours is None:
-            log.exception("node.failed")
-        raise ours or NodeFailure("the node failed; its log says where") from None
 
 
 def _ours(error: BaseException) -> ConclaveError | None:

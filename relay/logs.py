@@ -88,6 +88,11 @@ def is_json(environment: Mapping[str, str]) -> bool:
     return word.lower() == "json"
 
 
+def are_for_a_person() -> bool:
+    """Whether lines are text on a terminal, with somebody before it who reads whatever else is printed there."""
+    return not is_json(os.environ) and sys.stderr.isatty()
+
+
 def export(sink: Sink | None) -> None:
     """Hand every event that is logged from now on to `sink` too; not those of the exporter's own libraries."""
     global _sink  # noqa: PLW0603 - one per process, as logging is

@@ -11,7 +11,7 @@ from conclave.errors import ConfigError
 from relay import logs
 from relay.config import DataDir, Ephemeral, NodeConfig, RedisUrl
 from relay.errors import NodeFailure
-from relay.lifetime import exported, to_its_end
+from relay.lifetime import explained, exported, to_its_end
 from relay.node import Node
 from relay.redis import connect
 
@@ -37,27 +37,29 @@ def run(config: NodeConfig, *, verbose: bool = False) -> None:
 
 async def _serve(config: NodeConfig, *, verbose: bool) -> None:
     match config.store:
-        case RedisUrl():
+        case RedisUrl() | Ephemeral():
             await _run(_relay(config, config.store, verbose=verbose))
-        case Ephemeral():
-            await _run(Node(config, _in_process()))
         case DataDir(path):
             from relay.store import PrivateServer  # noqa: PLC0415 - needs what Windows does not have
 
-            server = await PrivateServer.start(path)
+            with explained():
+                server = await PrivateServer.start(path)
             try:
                 await _run(_relay(config, RedisUrl(server.url), verbose=verbose), server)
             finally:
                 await server.stop()
 
 
-def _relay(config: NodeConfig, store: RedisUrl, *, verbose: bool) -> "Node | Parent":
+def _relay(config: NodeConfig, store: RedisUrl | Ephemeral, *, verbose: bool) -> "Node | Parent":
     """Return one node, or the parent of several processes that are one each."""
-    if config.workers == 1:
-        return Node(config, *connect.with_replica(store.url, store.read_url))
-    from relay.workers import Parent  # noqa: PLC0415 - needs what Windows does not have
+    with explained():
+        if isinstance(store, Ephemeral):
+            return Node(config, _in_process())
+        if config.workers == 1:
+            return Node(config, *connect.with_replica(store.url, store.read_url))
+        from relay.workers import Parent  # noqa: PLC0415 - needs what Windows does not have
 
-    return Parent(msgspec.structs.replace(config, store=store), verbose=verbose)
+        return Parent(msgspec.structs.replace(config, store=store), verbose=verbose)
 
 
 async def _run(relay: "Node | Parent", server: "PrivateServer | None" = None) -> None:
