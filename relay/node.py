@@ -28,6 +28,8 @@ _GOODBYE_SECONDS = 4.0
 """How long sessions that were told may take to end, and then their connections: together less than whoever stops a node
 gives it beyond the drain (docs/operations.md)."""
 _START_RETRY_SECONDS = 0.5
+_WAITING_SECONDS = 30.0
+"""How often a node that waits for Redis says so, as long as the reason is the same."""
 _BACKLOG = 1024
 
 
@@ -211,12 +213,16 @@ class Node:
         """Enter the cluster as soon as Redis lets us; False if the node is stopped before that."""
         for warner in self._config.admins.unpinned:
             log.warning("admin is not pinned to a key: whoever registers the name first has the role", admin=warner)
+        clock = asyncio.get_running_loop().time
+        said, due = "", 0.0
         while not self._stop.asked.is_set():
             try:
                 self._cluster_id = await self.parts.directory.cluster_id()
                 await self.parts.heart.join()
             except StoreUnavailable as error:
-                log.warning("node.waiting", reason=error.why)
+                if error.why != said or clock() >= due:
+                    said, due = error.why, clock() + _WAITING_SECONDS
+                    log.warning("node.waiting", reason=said)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_START_RETRY_SECONDS):
                         await self._stop.asked.wait()

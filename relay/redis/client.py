@@ -3,8 +3,9 @@
 Every command goes through `call` or `run`. What arrives while the event loop turns once, or while all lanes are busy,
 travels in one pipeline: with redis-py that costs a sixth of the commands one by one (docs/decisions/0002).
 
-After a connection error or a time-out the client is *down*: calls fail immediately with `StoreUnavailable`, while a
-probe looks for Redis every 100 ms. When it answers, the client is up again and `on_up` callbacks run.
+After a connection error or a time-out the client is *down*: calls fail immediately with `StoreUnavailable`, which says
+what the last attempt met, while a probe looks for Redis every 100 ms. When it answers, the client is up again and
+`on_up` callbacks run.
 """
 
 import asyncio
@@ -74,6 +75,7 @@ class RedisClient:
         self._waiting_bytes = 0
         self._work = asyncio.Event()
         self._down_since: float | None = None
+        self._down_why = ""
         self._ended = False
         self._down = asyncio.Event()
         self._on_up: list[Callable[[], Awaitable[None]]] = []
@@ -107,7 +109,7 @@ class RedisClient:
         if self._ended:
             reply.set_exception(StoreUnavailable(_ENDING))
         elif self._down_since is not None:
-            reply.set_exception(StoreUnavailable("down"))
+            reply.set_exception(StoreUnavailable(self._down_why))
         elif len(self._waiting) >= _WAITING_COMMANDS or self._waiting_bytes >= _WAITING_BYTES:
             reply.set_exception(StoreUnavailable("too many commands are waiting"))
         else:
@@ -220,11 +222,12 @@ class RedisClient:
             call.reply.set_exception(StoreUnavailable(_said(reply)))
 
     def _mark_down(self, error: BaseException) -> None:
+        self._down_why = error.why if isinstance(error, StoreUnavailable) else _describe(error)
         if self._down_since is None:
             self._down_since = asyncio.get_running_loop().time()
-            log.error("redis.down", server=self._server, error=_describe(error))
+            log.error("redis.down", server=self._server, error=self._down_why)
             self._down.set()
-        self._fail_waiting(StoreUnavailable(_describe(error)))
+        self._fail_waiting(StoreUnavailable(self._down_why))
 
     def _fail_waiting(self, error: StoreUnavailable) -> None:
         waiting, self._waiting, self._waiting_bytes = self._waiting, deque(), 0
@@ -236,7 +239,8 @@ class RedisClient:
             await self._down.wait()
             try:
                 await self.connect()
-            except StoreUnavailable:
+            except StoreUnavailable as error:
+                self._down_why = error.why
                 await asyncio.sleep(_PROBE_SECONDS)
                 continue
             if _is_cancelled():
