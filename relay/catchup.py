@@ -29,11 +29,16 @@ class Lost(msgspec.Struct, frozen=True):
 class CatchUp:
     """Hands out every message after `position` once and in order, or says what is lost, until it is `done`."""
 
-    def __init__(self, position: str, live_from: str) -> None:
-        """The room hands in every message after `live_from`."""
+    def __init__(self, position: str, live_from: str, tip: str) -> None:
+        """The room hands in every message after `live_from`; `tip` was the log's last one when the listener joined.
+
+        A position beyond that tip is none of this log: a failover lost it. What follows the tip is due all the same.
+        """
         self.position = position
         """The id of the message handed out last."""
         self.done = False
+        self._floor = tip
+        """What follows this and was not handed out is due, whatever the position."""
         self._live_from = live_from
         self._due = live_from
         """Where a page that is complete has to lead to: what the room had handed out when the page was asked for."""
@@ -45,7 +50,7 @@ class CatchUp:
         self._due = self._live_from
         if self._held is None:
             self._held = []
-        return self.position
+        return min(self.position, self._floor, key=order)
 
     def live(self, message: Message) -> None:
         """Take a live message."""
@@ -59,12 +64,16 @@ class CatchUp:
 
     def page(self, rows: Sequence[Message], *, more: bool, known: bool, tip: str) -> list[Message | Lost]:
         """Take the page that was asked for last; returns what is next in order."""
-        out: list[Message | Lost] = [] if known else [Lost(self.position)]
+        beyond = order(self.position) > order(self._floor)
+        out: list[Message | Lost] = [Lost(self.position)] if beyond or not known else []
         out += rows
         if rows:
             self.position = rows[-1].id
+            self._floor = max(self._floor, self.position, key=order)
         elif not known:
             self.position = tip
+        elif beyond:
+            self.position = self._floor
         if more:
             self._live_from = self._held[-1].id if self._held else self._live_from
             self._let_go()

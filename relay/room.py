@@ -77,7 +77,7 @@ class Room:
             self.version = min(self.version, joined)
             self.feed.doubt()
         if since is not None:
-            listener.catch_up = CatchUp(since, self.feed.position)
+            listener.catch_up = CatchUp(since, self.feed.position, tip)
         return listener
 
     def position(self, listener: Listener) -> str:

@@ -20,7 +20,7 @@ def ids(steps: list[Message | Lost]) -> list[str]:
 
 def test_a_page_that_reaches_the_live_messages_is_the_last_one() -> None:
     """What came in between is handed out behind it, once."""
-    listener = CatchUp("1-0", "3-0")
+    listener = CatchUp("1-0", "3-0", "3-0")
     assert listener.ask() == "1-0"
     listener.live(message(4))
     listener.live(message(5))
@@ -32,7 +32,7 @@ def test_a_page_that_reaches_the_live_messages_is_the_last_one() -> None:
 
 def test_who_is_ahead_of_the_room_is_live_at_once() -> None:
     """The log was faster than live delivery: what the room hands out later, up to there, is known already."""
-    listener = CatchUp("7-0", "5-0")
+    listener = CatchUp("7-0", "5-0", "7-0")
     listener.ask()
     assert listener.page([], more=False, known=True, tip="7-0") == []
     assert listener.done
@@ -41,7 +41,7 @@ def test_who_is_ahead_of_the_room_is_live_at_once() -> None:
 
 def test_what_was_trimmed_is_told_before_the_rest() -> None:
     """The hole is where it is."""
-    listener = CatchUp("1-0", "9-0")
+    listener = CatchUp("1-0", "9-0", "9-0")
     listener.ask()
     steps = listener.page([message(8), message(9)], more=False, known=False, tip="9-0")
     assert ids(steps) == ["lost after 1-0", "8-0", "9-0"]
@@ -50,7 +50,7 @@ def test_what_was_trimmed_is_told_before_the_rest() -> None:
 
 def test_what_a_failover_lost_is_told_after_the_rest() -> None:
     """The room has handed out what the log no longer has: the listener never gets it, and knows."""
-    listener = CatchUp("1-0", "5-0")
+    listener = CatchUp("1-0", "5-0", "5-0")
     listener.ask()
     listener.live(message(6))
     steps = listener.page([message(2), message(3)], more=False, known=True, tip="3-0")
@@ -60,17 +60,38 @@ def test_what_a_failover_lost_is_told_after_the_rest() -> None:
 
 def test_a_position_that_a_failover_lost_is_told_once() -> None:
     """And the listener goes on at the log's end, not behind it."""
-    listener = CatchUp("8-0", "8-0")
+    listener = CatchUp("8-0", "8-0", "8-0")
     listener.ask()
     listener.live(message(9))
     assert ids(listener.page([], more=False, known=False, tip="3-0")) == ["lost after 8-0", "9-0"]
     assert listener.done
 
 
+def test_what_follows_the_join_is_due_to_whoever_names_a_position_that_is_yet_to_come() -> None:
+    """The position is of no use, but the reply to the join has promised everything after the log's tip of then."""
+    listener = CatchUp("9-0", "1-0", "1-0")
+    assert listener.ask() == "1-0"
+    listener.live(message(2))
+    listener.live(message(3))
+    steps = listener.page([message(2)], more=False, known=True, tip="2-0")
+    assert ids(steps) == ["lost after 9-0", "2-0", "3-0"]
+    assert listener.done
+    assert listener.position == "3-0"
+
+
+def test_a_position_that_is_yet_to_come_leads_to_live_delivery_at_once() -> None:
+    """Nothing was said since: what comes live is next, however far before that position."""
+    listener = CatchUp("9-0", "1-0", "1-0")
+    listener.ask()
+    assert ids(listener.page([], more=False, known=True, tip="1-0")) == ["lost after 9-0"]
+    assert listener.done
+    assert listener.position == "1-0"
+
+
 def test_more_than_may_be_kept_is_read_from_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded; the next page brings it."""
     monkeypatch.setattr(catchup, "HELD_BYTES", 600)
-    listener = CatchUp(START, START)
+    listener = CatchUp(START, START, START)
     listener.ask()
     for number in (1, 2, 3):
         listener.live(message(number))
@@ -92,7 +113,7 @@ class Channel(RuleBasedStateMachine):
         self.delivered = max(0, before - behind)
         """How many of the log's messages the room has handed out."""
         self.since = min(since, before)
-        self.listener = CatchUp(f"{self.since}-0", f"{self.delivered}-0")
+        self.listener = CatchUp(f"{self.since}-0", f"{self.delivered}-0", f"{before}-0")
         self.page: tuple[list[Message], bool, str] | None = None
         self.got: list[Message] = []
         self.floor: str | None = None
@@ -157,7 +178,7 @@ TestChannel.settings = settings(max_examples=200, stateful_step_count=40)
 @given(st.integers(0, 5), st.integers(0, 5))
 def test_nothing_to_catch_up_with_is_live_at_once(since: int, live_from: int) -> None:
     """One page, whatever it says, if nothing comes in between."""
-    listener = CatchUp(f"{since}-0", f"{live_from}-0")
+    listener = CatchUp(f"{since}-0", f"{live_from}-0", f"{max(since, live_from)}-0")
     listener.ask()
     rows = [message(number) for number in range(since + 1, live_from + 1)]
     assert listener.page(rows, more=False, known=True, tip=f"{max(since, live_from)}-0") == rows

@@ -106,6 +106,20 @@ async def test_a_position_is_not_older_than_what_live_delivery_has_handed_out(ca
     await hears(bob, [live])
 
 
+async def test_what_follows_the_reply_is_not_lost_with_a_position_that_is_yet_to_come(case: Case) -> None:
+    """The gap is behind that position; what is said before the log is looked at comes all the same."""
+    said = await case.say(2)
+    bob = await case.bob()
+    gate = Gate(case.node, PAGE)
+    joined = await bob.join("ops", since="999999999999999-0")
+    assert joined == {"channel": "ops", "position": said[-1], "recovered": False, "admin": False}
+    await gate.reached.wait()
+    more = await case.say(2)
+    gate.open()
+    await hears(bob, more)
+    assert [event["ev"] for event in bob.events] == ["gap", "message", "message"]
+
+
 async def test_who_was_never_away_gets_nothing_twice(case: Case) -> None:
     """`since` is the last message: there is nothing to catch up with."""
     said = await case.say(3)
