@@ -174,7 +174,8 @@ class Room:
     def rename(self, name: str, named: int) -> bool:
         """Take the name that the channel had at version `named`; returns whether that is news.
 
-        Every listener goes on under it, also one that came in by a name that the channel had before.
+        Every listener goes on under it, also one that came in by a name that the channel had before; each is told of
+        the name by which it knows the channel.
         """
         if named < self.named:
             return False
@@ -183,7 +184,8 @@ class Room:
         for listener in self.listeners.values():
             session = listener.session
             if session.joined.get(name) != self.id:
-                session.forget(self.id)
+                known = session.forget(self.id)
                 session.joined[name] = self.id
-                session.tell(session.dialect.renamed(old, name))
+                for former in known:
+                    session.tell(session.dialect.renamed(former, name))
         return old != name

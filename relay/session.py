@@ -66,10 +66,12 @@ class Session:
     def caller(self) -> Caller:
         return Caller(self.path_text, self.pubkey, self.path.user, self.admin)
 
-    def forget(self, channel_id: str) -> None:
-        """Strike a channel out of what was joined, under whatever name."""
-        for name in [name for name, joined in self.joined.items() if joined == channel_id]:
+    def forget(self, channel_id: str) -> list[str]:
+        """Strike a channel out of what was joined; returns the names that it had there."""
+        names = [name for name, joined in self.joined.items() if joined == channel_id]
+        for name in names:
             del self.joined[name]
+        return names
 
     def has_heard(self, whisper_id: str) -> bool:
         """Whether this whisper came before; it did from now on. Only the last few are remembered."""

@@ -31,6 +31,12 @@ class Case:
     async def bob(self) -> Peer2:
         return await self._peers.login(self.url, BOB)
 
+    async def cid(self) -> Peer2:
+        """Have somebody else on bob's node listen."""
+        cid = await self._peers.register(self.url, "cid")
+        await cid.join("ops")
+        return cid
+
     async def say(self, count: int, size: int = 0) -> list[str]:
         return list(await asyncio.gather(*(self.ann.post("ops", f"{i} " + "x" * size) for i in range(count))))
 
@@ -402,6 +408,21 @@ async def test_a_rename_during_a_replay(case: Case) -> None:
     await wait_until(lambda: bob.ids("dev")[-1:] == [live], what="bob hears under the new name")
     assert bob.of("renamed") == [{"ev": "renamed", "channel": "ops", "to": "dev"}]
     assert bob.ids("ops") + bob.ids("dev") == [*said[1:], live]
+
+
+async def test_a_rename_that_overtakes_a_join_is_told_with_the_name_that_was_joined(case: Case) -> None:
+    """The node knows the new name already; the session that came in by the old one is told of that one."""
+    cid = await case.cid()
+    bob = await case.bob()
+    gate = Gate(case.node, ENTER)
+    joining = asyncio.create_task(bob.join("ops"))
+    await gate.reached.wait()
+    await case.ann.ask("channel.rename", channel="ops", to="dev")
+    await wait_until(lambda: cid.of("renamed"), what="the node knows the new name")
+    gate.open()
+    assert (await joining)["channel"] == "ops"
+    await wait_until(lambda: bob.of("renamed"), what="bob is told")
+    assert bob.of("renamed") == cid.of("renamed") == [{"ev": "renamed", "channel": "ops", "to": "dev"}]
 
 
 async def test_a_slow_client_may_resume_more_than_a_slow_reader_may_have(case: Case) -> None:
