@@ -14,7 +14,7 @@ from bridge.steps import walk
 from bridge.tools import ToolError
 from conclave.backoff import Backoff
 from conclave.claims import Signer
-from conclave.closing import LinkLost, LoginRefused, NotTrusted, may_retry, not_before
+from conclave.closing import LinkLost, LoginRefused, NotTrusted, in_doubt, in_words, may_retry, not_before
 from conclave.errors import ConclaveError, LinkError, Refusal
 from conclave.link import Link, connect
 from conclave.requests import Request, Send, Whisper
@@ -36,6 +36,13 @@ _log = logging.getLogger(__name__)
 
 class NotConnected(ConclaveError):
     """There is no connection to ask through; nothing was sent."""
+
+
+class InDoubt(ConclaveError):
+    """The server cannot tell whether it has done what it was asked for."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why}; it may have happened: look before you retry")
 
 
 class SameCluster(ConclaveError):
@@ -84,7 +91,7 @@ class Uplink:
         self._not_before = 0.0
 
     async def ask(self, request: Request[R], departs: Callable[[], None]) -> R:
-        """Ask the server, on whatever connection there is; what carries a key is asked once more if that is lost.
+        """Ask the server, on whatever connection there is; what carries a key again, if nobody knows what became of it.
 
         `departs` is called when there is one, immediately before the request goes out; what it raises keeps it here.
 
@@ -92,31 +99,53 @@ class Uplink:
             Refusal: what the server answers instead.
             NotConnected: if there is no connection within `PATIENCE_SECONDS`; nothing was sent.
             LinkLost: if the connection ends before the answer; the request may have taken effect.
+            InDoubt: if the server itself does not know.
         """
         link = await self._connected()
         departs()
+        try:
+            return await self._request(link, request)
+        except (LinkLost, Refusal) as failure:
+            key = request.key if isinstance(request, Send | Whisper) else None
+            if key is None or link.version == 1 or not _is_unsure(failure):
+                raise
+            return await self._ask_again(request, departs, failure)
+
+    async def _ask_again(self, request: Request[R], departs: Callable[[], None], unsure: LinkLost | Refusal) -> R:
+        """Ask what has no second effect; only an answer tells now what became of the first one.
+
+        A server that does not know is asked for `PATIENCE_SECONDS`, a connection that is lost twice in a row not again.
+        """
+        clock = asyncio.get_running_loop().time
+        until, pause = clock() + PATIENCE_SECONDS, Backoff(FIRST_WAIT_SECONDS, PATIENCE_SECONDS)
+        while True:
+            if isinstance(unsure, Refusal):
+                seconds = max(pause.wait(), not_before(unsure))
+                if clock() + seconds > until:
+                    raise _in_doubt(unsure) from unsure
+                await asyncio.sleep(seconds)
+            try:
+                link = await self._connected()
+                if link.version == 1:  # it would be a second effect there
+                    raise _in_doubt(unsure)
+                departs()
+                return await self._request(link, request)
+            except (NotConnected, ToolError):
+                raise _in_doubt(unsure) from None
+            except (LinkLost, Refusal) as failure:
+                if isinstance(failure, Refusal) and not _is_unsure(failure):
+                    raise _in_doubt(unsure, f"; asked again, the server refused: {failure.message}") from failure
+                if isinstance(failure, LinkLost) and isinstance(unsure, LinkLost):
+                    raise
+                unsure = failure
+
+    async def _request(self, link: Link, request: Request[R]) -> R:
         try:
             return await link.request(request)
         except LinkLost as lost:
             if self._link is link:  # whoever listens on it has not noticed yet
                 self._not_ready(str(lost))
-            key = request.key if isinstance(request, Send | Whisper) else None
-            if key is None or link.version == 1:
-                raise
-            return await self._ask_again(request, departs, lost)
-
-    async def _ask_again(self, request: Request[R], departs: Callable[[], None], lost: LinkLost) -> R:
-        """Ask what has no second effect; only an answer tells now what became of the first one."""
-        try:
-            link = await self._connected()
-            if link.version == 1:  # it would be a second effect there
-                raise lost
-            departs()
-            return await link.request(request)
-        except (NotConnected, ToolError):
-            raise lost from None
-        except Refusal as refusal:
-            raise LinkLost(f"{lost}; asked again, the server refused: {refusal.message}") from refusal
+            raise
 
     async def _connected(self) -> Link:
         """Wait for a connection with the session's channels in it. Raises: NotConnected."""
@@ -313,3 +342,12 @@ class Uplink:
             text = f"Cannot reach `{url}`: {injection.line(self._why)} — still trying."
         self._told = text
         self._session.notice(self.server, text)
+
+
+def _is_unsure(failure: LinkLost | Refusal) -> bool:
+    return isinstance(failure, LinkLost) or in_doubt(failure)
+
+
+def _in_doubt(unsure: LinkLost | Refusal, more: str = "") -> LinkLost | InDoubt:
+    """Return what to raise if an answer to the first attempt is not to be had; the agent is told why."""
+    return LinkLost(f"{unsure}{more}") if isinstance(unsure, LinkLost) else InDoubt(f"{in_words(unsure)}{more}")

@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-from typing import Any
 
 import click
 
@@ -12,10 +11,10 @@ from cli.online import connected, server_option
 from cli.running import run
 from conclave.backoff import Backoff
 from conclave.body import Body
-from conclave.closing import LinkLost, in_words, may_retry, not_before
+from conclave.closing import LinkLost, in_doubt, in_words, may_retry, not_before
 from conclave.errors import ConclaveError, LinkError, Refusal
 from conclave.link import Link
-from conclave.requests import Join, Request, Send
+from conclave.requests import Join, Send
 from conclave.text import visible
 
 AGAIN_SECONDS = 20.0
@@ -23,12 +22,23 @@ AGAIN_SECONDS = 20.0
 
 
 class Unanswered(ConclaveError):
-    """The link was lost after the message was sent. With `again`, sending it once more does not say it twice."""
+    """The message was sent, and nobody knows what became of it. With `again`, to send it once more repeats nothing."""
 
-    def __init__(self, lost: LinkLost, *, again: bool) -> None:
-        super().__init__(f"{lost}; the message may have been delivered")
+    def __init__(self, cause: LinkLost | Refusal, *, again: bool) -> None:
+        why = in_words(cause) if isinstance(cause, Refusal) else str(cause)
+        super().__init__(f"{why}; the message may have been delivered")
         self.again = again
-        self.seconds = not_before(lost)
+        self.lost = isinstance(cause, LinkLost)
+        self.seconds = not_before(cause)
+
+
+class Rejected(ConclaveError):
+    """The server has refused; nothing was posted."""
+
+    def __init__(self, what: str, refusal: Refusal) -> None:
+        super().__init__(f"{what} rejected: {in_words(refusal)}")
+        self.passing = may_retry(refusal)
+        self.seconds = not_before(refusal)
 
 
 @click.command("send", cls=Verb, example='conclave send --server wss://chat.example --channel ops "deploy is done"')
@@ -38,8 +48,9 @@ class Unanswered(ConclaveError):
 def command(server: str, channel: str, text: str) -> None:
     """Post one message to a channel.
 
-    If the connection is lost before the server has confirmed the message, it is sent again, and still posted once. A
-    server of protocol v1 cannot tell that it is the same one: then this fails, and says so.
+    If the connection is lost before the server has confirmed the message, or the server cannot tell whether it was
+    posted, it is sent again, and still posted once. A server of protocol v1 cannot tell that it is the same one: then
+    this fails, and says so.
     """
     run(_send(server, Send(channel, Body(text=text), secrets.token_urlsafe(16))))
     output.success(f"sent to {visible(channel)}")
@@ -56,39 +67,50 @@ async def _send(server: str, message: Send) -> None:
 
 
 async def _send_again(server: str, message: Send, unanswered: Unanswered) -> None:
-    """Send a message once more, as soon as there is a connection. Whatever fails now, the first one may have arrived.
+    """Send a message until there is an answer, or its answer is lost again. The first one may have arrived anyway.
 
     Raises:
         Unanswered: if it cannot be made sure of.
     """
-    pause = Backoff(first=0.2, longest=2.0)
+    pause, lost, seconds = Backoff(first=0.2, longest=2.0), unanswered.lost, unanswered.seconds
     try:
         async with asyncio.timeout(AGAIN_SECONDS):
-            while True:
-                await asyncio.sleep(max(pause.wait(), unanswered.seconds))
+            while seconds < AGAIN_SECONDS:
+                await asyncio.sleep(max(pause.wait(), seconds))
                 try:
                     async with connected(server) as link:
                         if link.version == 1:
-                            raise unanswered
+                            raise ConclaveError("it would be posted twice")
                         await _post(link, message)
                         return
+                except Unanswered as error:
+                    if not error.again or (lost and error.lost):
+                        raise
+                    lost, seconds = error.lost, error.seconds
+                except Rejected as error:
+                    if not error.passing:
+                        raise
+                    seconds = error.seconds
                 except LinkError as error:
                     if not may_retry(error):
                         raise
+                    seconds = not_before(error)
     except (ConclaveError, TimeoutError):
         raise unanswered from None
+    raise unanswered
 
 
 async def _post(link: Link, message: Send) -> None:
-    await _asked(link, Join(message.channel), "join")
+    """Join and post. Raises: Unanswered; Rejected; LinkError if the message was not sent."""
     try:
-        await _asked(link, message, "send")
-    except LinkLost as lost:
-        raise Unanswered(lost, again=link.version > 1 and may_retry(lost)) from lost
-
-
-async def _asked(link: Link, request: Request[Any], what: str) -> None:
+        await link.request(Join(message.channel))
+    except Refusal as refusal:
+        raise Rejected("join", refusal) from refusal
     try:
-        await link.request(request)
-    except Refusal as error:
-        raise ConclaveError(f"{what} rejected: {in_words(error)}") from error
+        await link.request(message)
+    except LinkLost as error:
+        raise Unanswered(error, again=link.version > 1 and may_retry(error)) from error
+    except Refusal as refusal:
+        if link.version > 1 and in_doubt(refusal):
+            raise Unanswered(refusal, again=True) from refusal
+        raise Rejected("send", refusal) from refusal

@@ -28,6 +28,7 @@ _FINAL_CODES = frozenset({CloseCode.SUPERSEDED, CloseCode.REVOKED, CloseCode.USE
 _PASSING_CODES = frozenset({CloseCode.INTERNAL, CloseCode.RESTART, CloseCode.LATER})
 
 _PASSING = frozenset({Code.INTERNAL, Code.UNAVAILABLE, Code.RATE_LIMITED})
+_IN_DOUBT = frozenset({Code.INTERNAL, Code.UNAVAILABLE})
 _TOO_SLOW_A_LOGIN = "handshake timed out"
 
 _IN_WORDS = {
@@ -92,13 +93,20 @@ class NotTrusted(LinkError):
 
 
 def may_retry(error: ConclaveError) -> bool:
-    """Tell whether the same connection may succeed later without anybody changing anything."""
+    """Tell whether the same connection, or request, may succeed later without anybody changing anything."""
+    if isinstance(error, Refusal):
+        return error.code in _PASSING
     if isinstance(error, LinkLost):
         return error.reason not in FINAL if error.code is None else error.code not in _FINAL_CODES
     if isinstance(error, LoginRefused):
         passing = error.refusal.code in _PASSING or error.refusal.message == _TOO_SLOW_A_LOGIN
         return passing or error.code in _PASSING_CODES
     return isinstance(error, LinkError) and not isinstance(error, NotTrusted)
+
+
+def in_doubt(refusal: Refusal) -> bool:
+    """Tell whether a v2 server that answers so may have done what it was asked for all the same."""
+    return refusal.code in _IN_DOUBT
 
 
 def not_before(error: ConclaveError) -> float:

@@ -102,6 +102,46 @@ async def test_a_second_failure_is_told(home: Path, cuts: int, refusal: Json | N
             assert len(channel.said) == 2
 
 
+AWAY = {"code": "unavailable", "message": "the store is away", "retry_after": 0.1}
+FAILED = {"code": "internal", "message": "it has failed"}
+NO = {"code": "unauthorized", "message": "no"}
+
+
+@pytest.mark.parametrize(
+    ("refusals", "words"),
+    [
+        ([AWAY, FAILED, AWAY], None),
+        ([AWAY, NO], "the store is away; asked again, the server refused: no; it may have happened"),
+        ([AWAY | {"retry_after": 60}], "the store is away; it may have happened"),
+    ],
+)
+async def test_what_the_server_is_not_sure_of_is_asked_again(
+    home: Path, refusals: list[Json], words: str | None
+) -> None:
+    """It may be in the channel already: under its key it is said once, and otherwise the agent has to look."""
+    channel, left, said = Channel(cuts=0), [*refusals], []
+
+    async def answer(connection: Connection2, request: Json) -> None:
+        if request["op"] != "send":
+            await channel.answer(connection, request)
+            return
+        said.append(request["key"])
+        reply = {"error": left.pop(0)} if left else {"id": "6-0", "ts": 6}
+        await connection.send({"re": request["id"], **reply})
+
+    async with ScriptedServer2().running() as server:
+        server.answer = answer
+        settle(home, server.url)
+        async with RawBridge(home, "--as", "me") as one:
+            await one.tool("join_channel", channel="ops")
+            if words is None:
+                assert await one.tool("send_channel", channel="ops", text="hello") == "sent to ops"
+            else:
+                assert words in await one.refused("send_channel", channel="ops", text="hello")
+            assert len(said) == len(refusals) + (words is None)
+            assert len(set(said)) == 1
+
+
 async def test_nothing_is_said_twice_to_a_v1_server(home: Path) -> None:
     """It would be heard twice."""
     said: list[Frame] = []

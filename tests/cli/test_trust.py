@@ -184,6 +184,75 @@ async def test_a_message_whose_answer_is_lost_is_sent_again_as_the_same_one(
     assert cutting.sent[-1]["key"] != key, "the next message is another one"
 
 
+class Refusing:
+    """Answers to requests of each kind with the refusals that are left for it."""
+
+    def __init__(self, **left: list[Json]) -> None:
+        self.left = left
+        self.sent: list[Json] = []
+
+    async def answer(self, connection: Connection2, request: Json) -> None:
+        if request["op"] == "send":
+            self.sent.append(request)
+        if self.left.get(request["op"]):
+            await connection.send({"re": request["id"], "error": self.left[request["op"]].pop(0)})
+        else:
+            await connection.send({"re": request["id"], "channel": "ops", "id": "1-0", "ts": 1})
+
+
+AWAY = {"code": "unavailable", "message": "the store is away", "retry_after": 0.1}
+FAILED = {"code": "internal", "message": "it has failed"}
+NO = {"code": "unauthorized", "message": "no"}
+
+
+@pytest.mark.parametrize("refusals", [[AWAY], [FAILED], [AWAY, FAILED, AWAY]])
+async def test_a_message_that_the_server_is_not_sure_of_is_sent_again_as_the_same_one(
+    server: ScriptedServer2, directory: Path, refusals: list[Json]
+) -> None:
+    """It may be in the channel already: a rejection would be wrong, and a message under another key a second one."""
+    refusing = Refusing(send=[*refusals])
+    server.answer = refusing.answer
+    assert await send(directory, server.url) == Finished(0, "✓ sent to ops\n", "")
+    assert len(refusing.sent) == len(refusals) + 1
+    assert len({request["key"] for request in refusing.sent}) == 1
+
+
+async def test_a_join_that_is_refused_for_now_does_not_end_the_attempts(
+    server: ScriptedServer2, directory: Path
+) -> None:
+    """A store that is away is away for every request; when it is back, one sending tells."""
+    refusing = Refusing(send=[AWAY])
+
+    async def answer(connection: Connection2, request: Json) -> None:
+        await refusing.answer(connection, request)
+        if request["op"] == "send" and len(refusing.sent) == 1:
+            refusing.left["join"] = [AWAY, FAILED]
+
+    server.answer = answer
+    assert await send(directory, server.url) == Finished(0, "✓ sent to ops\n", "")
+    assert (len(refusing.sent), refusing.left["join"]) == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("refusals", "words"),
+    [
+        ([NO], "send rejected: unauthorized: no\n"),
+        ([AWAY, NO], "unavailable: the store is away; the message may have been delivered\n"),
+        ([AWAY | {"retry_after": 3600}], "unavailable: the store is away; the message may have been delivered\n"),
+    ],
+)
+async def test_a_refusal_is_a_rejection_only_if_nothing_was_posted(
+    server: ScriptedServer2, directory: Path, refusals: list[Json], words: str
+) -> None:
+    """Whoever reads it decides by it whether to send the message anew."""
+    refusing = Refusing(send=[*refusals])
+    server.answer = refusing.answer
+    finished = await send(directory, server.url)
+    assert (finished.code, finished.out) == (1, "")
+    assert finished.err.endswith(words)
+    assert len(refusing.sent) == len(refusals)
+
+
 @pytest.mark.parametrize(
     ("cutting", "sends"),
     [(Cutting(9), 2), (Cutting(9, closing={"code": 4001, "reason": "superseded"}), 1)],

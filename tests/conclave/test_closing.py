@@ -15,7 +15,7 @@ from conclave.closing import (
     may_retry,
     not_before,
 )
-from conclave.errors import Code, LinkError, Refusal
+from conclave.errors import Code, ConclaveError, LinkError, Refusal
 from conclave.v2.closes import CloseCode
 
 
@@ -48,9 +48,12 @@ from conclave.v2.closes import CloseCode
         (LoginRefused("x", Refusal(Code.UNAUTHORIZED, "handshake timed out")), True),
         (LoginRefused("x", Refusal(Code.INTERNAL, "no")), True),
         (LinkError("failed to connect"), True),
+        (Refusal(Code.UNAVAILABLE, "x"), True),
+        (Refusal(Code.RATE_LIMITED, "x"), True),
+        (Refusal(Code.UNAUTHORIZED, "x"), False),
     ],
 )
-def test_the_reason_decides_whether_to_come_back(error: LinkError, retry: bool) -> None:
+def test_the_reason_decides_whether_to_come_back(error: ConclaveError, retry: bool) -> None:
     """Coming back after a supersede starts a war; giving up after an idle kill loses a listener."""
     assert may_retry(error) is retry
 
