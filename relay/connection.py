@@ -129,6 +129,7 @@ class Connections:
             interrupt=socket.interrupt,
             drained=socket.drained,
         )
+        socket.on_progress = session.heard
         return session
 
     async def _shake_hands(self, socket: Socket, handshake: Handshake) -> Login | Enroll:
@@ -191,8 +192,6 @@ class Connections:
             self._services.channels.resume(session)
             try:
                 await socket.drain()
-            except Interrupted:
-                continue
             except TimeoutError:
                 return CloseReason.SLOW_READER
             except ConnectionError:

@@ -14,7 +14,8 @@ from relay.framing import FRAME_BYTES
 
 _SEND_BUFFER_BYTES = 64 * 1024
 _HIGH_WATER_BYTES = 256 * 1024
-_DRAIN_SECONDS = 30.0
+_LOOK_SECONDS, _LOOKS = 3.0, 10
+"""A peer that has read nothing whenever it was looked at, so often in a row, does not read."""
 _GOODBYE_SECONDS = 3.0
 
 SERVER_ID_HEADER = "x-conclave-server-id"
@@ -45,6 +46,8 @@ class Socket:
         self._text = text
         self._traffic = traffic
         self.transport = transport
+        self.on_progress: Callable[[], None] = _nothing
+        """Called when a peer that was waited for has read on: while it is, its own messages may not be read."""
         doorman = transport.get_protocol()
         self._doorman = doorman if isinstance(doorman, Doorman) else None
         if self._doorman is not None:
@@ -134,35 +137,47 @@ class Socket:
             self._traffic.sent(len(frames))
 
     async def drain(self) -> None:
-        """Wait until the peer has read most of what was written.
+        """Wait until the peer has read most of what was written, for as long as it reads anything at all.
+
+        Returns early after `interrupt`.
 
         Raises:
-            Interrupted: after `interrupt`.
-            TimeoutError: if the peer takes too long.
+            TimeoutError: if the peer does not read.
             ConnectionError: if it is gone.
         """
-        if self._interrupted:
-            return
-        try:
-            async with asyncio.timeout(_DRAIN_SECONDS) as self._scope:
-                await self._drained()
-        except TimeoutError:
-            if self._interrupted:
-                raise Interrupted from None
-            raise
-        finally:
-            self._scope = None
+        looks = 0
+        while not self._interrupted:
+            unread = self.transport.get_write_buffer_size()
+            try:
+                async with asyncio.timeout(_LOOK_SECONDS) as self._scope:
+                    await self._drained()
+                break
+            except TimeoutError:
+                looks = 0 if self._has_read(unread) else looks + 1
+                if looks >= _LOOKS and not self._interrupted:
+                    raise
+            finally:
+                self._scope = None
 
     async def drained(self) -> None:
-        """As `drain`, beside it, without being interrupted, and for as long as the peer reads anything at all."""
+        """As `drain`, beside it, without being interrupted."""
+        looks = 0
         while True:
             unread = self.transport.get_write_buffer_size()
             try:
-                async with asyncio.timeout(_DRAIN_SECONDS):
+                async with asyncio.timeout(_LOOK_SECONDS):
                     return await self._drained()
             except TimeoutError:
-                if self.transport.get_write_buffer_size() >= unread:
+                looks = 0 if self._has_read(unread) else looks + 1
+                if looks >= _LOOKS:
                     raise
+
+    def _has_read(self, unread: int) -> bool:
+        """Whether less is unread now. More says nothing: a replay goes on beside whoever waits."""
+        if self.transport.get_write_buffer_size() >= unread:
+            return False
+        self.on_progress()
+        return True
 
     async def _drained(self) -> None:
         if self._stream is None or self.transport.get_write_buffer_size() <= _HIGH_WATER_BYTES:
@@ -171,6 +186,7 @@ class Socket:
             self._draining = asyncio.ensure_future(self._stream.drain())
             self._draining.add_done_callback(_noticed)
         await asyncio.shield(self._draining)
+        self.on_progress()
 
     async def hang_up(self) -> None:
         """Wait, not for long, until the peer has read its last words and closed too; then drop the connection."""
@@ -201,6 +217,10 @@ class Socket:
         if self._doorman is None or not self._doorman.exceeded:
             return None
         return Refusal(Code.TOO_LARGE, f"the handshake exceeds {ADMISSION_BYTES} bytes")
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 def _noticed(draining: "asyncio.Future[None]") -> None:

@@ -1,7 +1,9 @@
 """Coming back with `since`: every message once and in order, up to and into what is said live."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from nacl.signing import SigningKey
@@ -28,8 +30,8 @@ class Case:
         self.ann = ann
         self._peers = peers
 
-    async def bob(self) -> Peer2:
-        return await self._peers.login(self.url, BOB)
+    async def bob(self, url: str | None = None) -> Peer2:
+        return await self._peers.login(url or self.url, BOB)
 
     async def cid(self) -> Peer2:
         """Have somebody else on bob's node listen."""
@@ -442,6 +444,52 @@ async def test_a_slow_client_may_resume_more_than_a_slow_reader_may_have(case: C
     await joining
     await hears(bob, [*said[1:], live])
     assert highest < 2 * 1024 * 1024
+
+
+@asynccontextmanager
+async def slow_way(url: str) -> AsyncIterator[str]:
+    """A way to a node that carries some hundred kilobytes per second towards the client, and hardly buffers."""
+    host, port = url.removeprefix("ws://").rstrip("/").split(":")
+
+    async def carry(client: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket() as there:
+            there.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+            there.setblocking(False)
+            await loop.sock_connect(there, (host, int(port)))
+
+            async def up() -> None:
+                while data := await client.read(4096):
+                    await loop.sock_sendall(there, data)
+
+            with suppress(ConnectionError):
+                async with asyncio.TaskGroup() as tasks:
+                    upwards = tasks.create_task(up())
+                    while data := await loop.sock_recv(there, 16_384):
+                        writer.write(data)
+                        await writer.drain()
+                        await pause(len(data) / 400_000)
+                    upwards.cancel()
+        writer.close()
+
+    async with await asyncio.start_server(carry, "127.0.0.1", 0) as server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+async def test_who_reads_slowly_but_steadily_keeps_the_session(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it asks for something meanwhile: while the answer waits, no pings are read, but it is no dead peer."""
+    monkeypatch.setattr("relay.socket._LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("relay.heart.BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(case.node.parts.heart, "_idle_seconds", 1.5)
+    said = [await case.ann.post("ops", "x" * 900_000) for _ in range(2)]
+    async with slow_way(case.url) as url:
+        bob = await case.bob(url)
+        await bob.join("ops", since="0-0")
+        while len(bob.ids("ops")) < len(said) and not bob.is_closed:
+            await bob.send({"id": 77, "op": "ping"})
+            await pause(0.4)
+        assert bob.ids("ops") == said
+        assert await bob.ask("ping") == {}
 
 
 async def test_requests_are_answered_during_a_replay(case: Case) -> None:
