@@ -105,7 +105,7 @@ class _Several(click.ParamType[str]):
     default=1024 * 1024,
     show_default=True,
     metavar="BYTES",
-    help="The largest message body.",
+    help="The largest message body, 1024 to 2621440.",
 )
 @click.option(
     "--workers",

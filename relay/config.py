@@ -25,8 +25,9 @@ _RETENTION_MS = 7 * 24 * 3600 * 1000
 _RETENTION_ROWS = 1_000_000
 _WORKERS = range(1, 257)
 _LONGEST_DRAIN_SECONDS = 3600
-_MESSAGE_BYTES = range(1024, 8 * 1024 * 1024 + 1)
-"""Beyond 8 MiB a page of history could exceed the 16 MiB that one v1 frame may have."""
+_MESSAGE_BYTES = range(1024, 2560 * 1024 + 1)
+"""Beyond 2.5 MiB an event could exceed the 16 MiB that one v2 message may have: as JSON, a body may be six times as
+long as it was in a v1 frame. A page of v1 history is below that, too."""
 
 PresencePolicy = Literal["everyone", "shared"]
 """Whom `who` without a channel shows: everybody, or those with whom the caller shares a channel."""
@@ -94,8 +95,11 @@ class NodeConfig(msgspec.Struct, frozen=True):
 
     @property
     def outbox_bytes(self) -> int:
-        """What may wait for one session: a page of history at its largest, and live messages behind it."""
-        return 4 * 1024 * 1024 + 4 * self.max_message_bytes
+        """What may wait for one session: a page of history at its largest, and live messages behind it.
+
+        A body that is six times as long as JSON fits in any case.
+        """
+        return max(4 * 1024 * 1024 + 4 * self.max_message_bytes, 1024 * 1024 + 6 * self.max_message_bytes)
 
 
 def parse_config(

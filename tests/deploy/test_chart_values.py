@@ -45,7 +45,7 @@ def test_schema_and_values_name_the_same() -> None:
         ({"ingress": {"enabled": True, "path": "/chat"}}, ["/ingress", "'path' not allowed"]),
         ({"relay": {"registration": "opne"}}, ["/relay/registration", "open"]),
         ({"relay": {"publicUrls": ["https://chat.example"]}}, ["/relay/publicUrls/0", "pattern"]),
-        ({"relay": {"maxMessageBytes": 9_000_000}}, ["/relay/maxMessageBytes", "maximum"]),
+        ({"relay": {"maxMessageBytes": 2_621_441}}, ["/relay/maxMessageBytes", "maximum"]),
         ({"image": {"digest": "latest"}}, ["/image/digest", "pattern"]),
         ({"image": {"tag": 1.0}}, ["/image/tag", "want string"]),
         ({"metrics": {"port": 4390}}, ["/metrics/port"]),

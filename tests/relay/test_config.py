@@ -171,26 +171,28 @@ def test_what_is_in_one_process_has_one_worker() -> None:
     assert str(caught.value) == NO_SHARING
 
 
-@pytest.mark.parametrize("size", [1024, DEFAULT_MAX_MESSAGE_BYTES, 8 * 1024 * 1024])
+@pytest.mark.parametrize("size", [1024, DEFAULT_MAX_MESSAGE_BYTES, 2560 * 1024])
 def test_a_message_limit_within_reason_is_taken(size: int) -> None:
     """The bounds themselves included."""
     assert parse_config(ephemeral=True, max_message_bytes=size).max_message_bytes == size
 
 
-@pytest.mark.parametrize("size", [-1, 0, 1023, 8 * 1024 * 1024 + 1])
+@pytest.mark.parametrize("size", [-1, 0, 1023, 2560 * 1024 + 1])
 def test_a_message_limit_beyond_reason_is_refused(size: int) -> None:
-    """Beyond 8 MiB, a page of history might not fit the largest frame that clients take."""
+    """Beyond 2.5 MiB, an event might not fit the largest message that clients take."""
     with pytest.raises(ConfigError, match="invalid message limit"):
         parse_config(ephemeral=True, max_message_bytes=size)
 
 
-@pytest.mark.parametrize("size", [1024, DEFAULT_MAX_MESSAGE_BYTES, 8 * 1024 * 1024])
+@pytest.mark.parametrize("size", [1024, DEFAULT_MAX_MESSAGE_BYTES, 2560 * 1024])
 def test_the_largest_page_of_history_fits_a_frame_and_an_outbox(size: int) -> None:
     """A reader that asks for history must not be dropped for getting it: 4 MiB and one millisecond's messages."""
     config = parse_config(ephemeral=True, max_message_bytes=size)
     page = 4 * 1024 * 1024 + config.retention.group_bytes
     assert page < 16 * 1024 * 1024
     assert page + config.max_message_bytes < config.outbox_bytes
+    escaped = 6 * config.max_message_bytes + 64 * 1024
+    assert escaped < min(16 * 1024 * 1024, config.outbox_bytes)
 
 
 @pytest.mark.parametrize("prefix", ["", "a b", "a{b}", "é", "x" * 65, "a\n"])

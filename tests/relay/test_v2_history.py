@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from relay.framing import FRAME_BYTES
 from relay.message import order
 from relay.services.messages import PAGE_BYTES
 from tests.support.nodes import running_node
+from tests.support.peer import Peer
 from tests.support.peer2 import Peer2, Peers2
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -77,6 +80,24 @@ async def test_a_page_is_bounded_in_bytes_and_never_empty(redis_url: str, peers2
             where = {"after": ids[-1]} if forwards else {"before": ids[0]}
             more = answer["more"]
         assert read == said
+        await peers2.close()
+
+
+async def test_the_longest_message_in_its_longest_form_is_heard_and_read(redis_url: str, peers2: Peers2) -> None:
+    """Bytes that v1 carries as they are take six each in JSON: what waits for bob, and what he can read, has room."""
+    longest = 2560 * 1024
+    async with running_node(redis_url, max_message_bytes=longest) as url:
+        ann, bob = await peers2.register(url, "ann"), await peers2.register(url, "bob")
+        await ann.create("ops")
+        await bob.join("ops")
+        old = await Peer.register(url, "old")
+        await old.join("ops")
+        await old.post("ops", "\x01" * longest)
+        await wait_until(lambda: bob.ids("ops") or bob.is_closed, what="bob hears it")
+        (row,) = (await bob.ask("history", channel="ops"))["messages"]
+        assert bob.ids("ops") == [row["id"]]
+        assert len(json.dumps(row)) < FRAME_BYTES
+        await old.close()
         await peers2.close()
 
 
