@@ -1,5 +1,6 @@
 """Server URLs: which ones can be dialled, and when two spellings mean one server."""
 
+import ipaddress
 from urllib.parse import urlsplit
 
 from conclave.errors import ConclaveError
@@ -30,13 +31,31 @@ def check_url(url: str) -> str:
 def origin(url: str) -> str:
     """Return what of a URL says whom one dials: scheme, host and port, in lower case; a default port is left out.
 
-    So `wss://relay.example`, `wss://Relay.example:443/` and `wss://relay.example:443/team` have one origin.
+    So `wss://relay.example`, `wss://Relay.example:443/` and `wss://relay.example:443/team` have one origin. So have all
+    spellings of one IPv6 address, and a name with other letters than ASCII's and the one that is looked up for it.
 
     Raises:
         InvalidUrl: for a URL that cannot be dialled.
     """
     parts = urlsplit(check_url(url))
-    return normalise(f"{parts.scheme}://{parts.netloc}".lower())
+    host = _plain(parts.hostname or "")
+    port = "" if parts.port is None else f":{parts.port}"
+    return normalise(f"{parts.scheme}://{host}{port}")
+
+
+def _plain(host: str) -> str:
+    """Return one spelling of a host for all that mean the same; one that cannot be read stays as it is."""
+    if ":" in host:
+        try:
+            return f"[{ipaddress.IPv6Address(host)}]"
+        except ValueError:
+            return f"[{host}]"
+    if host.isascii():
+        return host.lower()
+    try:
+        return host.encode("idna").decode().lower()
+    except UnicodeError:
+        return host.lower()
 
 
 def normalise(url: str) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from conclave.urls import InvalidUrl, check_url, normalise, same_server
+from conclave.urls import InvalidUrl, check_url, normalise, origin, same_server
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,37 @@ def test_any_other_url_is_refused_before_dialling(url: str) -> None:
     """With the expected form, not with a library's exception."""
     with pytest.raises(InvalidUrl, match=r"\(expected `ws://host` or `wss://host`\)"):
         check_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("wss://Chat.Example:443/team", "wss://chat.example"),
+        ("wss://chat.example:0443?via=x", "wss://chat.example"),
+        ("ws://[::1]:4390", "ws://[::1]:4390"),
+        ("ws://[0:0:0:0:0:0:0:1]:4390/", "ws://[::1]:4390"),
+        ("ws://[2001:DB8:0::A]:80", "ws://[2001:db8::a]"),
+        ("ws://[FE80::1%eth0]:4390", "ws://[fe80::1%eth0]:4390"),
+        ("wss://bücher.example", "wss://xn--bcher-kva.example"),
+        ("wss://BÜCHER.example", "wss://xn--bcher-kva.example"),
+        ("wss://xn--bcher-kva.example:443", "wss://xn--bcher-kva.example"),
+        (f"wss://{'ü' * 70}.example", f"wss://{'ü' * 70}.example"),
+    ],
+)
+def test_spellings_of_one_host_and_port_are_one_origin(url: str, expected: str) -> None:
+    """A login is meant for an origin: it must not be refused for how somebody writes it."""
+    assert origin(url) == expected
+    assert origin(expected) == expected
+
+
+def test_other_hosts_and_ports_are_other_origins() -> None:
+    """Whoever answers there may be somebody else."""
+    urls = [
+        "ws://[::1]",
+        "ws://[::2]",
+        "ws://[::1]:81",
+        "wss://[::1]",
+        "ws://b\u00fccher.example",
+        "ws://bucher.example",
+    ]
+    assert len({origin(url) for url in urls}) == len(urls)
