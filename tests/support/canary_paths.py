@@ -79,6 +79,10 @@ async def bad_logins(node: NodeProcess, canaries: Canaries, known: SigningKey) -
         with pytest.raises(Refused):
             await peer.read(frames.Established)
         await peer.close()
+    offered = (canaries.text("subprotocol"),)  # where browsers put what opens a door
+    async with aiohttp.ClientSession() as client, client.ws_connect(node.url, protocols=offered) as socket:
+        await socket.send_str(canaries.text("text"))
+        await socket.receive(timeout=30)
 
 
 async def every_request(canaries: Canaries, root: Peer, ann: Peer, bob: Peer) -> None:
