@@ -54,16 +54,17 @@ async def test_a_post_is_one_trace_over_both_nodes(redis_url: str) -> None:
         nodes_that_export(redis_url, 2, {**SOON, "CONCLAVE_OTLP_ENDPOINT": f"{collector.url}//"}) as nodes,
         ann_and_bob(nodes) as (ann, bob),
     ):
-        await ann.post("ops", "the first may be read from the log, which keeps no traces")
+        await ann.post("ops", "the first after a join may be read from the log, which keeps no traces")
         await wait_until(lambda: bob.bodies, what="bob hears it")
+        await wait_until(lambda: collector.named("request channel_msg"), what="its request is exported")
+        (first,) = collector.named("request channel_msg")
         await ann.post("ops", "hello")
         await wait_until(lambda: bob.bodies[1:] == ["hello"], what="bob hears that, too")
-        await wait_until(lambda: len(collector.named("request channel_msg")) == 2, what="the requests are exported")
-        await wait_until(lambda: len(_deliveries_of_one_post(collector)) == 2, what="both nodes' are exported")
-        deliveries = _deliveries_of_one_post(collector)
-        (trace,) = {span.trace for span in deliveries}
-        (request,) = [span for span in collector.named("request channel_msg") if span.trace == trace]
-        (post,) = [span for span in collector.named("post") if span.trace == trace]
+        await wait_until(lambda: len(collector.named("request channel_msg")) == 2, what="the request is exported")
+        (request,) = [span for span in collector.named("request channel_msg") if span != first]
+        await wait_until(lambda: len(_in(request, collector, "fan-out")) == 2, what="both deliveries are exported")
+        deliveries = _in(request, collector, "fan-out")
+        (post,) = _in(request, collector, "post")
         assert (request.parent, post.parent) == ("", request.id)
         assert [span.parent for span in deliveries] == [post.id, post.id]
         assert {_node(span) for span in deliveries} == {_node(request)} | {_node(span) for span in deliveries}
@@ -85,25 +86,21 @@ async def test_a_post_of_version_2_is_one_trace_too(redis_url: str) -> None:
         await ann.join("ops")
         await ann.post("ops", "first")
         await wait_until(lambda: bob.texts("ops"), what="bob hears it")
+        await wait_until(lambda: collector.named("request send"), what="its request is exported")
+        (first,) = collector.named("request send")
         await ann.post("ops", "hello")
         await wait_until(lambda: bob.texts("ops")[1:] == ["hello"], what="bob hears that, too")
-        await wait_until(lambda: len(collector.named("request send")) == 2, what="the requests are exported")
-        await wait_until(lambda: len(_deliveries_of_one_post(collector)) == 2, what="both nodes' are exported")
-        (trace,) = {span.trace for span in _deliveries_of_one_post(collector)}
-        for name in ("request send", "post"):
-            assert [span.trace for span in collector.named(name)].count(trace) == 1
+        await wait_until(lambda: len(collector.named("request send")) == 2, what="the request is exported")
+        (request,) = [span for span in collector.named("request send") if span != first]
+        await wait_until(lambda: len(_in(request, collector, "fan-out")) == 2, what="both deliveries are exported")
+        assert len(_in(request, collector, "post")) == 1
         assert len(collector.named("request channel.create")) == 1
         await peers.close()
 
 
-def _deliveries_of_one_post(collector: Collector) -> list[Span]:
-    """The fan-outs in the trace that has most of them."""
-    deliveries = collector.named("fan-out")
-    return max(
-        ([span for span in deliveries if span.trace == trace] for trace in {span.trace for span in deliveries}),
-        key=len,
-        default=[],
-    )
+def _in(request: Span, collector: Collector, name: str) -> list[Span]:
+    """The spans of a name in the trace of a request."""
+    return [span for span in collector.named(name) if span.trace == request.trace]
 
 
 def _node(span: Span) -> str:
