@@ -60,7 +60,7 @@ contracts: $(STAMP) ## Check which package may import which
 	$(BIN)/lint-imports --no-cache
 
 docs: $(STAMP) ## Write what the documentation takes from the code: the table of metrics
-	$(BIN)/python -m relay.metrics docs/operations.md
+	$(BIN)/python -m relay.observability.metrics docs/operations.md
 
 $(VENV)/.deploy: $(STAMP) requirements-deploy.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-deploy.lock

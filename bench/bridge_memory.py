@@ -14,10 +14,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from conclave.body import Body
-from conclave.keys import create_or_load
-from conclave.link import connect
-from conclave.requests import ChannelCreate, Join, Send
+from conclave.client.link import connect
+from conclave.machine.keys import create_or_load
+from conclave.protocol.body import Body
+from conclave.protocol.requests import ChannelCreate, Join, Send
 from tests.support.bridge_process import RawBridge, settle_in
 from tests.support.nodes import NodeProcess
 from tests.support.waiting import wait_until

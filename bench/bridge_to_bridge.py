@@ -29,12 +29,12 @@ import orjson
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from conclave.keys import MachineKey
+from conclave.machine.keys import MachineKey
 from conclave.model import Plain, SessionPath, Visibility
-from conclave.v1 import decode, encode
-from conclave.v1.admin import CreateChannel
-from conclave.v1.frames import Admin, ChannelMsg, Established, Frame, Join, Presence, Whisper, Who
-from conclave.v1.handshake import ClientHandshake, Send
+from conclave.protocol.v1 import decode, encode
+from conclave.protocol.v1.admin import CreateChannel
+from conclave.protocol.v1.frames import Admin, ChannelMsg, Established, Frame, Join, Presence, Whisper, Who
+from conclave.protocol.v1.handshake import ClientHandshake, Send
 from tests.support.bridge_process import settle_in
 from tests.support.nodes import CONCLAVE, cluster
 from tests.support.redis_server import RedisProcess

@@ -43,20 +43,20 @@ async def until(holds: Callable[[], bool]) -> None:
 async def measure() -> None:
     """Print for each size the microseconds per delivery in the tree that is on the path."""
     from conclave.model import SessionPath  # noqa: PLC0415 - of the tree that is measured
-    from relay import logs  # noqa: PLC0415
-    from relay.admins import Admins  # noqa: PLC0415
-    from relay.config import Ephemeral, NodeConfig  # noqa: PLC0415
-    from relay.dialect.v1 import DialectV1  # noqa: PLC0415
-    from relay.node import Node  # noqa: PLC0415
-    from relay.outbox import Outbox  # noqa: PLC0415
+    from relay.app.config import Ephemeral, NodeConfig  # noqa: PLC0415
+    from relay.app.node import Node  # noqa: PLC0415
+    from relay.observability import logs  # noqa: PLC0415
+    from relay.protocol.v1 import V1Codec  # noqa: PLC0415
     from relay.redis import connect  # noqa: PLC0415
-    from relay.session import Session  # noqa: PLC0415
+    from relay.services.server_admins import ServerAdmins  # noqa: PLC0415
+    from relay.sessions.session import Session  # noqa: PLC0415
+    from relay.transport.outbox import Outbox  # noqa: PLC0415
 
     logs.configure()
-    node = Node(NodeConfig(host="127.0.0.1", port=0, store=Ephemeral(), admins=Admins({})), connect.in_process())
+    node = Node(NodeConfig(host="127.0.0.1", port=0, store=Ephemeral(), admins=ServerAdmins({})), connect.in_process())
     running = asyncio.create_task(node.run())
     await until(lambda: node.is_ready)
-    dialect, fanout = DialectV1(), node._fanout  # noqa: SLF001
+    dialect, fanout = V1Codec(), node._fanout  # noqa: SLF001
     flusher = node._connections._flusher  # noqa: SLF001
     loop = asyncio.get_running_loop()
     for size in SIZES:

@@ -7,8 +7,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bridge import stdio
-from bridge.mcp import Outlet, ToolResult
+from bridge.mcp import stdio
+from bridge.mcp.protocol import Outlet, ToolResult
 
 
 class Echo:

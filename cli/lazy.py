@@ -88,7 +88,7 @@ class VerbGroup(_Example, click.Group):
     command_class: ClassVar[type[click.Command] | None] = Verb  # type: ignore[misc] # click declares no ClassVar
 
 
-class Row(msgspec.Struct, frozen=True):
+class LazyCommand(msgspec.Struct, frozen=True):
     """One command of the first level: the module that defines it, its line in the help, and what it is called there."""
 
     module: str
@@ -103,7 +103,7 @@ class Row(msgspec.Struct, frozen=True):
 class LazyGroup(VerbGroup):
     """The first level. A command's module is imported when that command runs or shows its own help."""
 
-    def __init__(self, *args: Any, rows: dict[str, Row], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, rows: dict[str, LazyCommand], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.rows = rows
 

@@ -10,39 +10,39 @@ from collections.abc import Sequence
 
 import click
 
-from cli.lazy import LazyGroup, Row
+from cli.lazy import LazyCommand, LazyGroup
 from cli.output import failure
-from conclave.closing import in_words
+from conclave.client.link_errors import in_words
 from conclave.errors import ConclaveError, Refusal
 
 _ROWS = {
-    "serve": Row("cli.serve", "Run a relay, or one node of a cluster."),
-    "cluster": Row("cli.cluster", "Run a whole cluster on this machine."),
-    "top": Row("cli.top", "Watch the nodes of a cluster."),
-    "bridge": Row("cli.bridge", "Connect a Claude Code session to channels."),
-    "key": Row("cli.key", "Show this machine's public key."),
-    "register": Row("cli.register", "Claim a username at a server."),
-    "machine": Row("cli.machine", "Enrol, list and revoke your machines."),
-    "server": Row("cli.server", "The servers this machine is registered at."),
-    "join": Row("cli.join", "Check access to a channel, or redeem an invite."),
-    "perm": Row("cli.perm", "What an agent may do with what it hears."),
-    "channel": Row("cli.channel", "Create, list, change and delete channels."),
-    "acl": Row("cli.acl", "Who belongs to a channel, and who rules it."),
-    "invite": Row("cli.invite", "Invite tokens for a channel."),
-    "status": Row("cli.status", "Are my servers reachable?"),
-    "doctor": Row("cli.doctor", "Why does my session not take part?"),
-    "send": Row("cli.send", "Post one message."),
-    "tail": Row("cli.tail", "Follow a channel."),
-    "who": Row("cli.who", "Who is online."),
-    "kick": Row("cli.moderation", "Take a channel from a session or a user.", "kick"),
-    "ban": Row("cli.moderation", "Keep a user out of a channel.", "ban"),
-    "unban": Row("cli.moderation", "Lift a ban.", "unban"),
-    "bans": Row("cli.moderation", "List who is banned from a channel.", "bans"),
-    "user": Row("cli.user", "List and remove the users of a server."),
-    "server-invite": Row("cli.server_invite", "Invite somebody to register at a server."),
-    "audit": Row("cli.audit", "Show who ruled what on a server."),
-    "skill": Row("cli.skill", "A guide for agents: show or install it."),
-    "completions": Row("cli.completions", "Print a completion script for a shell."),
+    "serve": LazyCommand("cli.verbs.serve", "Run a relay, or one node of a cluster."),
+    "cluster": LazyCommand("cli.verbs.cluster", "Run a whole cluster on this machine."),
+    "top": LazyCommand("cli.verbs.top", "Watch the nodes of a cluster."),
+    "bridge": LazyCommand("cli.verbs.bridge", "Connect a Claude Code session to channels."),
+    "key": LazyCommand("cli.verbs.key", "Show this machine's public key."),
+    "register": LazyCommand("cli.verbs.register", "Claim a username at a server."),
+    "machine": LazyCommand("cli.verbs.machine", "Enrol, list and revoke your machines."),
+    "server": LazyCommand("cli.verbs.server", "The servers this machine is registered at."),
+    "join": LazyCommand("cli.verbs.join", "Check access to a channel, or redeem an invite."),
+    "perm": LazyCommand("cli.verbs.perm", "What an agent may do with what it hears."),
+    "channel": LazyCommand("cli.verbs.channel", "Create, list, change and delete channels."),
+    "acl": LazyCommand("cli.verbs.acl", "Who belongs to a channel, and who rules it."),
+    "invite": LazyCommand("cli.verbs.invite", "Invite tokens for a channel."),
+    "status": LazyCommand("cli.verbs.status", "Are my servers reachable?"),
+    "doctor": LazyCommand("cli.verbs.doctor", "Why does my session not take part?"),
+    "send": LazyCommand("cli.verbs.send", "Post one message."),
+    "tail": LazyCommand("cli.verbs.tail", "Follow a channel."),
+    "who": LazyCommand("cli.verbs.who", "Who is online."),
+    "kick": LazyCommand("cli.verbs.moderation", "Take a channel from a session or a user.", "kick"),
+    "ban": LazyCommand("cli.verbs.moderation", "Keep a user out of a channel.", "ban"),
+    "unban": LazyCommand("cli.verbs.moderation", "Lift a ban.", "unban"),
+    "bans": LazyCommand("cli.verbs.moderation", "List who is banned from a channel.", "bans"),
+    "user": LazyCommand("cli.verbs.user", "List and remove the users of a server."),
+    "server-invite": LazyCommand("cli.verbs.server_invite", "Invite somebody to register at a server."),
+    "audit": LazyCommand("cli.verbs.audit", "Show who ruled what on a server."),
+    "skill": LazyCommand("cli.verbs.skill", "A guide for agents: show or install it."),
+    "completions": LazyCommand("cli.verbs.completions", "Print a completion script for a shell."),
 }
 
 # Where a module that is missing comes from.

@@ -12,13 +12,13 @@ from cli import output
 from cli.replies import Shown, shown
 from cli.running import run
 from cli.settings import config_path, key_path
-from conclave.config import load
-from conclave.keys import MachineKey
-from conclave.keys import load as load_key
-from conclave.link import Link, connect
-from conclave.requests import Request
+from conclave.client.link import Link, connect
+from conclave.client.trust import Pins
+from conclave.machine.config import load
+from conclave.machine.keys import MachineKey
+from conclave.machine.keys import load as load_key
+from conclave.protocol.requests import Request
 from conclave.text import visible
-from conclave.trust import Pins
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _R = TypeVar("_R")

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from conclave.requests import (
+from conclave.protocol.requests import (
     Channels,
     InviteRevoke,
     Invites,

@@ -10,7 +10,7 @@ from typing import Protocol
 import structlog
 from redis.asyncio.connection import AbstractConnection
 
-from relay.errors import StoreUnavailable
+from relay.model.errors import StoreUnavailable
 from relay.redis.client import BROKEN
 
 log = structlog.get_logger()
@@ -20,7 +20,7 @@ _UNBROKEN_READS = 64
 """How many buffered messages are handled before other tasks get a turn."""
 
 
-class Listener(Protocol):
+class TopicHandler(Protocol):
     """Who hears the topics."""
 
     def heard(self, topic: str, data: bytes) -> None:
@@ -97,7 +97,7 @@ class Broker:
             self._connected = False
             self._reading.cancel()
 
-    async def serve(self, listener: Listener) -> None:
+    async def serve(self, listener: TopicHandler) -> None:
         """Keep a connection and hand what it hears to `listener`, until cancelled."""
         while True:
             self._reading = asyncio.ensure_future(self._listen(listener))
@@ -122,7 +122,7 @@ class Broker:
         if connection is not None:
             await connection.disconnect(nowait=True)
 
-    async def _listen(self, listener: Listener) -> None:
+    async def _listen(self, listener: TopicHandler) -> None:
         connection = await self._source.connection()
         self._connection = connection
         loop = asyncio.get_running_loop()
@@ -156,7 +156,7 @@ class Broker:
         if confirmed is not None and not confirmed.done():
             confirmed.set_result(None)
 
-    def _restored(self, listener: Listener) -> None:
+    def _restored(self, listener: TopicHandler) -> None:
         self._connected = True
         if self._lost:
             self._lost = False

@@ -7,8 +7,8 @@ from typing import Any, Self
 import msgspec
 
 from conclave.model import SessionPath
-from relay import tracing
-from relay.message import Message
+from relay.model.message import Message
+from relay.observability import tracing
 from relay.redis import scripts
 from relay.redis.client import RedisClient
 from relay.redis.keys import Keys
@@ -35,7 +35,7 @@ class Retention(msgspec.Struct, frozen=True):
     group_bytes: int
 
 
-class Page(msgspec.Struct, frozen=True):
+class LogPage(msgspec.Struct, frozen=True):
     """A piece of a log, oldest first.
 
     `known` is False if the log is not known to continue from where the page was asked to start: it was trimmed, or a
@@ -56,10 +56,10 @@ class Page(msgspec.Struct, frozen=True):
         return cls(_messages(flat), bool(more), bool(known), bytes(tip).decode(), int(version))
 
 
-class Piece(msgspec.Struct, frozen=True):
+class HistoryPage(msgspec.Struct, frozen=True):
     """What a request for history gets: messages, oldest first, and whether there are more in the direction asked for.
 
-    `known`, `tip` and `version` are as in Page.
+    `known`, `tip` and `version` are as in LogPage.
     """
 
     rows: list[Message]
@@ -76,7 +76,7 @@ class Piece(msgspec.Struct, frozen=True):
         return cls(rows if forwards else rows[::-1], bool(more), bool(known), bytes(tip).decode(), int(version))
 
 
-class Mark(msgspec.Struct, frozen=True):
+class LogTip(msgspec.Struct, frozen=True):
     """Up to where a channel's log goes, at which version of who may hear it (or GONE), at which time (ms)."""
 
     now: int
@@ -120,20 +120,20 @@ class ChannelLog:
             reply = await self._client.run(scripts.POST, keys, *args)
         return bytes(reply).decode() if isinstance(reply, bytes) else reply
 
-    async def page(self, channel_id: str, after: str, *, rows: int, size: int, whole_ms: bool = False) -> Page:
+    async def page(self, channel_id: str, after: str, *, rows: int, size: int, whole_ms: bool = False) -> LogPage:
         """Read what follows message `after`: up to `rows` rows and `size` bytes, one row at least.
 
         With `whole_ms` the page goes on to the end of its last row's millisecond.
         """
         keys, args = self._page_call(channel_id, after, rows, size, "sealed" if whole_ms else "")
-        return Page.parse(await self._client.run(scripts.PAGE, keys, *args))
+        return LogPage.parse(await self._client.run(scripts.PAGE, keys, *args))
 
     def _page_call(self, channel_id: str, after: str, rows: int, size: int, whole: str) -> _Call:
         return self._read_keys(channel_id), (after, rows, size, whole, self._retention.ms)
 
     async def history(
         self, channel_id: str, after: str | int | None, before: str | None, *, rows: int, size: int
-    ) -> Piece:
+    ) -> HistoryPage:
         """Read the oldest messages behind `after`, or the newest without it; before `before` in both cases.
 
         `after` is a message's id, or Unix milliseconds: then what is later than that.
@@ -141,7 +141,7 @@ class ChannelLog:
         Up to `rows` rows and `size` bytes, one row at least if there is any.
         """
         keys, args = self._history_call(channel_id, after, before, rows, size)
-        return Piece.parse(await self._client.run(scripts.HISTORY, keys, *args), forwards=after is not None)
+        return HistoryPage.parse(await self._client.run(scripts.HISTORY, keys, *args), forwards=after is not None)
 
     def _history_call(
         self, channel_id: str, after: str | int | None, before: str | None, rows: int, size: int
@@ -152,7 +152,7 @@ class ChannelLog:
     def _read_keys(self, channel_id: str) -> tuple[str, str]:
         return self._keys.log(channel_id), self._keys.head(channel_id)
 
-    async def delivered(self, channel_ids: Sequence[str]) -> list[Mark]:  # noqa: ARG002 - for a log with a replica
+    async def delivered(self, channel_ids: Sequence[str]) -> list[LogTip]:  # noqa: ARG002 - for a log with a replica
         """Return up to where live delivery must have come, channel by channel, once it has been quiet for a moment.
 
         The list is short, or empty, where that cannot be told, or where nothing can be lost unless the subscriber's

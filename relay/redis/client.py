@@ -19,8 +19,8 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import InvalidResponse, NoScriptError, RedisError, ResponseError
 
-from relay.errors import StoreUnavailable
-from relay.metrics import Metrics
+from relay.model.errors import StoreUnavailable
+from relay.observability.metrics import Metrics
 from relay.redis.scripts import Script
 
 log = structlog.get_logger()

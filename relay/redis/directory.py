@@ -8,10 +8,10 @@ from typing import Literal
 import msgspec
 
 from conclave.model import AuditEntry, InviteInfo, MachineInfo, Visibility
-from relay.clock import rfc3339
 from relay.redis import scripts
 from relay.redis.client import RedisClient
 from relay.redis.keys import Keys
+from relay.redis.timestamps import rfc3339
 
 Verdict = Literal["ok", "denied", "missing", "taken", "revoked"]
 """`denied`: the caller may know of the channel but not do this; `missing`: it is absent, or hidden from the caller;
@@ -21,7 +21,7 @@ Registration = Literal["open", "closed", "invite"]
 """Who may register: everybody, nobody but the admins that the operator named, or whoever has an invite."""
 
 
-class Let(msgspec.Struct, frozen=True):
+class JoinDecision(msgspec.Struct, frozen=True):
     """How a request to join ended: `ok` with the channel's id and the version of who may hear it, or a refusal."""
 
     verdict: Literal["ok", "private", "missing", "revoked"]
@@ -137,13 +137,13 @@ class Directory:
             key=lambda channel: channel.name,
         )
 
-    async def join(self, name: str, caller: Caller, token: str | None) -> Let:
+    async def join(self, name: str, caller: Caller, token: str | None) -> JoinDecision:
         """Decide on a join; a good invite makes the user a member in the same step."""
         args = (name, caller.path, caller.pubkey, caller.user, caller.role, token or "")
         verdict, *more = await self._words(scripts.JOIN, *args)
         if not more:
-            return Let(verdict)  # type: ignore[arg-type]
-        return Let("ok", more[0], int(more[1]), more[2] == "1")
+            return JoinDecision(verdict)  # type: ignore[arg-type]
+        return JoinDecision("ok", more[0], int(more[1]), more[2] == "1")
 
     async def administer(
         self, operation: str, name: str, caller: Caller, *, inside: str, argument: str = ""

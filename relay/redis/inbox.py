@@ -7,7 +7,7 @@ import msgspec
 import structlog
 from redis.asyncio.connection import AbstractConnection
 
-from relay.errors import StoreUnavailable
+from relay.model.errors import StoreUnavailable
 from relay.redis.client import BROKEN, RedisClient
 from relay.redis.keys import Keys
 

@@ -2,23 +2,29 @@
 
 import base64
 
-from conclave.claims import KEY_BYTES, unknown_key
 from conclave.errors import Code, Refusal
 from conclave.model import AuditEntry, MachineInfo
 from conclave.names import NameKind
-from relay.admins import Admins
+from conclave.protocol.credentials import KEY_BYTES, unknown_key
+from relay.cluster.announcements import Announcements
 from relay.redis.directory import Directory, Registration
-from relay.redis.dues import Dues
-from relay.refusals import not_admin, revoked, valid_name
-from relay.services.authority import Audit, check_terms, new_token, permit
-from relay.session import Session
+from relay.services.authorization import AuditLog, check_terms, new_token, permit
+from relay.services.refusals import not_admin, revoked, valid_name
+from relay.services.server_admins import ServerAdmins
+from relay.sessions.session import Session
 
 
 class Accounts:
     """Enrols users and machines, removes them, and tells whose key it is."""
 
     def __init__(
-        self, *, directory: Directory, dues: Dues, audit: Audit, admins: Admins, registration: Registration
+        self,
+        *,
+        directory: Directory,
+        dues: Announcements,
+        audit: AuditLog,
+        admins: ServerAdmins,
+        registration: Registration,
     ) -> None:
         self._directory = directory
         self._dues = dues

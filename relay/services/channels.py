@@ -5,18 +5,18 @@ import msgspec
 from conclave.errors import Code, Refusal
 from conclave.model import Visibility
 from conclave.names import NameKind
-from relay.fanout import FanOut
-from relay.metrics import Counter, Labelled
+from relay.channels.fanout import FanOut
+from relay.observability.metrics import Counter, Labelled
 from relay.redis.channel_log import ChannelLog
 from relay.redis.directory import Directory, Listing
-from relay.redis.nodes import Registry
-from relay.refusals import channel_not_found, private, revoked, valid_name, valid_position
-from relay.services.authority import Audit
-from relay.session import Session
+from relay.redis.node_registry import NodeRegistry
+from relay.services.authorization import AuditLog
+from relay.services.refusals import channel_not_found, private, revoked, valid_name, valid_position
+from relay.sessions.session import Session
 
 
 class Joined(msgspec.Struct, frozen=True):
-    """How a session came into a channel: see `relay.fanout.Entry`; and whether its user may administer it."""
+    """How a session joined a channel (`relay.channels.fanout.Subscription`), and whether its user may administer it."""
 
     position: str
     recovered: bool | None
@@ -32,8 +32,8 @@ class Channels:
         directory: Directory,
         channel_log: ChannelLog,
         fanout: FanOut,
-        registry: Registry,
-        audit: Audit,
+        registry: NodeRegistry,
+        audit: AuditLog,
         resumes: Labelled[Counter],
     ) -> None:
         self._directory = directory

@@ -6,7 +6,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from conclave.errors import Code, Refusal
-from relay.metrics import Metrics
+from relay.observability.metrics import Metrics
 
 
 class _Measured(Protocol):

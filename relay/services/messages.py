@@ -4,19 +4,19 @@ import secrets
 
 from conclave.errors import Code, Refusal
 from conclave.model import SessionPath
-from relay.errors import StoreUnavailable
-from relay.fanout import FanOut
-from relay.message import START, Message
-from relay.metrics import Metrics
-from relay.redis.channel_log import ChannelLog, Piece
+from relay.channels.fanout import FanOut
+from relay.model.errors import StoreUnavailable
+from relay.model.message import START, Message
+from relay.observability.metrics import Metrics
+from relay.redis.channel_log import ChannelLog, HistoryPage
 from relay.redis.directory import Directory
+from relay.redis.idempotency import IdempotencyKeys, IdempotencyRecord
 from relay.redis.inbox import Inbox, Whisper
 from relay.redis.leases import Leases
-from relay.redis.nodes import Registry
-from relay.redis.promises import Promise, Promises
-from relay.refusals import not_member, shown, valid_key, valid_position
+from relay.redis.node_registry import NodeRegistry
 from relay.services import counted
-from relay.session import Session
+from relay.services.refusals import not_member, shown, valid_key, valid_position
+from relay.sessions.session import Session
 
 PAGE_ROWS = 500
 HISTORY_ROWS = 100
@@ -37,8 +37,8 @@ class Messages:
         fanout: FanOut,
         leases: Leases,
         inbox: Inbox,
-        promises: Promises,
-        registry: Registry,
+        promises: IdempotencyKeys,
+        registry: NodeRegistry,
         max_bytes: int,
         metrics: Metrics,
     ) -> None:
@@ -89,7 +89,7 @@ class Messages:
         self._check_size(size)
         if target == session.path:
             raise Refusal(Code.MALFORMED, "cannot whisper to your own session")
-        promise = Promise(secrets.token_hex(8), 0, sent=False)
+        promise = IdempotencyRecord(secrets.token_hex(8), 0, sent=False)
         if key is not None:
             promise = await self._promises.make(session.path.user, key, promise.id)
             if promise.sent:
@@ -107,7 +107,7 @@ class Messages:
 
     async def history(
         self, session: Session, channel: str, *, after: str | int | None, before: str | None, limit: int | None
-    ) -> Piece:
+    ) -> HistoryPage:
         """Return messages, oldest first, and whether there are more in the direction that was asked for.
 
         They are the oldest behind `after` (a message's id, or Unix milliseconds), or the newest without it, and before

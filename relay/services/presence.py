@@ -5,36 +5,36 @@ from collections import deque
 
 import structlog
 
-from conclave.claims import unknown_key
 from conclave.model import SessionPath
-from relay.closing import CloseReason, Ended
-from relay.errors import StoreUnavailable
-from relay.fanout import FanOut
+from conclave.protocol.credentials import unknown_key
+from relay.channels.fanout import FanOut
+from relay.model.close_reason import CloseReason, Ended
+from relay.model.errors import StoreUnavailable
 from relay.redis.channel_log import ChannelLog
 from relay.redis.directory import Directory
 from relay.redis.inbox import Inbox, Supersede
 from relay.redis.leases import Holder, Leases
-from relay.redis.nodes import Registry
-from relay.refusals import channel_not_found
-from relay.session import Session
-from relay.sessions import Sessions
+from relay.redis.node_registry import NodeRegistry
+from relay.services.refusals import channel_not_found
+from relay.sessions.registry import SessionRegistry
+from relay.sessions.session import Session
 
 log = structlog.get_logger()
 
 
 class Presence:
-    """Sessions come and go; everybody sees the same list on every node."""
+    """SessionRegistry come and go; everybody sees the same list on every node."""
 
     def __init__(
         self,
         *,
-        sessions: Sessions,
+        sessions: SessionRegistry,
         leases: Leases,
         directory: Directory,
         channel_log: ChannelLog,
         fanout: FanOut,
         inbox: Inbox,
-        registry: Registry,
+        registry: NodeRegistry,
         policy: str,
     ) -> None:
         """`policy` is `everyone` or `shared`: whom a session sees without naming a channel."""

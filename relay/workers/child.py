@@ -14,13 +14,13 @@ import structlog
 import uvloop
 
 from conclave.errors import ConclaveError
-from relay import logs
-from relay.config import NodeConfig, RedisUrl
-from relay.lifetime import exported
-from relay.metrics import render
-from relay.node import Node
+from relay.app.config import NodeConfig, RedisUrl
+from relay.app.node import Node
+from relay.app.run import exported
+from relay.observability import logs
+from relay.observability.metrics import render
 from relay.redis import connect
-from relay.workers.line import PARENT_SECONDS, Assignment, Failed, Line, Listening, Ready, Report
+from relay.workers.ipc import PARENT_SECONDS, Assignment, Failed, IpcLink, Listening, Ready, Report
 
 log = structlog.get_logger()
 
@@ -45,7 +45,7 @@ class _Worker:
     """The worker's side of the line, with a node at its other end."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.line = Line(reader, writer, self._report, patience=PARENT_SECONDS)
+        self.line = IpcLink(reader, writer, self._report, patience=PARENT_SECONDS)
         self._node: Node | None = None
 
     async def run(self) -> int:
@@ -95,7 +95,7 @@ class _Worker:
 class _Everybody:
     """All workers, as the parent sees them: the status of the port."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: IpcLink) -> None:
         self._line = line
 
     async def why_unready(self) -> str | None:
@@ -107,7 +107,7 @@ class _Everybody:
         return None if report is None else render(report.families)
 
 
-def _node(assignment: Assignment, line: Line) -> Node:
+def _node(assignment: Assignment, line: IpcLink) -> Node:
     config: NodeConfig = pickle.loads(assignment.config)  # noqa: S301 - from the parent
     assert isinstance(config.store, RedisUrl)  # noqa: S101 - the only kind that processes can share
     sockets = [socket.socket(fileno=descriptor) for descriptor in assignment.sockets]

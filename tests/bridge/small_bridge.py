@@ -12,8 +12,8 @@ import sys
 import time
 from typing import Any, Final
 
-from bridge import stdio
-from bridge.mcp import Outlet, ToolResult
+from bridge.mcp import stdio
+from bridge.mcp.protocol import Outlet, ToolResult
 from conclave.errors import ConclaveError
 
 INSTRUCTIONS: Final = "Say something with echo."

@@ -5,19 +5,19 @@ from typing import Any
 
 import pytest
 
-from bridge import arguments, dispatcher
-from bridge.arguments import BadArguments
-from bridge.levels import AboveCeiling, Levels
-from bridge.servers import Server
-from bridge.session import COUNTED_ROWS, INJECTED_ROWS, Session
-from bridge.tools import TOOLS, Offer, ToolError
-from bridge.watermarks import Watermarks
-from conclave.body import Body
-from conclave.config import Level, LocalConfig
+from bridge.session.levels import AboveCeiling, Levels
+from bridge.session.servers import Server
+from bridge.session.session import COUNTED_ROWS, INJECTED_ROWS, BridgeSession
+from bridge.session.watermarks import Watermarks
+from bridge.tools import arguments, dispatch
+from bridge.tools.arguments import BadArguments
+from bridge.tools.table import TOOLS, Offer, ToolError
 from conclave.errors import Code, Refusal
-from conclave.events import Gap, Left, Message, Renamed, Role, Whispered
+from conclave.machine.config import Level, LocalConfig
 from conclave.model import Visibility
-from conclave.requests import (
+from conclave.protocol.body import Body
+from conclave.protocol.events import Gap, Left, Message, Renamed, Role, Whispered
+from conclave.protocol.requests import (
     AclList,
     ChannelRow,
     Channels,
@@ -62,11 +62,11 @@ class Desk:
         for server in self.servers:
             server.path, server.version = "ann/laptop/me", 2
         config = LocalConfig(default_permission=level)
-        self.session = Session(self.servers, Levels(config), Watermarks(state), self.screen)
+        self.session = BridgeSession(self.servers, Levels(config), Watermarks(state), self.screen)
 
     def run(self, name: str, answers: list[Any], **arguments: Any) -> tuple[str, list[Request[Any]]]:
         """Carry out a tool with these answers of the server; return its text and what it asked."""
-        steps = dispatcher.begin(self.session, name, arguments).steps
+        steps = dispatch.begin(self.session, name, arguments).steps
         return walked(steps, answers)
 
 
@@ -135,7 +135,7 @@ def test_the_first_join_misses_nothing(desk: Desk) -> None:
     text, asked = desk.run("join_channel", [Joined("ops", "5-0", admin=True), Page((), more=False)], channel="ops")
     assert text == "joined ops"
     assert asked == [Join("ops")]
-    assert Offer.RULE in dispatcher.offered(desk.session)
+    assert Offer.RULE in dispatch.offered(desk.session)
 
 
 def test_a_second_run_shows_what_was_said_in_between(tmp_path: Path) -> None:
@@ -241,8 +241,8 @@ def test_levels_decide_what_is_shown_and_said(tmp_path: Path) -> None:
 def test_a_level_that_is_lowered_while_a_call_waits_counts(desk: Desk) -> None:
     """The connection may take its time; whoever asks checks once more when there is one."""
     calls = [
-        dispatcher.begin(desk.session, "send_channel", {"channel": "ops", "text": "hello"}),
-        dispatcher.begin(desk.session, "whisper", {"target": "bob/laptop/main", "text": "hello"}),
+        dispatch.begin(desk.session, "send_channel", {"channel": "ops", "text": "hello"}),
+        dispatch.begin(desk.session, "whisper", {"target": "bob/laptop/main", "text": "hello"}),
     ]
     for call in calls:
         next(call.steps)
@@ -260,7 +260,7 @@ def test_a_channel_that_is_gone_is_forgotten(desk: Desk) -> None:
         desk.run("join_channel", [Joined("ops", "5-0", admin=True), Page((), more=False)], channel="ops")
         desk.session.heard(server, Left("ops", reason))
         assert not server.channels
-        assert Offer.RULE not in dispatcher.offered(desk.session)
+        assert Offer.RULE not in dispatch.offered(desk.session)
     desk.run("join_channel", [Joined("ops", "5-0", admin=True), Page((), more=False)], channel="ops")
     walked(desk.session.entering(server), [Refusal(Code.UNAUTHORIZED, "banned from channel `ops`")])
     assert not server.channels
@@ -353,11 +353,11 @@ def test_who_rules_a_channel_may_change(desk: Desk) -> None:
     with pytest.raises(ToolError, match=r"not an admin on `ws://one.example`"):
         desk.run("kick", [no], channel="ops", target="bob")
     assert desk.run("kick", [None], channel="ops", target="bob")[0] == "bob"
-    assert Offer.RULE in dispatcher.offered(desk.session)
+    assert Offer.RULE in dispatch.offered(desk.session)
     with pytest.raises(ToolError):
         desk.run("acl_list", [no], channel="ops")
-    assert Offer.RULE not in dispatcher.offered(desk.session)
+    assert Offer.RULE not in dispatch.offered(desk.session)
     desk.session.heard(server, Role(admin=True))
     desk.run("acl_list", [Users(())], channel="ops")
     desk.session.heard(server, Role(admin=False))
-    assert Offer.RULE not in dispatcher.offered(desk.session), "that was the administrator of the server"
+    assert Offer.RULE not in dispatch.offered(desk.session), "that was the administrator of the server"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.handles import Handle, chosen, of_directory
+from bridge.connection.handles import Handle, chosen, of_directory
 from conclave.errors import InvalidName
 from conclave.names import NameKind, check_name
 from tests.support.hostile import NAMES

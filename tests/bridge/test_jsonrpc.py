@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bridge.jsonrpc import (
+from bridge.mcp.jsonrpc import (
     INVALID_REQUEST,
     PARSE_ERROR,
     TOO_LONG,

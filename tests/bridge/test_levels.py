@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.levels import AboveCeiling, Levels
+from bridge.session.levels import AboveCeiling, Levels
 from cli.main import run
-from conclave.config import Level, LocalConfig, Override, Registration, load
+from conclave.machine.config import Level, LocalConfig, Override, Registration, load
 
 A, B = "wss://a.example", "wss://b.example"
 MUTE, NOTIFY, CONVERSE, ACT = Level

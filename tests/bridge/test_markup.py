@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bridge.markup import defused
+from bridge.session.tag_escape import defused
 from conclave.text import visible_body
 from tests.support.hostile import TAG_NAMES, TAGS, opens_a_tag
 

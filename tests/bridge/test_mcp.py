@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.jsonrpc import Notification, Request, Response, parse
-from bridge.mcp import INSTRUCTION_BYTES, Call, Endpoint, Outlet, Start, Stop, ToolResult
-from bridge.outgoing import EVENT_BYTES, EVENTS, Outgoing
+from bridge.mcp.jsonrpc import Notification, Request, Response, parse
+from bridge.mcp.outgoing import EVENT_BYTES, EVENTS, Outgoing
+from bridge.mcp.protocol import INSTRUCTION_BYTES, Endpoint, Outlet, Start, Stop, ToolCall, ToolResult
 from conclave import __version__
 
 TOOL = {"name": "echo", "description": "Say it again.", "inputSchema": {"type": "object", "properties": {}}}
@@ -33,7 +33,7 @@ class Client:
         assert answer["id"] == id_
         return answer.get("result", answer.get("error"))
 
-    def call(self, id_: str | int = 1, name: str = "echo", arguments: Any = None) -> Call:
+    def call(self, id_: str | int = 1, name: str = "echo", arguments: Any = None) -> ToolCall:
         """Begin a call, which is not answered yet."""
         start = self.endpoint.receive(Request(id_, "tools/call", {"name": name, "arguments": arguments}))
         assert isinstance(start, Start)
@@ -91,7 +91,7 @@ def test_the_greeting_makes_us_a_channel_and_no_judge() -> None:
     }
 
 
-@pytest.mark.parametrize("method", ["server/discover", "resources/list", "prompts/list", "tools/Call", "", "🐙"])
+@pytest.mark.parametrize("method", ["server/discover", "resources/list", "prompts/list", "tools/ToolCall", "", "🐙"])
 def test_what_is_unknown_is_a_method_not_found(method: str) -> None:
     """A client that probes with `server/discover` goes on with `initialize` for exactly this error."""
     client = Client()

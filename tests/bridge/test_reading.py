@@ -1,9 +1,9 @@
 """The account of one channel: nothing is skipped, and nothing is shown twice that was not read on purpose."""
 
-from bridge.reading import UNPLACED_CHARS, UNPLACED_MESSAGES, Count, Reading, at_time, behind
-from conclave.body import Body
-from conclave.events import Message
-from conclave.requests import History, Row
+from bridge.session.read_state import UNPLACED_CHARS, UNPLACED_MESSAGES, Count, ReadState, at_time, behind
+from conclave.protocol.body import Body
+from conclave.protocol.events import Message
+from conclave.protocol.requests import History, Row
 
 ME = "ann/laptop/me"
 BOB = "bob/laptop/main"
@@ -23,7 +23,7 @@ def live(number: int, text: str = "", *, placed: bool = True) -> Message:
     )
 
 
-def counted(reading: Reading, rows: list[Row], own: str = ME) -> Count:
+def counted(reading: ReadState, rows: list[Row], own: str = ME) -> Count:
     count = reading.count(own, keep=50)
     count.add(rows)
     return count
@@ -31,14 +31,14 @@ def counted(reading: Reading, rows: list[Row], own: str = ME) -> Count:
 
 def test_what_is_shown_moves_the_watermark() -> None:
     """A restart continues behind it."""
-    reading = Reading("1-0", placed=True)
+    reading = ReadState("1-0", placed=True)
     reading.live(live(2), shown=True)
     assert (reading.position, reading.heard, reading.behind) == ("2-0", "2-0", False)
 
 
 def test_a_muted_message_holds_the_watermark_back() -> None:
     """Raising the level must not make what was said meanwhile disappear."""
-    reading = Reading("1-0", placed=True)
+    reading = ReadState("1-0", placed=True)
     reading.live(live(2), shown=False)
     reading.live(live(3), shown=True)
     assert (reading.position, reading.heard) == ("1-0", "3-0")
@@ -49,7 +49,7 @@ def test_a_muted_message_holds_the_watermark_back() -> None:
 
 def test_a_page_of_several_leaves_the_rest_for_the_next() -> None:
     """Live traffic between two pages must not jump over the second."""
-    reading = Reading("1-0", placed=True)
+    reading = ReadState("1-0", placed=True)
     reading.skip(counted(reading, []), "9-0")
     reading.caught_up([row(2), row(3)], more=True)
     reading.live(live(10), shown=True)
@@ -60,13 +60,13 @@ def test_a_page_of_several_leaves_the_rest_for_the_next() -> None:
 
 def test_one_s_own_messages_are_not_missed() -> None:
     """The server does not deliver them to their session, so that they are not there live says nothing."""
-    reading = Reading("1-0", placed=True)
+    reading = ReadState("1-0", placed=True)
     assert counted(reading, [row(2, sender=ME), row(3)]).rows == [row(3)]
 
 
 def test_what_was_shown_from_the_history_is_not_shown_again_live() -> None:
     """A message that is posted between the join and the reading of the history comes both ways."""
-    reading = Reading("1-0", placed=True)
+    reading = ReadState("1-0", placed=True)
     reading.showing(counted(reading, [row(2)]))
     assert reading.is_repeated(live(2))
     assert not reading.is_repeated(live(3))
@@ -75,7 +75,7 @@ def test_what_was_shown_from_the_history_is_not_shown_again_live() -> None:
 
 def test_without_positions_a_copy_is_told_by_its_words_only_while_it_may_come() -> None:
     """A v1 server tells no ids. Somebody who says "ok" twice must still be heard twice."""
-    reading = Reading(at_time(0), placed=False)
+    reading = ReadState(at_time(0), placed=False)
     reading.showing(counted(reading, [row(2, "ok")]))
     assert reading.is_repeated(live(2, "ok", placed=False))
     assert not reading.is_repeated(live(3, "ok", placed=False))
@@ -86,7 +86,7 @@ def test_without_positions_a_copy_is_told_by_its_words_only_while_it_may_come() 
 
 def test_messages_without_a_position_are_found_in_the_history() -> None:
     """Until then the watermark stays: reporting something twice is the safe side."""
-    reading = Reading("1-0", placed=False)
+    reading = ReadState("1-0", placed=False)
     reading.live(live(2, placed=False), shown=True)
     assert (reading.position, reading.unsettled) == ("1-0", True)
     reading.settle([row(2), row(3)], ME)
@@ -96,14 +96,14 @@ def test_messages_without_a_position_are_found_in_the_history() -> None:
 
 def test_after_a_loss_only_what_did_not_come_live_was_missed() -> None:
     """The rows since the last position contain what was heard and not settled yet."""
-    reading = Reading("1-0", placed=False)
+    reading = ReadState("1-0", placed=False)
     reading.live(live(2, placed=False), shown=True)
     assert counted(reading, [row(2), row(3)]).rows == [row(3)]
 
 
 def test_a_count_that_is_broken_off_has_moved_nothing() -> None:
     """The connection may be lost between two pages: the next one must find all of it missed again."""
-    reading = Reading("1-0", placed=False)
+    reading = ReadState("1-0", placed=False)
     reading.live(live(2, placed=False), shown=True)
     assert counted(reading, [row(2), row(3), row(4)]).missed == 2
     assert (reading.position, reading.heard, reading.unsettled) == ("1-0", "1-0", True)
@@ -112,7 +112,7 @@ def test_a_count_that_is_broken_off_has_moved_nothing() -> None:
 
 def test_it_starts_behind_what_was_said_a_moment_before() -> None:
     """A time is up to a second early. What was said in that second never comes live, and must not be waited for."""
-    reading = Reading(at_time(0), placed=False)
+    reading = ReadState(at_time(0), placed=False)
     reading.live(live(3, placed=False), shown=True)
     reading.start(counted(reading, [row(2), row(3), row(4)]))
     assert (reading.position, reading.unsettled) == ("4-0", False)
@@ -125,7 +125,7 @@ def test_it_starts_behind_what_was_said_a_moment_before() -> None:
 
 def test_what_one_said_under_an_earlier_handle_is_one_s_own() -> None:
     """Whoever holds that handle now says other things, and those were missed."""
-    reading = Reading("1-0", placed=False)
+    reading = ReadState("1-0", placed=False)
     reading.said(ME, Body(text="mine"))
     reading.live(live(3, placed=False), shown=True)
     mine, another = row(2, "mine", sender=ME), row(4, "not mine", sender=ME)
@@ -136,7 +136,7 @@ def test_what_one_said_under_an_earlier_handle_is_one_s_own() -> None:
 
 def test_the_account_of_what_has_no_position_is_bounded() -> None:
     """The history may lack what was heard: the session still runs for days. What is given up is not taken as shown."""
-    reading = Reading("1-0", placed=False)
+    reading = ReadState("1-0", placed=False)
     for number in range(2, UNPLACED_MESSAGES + 2):
         reading.live(live(number, placed=False), shown=True)
     assert not reading.behind
@@ -154,7 +154,7 @@ def test_a_mark_is_a_position_or_a_time() -> None:
 
 def test_another_version_of_the_protocol_begins_anew() -> None:
     """Its positions are other ones, and what is counted without a position will never be found by them."""
-    reading = Reading("1-0", placed=False)
+    reading = ReadState("1-0", placed=False)
     reading.live(live(2, placed=False), shown=False)
     reading.restart("@5")
     assert (reading.position, reading.heard, reading.behind, reading.unsettled) == ("@5", "@5", False, False)

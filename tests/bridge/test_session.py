@@ -5,16 +5,16 @@ from typing import Any
 
 import pytest
 
-from bridge import dispatcher
-from bridge.session import Entering
-from bridge.steps import walk
-from bridge.strays import KEPT_MESSAGES
-from conclave.body import Body
-from conclave.closing import LinkLost
-from conclave.config import Level
+from bridge.connection.effects import run_effects
+from bridge.session.early_messages import KEPT_MESSAGES
+from bridge.session.session import Entering
+from bridge.tools import dispatch
+from conclave.client.link_errors import LinkLost
 from conclave.errors import Code, Refusal
-from conclave.events import Message, Renamed
-from conclave.requests import AclList, History, Join, Joined, Leave, Page, Request, Row
+from conclave.machine.config import Level
+from conclave.protocol.body import Body
+from conclave.protocol.events import Message, Renamed
+from conclave.protocol.requests import AclList, History, Join, Joined, Leave, Page, Request, Row
 from tests.bridge.test_dispatch import ONE, Desk, rows, walked
 
 UP_TO_DATE = Page((), more=False)
@@ -50,7 +50,7 @@ def join(desk: Desk, channel: str) -> None:
 
 
 def begun(desk: Desk, name: str, **arguments: Any) -> Any:
-    return dispatcher.begin(desk.session, name, arguments).steps
+    return dispatch.begin(desk.session, name, arguments).steps
 
 
 # --- What was missed ---
@@ -72,7 +72,7 @@ async def test_a_connection_lost_while_counting_loses_no_message(desk: Desk, ver
         return answer
 
     with pytest.raises(LinkLost):
-        await walk(begun(desk, "join_channel", channel="ops"), ask)
+        await run_effects(begun(desk, "join_channel", channel="ops"), ask)
     desk.session.heard(server, said("still in the queue", id_=placed and "41-0"))
     back = [Joined("ops", placed and "41-0", admin=False), Page(rows(6, 30), more=False)]
     _, asked = walked(desk.session.entering(server), back)

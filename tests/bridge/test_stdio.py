@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 import pytest
 
-from bridge.stdio import CALLS, GREETING_SECONDS
+from bridge.mcp.stdio import CALLS, GREETING_SECONDS
 from tests.bridge.child import INITIALIZE, PROGRAM, SECONDS, Child, call, line, reading, started, text_of
 from tests.support.waiting import pause, wait_until
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from bridge.handles import Handle
-from bridge.switchboard import Switchboard
-from conclave.config import LocalConfig
-from conclave.keys import create_or_load
-from conclave.trust import Pins
+from bridge.connection.connections import Connections
+from bridge.connection.handles import Handle
+from conclave.client.trust import Pins
+from conclave.machine.config import LocalConfig
+from conclave.machine.keys import create_or_load
 from tests.bridge.test_dispatch import ONE, Desk
 
 OTHER = "ws://two.example/"
@@ -20,7 +20,7 @@ async def test_a_call_that_was_begun_before_two_servers_became_one_finds_its_way
     desk = Desk(tmp_path, ONE, OTHER)
     pins = Pins(tmp_path / "config.toml", LocalConfig())
     key = create_or_load(tmp_path / "key")
-    switchboard = Switchboard(desk.session, key, Handle("me", explicit=True), pins, lambda: None)
+    switchboard = Connections(desk.session, key, Handle("me", explicit=True), pins, lambda: None)
     one, two = list(desk.servers)
     first, second = switchboard.uplink(one), switchboard.uplink(two)
     assert first is not second

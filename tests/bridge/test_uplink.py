@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from conclave.config import CONFIG_NAME, KEY_NAME, Level, Registration, load
-from conclave.config_edit import pin, register, set_default
-from conclave.keys import create_or_load
-from conclave.v1.frames import ChannelMsg, Frame, Join, Joined
-from conclave.v1.frames import Whisper as WhisperFrame
+from conclave.machine.config import CONFIG_NAME, KEY_NAME, Level, Registration, load
+from conclave.machine.config_edit import pin, register, set_default
+from conclave.machine.keys import create_or_load
+from conclave.protocol.v1.frames import ChannelMsg, Frame, Join, Joined
+from conclave.protocol.v1.frames import Whisper as WhisperFrame
 from tests.support.bridge_process import RawBridge
 from tests.support.scripted_server import Connection, ScriptedServer
-from tests.support.scripted_server2 import CHALLENGE, CLUSTER, Connection2, Json, ScriptedServer2
+from tests.support.v2_scripted_server import CHALLENGE, CLUSTER, Json, V2Connection, V2ScriptedServer
 from tests.support.waiting import wait_until
 
 SAID = ("send", "whisper")
@@ -41,7 +41,7 @@ class Channel:
         self.joins = 0
         self.refusal: Json | None = None
 
-    async def answer(self, connection: Connection2, request: Json) -> None:
+    async def answer(self, connection: V2Connection, request: Json) -> None:
         reply: Json = {"re": request["id"]}
         if request["op"] == "join":
             self.joins += 1
@@ -70,7 +70,7 @@ async def test_what_is_said_while_the_connection_breaks_is_said_once(
 ) -> None:
     """Sent again under its key when the session is in its channels again; the agent has nothing to wonder about."""
     channel = Channel(cuts=1)
-    async with ScriptedServer2().running() as server:
+    async with V2ScriptedServer().running() as server:
         server.answer = channel.answer
         settle(home, server.url)
         async with RawBridge(home, "--as", "me") as one:
@@ -91,7 +91,7 @@ async def test_a_second_failure_is_told(home: Path, cuts: int, refusal: Json | N
     """The first attempt may have been delivered: what to do, the agent has to find out."""
     channel = Channel(cuts)
     channel.refusal = refusal
-    async with ScriptedServer2().running() as server:
+    async with V2ScriptedServer().running() as server:
         server.answer = channel.answer
         settle(home, server.url)
         async with RawBridge(home, "--as", "me") as one:
@@ -121,7 +121,7 @@ async def test_what_the_server_is_not_sure_of_is_asked_again(
     """It may be in the channel already: under its key it is said once, and otherwise the agent has to look."""
     channel, left, said = Channel(cuts=0), [*refusals], []
 
-    async def answer(connection: Connection2, request: Json) -> None:
+    async def answer(connection: V2Connection, request: Json) -> None:
         if request["op"] != "send":
             await channel.answer(connection, request)
             return
@@ -129,7 +129,7 @@ async def test_what_the_server_is_not_sure_of_is_asked_again(
         reply = {"error": left.pop(0)} if left else {"id": "6-0", "ts": 6}
         await connection.send({"re": request["id"], **reply})
 
-    async with ScriptedServer2().running() as server:
+    async with V2ScriptedServer().running() as server:
         server.answer = answer
         settle(home, server.url)
         async with RawBridge(home, "--as", "me") as one:
@@ -165,7 +165,7 @@ async def test_nothing_is_said_twice_to_a_v1_server(home: Path) -> None:
 
 async def test_another_cluster_is_not_spoken_to_until_the_owner_trusts_it(home: Path) -> None:
     """The session is told why nothing comes; a bridge that runs hears of the owner's word."""
-    async with ScriptedServer2().running() as server:
+    async with V2ScriptedServer().running() as server:
         server.challenge = {**CHALLENGE, "cluster": "cluster-2"}
         server.headers["x-conclave-server-id"] = "cluster-2"
         path = settle(home, server.url, CLUSTER)
@@ -182,7 +182,7 @@ async def test_another_cluster_is_not_spoken_to_until_the_owner_trusts_it(home: 
 async def test_every_way_to_a_pinned_cluster_has_to_show_that_it_is_one(home: Path) -> None:
     """A cluster's id is public: a stranger who tells it becomes a further way to it, and must not get a login."""
     async with ScriptedServer().running() as stranger, AsyncExitStack() as stack:
-        server = await stack.enter_async_context(ScriptedServer2().running())
+        server = await stack.enter_async_context(V2ScriptedServer().running())
         stranger.headers["x-conclave-server-id"] = CLUSTER
         settle(home, server.url, CLUSTER)
         settle(home, stranger.url)
@@ -196,7 +196,7 @@ async def test_every_way_to_a_pinned_cluster_has_to_show_that_it_is_one(home: Pa
 
 async def test_the_first_login_pins_and_an_original_server_is_not_pinned(home: Path) -> None:
     """As with the verbs: a bridge may be the first one to see it."""
-    async with ScriptedServer2().running() as server, ScriptedServer().running() as older:
+    async with V2ScriptedServer().running() as server, ScriptedServer().running() as older:
         older.headers["x-conclave-server-id"] = "old"
         settle(home, older.url)
         path = settle(home, server.url)
@@ -207,7 +207,7 @@ async def test_the_first_login_pins_and_an_original_server_is_not_pinned(home: P
 
 async def test_a_server_that_says_when_to_come_back_is_not_asked_before(home: Path) -> None:
     """A node that is overloaded must not be knocked at five times a second by everybody."""
-    async with ScriptedServer2().running() as server:
+    async with V2ScriptedServer().running() as server:
         settle(home, server.url)
         later = {"ev": "closing", "code": 1013, "reason": "too much", "retry_after": 20, "error": "unavailable"}
         server.challenge = later

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bridge.watching import watch
-from conclave.config import Level, LocalConfig, Override
-from conclave.config_edit import set_default, set_override
+from bridge.app.config_watch import watch
 from conclave.errors import ConfigError
+from conclave.machine.config import Level, LocalConfig, Override
+from conclave.machine.config_edit import set_default, set_override
 from tests.support.waiting import pause, wait_until
 
 MUTED = 'default_permission = "mute"\n'

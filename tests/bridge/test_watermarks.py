@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.watermarks import KEPT_CHANNELS, KEPT_SECONDS, Key, Watermark, Watermarks, server_key
+from bridge.session.watermarks import KEPT_CHANNELS, KEPT_SECONDS, Key, Watermark, Watermarks, server_key
 
 ANN = Key("cluster-1", "ann/laptop/main")
 NOW = int(time.time())  # as the file system has it

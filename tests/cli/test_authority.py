@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conclave.keys import load
+from conclave.machine.keys import load
 from conclave.model import Visibility
 from tests.support.command_line import Finished
 from tests.support.nodes import NodeProcess

@@ -16,16 +16,16 @@ import pytest
 from nacl.signing import SigningKey
 
 import cli
-from cli.checks.facts import Facts, Place, gather
-from cli.checks.finding import Finding, Verdict
-from cli.checks.table import CHECKS, examine
-from conclave.config import Registration
-from conclave.config_edit import pin, register
-from conclave.keys import create_or_load
-from conclave.link import connect
+from cli.diagnosis.facts import Facts, Place, gather
+from cli.diagnosis.finding import Finding, Verdict
+from cli.diagnosis.table import CHECKS, examine
+from conclave.client.link import connect
+from conclave.machine.config import Registration
+from conclave.machine.config_edit import pin, register
+from conclave.machine.keys import create_or_load
 from conclave.model import SessionPath
-from conclave.v1.frames import Frame, Ping, Pong, Presence, Unauthorized
-from relay.admins import Admins
+from conclave.protocol.v1.frames import Frame, Ping, Pong, Presence, Unauthorized
+from relay.services.server_admins import ServerAdmins
 from tests.support.command_line import Finished
 from tests.support.nodes import CONCLAVE, running_node
 from tests.support.peer import Peer
@@ -144,7 +144,7 @@ def desk(tmp_path: Path) -> Desk:
 
 @pytest.fixture
 async def node(redis_url: str) -> AsyncIterator[str]:
-    async with running_node(redis_url, admins=Admins({"root": None})) as url:
+    async with running_node(redis_url, admins=ServerAdmins({"root": None})) as url:
         yield url
 
 

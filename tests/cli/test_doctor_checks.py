@@ -7,15 +7,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from cli.checks.ancestors import Process
-from cli.checks.entries import Entries, Entry, Policy, Scope
-from cli.checks.facts import Claude, Commands, Elsewhere, Facts, KeyFile, Place
-from cli.checks.finding import Finding, Verdict
-from cli.checks.probes import Answer, Probe
-from cli.checks.table import CHECKS, examine
-from conclave.config import Level, LocalConfig, Override, Registration
+from cli.diagnosis.ancestors import Process
+from cli.diagnosis.entries import Entries, Entry, Policy, Scope
+from cli.diagnosis.facts import Claude, Commands, Elsewhere, Facts, KeyFile, Place
+from cli.diagnosis.finding import Finding, Verdict
+from cli.diagnosis.probes import Answer, Probe
+from cli.diagnosis.table import CHECKS, examine
 from conclave.errors import ConfigError
-from conclave.keys import MachineKey
+from conclave.machine.config import Level, LocalConfig, Override, Registration
+from conclave.machine.keys import MachineKey
 from tests.support.nodes import CONCLAVE
 
 DIRECTORY = Path("/home/ann/deck")

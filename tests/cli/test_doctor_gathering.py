@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.checks.ancestors import Process, ask_ps, claude_above, look_in_proc
-from cli.checks.entries import Policy, Scope, read_entries, read_policy
-from cli.checks.facts import Facts, Place, gather, read_key
-from cli.checks.finding import Finding, Verdict
-from cli.checks.programs import first_match
-from cli.checks.table import CHECKS, examine
+from cli.diagnosis.ancestors import Process, ask_ps, claude_above, look_in_proc
+from cli.diagnosis.entries import Policy, Scope, read_entries, read_policy
+from cli.diagnosis.facts import Facts, Place, gather, read_key
+from cli.diagnosis.finding import Finding, Verdict
+from cli.diagnosis.programs import first_match
+from cli.diagnosis.table import CHECKS, examine
 from conclave.errors import ConfigError
 from tests.support.waiting import wait_until
 

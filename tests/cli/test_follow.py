@@ -13,18 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cli.follow import SINCE_SLACK_MS, Change, Follower
-from conclave.backoff import Backoff
-from conclave.body import Body
-from conclave.closing import KEY_REVOKED, LinkLost, LoginRefused
+from cli.follower import SINCE_SLACK_MS, Change, Follower
+from conclave.client.backoff import Backoff
+from conclave.client.link import Link
+from conclave.client.link_errors import KEY_REVOKED, LinkLost, LoginRefused
+from conclave.client.v1.exchange import V1Exchange
 from conclave.errors import Code, ConclaveError, LinkError, Refusal
-from conclave.events import Event, Gap, Left, Message, Renamed, Role, Whispered
-from conclave.link import Link
 from conclave.model import Plain, SessionPath
-from conclave.requests import History, Join, Joined, Page, Request, Row
-from conclave.v1 import frames
-from conclave.v1.exchange import V1Exchange
-from conclave.v2 import CloseCode
+from conclave.protocol.body import Body
+from conclave.protocol.events import Event, Gap, Left, Message, Renamed, Role, Whispered
+from conclave.protocol.requests import History, Join, Joined, Page, Request, Row
+from conclave.protocol.v1 import frames
+from conclave.protocol.v2 import CloseCode
 from tests.support.v1_answers import answered
 
 ME = SessionPath("ann", "laptop", "cli-1")
@@ -457,7 +457,7 @@ async def test_a_history_that_is_away_for_a_moment_is_waited_for() -> None:
     screen = Screen()
     task = follower(dialling(link), screen, 60, check_seconds=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cli.follow.Backoff", lambda **_: Backoff(draw=lambda _l, _h: 0.0))
+        patch.setattr("cli.follower.Backoff", lambda **_: Backoff(draw=lambda _l, _h: 0.0))
         with pytest.raises(Done):
             await task.run()
     assert screen.log[1:] == ["[ops] a"]
@@ -640,7 +640,7 @@ async def test_a_server_that_says_when_to_come_back_is_not_asked_before(monkeypa
 
     later = LinkLost("overloaded", "overloaded", code=CloseCode.LATER, retry_after=7)
     links = (Scripted2(Joined("ops", "4-0"), [], later), Scripted2(back(4), [], Done()))
-    monkeypatch.setattr("cli.follow.asyncio.sleep", sleep)
+    monkeypatch.setattr("cli.follower.asyncio.sleep", sleep)
     with pytest.raises(Done):
         await follower(dialling(*links), Screen(), None).run()
     assert waits == [7]

@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from conclave.config import Level, LocalConfig, Override, Registration, load
-from conclave.keys import MachineKey, create_or_load
+from conclave.machine.config import Level, LocalConfig, Override, Registration, load
+from conclave.machine.keys import MachineKey, create_or_load
 from conclave.model import AuditEntry, ChannelInfo, InviteInfo, MachineInfo, Plain, SessionPath, Visibility
-from conclave.v1 import encode
-from conclave.v1.admin import (
+from conclave.protocol.v1 import encode
+from conclave.protocol.v1.admin import (
     AclAdd,
     AclDemote,
     AclList,
@@ -35,7 +35,7 @@ from conclave.v1.admin import (
     Unban,
     UserRemove,
 )
-from conclave.v1.frames import (
+from conclave.protocol.v1.frames import (
     Ack,
     Admin,
     AuditList,

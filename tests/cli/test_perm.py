@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cli.main import run
-from conclave.config import Level, LocalConfig, Override, load
+from conclave.machine.config import Level, LocalConfig, Override, load
 
 UPDATED = "✓ permission updated: bridges follow it at once, also those that are running\n"
 CEILING = "ceiling: converse\n"

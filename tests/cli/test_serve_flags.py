@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-import relay.serve
+import relay.launch.serve
 from cli.main import run
-from relay.config import DataDir, Ephemeral, NodeConfig, RedisUrl, Store
+from relay.app.config import DataDir, Ephemeral, NodeConfig, RedisUrl, Store
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[NodeConfig]:
         assert not verbose
         configs.append(config)
 
-    monkeypatch.setattr(relay.serve, "run", run_node)
+    monkeypatch.setattr(relay.launch.serve, "run", run_node)
     for name in [each for each in os.environ if each.startswith("CONCLAVE_")]:
         monkeypatch.delenv(name)
     return configs

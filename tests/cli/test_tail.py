@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from conclave.closing import SUPERSEDED
-from conclave.keys import create_or_load
+from conclave.client.link_errors import SUPERSEDED
+from conclave.machine.keys import create_or_load
 from conclave.model import Plain, Sealed, SessionPath
-from conclave.v1.frames import (
+from conclave.protocol.v1.frames import (
     ChannelMsg,
     Error,
     Frame,

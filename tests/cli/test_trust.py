@@ -6,25 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from conclave.config import Registration, load
-from conclave.config_edit import register
-from conclave.keys import create_or_load
-from conclave.v1.frames import ChannelMsg, Frame, Joined
+from conclave.machine.config import Registration, load
+from conclave.machine.config_edit import register
+from conclave.machine.keys import create_or_load
+from conclave.protocol.v1.frames import ChannelMsg, Frame, Joined
 from tests.support.command_line import Finished, conclave
 from tests.support.nodes import running_node
 from tests.support.scripted_server import Connection, ScriptedServer
-from tests.support.scripted_server2 import CHALLENGE, CLUSTER, Connection2, Json, ScriptedServer2
+from tests.support.v2_scripted_server import CHALLENGE, CLUSTER, Json, V2Connection, V2ScriptedServer
 
 OTHER = "cluster-2"
 
 
-async def answer(connection: Connection2, request: Json) -> None:
+async def answer(connection: V2Connection, request: Json) -> None:
     await connection.send({"re": request["id"], "sessions": [], "channel": "ops"})
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[ScriptedServer2]:
-    async with ScriptedServer2().running() as running:
+async def server() -> AsyncIterator[V2ScriptedServer]:
+    async with V2ScriptedServer().running() as running:
         running.answer = answer
         yield running
 
@@ -36,7 +36,7 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def becomes(server: ScriptedServer2, cluster: str) -> None:
+def becomes(server: V2ScriptedServer, cluster: str) -> None:
     """Set the server up anew."""
     server.challenge = {**CHALLENGE, "cluster": cluster}
     server.headers["x-conclave-server-id"] = cluster
@@ -55,7 +55,7 @@ async def who(directory: Path, url: str) -> Finished:
     "verb", [("register", "--username", "ann", "--machine", "laptop", "--server"), ("server", "add")]
 )
 async def test_a_registration_remembers_its_cluster(
-    server: ScriptedServer2, directory: Path, verb: tuple[str, ...]
+    server: V2ScriptedServer, directory: Path, verb: tuple[str, ...]
 ) -> None:
     """It is the moment at which somebody has looked whom they deal with."""
     assert (await conclave(directory, *verb, server.url)).code == 0
@@ -67,7 +67,7 @@ async def test_a_registration_remembers_its_cluster(
     assert await who(directory, server.url) == Finished(0, "[server] \n", "")
 
 
-async def test_another_cluster_gets_nothing_until_it_is_trusted(server: ScriptedServer2, directory: Path) -> None:
+async def test_another_cluster_gets_nothing_until_it_is_trusted(server: V2ScriptedServer, directory: Path) -> None:
     """Every verb refuses; one accepts, for good, and shows what it accepts."""
     register(directory / "config.toml", Registration(server.url, "ann", "laptop", CLUSTER))
     becomes(server, OTHER)
@@ -90,7 +90,7 @@ async def test_another_cluster_gets_nothing_until_it_is_trusted(server: Scripted
 
 
 async def test_what_was_registered_before_there_were_pins_is_pinned_at_the_next_login(
-    server: ScriptedServer2, directory: Path
+    server: V2ScriptedServer, directory: Path
 ) -> None:
     """Once, and said."""
     register(directory / "config.toml", Registration(server.url, "ann", "laptop"))
@@ -100,7 +100,7 @@ async def test_what_was_registered_before_there_were_pins_is_pinned_at_the_next_
     assert (await who(directory, server.url)).err == ""
 
 
-async def test_a_server_that_is_not_registered_is_not_remembered(server: ScriptedServer2, directory: Path) -> None:
+async def test_a_server_that_is_not_registered_is_not_remembered(server: V2ScriptedServer, directory: Path) -> None:
     """The verbs work without a registration, and leave none behind."""
     assert await who(directory, server.url) == Finished(0, "[server] \n", "")
     assert load(directory / "config.toml").servers == ()
@@ -153,7 +153,7 @@ class Cutting:
         self.closing = closing
         self.sent: list[Json] = []
 
-    async def answer(self, connection: Connection2, request: Json) -> None:
+    async def answer(self, connection: V2Connection, request: Json) -> None:
         if request["op"] == "send":
             self.sent.append(request)
             if self.left > 0:
@@ -171,7 +171,7 @@ async def send(directory: Path, url: str) -> Finished:
 
 
 async def test_a_message_whose_answer_is_lost_is_sent_again_as_the_same_one(
-    server: ScriptedServer2, directory: Path
+    server: V2ScriptedServer, directory: Path
 ) -> None:
     """The key tells the server that it is; its user has nothing to wonder about."""
     cutting = Cutting(1)
@@ -191,7 +191,7 @@ class Refusing:
         self.left = left
         self.sent: list[Json] = []
 
-    async def answer(self, connection: Connection2, request: Json) -> None:
+    async def answer(self, connection: V2Connection, request: Json) -> None:
         if request["op"] == "send":
             self.sent.append(request)
         if self.left.get(request["op"]):
@@ -207,7 +207,7 @@ NO = {"code": "unauthorized", "message": "no"}
 
 @pytest.mark.parametrize("refusals", [[AWAY], [FAILED], [AWAY, FAILED, AWAY]])
 async def test_a_message_that_the_server_is_not_sure_of_is_sent_again_as_the_same_one(
-    server: ScriptedServer2, directory: Path, refusals: list[Json]
+    server: V2ScriptedServer, directory: Path, refusals: list[Json]
 ) -> None:
     """It may be in the channel already: a rejection would be wrong, and a message under another key a second one."""
     refusing = Refusing(send=[*refusals])
@@ -218,12 +218,12 @@ async def test_a_message_that_the_server_is_not_sure_of_is_sent_again_as_the_sam
 
 
 async def test_a_join_that_is_refused_for_now_does_not_end_the_attempts(
-    server: ScriptedServer2, directory: Path
+    server: V2ScriptedServer, directory: Path
 ) -> None:
     """A store that is away is away for every request; when it is back, one sending tells."""
     refusing = Refusing(send=[AWAY])
 
-    async def answer(connection: Connection2, request: Json) -> None:
+    async def answer(connection: V2Connection, request: Json) -> None:
         await refusing.answer(connection, request)
         if request["op"] == "send" and len(refusing.sent) == 1:
             refusing.left["join"] = [AWAY, FAILED]
@@ -242,7 +242,7 @@ async def test_a_join_that_is_refused_for_now_does_not_end_the_attempts(
     ],
 )
 async def test_a_refusal_is_a_rejection_only_if_nothing_was_posted(
-    server: ScriptedServer2, directory: Path, refusals: list[Json], words: str
+    server: V2ScriptedServer, directory: Path, refusals: list[Json], words: str
 ) -> None:
     """Whoever reads it decides by it whether to send the message anew."""
     refusing = Refusing(send=[*refusals])
@@ -258,7 +258,7 @@ async def test_a_refusal_is_a_rejection_only_if_nothing_was_posted(
     [(Cutting(9), 2), (Cutting(9, closing={"code": 4001, "reason": "superseded"}), 1)],
 )
 async def test_it_is_sent_again_once_and_never_against_the_servers_word(
-    server: ScriptedServer2, directory: Path, cutting: Cutting, sends: int
+    server: V2ScriptedServer, directory: Path, cutting: Cutting, sends: int
 ) -> None:
     """Then nobody knows, and its user is told."""
     server.answer = cutting.answer

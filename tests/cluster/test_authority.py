@@ -10,7 +10,7 @@ from nacl.signing import SigningKey
 from redis.asyncio import Redis
 
 from conclave.model import Visibility
-from conclave.v1 import admin, frames
+from conclave.protocol.v1 import admin, frames
 from tests.support.nodes import NodeProcess, cluster
 from tests.support.peer import Peer, Peers, Refused
 from tests.support.redis_server import RedisProcess

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from conclave.config import CONFIG_NAME, Registration
-from conclave.config_edit import register
-from conclave.v1 import admin
+from conclave.machine.config import CONFIG_NAME, Registration
+from conclave.machine.config_edit import register
+from conclave.protocol.v1 import admin
 from tests.support.bridge_process import RawBridge, settle_in
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peers

@@ -10,11 +10,19 @@ from typing import Any
 
 import pytest
 
-from conclave.config import CONFIG_NAME, KEY_NAME, Level, Registration
-from conclave.config_edit import register, set_default
-from conclave.keys import create_or_load
+from conclave.machine.config import CONFIG_NAME, KEY_NAME, Level, Registration
+from conclave.machine.config_edit import register, set_default
+from conclave.machine.keys import create_or_load
 from conclave.model import ChannelInfo, InviteInfo, Plain, SessionPath, Visibility
-from conclave.v1.frames import ChannelMsg, Established, InviteList, MalformedFrame, NotFound, Unauthorized, Whisper
+from conclave.protocol.v1.frames import (
+    ChannelMsg,
+    Established,
+    InviteList,
+    MalformedFrame,
+    NotFound,
+    Unauthorized,
+    Whisper,
+)
 from tests.support.bridge_process import RawBridge, settle_in
 from tests.support.hostile import BODIES, MIB, MIB_BODIES, NAMES, opens_a_tag
 from tests.support.nodes import NodeProcess

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from conclave.config import CONFIG_NAME, KEY_NAME, Level, Override, Registration
-from conclave.config_edit import register, set_override
-from conclave.keys import create_or_load
+from conclave.machine.config import CONFIG_NAME, KEY_NAME, Level, Override, Registration
+from conclave.machine.config_edit import register, set_override
+from conclave.machine.keys import create_or_load
 from tests.support.bridge_process import RawBridge, settle_in
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peers

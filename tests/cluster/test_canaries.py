@@ -7,17 +7,17 @@ from collections.abc import AsyncIterator
 import pytest
 from redis import Redis
 
-from conclave import v1
 from conclave.model import Plain, SessionPath
-from conclave.v1 import frames
-from tests.support import canary_paths, canary_paths2
+from conclave.protocol import v1
+from conclave.protocol.v1 import frames
+from tests.support import canary_paths, v2_canary_paths
 from tests.support.canaries import Canaries
 from tests.support.canary_paths import refused
 from tests.support.collector import Collector
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peer, Peers
-from tests.support.peer2 import Peer2, Peers2
 from tests.support.redis_server import RedisProcess
+from tests.support.v2_peer import V2Peer, V2Peers
 from tests.support.waiting import wait_until
 
 HERE = SessionPath("x", "y", "z")
@@ -57,7 +57,7 @@ async def exporting_node(redis_process: RedisProcess, collector: Collector, form
 @pytest.mark.parametrize("form", ["text", "json"])
 async def test_no_secret_leaves_by_logs_metrics_or_traces(redis_process: RedisProcess, form: str) -> None:
     """People trust the relay with what they say and with what opens their doors, its operator's tools included."""
-    canaries, peers, peers2 = Canaries(), Peers(), Peers2()
+    canaries, peers, v2_peers = Canaries(), Peers(), V2Peers()
     metrics, trail = "", b""
     async with Collector() as collector, exporting_node(redis_process, collector, form) as node:
         try:
@@ -66,11 +66,11 @@ async def test_no_secret_leaves_by_logs_metrics_or_traces(redis_process: RedisPr
             ann, bob = await canary_paths.registrations(node, canaries, peers, root)
             await canary_paths.bad_logins(node, canaries, key)
             await canary_paths.every_request(canaries, root, ann, bob)
-            again = await peers2.login(node.url, key, "again")
-            dan, eve = await canary_paths2.registrations(node, canaries, peers2, root)
-            await canary_paths2.bad_logins(node, canaries, key)
-            await canary_paths2.every_request(canaries, again, dan, eve)
-            await canary_paths2.garbage(node, canaries, key, dan)
+            again = await v2_peers.login(node.url, key, "again")
+            dan, eve = await v2_canary_paths.registrations(node, canaries, v2_peers, root)
+            await v2_canary_paths.bad_logins(node, canaries, key)
+            await v2_canary_paths.every_request(canaries, again, dan, eve)
+            await v2_canary_paths.garbage(node, canaries, key, dan)
             trail = await _audit_trail(redis_process, again)
             await _defects(redis_process, canaries, ann, dan)
             await canary_paths.garbage(node, canaries, ann)
@@ -79,7 +79,7 @@ async def test_no_secret_leaves_by_logs_metrics_or_traces(redis_process: RedisPr
             metrics = await node.text("/metrics")
         finally:
             await peers.close()
-            await peers2.close()
+            await v2_peers.close()
         assert await node.stop() == 0
     logged = "\n".join(node.log)
     for event in ("login.refused", "user.registered", "audit", "request.failed", "request.refused", "slow_reader"):
@@ -90,14 +90,14 @@ async def test_no_secret_leaves_by_logs_metrics_or_traces(redis_process: RedisPr
     assert len(collector.named("post")) > 10
     assert {"request.failed", "redis.down", "audit"} <= {record.body for record in collector.records}
     assert any(span.failed for span in collector.spans)
-    assert {f"request {each}" for each in canary_paths2.OPERATIONS} <= {span.name for span in collector.spans}
+    assert {f"request {each}" for each in v2_canary_paths.OPERATIONS} <= {span.name for span in collector.spans}
     assert "conclave_refusals" in metrics
     assert b"channel_create" in trail or b"create_channel" in trail
     outputs = {"logs": logged.encode(), "metrics": metrics.encode(), "exports": exported, "audit trail": trail}
     assert {where: found for where, output in outputs.items() if (found := canaries.found_in(output))} == {}
 
 
-async def _audit_trail(redis_process: RedisProcess, root: Peer2) -> bytes:
+async def _audit_trail(redis_process: RedisProcess, root: V2Peer) -> bytes:
     """What is kept of the admins' operations, and what an admin gets to see of it."""
     with Redis.from_url(redis_process.url) as store:
         (trail,) = store.keys("*:audit")
@@ -125,7 +125,7 @@ async def test_a_node_that_crashes_says_where_and_not_what(redis_process: RedisP
     assert canaries.found_in(logged.encode() + b"\n".join(collector.received)) == []
 
 
-async def _defects(redis_process: RedisProcess, canaries: Canaries, ann: Peer, dan: Peer2) -> None:
+async def _defects(redis_process: RedisProcess, canaries: Canaries, ann: Peer, dan: V2Peer) -> None:
     """What the store holds is not what a node can read: conversions fail, and complain of what they could not read."""
     with Redis.from_url(redis_process.url) as store:
         (machines,) = store.keys("*:machines:ann")

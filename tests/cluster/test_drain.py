@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 from nacl.signing import SigningKey
 
-from conclave.v1 import frames
+from conclave.protocol.v1 import frames
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peer, Peers, Refused
 from tests.support.talk import Talker, everybody_heard, more_is_said, talking

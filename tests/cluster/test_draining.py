@@ -13,16 +13,16 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from conclave.backoff import Backoff
-from conclave.closing import LinkLost, may_retry
+from conclave.client.backoff import Backoff
+from conclave.client.link import Link, connect
+from conclave.client.link_errors import LinkLost, may_retry
 from conclave.errors import LinkError
-from conclave.keys import MachineKey
-from conclave.link import Link, connect
+from conclave.machine.keys import MachineKey
 from tests.support.metrics import scrape
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peers
-from tests.support.peer2 import Peers2
 from tests.support.processes import children
+from tests.support.v2_peer import V2Peers
 from tests.support.waiting import pause, wait_until
 
 SHUTDOWN = "unauthorized: the relay is shutting down; reconnect"
@@ -58,10 +58,10 @@ async def peers(start: Start) -> AsyncIterator[Peers]:
 
 
 @pytest.fixture
-async def peers2(start: Start) -> AsyncIterator[Peers2]:
+async def v2_peers(start: Start) -> AsyncIterator[V2Peers]:
     """The same for protocol v2."""
     del start  # asked for only to be there longer
-    everybody = Peers2()
+    everybody = V2Peers()
     yield everybody
     await everybody.close()
 
@@ -110,11 +110,11 @@ async def test_a_second_signal_ends_a_drain_at_once(start: Start, peers: Peers) 
     assert await observer.who() == [str(observer.path)], "nobody stays behind in presence"
 
 
-async def test_a_node_that_closes_its_sessions_takes_no_more(start: Start, peers: Peers, peers2: Peers2) -> None:
+async def test_a_node_that_closes_its_sessions_takes_no_more(start: Start, peers: Peers, v2_peers: V2Peers) -> None:
     """The door is closed, whoever came through it before is refused, and each goodbye is its protocol's."""
     node = await start(drain=("1", FOREVER))
     ann = await peers.register(node.url, "ann")
-    bob = await peers2.register(node.url, "bob")
+    bob = await v2_peers.register(node.url, "bob")
     async with aiohttp.ClientSession() as kept_alive:
         async with kept_alive.get(f"http://{node.address}/health") as response:
             assert response.status == 200

@@ -9,9 +9,9 @@ import aiohttp
 import pytest
 from nacl.signing import SigningKey
 
-from conclave import v1
 from conclave.model import Plain, SessionPath
-from conclave.v1 import frames
+from conclave.protocol import v1
+from conclave.protocol.v1 import frames
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peer, Peers
 from tests.support.talk import Talker, everybody_heard, more_is_said, talking

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from conclave.config import CONFIG_NAME, Level
-from conclave.config_edit import set_default
+from conclave.machine.config import CONFIG_NAME, Level
+from conclave.machine.config_edit import set_default
 from tests.support.bridge_process import RawBridge, settle_in
 from tests.support.command_line import start
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peers
-from tests.support.peer2 import Peer2
 from tests.support.proxy import Proxy, V1Only
+from tests.support.v2_peer import V2Peer
 from tests.support.waiting import pause, wait_until
 
 COUNT = 40
@@ -82,7 +82,7 @@ async def test_a_bridge_says_each_message_once(nodes: list[NodeProcess], peers: 
                 assert await one.tool("send_channel", channel="ops", text=text) == "sent to ops"
                 sent.append(text)
             await cutting
-            reader = await Peer2.register(nodes[2].url, "reader")
+            reader = await V2Peer.register(nodes[2].url, "reader")
             try:
                 await reader.join("ops")
                 rows = await reader.history("ops")
@@ -130,7 +130,7 @@ async def test_tail_prints_each_message_once_and_in_order(
 async def test_a_bridge_is_told_at_once_what_happens_to_its_channels(nodes: list[NodeProcess], home: Path) -> None:
     """A v2 server says so; over v1 it comes out at the next message, or never."""
     await settle_in(home, "ann", nodes[0].url)
-    owner = await Peer2.register(nodes[1].url, "owner")
+    owner = await V2Peer.register(nodes[1].url, "owner")
     try:
         for channel in ("ops", "dev"):
             await owner.create(channel)

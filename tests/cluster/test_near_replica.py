@@ -11,14 +11,14 @@ from redis import Redis
 from structlog.testing import capture_logs
 
 from conclave.model import Visibility
-from conclave.v1 import admin, frames
+from conclave.protocol.v1 import admin, frames
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Peers
-from tests.support.peer2 import Peers2
 from tests.support.redis_server import RedisProcess
 from tests.support.replica import Pair, replicated
 from tests.support.ruling import rule
 from tests.support.talk import Talker, everybody_heard, more_is_said, talking
+from tests.support.v2_peer import V2Peers
 from tests.support.waiting import pause, wait_until
 
 
@@ -31,7 +31,7 @@ class House:
         """The node that knows of no replica."""
         self.near = near
         self.peers = Peers()
-        self.peers2 = Peers2()
+        self.v2_peers = V2Peers()
 
     async def conversation(self) -> tuple[Peer, Peer]:
         """Ann, far, and bob, near, in a channel; both have been heard."""
@@ -79,7 +79,7 @@ async def house_of(pair: Pair) -> AsyncIterator[House]:
         finally:
             pair.link.flow()
             await house.peers.close()
-            await house.peers2.close()
+            await house.v2_peers.close()
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 async def test_live_messages_and_pages_come_from_the_replica(house: House) -> None:
     """What crosses an ocean crosses it once per message, not once per node and reader."""
     ann, bob = await house.conversation()
-    eve = await house.peers2.register(house.near, "eve")
+    eve = await house.v2_peers.register(house.near, "eve")
     first = (await eve.join("ops"))["position"]
     assert house.listens_to(house.pair.replica)
     assert not house.listens_to(house.pair.primary)
@@ -110,7 +110,7 @@ async def test_live_messages_and_pages_come_from_the_replica(house: House) -> No
     middle = await eve.ask("history", channel="ops", before=newest["messages"][0]["id"], limit=2)
     assert [row["body"]["text"] for row in middle["messages"]] == told[-5:-3]
     assert house.pair.calls(house.pair.replica) - before >= 5
-    again = await house.peers2.register(house.near, "again")
+    again = await house.v2_peers.register(house.near, "again")
     assert (await again.join("ops", since=first))["recovered"]
     await wait_until(lambda: len(again.texts("ops")) == 601, what="what was missed comes")
     assert again.texts("ops") == told[1:]
@@ -119,7 +119,7 @@ async def test_live_messages_and_pages_come_from_the_replica(house: House) -> No
 async def test_nothing_is_missing_or_called_lost_while_the_replica_lags(house: House) -> None:
     """Its log ends where the primary's goes on; whoever asks just then is not to notice."""
     ann, bob = await house.conversation()
-    eve = await house.peers2.register(house.near, "eve")
+    eve = await house.v2_peers.register(house.near, "eve")
     since = (await eve.join("ops"))["position"]
     await house.pair.in_step()
     house.pair.link.stall()
@@ -133,7 +133,7 @@ async def test_nothing_is_missing_or_called_lost_while_the_replica_lags(house: H
     after = await eve.ask("history", channel="ops", after_ts=0, limit=500)
     assert len(after["messages"]) == 41
     assert not after.get("lost")
-    dan = await house.peers2.register(house.near, "dan")
+    dan = await house.v2_peers.register(house.near, "dan")
     assert (await dan.join("ops", since=since))["recovered"]
     await wait_until(lambda: dan.texts("ops") == told[1:], what="what dan missed comes from the primary")
     with Redis.from_url(house.pair.replica.url) as client:
@@ -152,7 +152,7 @@ async def test_nothing_is_missing_or_called_lost_while_the_replica_lags(house: H
 async def test_a_removed_party_reads_nothing_because_a_replica_does_not_know_yet(house: House) -> None:
     """Who may hear a channel is asked of the primary; the replica would let them in."""
     ann, bob = await house.conversation()
-    eve = await house.peers2.register(house.near, "eve")
+    eve = await house.v2_peers.register(house.near, "eve")
     await eve.join("ops")
     await house.pair.in_step()
     house.pair.link.stall()

@@ -8,7 +8,7 @@ import pytest
 from nacl.signing import SigningKey
 
 from conclave.model import SessionPath, Visibility
-from conclave.v1 import frames
+from conclave.protocol.v1 import frames
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peer, Peers, Refused
 from tests.support.redis_server import RedisProcess

@@ -12,11 +12,11 @@ from nacl.signing import SigningKey
 from redis import Redis
 from redis.exceptions import RedisError
 
-from relay.message import order
+from relay.model.message import order
 from tests.support.archive import Archive
 from tests.support.nodes import NodeProcess
-from tests.support.peer2 import Peer2, Peers2
 from tests.support.redis_server import RedisProcess
+from tests.support.v2_peer import V2Peer, V2Peers
 from tests.support.verdict import Gap, flaws
 from tests.support.waiting import pause, wait_until
 from tests.support.wandering import Visitor, Wanderer
@@ -72,7 +72,7 @@ class Trial:
         while count < _MESSAGES or not calm.is_set():
             text, key = f"{count} {self._padding}", f"key {count}"
 
-            async def send(peer: Peer2, text: str = text, key: str = key) -> str:
+            async def send(peer: V2Peer, text: str = text, key: str = key) -> str:
                 async with asyncio.timeout(self.chance.choice(_PATIENCE_SECONDS)):
                     return await peer.post(self.channel, text, key=key)
 
@@ -199,28 +199,28 @@ async def test_whoever_comes_back_has_heard_everything_once(
 
 
 @pytest.fixture
-async def peers2(nodes: list[NodeProcess]) -> AsyncIterator[Peers2]:
+async def v2_peers(nodes: list[NodeProcess]) -> AsyncIterator[V2Peers]:
     assert nodes
-    everybody = Peers2()
+    everybody = V2Peers()
     try:
         yield everybody
     finally:
         await everybody.close()
 
 
-async def test_the_death_of_ones_node_costs_nothing(nodes: list[NodeProcess], peers2: Peers2) -> None:
+async def test_the_death_of_ones_node_costs_nothing(nodes: list[NodeProcess], v2_peers: V2Peers) -> None:
     """The plain case, without luck: the node is killed, the client goes on at another one where it was."""
-    ann = await peers2.register(nodes[1].url, "ann")
+    ann = await v2_peers.register(nodes[1].url, "ann")
     await ann.create("ops")
     await ann.join("ops")
     key = SigningKey.generate()
-    bob = await peers2.login(nodes[0].url, key, register=("bob", "laptop"))
+    bob = await v2_peers.login(nodes[0].url, key, register=("bob", "laptop"))
     await bob.join("ops")
     said = [await ann.post("ops", "before")]
     await wait_until(lambda: bob.ids("ops") == said, what="bob hears")
     await nodes[0].kill()
     said += [await ann.post("ops", f"meanwhile {i}") for i in range(100)]
-    bob = await peers2.login(nodes[2].url, key)
+    bob = await v2_peers.login(nodes[2].url, key)
     assert (await bob.join("ops", since=said[0]))["recovered"] is True
     said.append(await ann.post("ops", "after"))
     await wait_until(lambda: len(bob.ids("ops")) >= len(said) - 1, what="bob has heard all")

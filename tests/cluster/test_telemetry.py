@@ -13,9 +13,9 @@ from conclave import __version__
 from tests.support.collector import Collector, Span
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peer, Peers
-from tests.support.peer2 import Peers2
 from tests.support.ports import free_port
 from tests.support.proxy import Proxy
+from tests.support.v2_peer import V2Peers
 from tests.support.waiting import wait_until
 
 SOON = {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_BLRP_SCHEDULE_DELAY": "50"}
@@ -75,7 +75,7 @@ async def test_a_post_is_one_trace_over_both_nodes(redis_url: str) -> None:
 
 async def test_a_post_of_version_2_is_one_trace_too(redis_url: str) -> None:
     """Operations go by their own names, those of the version that was spoken."""
-    peers = Peers2()
+    peers = V2Peers()
     async with (
         Collector() as collector,
         nodes_that_export(redis_url, 2, {**SOON, "CONCLAVE_OTLP_ENDPOINT": collector.url}) as nodes,
@@ -273,6 +273,12 @@ async def test_without_a_collector_nothing_is_imported(redis_url: str, endpoint:
         environment["CONCLAVE_OTLP_ENDPOINT"] = endpoint
     async with nodes_that_export(redis_url, 1, environment) as nodes, ann_and_bob(nodes):
         imported = {line.rpartition("|")[2].strip() for line in nodes[0].log if line.startswith("import time:")}
-        assert "relay.tracing" in imported
-        exporter = ("relay.otlp", "opentelemetry.exporter", "opentelemetry.sdk.trace", "google.protobuf", "requests")
+        assert "relay.observability.tracing" in imported
+        exporter = (
+            "relay.observability.otlp",
+            "opentelemetry.exporter",
+            "opentelemetry.sdk.trace",
+            "google.protobuf",
+            "requests",
+        )
         assert not [module for module in imported if module.startswith(exporter)]

@@ -14,10 +14,10 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from relay.admins import Admins
-from relay.config import NodeConfig, RedisUrl
-from relay.errors import NodeFailure
-from relay.workers import Parent
+from relay.app.config import NodeConfig, RedisUrl
+from relay.model.errors import NodeFailure
+from relay.services.server_admins import ServerAdmins
+from relay.workers import Supervisor
 from tests.support.metrics import scrape
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peer, Peers
@@ -230,7 +230,7 @@ async def _counts(relay: Relay, name: str, value: float) -> bool:
 async def test_a_worker_that_hangs_is_replaced(redis_url: str) -> None:
     """It lives and serves nobody: its clients would wait, and half of those who connect, for as long as it hangs."""
     store = RedisUrl(redis_url)
-    parent = Parent(NodeConfig("127.0.0.1", 0, store, Admins({}), workers=2), verbose=False, silence=3)
+    parent = Supervisor(NodeConfig("127.0.0.1", 0, store, ServerAdmins({}), workers=2), verbose=False, silence=3)
     with capture_logs() as logged:
         running = asyncio.create_task(parent.run())
         try:
@@ -249,14 +249,14 @@ async def test_a_worker_that_hangs_is_replaced(redis_url: str) -> None:
     assert [event["event"] for event in logged if event["log_level"] == "error"] == ["worker.silent", "worker.died"]
 
 
-async def _serves(parent: Parent) -> bool:
+async def _serves(parent: Supervisor) -> bool:
     return len(workers_of(os.getpid())) == 2 and await parent.why_unready() is None
 
 
 async def test_a_worker_that_hangs_is_waited_for_when_all_shall_end(redis_url: str) -> None:
     """While sessions drain there is one deadline for all workers, and what it cost is the reason why the relay ends."""
-    config = NodeConfig("127.0.0.1", 0, RedisUrl(redis_url), Admins({}), workers=2)
-    parent = Parent(config, verbose=False, silence=2)
+    config = NodeConfig("127.0.0.1", 0, RedisUrl(redis_url), ServerAdmins({}), workers=2)
+    parent = Supervisor(config, verbose=False, silence=2)
     with capture_logs() as logged:
         running = asyncio.create_task(parent.run())
         await wait_until(lambda: _serves(parent), timeout=30, what="both are ready")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from conclave.closing import (
+from conclave.client.link_errors import (
     IDLE,
     KEY_REVOKED,
     SHUTDOWN,
@@ -16,7 +16,7 @@ from conclave.closing import (
     not_before,
 )
 from conclave.errors import Code, ConclaveError, LinkError, Refusal
-from conclave.v2.closes import CloseCode
+from conclave.protocol.v2.close_codes import CloseCode
 
 
 @pytest.mark.parametrize(

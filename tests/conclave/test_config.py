@@ -13,9 +13,10 @@ from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conclave import config_edit
-from conclave.config import Level, LocalConfig, Override, Registration, default_directory, load, parse
-from conclave.config_edit import (
+from conclave.errors import ConfigError
+from conclave.machine import config_edit
+from conclave.machine.config import Level, LocalConfig, Override, Registration, default_directory, load, parse
+from conclave.machine.config_edit import (
     Forgotten,
     forget,
     register,
@@ -25,7 +26,6 @@ from conclave.config_edit import (
     set_override,
     unset_ceiling,
 )
-from conclave.errors import ConfigError
 
 FULL = """\
 # my servers

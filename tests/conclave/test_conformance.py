@@ -15,12 +15,12 @@ from redis import Redis
 from conclave.conformance import suite
 from conclave.conformance.__main__ import run
 from conclave.conformance.verdict import Check
-from relay.local.balancer import Balancer
+from relay.launch.balancer import Balancer
 from tests.support.meddler import Json, Meddler, meddling
 from tests.support.nodes import cluster, running_node
-from tests.support.peer2 import Peers2
 from tests.support.ports import free_port
 from tests.support.ruling import ROOT
+from tests.support.v2_peer import V2Peers
 from tests.support.waiting import wait_until
 
 ROOT_FOLDER = Path(__file__).parents[2]
@@ -70,9 +70,9 @@ async def test_three_nodes_behind_one_url_pass(redis_url: str) -> None:
 
 async def test_nothing_stays_but_the_names(redis_url: str) -> None:
     """It may be run where people are: no channel and no key of its own is left, and theirs are untouched."""
-    peers2 = Peers2()
+    v2_peers = V2Peers()
     async with running_node(redis_url) as url:
-        ann = await peers2.register(url, "ann")
+        ann = await v2_peers.register(url, "ann")
         await ann.create("ops")
         await ann.join("ops")
         code, out, err = await examine(url, "--only", "[!cu]*.[!lt]*")
@@ -81,16 +81,16 @@ async def test_nothing_stays_but_the_names(redis_url: str) -> None:
         assert [row["name"] for row in (await ann.ask("channels"))["channels"]] == ["ops"]
         assert await ann.ask("who") == {"sessions": ["ann/laptop/main"]}
         assert ann.events == []
-        await peers2.close()
+        await v2_peers.close()
         with Redis.from_url(redis_url) as store:
             assert store.hlen("conclave:{dir}:keys") == 1, "only ann's"
 
 
 async def test_an_invite_lets_it_in(redis_url: str) -> None:
     """Where not everybody may register; without one the reason is told once, and what needs a user is skipped."""
-    peers2 = Peers2()
+    v2_peers = V2Peers()
     async with running_node(redis_url, admins=ROOT, registration="invite") as url:
-        root = await peers2.register(url, "root")
+        root = await v2_peers.register(url, "root")
         token = (await root.ask("server_invite.create", uses=3))["token"]
         code, found = await findings(url, "--only", "requests")
         assert code == 1
@@ -101,7 +101,7 @@ async def test_an_invite_lets_it_in(redis_url: str) -> None:
         assert "registration needs a valid invite" in first["got"]
         code, found = await findings(url, "--only", "requests", "--invite", token)
         assert code == 0, found
-        await peers2.close()
+        await v2_peers.close()
 
 
 # --- Servers with one ---

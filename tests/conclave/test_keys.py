@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.signing import VerifyKey
 
-from conclave import keys
 from conclave.errors import KeyFileError
-from conclave.keys import InvalidKey, MachineKey, create_or_load, load, parse_public_key
+from conclave.machine import keys
+from conclave.machine.keys import InvalidKey, MachineKey, create_or_load, load, parse_public_key
 
 
 def test_the_file_holds_43_characters_for_its_owner_only(tmp_path: Path) -> None:

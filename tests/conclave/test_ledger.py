@@ -2,10 +2,10 @@
 
 import pytest
 
-from conclave.body import Body
-from conclave.events import Message
-from conclave.ledger import ECHO_ROWS, Ledger
-from conclave.requests import History, Page, Row
+from conclave.client.delivery_tracker import ECHO_ROWS, DeliveryTracker
+from conclave.protocol.body import Body
+from conclave.protocol.events import Message
+from conclave.protocol.requests import History, Page, Row
 
 BOB = "bob/desktop/y"
 
@@ -18,13 +18,13 @@ def live(words: str, number: int | None = None) -> Message:
     return Message("ops", BOB, Body(text=words), None if number is None else f"id-{number}", number)
 
 
-def read(ledger: Ledger, *rows: Row, more: bool = False) -> list[str | None]:
+def read(ledger: DeliveryTracker, *rows: Row, more: bool = False) -> list[str | None]:
     return [entry.body.text for entry in ledger.page(Page(rows, more))]
 
 
 def test_a_ledger_reads_on_from_its_last_row() -> None:
     """From a time until there is one: whatever its page and the connection it came by."""
-    ledger = Ledger(7)
+    ledger = DeliveryTracker(7)
     assert ledger.following("ops") == History("ops", after_ts=7, limit=500)
     read(ledger, row(8, "a"), row(9, "b"), more=True)
     ledger.joining(1)
@@ -35,7 +35,7 @@ def test_a_ledger_reads_on_from_its_last_row() -> None:
 
 def test_a_message_that_was_shown_live_is_not_shown_from_the_history() -> None:
     """However many pages later it comes there; and one that is equal to it is another message."""
-    ledger = Ledger(0)
+    ledger = DeliveryTracker(0)
     assert ledger.live(live("ok"))
     assert ledger.ahead == 1
     assert read(ledger, row(1, "no"), more=True) == ["no"]
@@ -45,7 +45,7 @@ def test_a_message_that_was_shown_live_is_not_shown_from_the_history() -> None:
 
 def test_a_message_without_a_row_does_not_hide_a_later_one_with_the_same_words() -> None:
     """The original delivers what it failed to keep."""
-    ledger = Ledger(0)
+    ledger = DeliveryTracker(0)
     assert ledger.live(live("ok"))
     assert read(ledger) == []
     assert read(ledger, row(5, "ok")) == ["ok"]
@@ -53,7 +53,7 @@ def test_a_message_without_a_row_does_not_hide_a_later_one_with_the_same_words()
 
 def test_only_the_end_of_the_history_says_that_a_message_has_no_row() -> None:
     """It may be on the next page."""
-    ledger = Ledger(0)
+    ledger = DeliveryTracker(0)
     assert ledger.live(live("ok"))
     assert read(ledger, more=True) == []
     assert read(ledger, row(5, "ok")) == []
@@ -61,7 +61,7 @@ def test_only_the_end_of_the_history_says_that_a_message_has_no_row() -> None:
 
 def test_a_message_without_a_row_is_shown_though_the_history_was_read_after_it_came() -> None:
     """It is not in there, so it was not shown yet."""
-    ledger = Ledger(0)
+    ledger = DeliveryTracker(0)
     assert read(ledger, row(5, "ok")) == ["ok"]
     assert ledger.live(live("ok")) is None
     assert read(ledger) == []
@@ -71,7 +71,7 @@ def test_a_message_without_a_row_is_shown_though_the_history_was_read_after_it_c
 
 def test_after_a_newer_message_nothing_that_was_read_is_expected_live_any_more() -> None:
     """So a reader of a channel where everybody says `ok` does not read the history again for each of them."""
-    ledger = Ledger(0)
+    ledger = DeliveryTracker(0)
     assert read(ledger, row(5, "ok"), row(6, "old")) == ["ok", "old"]
     assert ledger.live(live("new"))
     assert ledger.live(live("ok"))
@@ -80,7 +80,7 @@ def test_after_a_newer_message_nothing_that_was_read_is_expected_live_any_more()
 
 def test_after_a_new_connection_nothing_that_was_read_is_expected_live_any_more() -> None:
     """What was on its way is lost with the old one."""
-    ledger = Ledger(0)
+    ledger = DeliveryTracker(0)
     assert read(ledger, row(5, "ok")) == ["ok"]
     ledger.joining(1)
     assert ledger.live(live("ok"))
@@ -88,7 +88,7 @@ def test_after_a_new_connection_nothing_that_was_read_is_expected_live_any_more(
 
 def test_the_memory_of_what_may_still_come_live_is_bounded() -> None:
     """Reading a week of history does not keep it."""
-    ledger = Ledger(0)
+    ledger = DeliveryTracker(0)
     read(ledger, *(row(number, str(number)) for number in range(1, ECHO_ROWS + 11)))
     assert len(ledger._echo_order) == ECHO_ROWS
     assert len(ledger._echoes) == 2 * ECHO_ROWS
@@ -102,7 +102,7 @@ def test_the_memory_of_what_may_still_come_live_is_bounded() -> None:
 
 def test_a_message_with_a_position_settles_itself() -> None:
     """Reading goes on behind it, and nothing waits to be met in the history."""
-    ledger = Ledger(0)
+    ledger = DeliveryTracker(0)
     read(ledger, row(1, "a"))
     assert ledger.live(live("b", 2))
     assert ledger.following("ops") == History("ops", after="id-2", limit=500)
@@ -111,7 +111,7 @@ def test_a_message_with_a_position_settles_itself() -> None:
 
 def test_a_message_with_a_position_is_known_by_it_and_not_by_its_words() -> None:
     """The copy of what the history has shown is left out, an equal message is not, and nothing has to be read."""
-    ledger = Ledger(0)
+    ledger = DeliveryTracker(0)
     read(ledger, row(1, "ok"), row(2, "ok"))
     assert ledger.live(live("ok", 1)) is False
     assert ledger.live(live("ok", 2)) is False
@@ -121,7 +121,7 @@ def test_a_message_with_a_position_is_known_by_it_and_not_by_its_words() -> None
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_copy_does_not_move_the_position_back(number: int) -> None:
     """What was shown from the history would be shown again."""
-    ledger = Ledger(0)
+    ledger = DeliveryTracker(0)
     read(ledger, row(1, "a"), row(2, "b"))
     ledger.live(live("a", number))
     assert ledger.following("ops").after == "id-2"

@@ -6,20 +6,19 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from conclave import link as link_module
-from conclave import requests
-from conclave.body import Body
-from conclave.closing import KEY_REVOKED, SUPERSEDED, LinkLost, LoginRefused, may_retry
+from conclave.client import link as link_module
+from conclave.client.exchange import MESSAGE_BYTES
+from conclave.client.link import Link, Timeouts, connect
+from conclave.client.link_errors import KEY_REVOKED, SUPERSEDED, LinkLost, LoginRefused, may_retry
 from conclave.errors import Code, ConclaveError, LinkError, Refusal
-from conclave.events import Message, Role, Whispered
-from conclave.exchange import MESSAGE_BYTES
-from conclave.keys import MachineKey
-from conclave.link import Link, Timeouts, connect
+from conclave.machine.keys import MachineKey
 from conclave.model import Plain, SessionPath
-from conclave.requests import Done, History, Page, Send, Sent, Sessions
-from conclave.urls import InvalidUrl
-from conclave.v1 import encode
-from conclave.v1.frames import (
+from conclave.protocol import requests
+from conclave.protocol.body import Body
+from conclave.protocol.events import Message, Role, Whispered
+from conclave.protocol.requests import Done, History, Page, Send, Sent, Sessions
+from conclave.protocol.v1 import encode
+from conclave.protocol.v1.frames import (
     Ack,
     ChannelMsg,
     Error,
@@ -36,7 +35,8 @@ from conclave.v1.frames import (
     VersionMismatch,
     Whisper,
 )
-from conclave.v1.frames import History as HistoryFrame
+from conclave.protocol.v1.frames import History as HistoryFrame
+from conclave.urls import InvalidUrl
 from tests.support.scripted_server import Connection, ScriptedServer
 from tests.support.waiting import wait_until
 

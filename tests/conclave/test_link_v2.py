@@ -7,16 +7,16 @@ import pytest
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from conclave import link as link_module
-from conclave.body import Body
-from conclave.closing import LinkLost, LoginRefused, NotTrusted, may_retry
+from conclave.client import link as link_module
+from conclave.client.link import Link, Timeouts, connect, identify
+from conclave.client.link_errors import LinkLost, LoginRefused, NotTrusted, may_retry
 from conclave.errors import Code, ConclaveError, LinkError, Refusal
-from conclave.events import Event, Gap, Left, Message, Renamed, Role
-from conclave.keys import MachineKey
-from conclave.link import Link, Timeouts, connect, identify
-from conclave.requests import Join, Joined, Send, Sent, Sessions, Who
+from conclave.machine.keys import MachineKey
+from conclave.protocol.body import Body
+from conclave.protocol.events import Event, Gap, Left, Message, Renamed, Role
+from conclave.protocol.requests import Join, Joined, Send, Sent, Sessions, Who
 from tests.support.scripted_server import ScriptedServer
-from tests.support.scripted_server2 import CLUSTER, Connection2, Json, ScriptedServer2
+from tests.support.v2_scripted_server import CLUSTER, Json, V2Connection, V2ScriptedServer
 from tests.support.waiting import wait_until
 
 KEY = MachineKey(bytes(32))
@@ -26,12 +26,12 @@ HEARD = Message("ops", "bob/desk/y", Body(text="hi"), "5-0", 5)
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[ScriptedServer2]:
-    async with ScriptedServer2().running() as running:
+async def server() -> AsyncIterator[V2ScriptedServer]:
+    async with V2ScriptedServer().running() as running:
         yield running
 
 
-async def linked(server: ScriptedServer2, timeouts: Timeouts = LONG, cluster: str | None = None) -> Link:
+async def linked(server: V2ScriptedServer, timeouts: Timeouts = LONG, cluster: str | None = None) -> Link:
     return await connect(server.url, KEY, "x", timeouts=timeouts, cluster=cluster)
 
 
@@ -48,7 +48,7 @@ async def everything(link: Link) -> tuple[list[Event], LinkLost]:
 # --- Logging in ---
 
 
-async def test_a_link_knows_its_path_role_and_cluster(server: ScriptedServer2) -> None:
+async def test_a_link_knows_its_path_role_and_cluster(server: V2ScriptedServer) -> None:
     """The role is an event, as in v1, and known before anything is read."""
     server.ready["admin"] = True
     async with await linked(server, cluster=CLUSTER) as link:
@@ -60,7 +60,7 @@ async def test_a_link_knows_its_path_role_and_cluster(server: ScriptedServer2) -
     assert proof["op"] == "auth"
 
 
-async def test_registering_is_one_login(server: ScriptedServer2) -> None:
+async def test_registering_is_one_login(server: V2ScriptedServer) -> None:
     """With an invite, where the server wants one."""
     async with await connect(server.url, KEY, "x", register=("zoe", "phone"), invite="t", timeouts=LONG):
         pass
@@ -69,7 +69,7 @@ async def test_registering_is_one_login(server: ScriptedServer2) -> None:
 
 
 @pytest.mark.parametrize(("register", "verb"), [(None, "authentication"), (("ann", "laptop"), "registration")])
-async def test_a_refused_login_says_why(server: ScriptedServer2, register: tuple[str, str] | None, verb: str) -> None:
+async def test_a_refused_login_says_why(server: V2ScriptedServer, register: tuple[str, str] | None, verb: str) -> None:
     """In the server's words, with its code, and what it was about."""
     server.ready = {"ev": "closing", "code": 4006, "reason": "no such luck", "error": "conflict"}
     with pytest.raises(LoginRefused) as caught:
@@ -79,7 +79,7 @@ async def test_a_refused_login_says_why(server: ScriptedServer2, register: tuple
     assert not may_retry(caught.value)
 
 
-async def test_a_login_at_a_bad_moment_says_when_to_come_back(server: ScriptedServer2) -> None:
+async def test_a_login_at_a_bad_moment_says_when_to_come_back(server: V2ScriptedServer) -> None:
     """The store is away, or the node drains."""
     server.challenge = {"ev": "closing", "code": 1013, "reason": "away", "retry_after": 1.5, "error": "unavailable"}
     with pytest.raises(LoginRefused) as caught:
@@ -89,7 +89,7 @@ async def test_a_login_at_a_bad_moment_says_when_to_come_back(server: ScriptedSe
 
 
 @pytest.mark.parametrize("challenge", [{"ev": "gap"}, {"ev": "challenge", "nonce": "AA", "cluster": "c", "node": "n"}])
-async def test_a_server_that_talks_nonsense_is_no_relay(server: ScriptedServer2, challenge: Json) -> None:
+async def test_a_server_that_talks_nonsense_is_no_relay(server: V2ScriptedServer, challenge: Json) -> None:
     """An error, not a hang; and nothing is signed for it."""
     server.challenge = challenge
     with pytest.raises(LinkError, match="undecodable response"):
@@ -100,7 +100,7 @@ async def test_a_server_that_talks_nonsense_is_no_relay(server: ScriptedServer2,
 # --- Whom it trusts ---
 
 
-async def test_another_cluster_gets_no_signature(server: ScriptedServer2) -> None:
+async def test_another_cluster_gets_no_signature(server: V2ScriptedServer) -> None:
     """Told before the upgrade is over; or, by a server that tells nothing there, with the challenge."""
     with pytest.raises(NotTrusted, match=f"says it is cluster `{CLUSTER}`, but `mine` is expected there"):
         await linked(server, cluster="mine")
@@ -112,7 +112,7 @@ async def test_another_cluster_gets_no_signature(server: ScriptedServer2) -> Non
     assert not may_retry(caught.value)
 
 
-async def test_a_server_has_one_name(server: ScriptedServer2) -> None:
+async def test_a_server_has_one_name(server: V2ScriptedServer) -> None:
     """One that tells another id with the upgrade than in the login would be taken for two different ones."""
     server.headers["x-conclave-server-id"] = "somebody-else"
     with pytest.raises(NotTrusted):
@@ -130,7 +130,7 @@ async def test_a_pinned_cluster_is_not_spoken_to_in_v1() -> None:
         assert older.connections == []
 
 
-async def test_the_servers_id_is_checked_before_anything_is_said(server: ScriptedServer2) -> None:
+async def test_the_servers_id_is_checked_before_anything_is_said(server: V2ScriptedServer) -> None:
     """A second login at the same cluster is what the check is there to prevent."""
 
     class NotThatOne(ConclaveError):
@@ -144,7 +144,7 @@ async def test_the_servers_id_is_checked_before_anything_is_said(server: Scripte
     assert server.hellos == []
 
 
-async def test_a_server_tells_its_name_without_a_login(server: ScriptedServer2) -> None:
+async def test_a_server_tells_its_name_without_a_login(server: V2ScriptedServer) -> None:
     """To decide whether to trust it, nothing must have been signed for it yet."""
     assert await identify(server.url, "x", timeouts=LONG) == CLUSTER
     assert server.proofs == []
@@ -188,11 +188,11 @@ async def test_a_server_that_refuses_the_offer_is_spoken_to_in_v1(status: int) -
 # --- Asking and hearing ---
 
 
-async def test_results_and_refusals_find_their_requests(server: ScriptedServer2) -> None:
+async def test_results_and_refusals_find_their_requests(server: V2ScriptedServer) -> None:
     """In whatever order they come."""
     held: list[Json] = []
 
-    async def answer(connection: Connection2, request: Json) -> None:
+    async def answer(connection: V2Connection, request: Json) -> None:
         held.append(request)
         if len(held) < 3:
             return
@@ -217,10 +217,10 @@ async def test_results_and_refusals_find_their_requests(server: ScriptedServer2)
     assert (server.received[1]["since"], server.received[2]["key"]) == ("5-0", "key")
 
 
-async def test_every_event_of_the_version_is_heard(server: ScriptedServer2) -> None:
+async def test_every_event_of_the_version_is_heard(server: V2ScriptedServer) -> None:
     """And one that is not known here costs nothing."""
 
-    async def answer(connection: Connection2, request: Json) -> None:
+    async def answer(connection: V2Connection, request: Json) -> None:
         await connection.send(
             {"ev": "gap", "channel": "ops", "after": "1-0"},
             {"ev": "weather", "rain": True},
@@ -253,11 +253,11 @@ async def test_every_event_of_the_version_is_heard(server: ScriptedServer2) -> N
     ],
 )
 async def test_a_close_says_why_and_when_to_come_back(
-    server: ScriptedServer2, code: int, event: Json | None, expected: tuple[int, float | None], retry: bool
+    server: V2ScriptedServer, code: int, event: Json | None, expected: tuple[int, float | None], retry: bool
 ) -> None:
     """To whoever waits for an answer, and to whoever listens; messages before it are heard."""
 
-    async def answer(connection: Connection2, _: Json) -> None:
+    async def answer(connection: V2Connection, _: Json) -> None:
         await connection.send(MESSAGE)
         await connection.close(code, "the reason", event)
 
@@ -274,10 +274,10 @@ async def test_a_close_says_why_and_when_to_come_back(
             assert error.superseded is (code == 4001)
 
 
-async def test_a_connection_that_breaks_has_no_reason(server: ScriptedServer2) -> None:
+async def test_a_connection_that_breaks_has_no_reason(server: V2ScriptedServer) -> None:
     """It is one to come back from."""
 
-    async def answer(connection: Connection2, _: Json) -> None:
+    async def answer(connection: V2Connection, _: Json) -> None:
         connection.cut()
 
     server.answer = answer
@@ -296,10 +296,10 @@ async def test_a_connection_that_breaks_has_no_reason(server: ScriptedServer2) -
         [{"re": 1, "sessions": "nobody"}],
     ],
 )
-async def test_a_server_that_is_out_of_step_loses_the_link(server: ScriptedServer2, messages: list[Json]) -> None:
+async def test_a_server_that_is_out_of_step_loses_the_link(server: V2ScriptedServer, messages: list[Json]) -> None:
     """A reply that nobody can place may have been meant for the one who waits."""
 
-    async def answer(connection: Connection2, _: Json) -> None:
+    async def answer(connection: V2Connection, _: Json) -> None:
         await connection.send(*messages)
 
     server.answer = answer
@@ -309,7 +309,7 @@ async def test_a_server_that_is_out_of_step_loses_the_link(server: ScriptedServe
         assert may_retry(caught.value)
 
 
-async def test_pings_keep_the_servers_time(server: ScriptedServer2) -> None:
+async def test_pings_keep_the_servers_time(server: V2ScriptedServer) -> None:
     """It says how long a silence may be; without the pings it would take the session for gone."""
     server.ready["heartbeat"] = 1
     async with await linked(server):
@@ -318,12 +318,12 @@ async def test_pings_keep_the_servers_time(server: ScriptedServer2) -> None:
 
 
 async def test_events_beyond_the_bound_cost_the_link_not_the_memory(
-    server: ScriptedServer2, monkeypatch: pytest.MonkeyPatch
+    server: V2ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever follows a channel resumes at its position; what there was room for has no gap in it."""
     monkeypatch.setattr(link_module, "EVENT_BYTES", 11_000)
 
-    async def answer(connection: Connection2, request: Json) -> None:
+    async def answer(connection: V2Connection, request: Json) -> None:
         for number in range(8):
             await connection.send({**MESSAGE, "id": f"{number}-0", "body": {"text": "x" * 1000}})
         await connection.send(MESSAGE, {"re": request["id"]})

@@ -10,9 +10,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from conclave.closing import LoginRefused, NotTrusted
-from conclave.keys import MachineKey
-from conclave.link import Timeouts, connect, identify
+from conclave.client.link import Timeouts, connect, identify
+from conclave.client.link_errors import LoginRefused, NotTrusted
+from conclave.machine.keys import MachineKey
 from conclave.urls import origin
 from tests.support.nodes import node_object
 from tests.support.ports import free_port

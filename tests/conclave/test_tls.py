@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conclave.keys import create_or_load
+from conclave.machine.keys import create_or_load
 from tests.support.command_line import Finished, conclave
 from tests.support.scripted_server import ScriptedServer
 

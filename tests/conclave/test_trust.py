@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from conclave.closing import NotTrusted
-from conclave.config import LocalConfig, Registration, load
-from conclave.config_edit import pin, register
-from conclave.trust import Pins, check_cluster, check_upgrade
+from conclave.client.link_errors import NotTrusted
+from conclave.client.trust import Pins, check_cluster, check_upgrade
+from conclave.machine.config import LocalConfig, Registration, load
+from conclave.machine.config_edit import pin, register
 
 URL = "wss://relay.example"
 ANN = Registration(URL, "ann", "laptop")

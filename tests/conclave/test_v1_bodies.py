@@ -5,11 +5,11 @@ import base64
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conclave.body import Body, SealedBody
 from conclave.model import Payload, Plain, Sealed
-from conclave.v1 import encode_payload
-from conclave.v1.bodies import body_of, payload_of
-from conclave.v1.frames import RawPayload
+from conclave.protocol.body import Body, SealedBody
+from conclave.protocol.v1 import encode_payload
+from conclave.protocol.v1.bodies import body_of, payload_of
+from conclave.protocol.v1.frames import RawPayload
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 PAYLOADS = st.builds(Plain, TEXT) | st.builds(Sealed, st.binary(), st.none() | TEXT)

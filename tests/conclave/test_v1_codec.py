@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conclave import v1
 from conclave.errors import Code, FrameError, Refusal
 from conclave.model import (
     AuditEntry,
@@ -24,9 +23,10 @@ from conclave.model import (
     SessionPath,
     Visibility,
 )
-from conclave.v1 import admin, frames
-from conclave.v1.bincode import U32, U64, Appended
-from conclave.v1.errors import VersionRefusal, display, error_frame, refusal
+from conclave.protocol import v1
+from conclave.protocol.v1 import admin, frames
+from conclave.protocol.v1.bincode import U32, U64, Appended
+from conclave.protocol.v1.errors import VersionRefusal, display, error_frame, refusal
 
 ABC = SessionPath("a", "b", "c")
 DEF = SessionPath("d", "e", "f")

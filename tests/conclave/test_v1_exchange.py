@@ -2,16 +2,16 @@
 
 import pytest
 
-from conclave import events, requests
-from conclave.body import Body, SealedBody
-from conclave.closing import IDLE, KEY_REVOKED, SLOW, SUPERSEDED, in_words
+from conclave.client.exchange import CLOSED, MESSAGE_BYTES, Answer, Ending, Outcome, OutOfStep, Received
+from conclave.client.link_errors import IDLE, KEY_REVOKED, SLOW, SUPERSEDED, in_words
+from conclave.client.v1.exchange import UNKNOWN_OPERATION, V1Exchange
 from conclave.errors import FrameError, Refusal
-from conclave.exchange import CLOSED, MESSAGE_BYTES, Answer, Ending, Heard, Outcome, OutOfStep
 from conclave.model import Plain, Sealed, SessionPath
-from conclave.requests import AclAdd, AclPromote, Audit, Join, Ping, Request, Send, Who
-from conclave.v1 import decode, encode
-from conclave.v1.exchange import UNKNOWN_OPERATION, V1Exchange
-from conclave.v1.frames import (
+from conclave.protocol import events, requests
+from conclave.protocol.body import Body, SealedBody
+from conclave.protocol.requests import AclAdd, AclPromote, Audit, Join, Ping, Request, Send, Who
+from conclave.protocol.v1 import decode, encode
+from conclave.protocol.v1.frames import (
     Ack,
     ChannelMsg,
     Error,
@@ -83,7 +83,7 @@ def test_replies_answer_requests_oldest_first() -> None:
     """The server handles them one by one."""
     pending = exchange(Join("a"), Join("b"), Who())
     assert pending.hear(Joined("a")) == Answer(0, requests.Joined("a"))
-    assert isinstance(pending.hear(ChannelMsg("ops", BOB, Plain("hi"))), Heard)
+    assert isinstance(pending.hear(ChannelMsg("ops", BOB, Plain("hi"))), Received)
     assert pending.hear(Joined("b")) == Answer(1, requests.Joined("b"))
     assert pending.open_tickets() == [2]
 
@@ -103,7 +103,7 @@ def test_replies_answer_requests_oldest_first() -> None:
 def test_an_event_answers_nothing(frame: Frame, event: events.Event) -> None:
     """A message that arrives between a request and its reply is not the reply."""
     pending = exchange(POST)
-    assert pending.hear(frame) == Heard(event)
+    assert pending.hear(frame) == Received(event)
     assert pending.hear(Ack()) == Answer(0, requests.Sent())
 
 

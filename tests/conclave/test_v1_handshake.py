@@ -5,12 +5,12 @@ import contextlib
 import pytest
 from nacl.signing import SigningKey
 
-from conclave import v1
-from conclave.claims import Enroll, Login, timed_out, unknown_key
 from conclave.errors import Code, FrameError, Refusal
 from conclave.model import Plain, SessionPath
-from conclave.v1.errors import error_frame
-from conclave.v1.frames import (
+from conclave.protocol import v1
+from conclave.protocol.credentials import LoginClaim, RegistrationClaim, timed_out, unknown_key
+from conclave.protocol.v1.errors import error_frame
+from conclave.protocol.v1.frames import (
     Auth,
     Challenge,
     Error,
@@ -27,7 +27,7 @@ from conclave.v1.frames import (
     VersionMismatch,
     Whisper,
 )
-from conclave.v1.handshake import ClientHandshake, Continue, Reply, Send, ServerHandshake, undecodable
+from conclave.protocol.v1.handshake import ClientHandshake, Continue, Reply, Send, ServerHandshake, undecodable
 
 NONCE = bytes(range(32))
 KEY = SigningKey(b"k" * 32)
@@ -49,14 +49,14 @@ class _Key:
         return KEY.sign(message).signature
 
 
-def _run(*frames: Frame) -> Login | Enroll:
+def _run(*frames: Frame) -> LoginClaim | RegistrationClaim:
     """Feed frames of which the last one ends the handshake; the ones before it must not."""
     handshake = ServerHandshake(NONCE)
     *first, last = frames
     for frame in first:
         assert isinstance(handshake.receive(frame), Reply | Continue)
     end = handshake.receive(last)
-    assert isinstance(end, Login | Enroll)
+    assert isinstance(end, LoginClaim | RegistrationClaim)
     return end
 
 
@@ -67,7 +67,7 @@ def test_a_known_machine_logs_in() -> None:
     """Hello is answered by the nonce; a valid Auth gives the key and the handle, and says nothing about who it is."""
     handshake = ServerHandshake(NONCE)
     assert handshake.receive(HELLO) == Reply(Challenge(NONCE))
-    assert handshake.receive(AUTH) == Login(PUBLIC, "dev")
+    assert handshake.receive(AUTH) == LoginClaim(PUBLIC, "dev")
 
 
 def test_a_new_user_enrolls() -> None:
@@ -75,7 +75,7 @@ def test_a_new_user_enrolls() -> None:
     handshake = ServerHandshake(NONCE)
     handshake.receive(HELLO)
     assert handshake.receive(REGISTER) == Continue()
-    assert handshake.receive(AUTH) == Enroll("alice", "laptop", PUBLIC, "dev")
+    assert handshake.receive(AUTH) == RegistrationClaim("alice", "laptop", PUBLIC, "dev")
 
 
 SHORT_KEY = "malformed key or signature: public key must be 32 bytes"
@@ -234,9 +234,9 @@ def test_a_client_expects_frames_in_order() -> None:
 
 @pytest.mark.parametrize(
     ("register", "end"),
-    [(None, Login(PUBLIC, "dev")), (("alice", "laptop"), Enroll("alice", "laptop", PUBLIC, "dev"))],
+    [(None, LoginClaim(PUBLIC, "dev")), (("alice", "laptop"), RegistrationClaim("alice", "laptop", PUBLIC, "dev"))],
 )
-def test_both_sides_agree(register: tuple[str, str] | None, end: Login | Enroll) -> None:
+def test_both_sides_agree(register: tuple[str, str] | None, end: LoginClaim | RegistrationClaim) -> None:
     """Our client's bytes log in at our server, with and without registering."""
     server, client = ServerHandshake(NONCE), ClientHandshake("dev", _Key(), register)
     step = server.receive(v1.decode(v1.encode(client.hello())))

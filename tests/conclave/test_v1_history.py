@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conclave.client.v1.exchange import V1Exchange
 from conclave.model import Plain, SessionPath
-from conclave.requests import History, Page, Row
-from conclave.v1 import frames
-from conclave.v1.exchange import V1Exchange
+from conclave.protocol.requests import History, Page, Row
+from conclave.protocol.v1 import frames
 from tests.support.v1_answers import answered
 from tests.support.v1_forms import BOB, ME
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from conclave import requests
-from conclave.body import Body, SealedBody
+from conclave.client.v1.exchange import V1Exchange
 from conclave.errors import Code, Refusal
-from conclave.requests import Request, result_type
-from conclave.v1.exchange import V1Exchange
+from conclave.protocol import requests
+from conclave.protocol.body import Body, SealedBody
+from conclave.protocol.requests import Request, result_type
 from tests.support.v1_forms import FORMS, ME, Form
 
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conclave import events, requests, v2
-from conclave.body import Body, SealedBody
 from conclave.errors import Code, FrameError, Refusal
 from conclave.model import MachineInfo, Plain, Sealed, Visibility
-from conclave.v2 import base64url, closes
-from conclave.v2.bodies import body_of, payload_of
+from conclave.protocol import events, requests, v2
+from conclave.protocol.body import Body, SealedBody
+from conclave.protocol.v2 import base64url, close_codes
+from conclave.protocol.v2.bodies import body_of, payload_of
 
 TEXT = st.text(max_size=8)
 BODY = st.builds(Body, text=TEXT) | st.builds(Body, sealed=st.builds(SealedBody, TEXT, st.none() | TEXT))
@@ -72,7 +72,7 @@ def test_a_result_is_read_as_it_was_written(number: int) -> None:
         (requests.Join, requests.Joined("ops", "1-0", recovered=False)),
     ):
         answer = v2.decode_message(v2.encode_result(number, result))
-        assert isinstance(answer, v2.Answer)
+        assert isinstance(answer, v2.Reply)
         assert answer.re == number
         assert v2.decode_result(answer, request) == result
 
@@ -84,7 +84,7 @@ def test_a_refusal_is_read_as_it_was_written(code: Code, number: int | None, ret
     data = v2.encode_error(number, Refusal(code, "why `ö`", retry_after=retry))
     assert ("retry_after" in json.loads(data)["error"]) == (retry is not None)
     answer = v2.decode_message(data)
-    assert isinstance(answer, v2.Answer)
+    assert isinstance(answer, v2.Reply)
     assert answer.re == number
     with pytest.raises(Refusal) as caught:
         v2.decode_result(answer, requests.Ping)
@@ -96,7 +96,7 @@ def test_what_a_later_server_says_is_not_an_error() -> None:
     assert v2.decode_message('{"ev":"gap","channel":"ops","after":"1-0","why":{}}') == events.Gap("ops", "1-0")
     assert v2.decode_message('{"ev":"weather","rain":true}') is None
     answer = v2.decode_message('{"re":1,"error":{"code":"tired","message":"no"}}')
-    assert isinstance(answer, v2.Answer)
+    assert isinstance(answer, v2.Reply)
     assert answer.refusal is not None
     assert answer.refusal.code is Code.INTERNAL
 
@@ -212,7 +212,7 @@ def test_a_sealed_body_has_to_be_base64url() -> None:
 
 def test_every_refused_login_has_a_close() -> None:
     """Whatever it was refused with."""
-    assert {code: int(closes.login_close(code)) for code in Code} == {
+    assert {code: int(close_codes.login_close(code)) for code in Code} == {
         Code.MALFORMED: 4007,
         Code.VERSION: 4006,
         Code.UNAUTHORIZED: 4006,

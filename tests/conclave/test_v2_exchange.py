@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conclave import events, requests
-from conclave.body import Body
+from conclave.client.exchange import CLOSED, MESSAGE_BYTES, Answer, Ending, OutOfStep, Received
+from conclave.client.v2.exchange import V2Exchange
 from conclave.errors import Code, FrameError, Refusal
-from conclave.exchange import CLOSED, MESSAGE_BYTES, Answer, Ending, Heard, OutOfStep
-from conclave.requests import Done, History, Join, Joined, Ping, Request, Send, Sent, Who
-from conclave.v2 import CloseCode, encode_error, encode_event, encode_result
-from conclave.v2.exchange import V2Exchange
+from conclave.protocol import events, requests
+from conclave.protocol.body import Body
+from conclave.protocol.requests import Done, History, Join, Joined, Ping, Request, Send, Sent, Who
+from conclave.protocol.v2 import CloseCode, encode_error, encode_event, encode_result
 
 POST = Send("ops", Body(text="hi"), "key")
 MESSAGE = events.Message("ops", "bob/desktop/y", Body(text="hi"), "5-0", 5)
@@ -100,7 +100,7 @@ def test_a_second_reply_to_one_request_is_out_of_step() -> None:
 def test_an_event_answers_nothing(event: events.Event) -> None:
     """A message that arrives between a request and its reply is not the reply."""
     made = exchange(POST)
-    assert made.receive(encode_event(event)) == Heard(event)
+    assert made.receive(encode_event(event)) == Received(event)
     assert made.receive(encode_result(1, Sent())) == Answer(0, Sent())
 
 
@@ -108,7 +108,7 @@ def test_what_a_later_server_says_beyond_this_version_is_skipped() -> None:
     """An event that is not known here, and fields of those that are."""
     made = exchange()
     assert made.receive(b'{"ev":"weather","rain":true}') is None
-    assert made.receive(encode_event(MESSAGE)[:-1] + b',"colour":"red"}') == Heard(MESSAGE)
+    assert made.receive(encode_event(MESSAGE)[:-1] + b',"colour":"red"}') == Received(MESSAGE)
 
 
 # --- What is not asked ---
@@ -183,7 +183,7 @@ def test_every_reply_finds_its_request_whatever_comes_in_between(data: st.DataOb
             assert number not in waiting
             waiting[number] = result
         elif step == "event":
-            assert made.receive(encode_event(MESSAGE)) == Heard(MESSAGE)
+            assert made.receive(encode_event(MESSAGE)) == Received(MESSAGE)
         elif waiting:
             number = data.draw(st.sampled_from(sorted(waiting)))
             answer = made.receive(encode_result(number, waiting.pop(number)))

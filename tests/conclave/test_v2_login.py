@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from conclave.claims import Enroll, Login
-from conclave.closing import ClosedLogin, NotTrusted
+from conclave.client.link_errors import ClosedLogin, NotTrusted
 from conclave.errors import Code, FrameError, Refusal
-from conclave.events import Closing
-from conclave.keys import MachineKey
+from conclave.machine.keys import MachineKey
+from conclave.protocol.credentials import LoginClaim, RegistrationClaim
+from conclave.protocol.events import Closing
+from conclave.protocol.v2 import encode_event
+from conclave.protocol.v2.base64url import encode
+from conclave.protocol.v2.login import ClientLogin, Ready, ServerLogin, challenged_by, signed_bytes
 from conclave.urls import InvalidUrl, origin
-from conclave.v2 import encode_event
-from conclave.v2.base64url import encode
-from conclave.v2.login import ClientLogin, Ready, ServerLogin, challenged_by, signed_bytes
 
 KEY = MachineKey(b"k" * 32)
 NONCE = bytes(range(32))
@@ -36,7 +36,7 @@ def sent(step: object) -> bytes:
     return step
 
 
-def conduct(ours: ClientLogin, theirs: ServerLogin) -> Login | Enroll:
+def conduct(ours: ClientLogin, theirs: ServerLogin) -> LoginClaim | RegistrationClaim:
     """Let both talk until the server has a claim."""
     step = theirs.receive(ours.hello())
     while isinstance(step, bytes):
@@ -47,7 +47,7 @@ def conduct(ours: ClientLogin, theirs: ServerLogin) -> Login | Enroll:
 def test_a_machine_logs_in() -> None:
     """Its key is proven, whoever's it is."""
     ours = client()
-    assert conduct(ours, server()) == Login(KEY.public_key, "main")
+    assert conduct(ours, server()) == LoginClaim(KEY.public_key, "main")
     assert ours.cluster == "one", "for the client to pin"
 
 
@@ -55,7 +55,7 @@ def test_a_machine_logs_in() -> None:
 def test_a_user_registers(invite: str | None) -> None:
     """With the machine's name, and the invite if there is one."""
     ours = client(register=("ann", "laptop"), invite=invite)
-    assert conduct(ours, server()) == Enroll("ann", "laptop", KEY.public_key, "main", invite)
+    assert conduct(ours, server()) == RegistrationClaim("ann", "laptop", KEY.public_key, "main", invite)
 
 
 def test_the_signature_is_over_exactly_these_bytes() -> None:
@@ -119,7 +119,7 @@ def test_a_signature_for_one_purpose_is_worth_nothing_for_another() -> None:
 def test_a_client_does_not_answer_another_cluster_than_it_knows() -> None:
     """The text names both, like that of a changed host key."""
     ours = client(expected_cluster="one")
-    assert conduct(ours, server()) == Login(KEY.public_key, "main")
+    assert conduct(ours, server()) == LoginClaim(KEY.public_key, "main")
     ours = client(expected_cluster="one")
     challenge = server(cluster="two").receive(ours.hello())
     with pytest.raises(NotTrusted, match=r"`wss://relay.example` says it is cluster `two`, but `one` is expected"):
@@ -180,7 +180,7 @@ def test_a_relay_knows_its_address_in_every_spelling(claimed: str) -> None:
     nonce = NONCE
     signature = KEY.sign(signed_bytes("auth", challenge["cluster"], claimed, nonce))
     proof = {"op": "auth", "pubkey": KEY.public_text, "signature": encode(signature)}
-    assert theirs.receive(json.dumps(proof)) == Login(KEY.public_key, "main")
+    assert theirs.receive(json.dumps(proof)) == LoginClaim(KEY.public_key, "main")
 
 
 def hello(**more: Any) -> dict[str, Any]:
@@ -301,7 +301,7 @@ class Conversation(RuleBasedStateMachine):
             was_over = self.over
             self.say(answer, good=not self.over)
             if not was_over and self.good:
-                assert self.claim == Login(KEY.public_key, "main")
+                assert self.claim == LoginClaim(KEY.public_key, "main")
 
     @rule()
     def answer_to_another_challenge(self) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from conclave.config import CONFIG_NAME, Level
-from conclave.config_edit import set_default
+from conclave.machine.config import CONFIG_NAME, Level
+from conclave.machine.config_edit import set_default
 from tests.support.bridge_process import RawBridge, settle_in
 from tests.support.chart import render
 from tests.support.company import Guest, Listener, Newcomers, OldSpeaker, Speaker
-from tests.support.peer2 import Json, Peer2
 from tests.support.rollout import KILLED, Deployment, Pod, Settings
+from tests.support.v2_peer import Json, V2Peer
 from tests.support.waiting import pause, wait_until
 
 SCALE = 0.5
@@ -64,7 +64,7 @@ class Load:
     @asynccontextmanager
     async def going_on(self) -> AsyncIterator[None]:
         """Have everybody talk and listen inside the `async with`; returns when all have heard all that was said."""
-        reader = await Peer2.register(self.url, "reader")
+        reader = await V2Peer.register(self.url, "reader")
         for channel in ("plaza", "desk"):
             await reader.create(channel)
         await reader.close()
@@ -119,7 +119,7 @@ class Load:
         await self.bridges[1].hear(self.desk[-1]["body"]["text"])
 
     async def _logs(self) -> tuple[list[Json], list[Json]]:
-        reader = await Peer2.register(self.url, "second-reader")
+        reader = await V2Peer.register(self.url, "second-reader")
         try:
             for channel in ("plaza", "desk"):
                 await reader.join(channel)

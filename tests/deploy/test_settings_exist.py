@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from cli.serve import command
+from cli.verbs.serve import command
 
 _PROJECT = Path(__file__).parents[2]
 _SETTING = re.compile(r"\bCONCLAVE_[A-Z_]*[A-Z]\b")

@@ -12,12 +12,12 @@ import msgspec
 import pytest
 from nacl.signing import SigningKey
 
-from conclave import events, requests, v2
 from conclave.errors import Code
-from conclave.v2.closes import CloseCode
-from conclave.v2.login import Auth, Challenge, Hello, Ready, Register
+from conclave.protocol import events, requests, v2
+from conclave.protocol.v2.close_codes import CloseCode
+from conclave.protocol.v2.login import Auth, Challenge, Hello, Ready, Register
 from tests.support.nodes import running_node
-from tests.support.peer2 import Peer2, b64
+from tests.support.v2_peer import V2Peer, b64
 from tests.support.waiting import wait_until
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
@@ -60,7 +60,7 @@ def written(frame: dict[str, Any], asked: dict[str, Any] | None) -> bytes:
     message = v2.decode_message(text)
     if isinstance(message, events.Event):
         return v2.encode_event(message)
-    assert isinstance(message, v2.Answer)
+    assert isinstance(message, v2.Reply)
     if message.refusal is not None:
         return v2.encode_error(message.re, message.refusal)
     assert message.re is not None
@@ -141,7 +141,7 @@ async def test_the_client_works(redis_url: str, tmp_path: Path) -> None:
     """It registers, joins, says hello, is killed, and hears afterwards what it has missed."""
     key, script = b64(bytes(SigningKey.generate())), Script(tmp_path)
     async with running_node(redis_url) as url:
-        bob = await Peer2.register(url, "bob")
+        bob = await V2Peer.register(url, "bob")
         await bob.create("ops")
         await bob.join("ops")
         process = await script.run(url, key, "register", "ann", "ops")

@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 from nacl.signing import SigningKey
 
-from conclave import events, requests, v2
-from conclave.claims import Enroll, Login
 from conclave.errors import FrameError, Refusal
-from conclave.keys import MachineKey
-from conclave.v2 import base64url
-from conclave.v2.login import ClientLogin, Ready, ServerLogin, signed_bytes
+from conclave.machine.keys import MachineKey
+from conclave.protocol import events, requests, v2
+from conclave.protocol.credentials import LoginClaim, RegistrationClaim
+from conclave.protocol.v2 import base64url
+from conclave.protocol.v2.login import ClientLogin, Ready, ServerLogin, signed_bytes
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 NONCE = bytes(32)
@@ -78,7 +78,7 @@ def message(data: bytes) -> None:
         return
     if isinstance(read, events.Event):
         assert v2.decode_message(v2.encode_event(read)) == read
-    if isinstance(read, v2.Answer):
+    if isinstance(read, v2.Reply):
         for type_ in requests.Request.__subclasses__():
             try:
                 result: Any = v2.decode_result(read, type_)
@@ -97,7 +97,7 @@ def server_login(data: bytes) -> None:
         except Refusal as refusal:
             assert len(str(refusal)) < _SHORT  # noqa: PT017 - of whatever comes
             continue
-        if isinstance(step, Login | Enroll):
+        if isinstance(step, LoginClaim | RegistrationClaim):
             assert step.pubkey == KEY.public_key, "another key than the one of the seeds cannot have signed"
 
 

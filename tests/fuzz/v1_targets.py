@@ -5,10 +5,10 @@ from typing import Any
 
 import msgspec
 
-from conclave import v1
 from conclave.errors import FrameError
 from conclave.model import Plain, Sealed
-from conclave.v1.bincode import U32, U64, Appended, codec_for
+from conclave.protocol import v1
+from conclave.protocol.v1.bincode import U32, U64, Appended, codec_for
 from tests.support.v1_forms import FORMS
 
 

@@ -7,8 +7,8 @@ import pytest
 from tests.support.directory import Store
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Peers
-from tests.support.peer2 import Peers2
 from tests.support.ruling import ROOT
+from tests.support.v2_peer import V2Peers
 
 
 @pytest.fixture
@@ -59,9 +59,9 @@ def store(redis_url: str) -> Iterator[Store]:
 
 
 @pytest.fixture
-async def peers2() -> AsyncIterator[Peers2]:
+async def v2_peers() -> AsyncIterator[V2Peers]:
     """The same for protocol v2."""
-    several = Peers2()
+    several = V2Peers()
     try:
         yield several
     finally:

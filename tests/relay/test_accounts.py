@@ -6,8 +6,8 @@ import base64
 import pytest
 from nacl.signing import SigningKey
 
-from conclave.v1 import admin, frames
-from relay.admins import Admins
+from conclave.protocol.v1 import admin, frames
+from relay.services.server_admins import ServerAdmins
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Peers, Refused
 from tests.support.waiting import wait_until
@@ -136,7 +136,7 @@ async def test_a_machine_that_is_not_there_is_removed_without_complaint(url: str
 
 async def test_only_admins_of_the_server_see_all_users(redis_url: str, peers: Peers) -> None:
     """Everybody else learns whom they share a channel with, or who is online."""
-    async with running_node(redis_url, admins=Admins({"root": None})) as node:
+    async with running_node(redis_url, admins=ServerAdmins({"root": None})) as node:
         root, ann = await peers.register(node, "root"), await peers.register(node, "ann")
         assert (await root.ask(frames.ListUsers(), frames.UserList)).users == ("ann", "root")
         assert await ann.refusal(frames.ListUsers()) == "unauthorized: not authorized: admin role required"

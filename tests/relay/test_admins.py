@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from conclave.errors import ConfigError
-from relay.admins import Admins
+from relay.services.server_admins import ServerAdmins
 
 KEY, OTHER = bytes(range(32)), bytes(32)
 KEY_TEXT = base64.urlsafe_b64encode(KEY).decode().rstrip("=")
@@ -13,7 +13,7 @@ KEY_TEXT = base64.urlsafe_b64encode(KEY).decode().rstrip("=")
 
 def test_an_unpinned_name_has_the_role_with_any_key() -> None:
     """Convenient for a laptop, and worth a warning on a server: see `unpinned`."""
-    admins = Admins.parse(["ann"])
+    admins = ServerAdmins.parse(["ann"])
     assert admins.grants("ann", KEY)
     assert admins.grants("ann", OTHER)
     assert not admins.reserves("ann", OTHER)
@@ -22,7 +22,7 @@ def test_an_unpinned_name_has_the_role_with_any_key() -> None:
 
 def test_a_pinned_name_has_the_role_with_its_key_only() -> None:
     """Also at a login long after the registration: a pin that came later must not promote a stranger."""
-    admins = Admins.parse([f"ann={KEY_TEXT}"])
+    admins = ServerAdmins.parse([f"ann={KEY_TEXT}"])
     assert admins.grants("ann", KEY)
     assert not admins.grants("ann", OTHER)
     assert admins.unpinned == []
@@ -30,7 +30,7 @@ def test_a_pinned_name_has_the_role_with_its_key_only() -> None:
 
 def test_a_pinned_name_is_reserved_for_its_key() -> None:
     """Nobody else may register it first."""
-    admins = Admins.parse([f"ann={KEY_TEXT}"])
+    admins = ServerAdmins.parse([f"ann={KEY_TEXT}"])
     assert admins.reserves("ann", OTHER)
     assert not admins.reserves("ann", KEY)
     assert not admins.reserves("bob", OTHER)
@@ -38,13 +38,13 @@ def test_a_pinned_name_is_reserved_for_its_key() -> None:
 
 def test_nobody_else_is_an_admin() -> None:
     """The role is by name, exactly."""
-    admins = Admins.parse(["ann"])
+    admins = ServerAdmins.parse(["ann"])
     assert not any(admins.grants(user, KEY) for user in ("bob", "", "Ann", "an"))
 
 
 def test_names_come_one_by_one_or_with_commas_and_spaces_around_them_do_not_count() -> None:
     """An environment variable holds one text, and people put spaces after commas."""
-    admins = Admins.parse([f"ann, bob={KEY_TEXT} ,", "cid", "", " , "])
+    admins = ServerAdmins.parse([f"ann, bob={KEY_TEXT} ,", "cid", "", " , "])
     assert admins.unpinned == ["ann", "cid"]
     assert admins.grants("bob", KEY)
     assert not admins.grants("", KEY)
@@ -57,13 +57,13 @@ def test_names_come_one_by_one_or_with_commas_and_spaces_around_them_do_not_coun
 def test_a_spec_that_could_never_match_is_refused_at_the_start(spec: str) -> None:
     """A mistyped key would otherwise make the name unclaimable for ever, silently."""
     with pytest.raises(ConfigError, match="expected USER or USER=PUBKEY"):
-        Admins.parse([spec])
+        ServerAdmins.parse([spec])
 
 
 def test_a_key_that_is_none_is_not_repeated_as_a_traceback() -> None:
     """The operator reads one line that names the spec."""
     with pytest.raises(ConfigError) as caught:
-        Admins.parse(["ann=not a key"])
+        ServerAdmins.parse(["ann=not a key"])
     assert "invalid admin `ann=not a key`" in str(caught.value)
 
 
@@ -71,4 +71,4 @@ def test_a_key_that_is_none_is_not_repeated_as_a_traceback() -> None:
 def test_a_name_given_twice_is_refused(specs: list[str]) -> None:
     """Which of the two pins was meant is not ours to guess."""
     with pytest.raises(ConfigError, match="given twice"):
-        Admins.parse(specs)
+        ServerAdmins.parse(specs)

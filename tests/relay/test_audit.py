@@ -6,7 +6,7 @@ import pytest
 from nacl.signing import SigningKey
 from structlog.testing import capture_logs
 
-from conclave.v1 import admin, frames
+from conclave.protocol.v1 import admin, frames
 from relay.services.accounts import key_text
 from tests.support.directory import Store
 from tests.support.peer import Peers

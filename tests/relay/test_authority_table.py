@@ -9,10 +9,10 @@ import pytest
 from nacl.signing import SigningKey
 from redis import Redis
 
-from conclave import v1
 from conclave.model import InviteInfo, Visibility
-from conclave.v1 import admin, frames
-from relay.admins import Admins
+from conclave.protocol import v1
+from conclave.protocol.v1 import admin, frames
+from relay.services.server_admins import ServerAdmins
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Peers
 
@@ -135,7 +135,7 @@ class House:
 @asynccontextmanager
 async def a_house(redis_url: str) -> AsyncIterator[House]:
     peers = Peers()
-    async with running_node(redis_url, admins=Admins({USERS["server admin"]: None})) as url:
+    async with running_node(redis_url, admins=ServerAdmins({USERS["server admin"]: None})) as url:
         try:
             yield House(url, peers, redis_url)
         finally:

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from relay import catchup
-from relay.catchup import CatchUp, Lost
-from relay.message import START, Message, order
+from relay.channels import catch_up
+from relay.channels.catch_up import CatchUp, Lost
+from relay.model.message import START, Message, order
 
 
 def message(number: int, size: int = 10) -> Message:
@@ -90,7 +90,7 @@ def test_a_position_that_is_yet_to_come_leads_to_live_delivery_at_once() -> None
 
 def test_more_than_may_be_kept_is_read_from_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded; the next page brings it."""
-    monkeypatch.setattr(catchup, "HELD_BYTES", 600)
+    monkeypatch.setattr(catch_up, "HELD_BYTES", 600)
     listener = CatchUp(START, START, START)
     listener.ask()
     for number in (1, 2, 3):
@@ -118,7 +118,7 @@ class Channel(RuleBasedStateMachine):
         self.got: list[Message] = []
         self.floor: str | None = None
 
-    @rule(size=st.sampled_from([1, 200_000, catchup.HELD_BYTES + 1]))
+    @rule(size=st.sampled_from([1, 200_000, catch_up.HELD_BYTES + 1]))
     def post(self, size: int) -> None:
         self.log.append(message(len(self.log) + 1, size))
 
@@ -154,7 +154,7 @@ class Channel(RuleBasedStateMachine):
     @rule()
     def check(self) -> None:
         assert self.got == self.log[self.since : self.since + len(self.got)], "a hole, a repeat, or another order"
-        assert self.listener._held_bytes <= catchup.HELD_BYTES
+        assert self.listener._held_bytes <= catch_up.HELD_BYTES
 
     def teardown(self) -> None:
         if not hasattr(self, "log"):

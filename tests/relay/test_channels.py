@@ -6,8 +6,8 @@ import pytest
 from redis import Redis
 
 from conclave.model import Plain, SessionPath, Visibility
-from conclave.v1 import admin, frames
-from relay.admins import Admins
+from conclave.protocol.v1 import admin, frames
+from relay.services.server_admins import ServerAdmins
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Peers, Refused
 from tests.support.waiting import wait_until
@@ -144,7 +144,7 @@ async def test_only_the_creator_and_the_servers_admins_administer_a_channel(
     redis_url: str, peers: Peers, request_: admin.AdminOp
 ) -> None:
     """Those who know of it are told that they may not; the others that there is none."""
-    async with running_node(redis_url, admins=Admins({"root": None})) as node:
+    async with running_node(redis_url, admins=ServerAdmins({"root": None})) as node:
         ann, bob, cid, root = [await peers.register(node, user) for user in ("ann", "bob", "cid", "root")]
         await ann.create("ops", UNLISTED)
         await bob.join("ops")
@@ -157,7 +157,7 @@ async def test_only_the_creator_and_the_servers_admins_administer_a_channel(
 
 async def test_each_sees_the_channels_that_concern_them(redis_url: str, peers: Peers) -> None:
     """Public ones and one's own; a server's admin sees all, member or not."""
-    async with running_node(redis_url, admins=Admins({"root": None})) as node:
+    async with running_node(redis_url, admins=ServerAdmins({"root": None})) as node:
         ann, bob, root = [await peers.register(node, user) for user in ("ann", "bob", "root")]
         for name, visibility in (("a-public", PUBLIC), ("b-unlisted", UNLISTED), ("c-private", PRIVATE)):
             await ann.create(name, visibility)

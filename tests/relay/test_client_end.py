@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from relay.errors import StoreUnavailable
-from relay.metrics import Metrics
+from relay.model.errors import StoreUnavailable
+from relay.observability.metrics import Metrics
 from relay.redis import connect
 from relay.redis.client import RedisClient
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.closing import CloseReason
+from relay.model.close_reason import CloseReason
 
 
 @pytest.mark.parametrize(

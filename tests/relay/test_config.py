@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from conclave.errors import ConfigError
-from relay.config import (
+from relay.app.config import (
     DEFAULT_MAX_MESSAGE_BYTES,
     NO_SHARING,
     NO_STORE,

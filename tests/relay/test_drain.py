@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.drain import pace
-from relay.stopping import ONE_SIGNAL_SECONDS, Stop
+from relay.app.drain import pace
+from relay.app.shutdown import ONE_SIGNAL_SECONDS, Shutdown
 from tests.support.waiting import pause
 
 
@@ -48,7 +48,7 @@ def test_few_sessions_are_spread_as_well() -> None:
 
 async def test_a_signal_that_comes_twice_at_once_is_one() -> None:
     """Ctrl-C reaches a whole terminal, and `make`, which has it too, passes it on."""
-    stop = Stop()
+    stop = Shutdown()
     stop.ask()
     stop.ask()
     assert stop.asked.is_set()
@@ -60,7 +60,7 @@ async def test_a_signal_that_comes_twice_at_once_is_one() -> None:
 
 async def test_a_hurry_ends_every_wait() -> None:
     """Whoever asks a second time does not want to know what there was to wait for."""
-    stop = Stop()
+    stop = Shutdown()
     never = asyncio.Event()
 
     async def forever() -> None:
@@ -81,7 +81,7 @@ async def test_a_hurry_ends_every_wait() -> None:
 
 async def test_what_ends_in_time_is_waited_for() -> None:
     """Goodbyes that are under way are not cut, and what goes wrong with them is not hidden."""
-    stop = Stop()
+    stop = Shutdown()
     said: list[str] = []
 
     async def goodbye() -> None:

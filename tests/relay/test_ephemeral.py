@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from conclave.model import Sealed, Visibility
-from conclave.v1 import admin, frames
+from conclave.protocol.v1 import admin, frames
 from relay.redis.connect import in_process
 from tests.support.nodes import running_node
 from tests.support.peer import Peers, Refused, text

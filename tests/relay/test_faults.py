@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conclave.errors import Code, Refusal
-from relay.faults import shown, unquoted
+from relay.observability.redaction import shown, unquoted
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from relay.feed import HELD_BYTES, Feed
-from relay.message import START, Message, order
+from relay.channels.ordering import HELD_BYTES, Ordering
+from relay.model.message import START, Message, order
 
 
 def message(number: int, previous: int | None = None, size: int = 1) -> Message:
@@ -16,9 +16,9 @@ def message(number: int, previous: int | None = None, size: int = 1) -> Message:
     return Message(f"{number}-0", f"{before}-0" if before else START, "a/b/c", b"." * size)
 
 
-def live_feed(position: int) -> Feed:
+def live_feed(position: int) -> Ordering:
     """A feed that has read its log up to `position` and expects the next live message."""
-    feed = Feed()
+    feed = Ordering()
     feed.start(f"{position}-0")
     assert feed.page([], more=False, known=True, tip=f"{position}-0") == ([], False)
     return feed
@@ -29,7 +29,7 @@ def live_feed(position: int) -> Feed:
 
 def test_a_feed_reads_the_log_before_it_goes_live() -> None:
     """The topic may be subscribed after the position was read: what was said in between is only in the log."""
-    feed = Feed()
+    feed = Ordering()
     feed.start("3-0")
     assert not feed.is_live
     assert feed.page([message(4)], more=False, known=True, tip="4-0") == ([message(4)], False)
@@ -154,7 +154,7 @@ class Channel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.feed = Feed()
+        self.feed = Ordering()
         self.posted: list[Message] = []
         self.log: list[Message] = []
         self.wire: deque[Message] = deque()

@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from conclave.model import Plain
-from conclave.v1 import frames
+from conclave.protocol.v1 import frames
 from relay.redis.keys import Keys
 from tests.support.gate import nodes_that_hear_no_messages
 from tests.support.nodes import running_node

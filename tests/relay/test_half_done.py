@@ -10,10 +10,10 @@ import pytest
 from nacl.signing import SigningKey
 
 from conclave.model import Plain, SessionPath, Visibility
-from conclave.v1 import admin, frames
-from relay.admins import Admins
-from relay.errors import StoreUnavailable
-from relay.node import Node
+from conclave.protocol.v1 import admin, frames
+from relay.app.node import Node
+from relay.model.errors import StoreUnavailable
+from relay.services.server_admins import ServerAdmins
 from tests.support.directory import Snapshot, Store
 from tests.support.nodes import node_object, running_node
 from tests.support.peer import Peer, Peers, Refused
@@ -22,7 +22,7 @@ from tests.support.waiting import pause, wait_until
 
 AWAY = "internal error: the relay cannot reach its store; try again in a few seconds"
 MOST_STEPS = 40
-ROOT = Admins({"root": None})
+ROOT = ServerAdmins({"root": None})
 NOWHERE = SessionPath("x", "y", "z")
 
 

@@ -7,9 +7,9 @@ import pytest
 from nacl.signing import SigningKey
 from redis import Redis
 
-from conclave import v1
 from conclave.model import Plain, SessionPath, Visibility
-from conclave.v1 import admin, frames
+from conclave.protocol import v1
+from conclave.protocol.v1 import admin, frames
 from tests.support.peer import Peer, Peers
 
 HIDDEN, ABSENT = "hidden", "absent"

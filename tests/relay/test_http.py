@@ -5,7 +5,7 @@ from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient
 from pytest_aiohttp.plugin import AiohttpClient
 
-from relay.http import make_app
+from relay.transport.http import make_app
 
 Client = TestClient[web.Request, web.Application]
 

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from relay.metrics.families import Family, collected, merged, render
-from relay.metrics.table import Table
+from relay.observability.metrics.families import Family, collected, merged, render
+from relay.observability.metrics.table import Table
 
 BOUNDS = (0.001, 0.5, 1, 10)
 NAMES = ("one", "two")

@@ -8,8 +8,8 @@ from nacl.signing import SigningKey
 from redis import Redis
 
 from conclave.model import Visibility
-from conclave.v1 import admin, frames
-from relay.node import Node
+from conclave.protocol.v1 import admin, frames
+from relay.app.node import Node
 from relay.redis import scripts
 from tests.support.directory import Store
 from tests.support.gate import Gate, nodes_that_hear_no_messages, nodes_that_hear_no_signals

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from conclave.errors import ConfigError
-from relay.levels import OFF, level
+from relay.observability.log_levels import OFF, level
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import aiohttp
 import pytest
 from nacl.signing import SigningKey
 
-from conclave.v1 import frames
-from relay.admins import Admins
-from relay.doorman import ADMISSION_BYTES
+from conclave.protocol.v1 import frames
+from relay.services.server_admins import ServerAdmins
+from relay.transport.pre_login import ADMISSION_BYTES
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Peers, Refused
 
@@ -165,7 +165,7 @@ async def test_a_name_and_a_key_are_claimed_once(url: str, peers: Peers) -> None
 
 async def test_a_pinned_name_is_for_its_key_and_so_is_the_role(redis_url: str, peers: Peers) -> None:
     """A pin that comes after the registration takes the role away from whoever has the name with another key."""
-    admins = Admins({"root": PUBLIC, "old": PUBLIC, "open": None})
+    admins = ServerAdmins({"root": PUBLIC, "old": PUBLIC, "open": None})
     async with running_node(redis_url) as node:
         peers.keep(await Peer.login(node, OTHER, register=("old", "laptop")))
     async with running_node(redis_url, admins=admins) as node:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conclave.errors import Code, ConfigError, Refusal
-from relay import logs
+from relay.observability import logs
 
 SECRET = "the body of a message"
 FORGERY = "ann\n2026-01-01T00:00:00Z [error    ] forged \x1b[31m\r\x85\u2028\u202e\x9b"

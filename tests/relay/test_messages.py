@@ -9,13 +9,13 @@ from nacl.signing import SigningKey
 from redis import Redis
 
 from conclave.model import Plain, SessionPath
-from conclave.v1 import admin, frames
-from conclave.v1.codec import encode_payload
-from relay.admins import Admins
-from relay.config import NodeConfig, RedisUrl
+from conclave.protocol.v1 import admin, frames
+from conclave.protocol.v1.codec import encode_payload
+from relay.app.config import NodeConfig, RedisUrl
 from relay.redis.channel_log import GROUP_ROWS
 from relay.redis.keys import Keys
 from relay.services.messages import PAGE_BYTES, PAGE_ROWS
+from relay.services.server_admins import ServerAdmins
 from tests.support.clock import stand_still
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Peers, text
@@ -187,7 +187,7 @@ async def test_the_far_future_has_no_history_yet(url: str, peers: Peers) -> None
 
 async def test_what_is_older_than_the_retention_is_not_read(redis_url: str, url: str, peers: Peers) -> None:
     """Also while it is still stored: what is promised to be forgotten is."""
-    kept_ms = NodeConfig("", 0, RedisUrl(""), Admins({})).retention.ms
+    kept_ms = NodeConfig("", 0, RedisUrl(""), ServerAdmins({})).retention.ms
     ann = await peers.register(url, "ann")
     await everybody_joins("ops", ann)
     now = int(time.time() * 1000)

@@ -10,10 +10,10 @@ from nacl.signing import SigningKey
 from redis import Redis
 
 from conclave import __version__
-from conclave.v1 import admin, frames
-from relay.metrics import Metrics
-from relay.metrics.reference import rows, written_into
-from relay.node import Node
+from conclave.protocol.v1 import admin, frames
+from relay.app.node import Node
+from relay.observability.metrics import Metrics
+from relay.observability.metrics.reference import rows, written_into
 from relay.redis import scripts
 from relay.redis.clock import RedisClock
 from relay.redis.keys import Keys
@@ -21,9 +21,9 @@ from tests.support.gate import Gate, nodes_that_hear_no_messages
 from tests.support.metrics import Scrape, scrape
 from tests.support.nodes import node_object, running_node
 from tests.support.peer import Peer, Peers, Refused
-from tests.support.peer2 import Peers2
 from tests.support.redis_server import RedisProcess
 from tests.support.ruling import PRIVATE, PUBLIC, ROOT, invites, refused, rule, say, users
+from tests.support.v2_peer import V2Peers
 from tests.support.waiting import wait_until
 
 KEYS = Keys("conclave")
@@ -292,9 +292,9 @@ async def test_a_busy_event_loop_shows(node: Node) -> None:
     assert await wait_for(url_of(node), "event_loop_lag_seconds_sum", more_than=0.5)
 
 
-async def test_resumes_are_counted_by_whether_anything_was_missing(url: str, redis_url: str, peers2: Peers2) -> None:
+async def test_resumes_are_counted_by_whether_anything_was_missing(url: str, redis_url: str, v2_peers: V2Peers) -> None:
     """A channel that is joined without a position resumes nothing."""
-    ann = await peers2.register(url, "ann")
+    ann = await v2_peers.register(url, "ann")
     await ann.create("ops")
     await ann.join("ops")
     first, _ = [await ann.post("ops", body) for body in ("one", "two")]
@@ -307,10 +307,10 @@ async def test_resumes_are_counted_by_whether_anything_was_missing(url: str, red
     assert (seen("resumes_total", outcome="recovered"), seen("resumes_total", outcome="gap")) == (2, 1)
 
 
-async def test_what_a_session_resumes_is_not_delivered_to_it_live(node: Node, peers2: Peers2) -> None:
+async def test_what_a_session_resumes_is_not_delivered_to_it_live(node: Node, v2_peers: V2Peers) -> None:
     """How long a fan-out took and how late it was says nothing about a session that is reading the log."""
     url = url_of(node)
-    ann, bob, cid = [await peers2.register(url, name) for name in ("ann", "bob", "cid")]
+    ann, bob, cid = [await v2_peers.register(url, name) for name in ("ann", "bob", "cid")]
     await ann.create("ops")
     await ann.join("ops")
     await cid.join("ops")
@@ -326,9 +326,9 @@ async def test_what_a_session_resumes_is_not_delivered_to_it_live(node: Node, pe
     assert (seen("deliveries_total"), seen("fanout_size_sum")) == (2, 2)
 
 
-async def test_text_is_counted_in_bytes(url: str, peers2: Peers2) -> None:
+async def test_text_is_counted_in_bytes(url: str, v2_peers: V2Peers) -> None:
     """A character of protocol v2 may be several."""
-    ann = await peers2.register(url, "ann")
+    ann = await v2_peers.register(url, "ann")
     await ann.create("ops")
     await ann.join("ops")
     before = (await scrape(url))("received_bytes_total")

@@ -8,55 +8,55 @@ from pathlib import Path
 import pytest
 
 from conclave.model import SessionPath
-from relay.message import Message
-from relay.metrics import Metrics
+from relay.model.message import Message
+from relay.observability.metrics import Metrics
 from relay.redis import connect, scripts
-from relay.redis.channel_log import GONE, Mark, Page, Retention
+from relay.redis.channel_log import GONE, LogPage, LogTip, Retention
 from relay.redis.client import RedisClient
 from relay.redis.keys import Keys
-from relay.redis.near import Near
-from relay.redis.near_log import NearLog, _is_complete
-from relay.redis.nodes import Registry
+from relay.redis.node_registry import NodeRegistry
+from relay.redis.read_replica import ReadReplica
+from relay.redis.replica_log import ReplicaLog, _is_complete
 from tests.support.replica import Pair, replicated
 
 ANN = SessionPath("ann", "laptop", "main")
 
 
-def page(*ids: str, tip: str) -> Page:
-    return Page([Message(each, "", str(ANN), b"") for each in ids], more=False, known=True, tip=tip, version=1)
+def page(*ids: str, tip: str) -> LogPage:
+    return LogPage([Message(each, "", str(ANN), b"") for each in ids], more=False, known=True, tip=tip, version=1)
 
 
 @pytest.mark.parametrize(
     ("read", "mark", "whole_ms", "complete"),
     [
-        (page("5-0", tip="5-0"), Mark(9, "5-0", 1), False, True),
-        (page("5-0", tip="5-0"), Mark(9, "5-1", 1), False, False),
-        (page("5-0", tip="5-0"), Mark(9, "10-0", 1), False, False),
-        (page("5-1", tip="5-1"), Mark(9, "5-0", 1), False, True),
-        (page(tip="0-0"), Mark(9, "0-0", 1), False, True),
-        (page(tip="0-0"), Mark(9, "5-0", 1), False, False),
-        (page("5-0", tip="5-0"), Mark(6, "5-0", 1), True, True),
-        (page("5-0", tip="5-0"), Mark(5, "5-0", 1), True, False),
-        (page("5-0", tip="5-0"), Mark(5, "5-0", 1), False, True),
-        (page(tip="5-0"), Mark(5, "5-0", 1), True, True),
+        (page("5-0", tip="5-0"), LogTip(9, "5-0", 1), False, True),
+        (page("5-0", tip="5-0"), LogTip(9, "5-1", 1), False, False),
+        (page("5-0", tip="5-0"), LogTip(9, "10-0", 1), False, False),
+        (page("5-1", tip="5-1"), LogTip(9, "5-0", 1), False, True),
+        (page(tip="0-0"), LogTip(9, "0-0", 1), False, True),
+        (page(tip="0-0"), LogTip(9, "5-0", 1), False, False),
+        (page("5-0", tip="5-0"), LogTip(6, "5-0", 1), True, True),
+        (page("5-0", tip="5-0"), LogTip(5, "5-0", 1), True, False),
+        (page("5-0", tip="5-0"), LogTip(5, "5-0", 1), False, True),
+        (page(tip="5-0"), LogTip(5, "5-0", 1), True, True),
     ],
 )
 def test_a_page_is_complete_if_it_leads_to_the_primarys_end(
-    read: Page, mark: Mark, whole_ms: bool, complete: bool
+    read: LogPage, mark: LogTip, whole_ms: bool, complete: bool
 ) -> None:
     """And, for who knows only milliseconds, if nothing more can be said in its last one."""
     assert _is_complete(read, mark, whole_ms=whole_ms) is complete
 
 
 @asynccontextmanager
-async def near_log(pair: Pair) -> AsyncIterator[NearLog]:
+async def near_log(pair: Pair) -> AsyncIterator[ReplicaLog]:
     primary = RedisClient(connect.real(pair.primary.url), timeout=2.0, metrics=Metrics(scripts.NAMES))
     replica = RedisClient(connect.real(pair.replica.url), timeout=2.0, metrics=Metrics(scripts.NAMES), server="replica")
     keys = Keys("conclave")
-    near = Near(primary, replica, keys, Registry(primary, keys))
+    near = ReadReplica(primary, replica, keys, NodeRegistry(primary, keys))
     retention = Retention(ms=3_600_000, rows=1000, group_bytes=1_000_000)
     serving = [asyncio.create_task(primary.serve()), asyncio.create_task(near.serve(lambda _: None))]
-    log = NearLog(primary, keys, retention, near)
+    log = ReplicaLog(primary, keys, retention, near)
     try:
         # Scripts are loaded by a first call that does not count.
         await log.page("none", "0-0", rows=1, size=1)

@@ -9,9 +9,9 @@ import aiohttp
 import pytest
 from nacl.signing import SigningKey
 
-from conclave import v1
 from conclave.model import Plain, SessionPath, Visibility
-from conclave.v1 import admin, frames
+from conclave.protocol import v1
+from conclave.protocol.v1 import admin, frames
 from tests.support.peer import Peer, Peers
 from tests.support.waiting import wait_until
 

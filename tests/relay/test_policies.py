@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from nacl.signing import SigningKey
 
-from conclave.v1 import admin, frames
-from relay.admins import Admins
+from conclave.protocol.v1 import admin, frames
+from relay.services.server_admins import ServerAdmins
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Peers, Refused
 from tests.support.ruling import (
@@ -89,7 +89,7 @@ async def test_a_pin_counts_at_every_login(redis_url: str, peers: Peers) -> None
         await rule(ann, admin.MachineAdd("desktop", bytes(other.verify_key)))
         assert not ann.admin
         await peers.close()
-    async with running_node(redis_url, admins=Admins({"ann": bytes(own.verify_key), "bob": b"." * 32})) as node:
+    async with running_node(redis_url, admins=ServerAdmins({"ann": bytes(own.verify_key), "bob": b"." * 32})) as node:
         with_pin, without = await peers.login(node, own), await peers.login(node, other)
         assert (with_pin.admin, without.admin) == (True, False)
         assert await refused(without, admin.UserRemove("ann")) == NOT_ADMIN

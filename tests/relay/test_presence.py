@@ -7,8 +7,8 @@ import pytest
 from nacl.signing import SigningKey
 
 from conclave.model import Visibility
-from conclave.v1 import frames
-from relay.admins import Admins
+from conclave.protocol.v1 import frames
+from relay.services.server_admins import ServerAdmins
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Peers
 from tests.support.waiting import wait_until
@@ -112,7 +112,7 @@ async def test_who_is_in_a_channel_is_for_those_who_may_know(
     redis_url: str, peers: Peers, visibility: Visibility
 ) -> None:
     """Everybody for a public one; else members, subscribers and the server's admins."""
-    async with running_node(redis_url, admins=Admins({"root": None})) as one, running_node(redis_url) as other:
+    async with running_node(redis_url, admins=ServerAdmins({"root": None})) as one, running_node(redis_url) as other:
         ann, root = await peers.register(one, "ann"), await peers.register(one, "root")
         bob, eve = await peers.register(other, "bob"), await peers.register(other, "eve")
         await ann.create("ops", visibility)

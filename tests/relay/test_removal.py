@@ -6,7 +6,7 @@ import pytest
 from nacl.signing import SigningKey
 from redis import Redis
 
-from conclave.v1 import admin, frames
+from conclave.protocol.v1 import admin, frames
 from relay.services.accounts import key_text
 from tests.support.directory import Store
 from tests.support.gate import nodes_that_hear_no_signals

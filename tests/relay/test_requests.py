@@ -8,10 +8,10 @@ import aiohttp
 import pytest
 from nacl.signing import SigningKey
 
-from conclave import v1
 from conclave.model import Payload, Plain, Sealed, SessionPath, Visibility
-from conclave.v1 import admin, frames
-from relay.framing import FRAME_BYTES
+from conclave.protocol import v1
+from conclave.protocol.v1 import admin, frames
+from relay.transport.framing import FRAME_BYTES
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Peers
 from tests.support.waiting import wait_until

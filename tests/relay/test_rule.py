@@ -6,7 +6,7 @@ from datetime import datetime
 from nacl.signing import SigningKey
 from redis import Redis
 
-from conclave.v1 import admin, frames
+from conclave.protocol.v1 import admin, frames
 from tests.support.directory import Store
 from tests.support.peer import Peer, Peers, Refused
 from tests.support.ruling import (

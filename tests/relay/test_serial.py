@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from conclave.model import Visibility
-from conclave.v1 import admin, frames
+from conclave.protocol.v1 import admin, frames
 from tests.support.directory import Room, Store
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Refused

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 import pytest
 from nacl.signing import SigningKey
 
-from relay.node import Node
-from relay.session import Session
+from relay.app.node import Node
+from relay.sessions.session import Session
 from tests.support.nodes import node_object, running_node
-from tests.support.peer2 import Peer2, Peers2
+from tests.support.v2_peer import V2Peer, V2Peers
 from tests.support.waiting import pause, wait_until
 
 BOB = SigningKey(b"b" * 32)
@@ -20,7 +20,7 @@ MESSAGE_BYTES = 64 * 1024
 class Case:
     """Ann talks in `ops` on one node; bob hears it on the other, and will be closed there."""
 
-    def __init__(self, node: Node, ann: Peer2, bob: Peer2, other: str, peers: Peers2) -> None:
+    def __init__(self, node: Node, ann: V2Peer, bob: V2Peer, other: str, peers: V2Peers) -> None:
         self.ann = ann
         self.bob = bob
         self.said: list[str] = []
@@ -52,7 +52,7 @@ class Case:
 
 @asynccontextmanager
 async def a_case(redis_url: str, *, idle_seconds: float = 60) -> AsyncIterator[Case]:
-    peers, limit = Peers2(), MESSAGE_BYTES
+    peers, limit = V2Peers(), MESSAGE_BYTES
     async with (
         running_node(redis_url, max_message_bytes=limit) as other,
         node_object(redis_url, max_message_bytes=limit, idle_seconds=idle_seconds) as node,
@@ -94,7 +94,7 @@ async def test_who_does_not_read_its_replay_comes_back_to_the_rest(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A replay waits for its reader, but not for ever; a second one goes on where the first one was cut off."""
-    monkeypatch.setattr("relay.socket._LOOK_SECONDS", 0.03)
+    monkeypatch.setattr("relay.transport.websocket._LOOK_SECONDS", 0.03)
     async with a_case(redis_url) as case:
         for _ in range(100):
             await case.say(MESSAGE_BYTES)

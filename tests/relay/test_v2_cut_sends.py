@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from nacl.signing import SigningKey
 
-from tests.support.peer2 import Peer2, Peers2, Refused2
+from tests.support.v2_peer import V2Peer, V2Peers, V2Refused
 
 TRIALS = int(os.environ.get("SEND_TRIALS", "300"))
 """How many sends are cut; 10,000 by hand."""
@@ -64,14 +64,14 @@ async def trial(number: int, url: str, key: SigningKey, chance: random.Random) -
     session, text = f"s{number % AT_ONCE}", f"message {number}"
     wire = Wire()
     async with wire.to(url) as through:
-        ann = await Peer2.login(through, key, session)
+        ann = await V2Peer.login(through, key, session)
         await ann.join("ops")
         wire.budget[chance.choice(["up", "down"])] = chance.randrange(1, 140)
-        with suppress(OSError, Refused2, TimeoutError):
+        with suppress(OSError, V2Refused, TimeoutError):
             async with asyncio.timeout(5):
                 await ann.post("ops", text, key=f"key {number}")
         await ann.cut()
-    ann = await Peer2.login(url, key, session)
+    ann = await V2Peer.login(url, key, session)
     await ann.join("ops")
     sent = [await ann.post("ops", text, key=f"key {number}") for _ in range(2)]
     await ann.close()
@@ -80,13 +80,13 @@ async def trial(number: int, url: str, key: SigningKey, chance: random.Random) -
 
 
 @pytest.mark.timeout(60 + TRIALS // 10)
-async def test_a_send_that_is_cut_anywhere_and_retried_is_one_message(url: str, peers2: Peers2) -> None:
+async def test_a_send_that_is_cut_anywhere_and_retried_is_one_message(url: str, v2_peers: V2Peers) -> None:
     """In the request, between it and the reply, or in the reply."""
     key = SigningKey.generate()
-    bob = await peers2.register(url, "bob")
+    bob = await v2_peers.register(url, "bob")
     await bob.create("ops")
     await bob.join("ops")
-    await (await Peer2.login(url, key, register=("ann", "laptop"))).close()
+    await (await V2Peer.login(url, key, register=("ann", "laptop"))).close()
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")  # noqa: T201 - shown if it fails
     chance = random.Random(seed)  # noqa: S311 - luck, not secrets

@@ -10,25 +10,25 @@ from redis import Redis
 from tests.support.gate import nodes_that_hear_no_messages
 from tests.support.nodes import node_object, running_node
 from tests.support.peer import Peers
-from tests.support.peer2 import Peer2, Peers2, b64
 from tests.support.ruling import ROOT
+from tests.support.v2_peer import V2Peer, V2Peers, b64
 from tests.support.waiting import wait_until
 
 KEY = SigningKey(b"b" * 32)
 
 
 @pytest.fixture
-async def pair2(redis_url: str, peers: Peers, peers2: Peers2) -> Any:
+async def v2_pair(redis_url: str, peers: Peers, v2_peers: V2Peers) -> Any:
     """Ann, who made `ops`; bob on another node, with v2; old, with v1."""
     async with running_node(redis_url, admins=ROOT) as one, running_node(redis_url, admins=ROOT) as other:
-        ann = await peers2.register(one, "ann")
-        bob = await peers2.login(other, KEY, register=("bob", "desk"))
+        ann = await v2_peers.register(one, "ann")
+        bob = await v2_peers.login(other, KEY, register=("bob", "desk"))
         old = await peers.register(other, "old")
         await ann.create("ops")
         for peer in (ann, bob, old):
             await peer.join("ops")
         yield ann, bob, old, one
-        await peers2.close()
+        await v2_peers.close()
         await peers.close()
 
 
@@ -43,9 +43,9 @@ async def pair2(redis_url: str, peers: Peers, peers2: Peers2) -> Any:
         ("channel.visibility", {"visibility": "private"}, "private"),
     ],
 )
-async def test_who_loses_a_channel_is_told_why(pair2: Any, op: str, fields: dict[str, str], reason: str) -> None:
+async def test_who_loses_a_channel_is_told_why(v2_pair: Any, op: str, fields: dict[str, str], reason: str) -> None:
     """At once, with nothing more to be said in it; a v1 session is told nothing, as before."""
-    ann, bob, old, _ = pair2
+    ann, bob, old, _ = v2_pair
     await ann.ask(op, channel="ops", **fields)
     await wait_until(lambda: bob.events, what="bob is told")
     assert bob.events == [{"ev": "left", "channel": "ops", "reason": reason}]
@@ -54,9 +54,9 @@ async def test_who_loses_a_channel_is_told_why(pair2: Any, op: str, fields: dict
     assert ann.of("left") == ([{"ev": "left", "channel": "ops", "reason": reason}] if reason == "deleted" else [])
 
 
-async def test_a_new_name_is_told_to_everybody(pair2: Any) -> None:
+async def test_a_new_name_is_told_to_everybody(v2_pair: Any) -> None:
     """Who gave it, too; messages come under it from then on."""
-    ann, bob, old, _ = pair2
+    ann, bob, old, _ = v2_pair
     await ann.ask("channel.rename", channel="ops", to="dev")
     await wait_until(lambda: bob.events and ann.events, what="both are told")
     assert ann.events == bob.events == [{"ev": "renamed", "channel": "ops", "to": "dev"}]
@@ -65,9 +65,9 @@ async def test_a_new_name_is_told_to_everybody(pair2: Any) -> None:
     assert old.messages[0].channel == "dev"
 
 
-async def test_a_gap_is_told_to_live_sessions(pair2: Any, redis_url: str) -> None:
+async def test_a_gap_is_told_to_live_sessions(v2_pair: Any, redis_url: str) -> None:
     """Live delivery lost something, and the log has it no more: exactly there, and the rest follows."""
-    ann, bob, old, _ = pair2
+    ann, bob, old, _ = v2_pair
     first = await ann.post("ops", "1")
     await wait_until(lambda: bob.ids("ops") == [first], what="bob hears the first one")
     with nodes_that_hear_no_messages(redis_url):
@@ -84,25 +84,25 @@ async def test_a_gap_is_told_to_live_sessions(pair2: Any, redis_url: str) -> Non
     assert old.bodies == ["1", "rest"]
 
 
-async def last_words(bob: Peer2, code: int, reason: str) -> None:
+async def last_words(bob: V2Peer, code: int, reason: str) -> None:
     got, event = await bob.wait_closed()
     assert got == code
     assert event == {"ev": "closing", "code": code, "reason": reason}
 
 
-async def test_a_superseded_session_is_told(pair2: Any, peers2: Peers2) -> None:
+async def test_a_superseded_session_is_told(v2_pair: Any, v2_peers: V2Peers) -> None:
     """4001: whoever comes back under this path would throw the other one out."""
-    _, bob, _, one = pair2
-    await peers2.login(one, KEY)
+    _, bob, _, one = v2_pair
+    await v2_peers.login(one, KEY)
     await last_words(bob, 4001, "session superseded by a newer connection for the same session path")
 
 
-async def test_a_revoked_machine_is_told(pair2: Any, peers2: Peers2) -> None:
+async def test_a_revoked_machine_is_told(v2_pair: Any, v2_peers: V2Peers) -> None:
     """4002, and the channel is gone first, if that came first."""
-    ann, bob, _, one = pair2
+    ann, bob, _, one = v2_pair
     spare = SigningKey.generate()
     await bob.ask("machine.add", machine="spare", pubkey=b64(bytes(spare.verify_key)))
-    other = await peers2.login(one, spare)
+    other = await v2_peers.login(one, spare)
     await other.ask("machine.remove", machine="desk")
     code, event = await bob.wait_closed()
     assert (code, event["code"], event["reason"]) == (4002, 4002, "machine key revoked")
@@ -110,20 +110,20 @@ async def test_a_revoked_machine_is_told(pair2: Any, peers2: Peers2) -> None:
     assert await ann.ask("ping") == {}
 
 
-async def test_a_removed_user_is_told(pair2: Any, peers2: Peers2) -> None:
+async def test_a_removed_user_is_told(v2_pair: Any, v2_peers: V2Peers) -> None:
     """4003."""
-    _, bob, _, one = pair2
-    root = await peers2.register(one, "root")
+    _, bob, _, one = v2_pair
+    root = await v2_peers.register(one, "root")
     await root.ask("user.remove", user="bob")
     code, event = await bob.wait_closed()
     assert (code, event["code"], event["reason"]) == (4003, 4003, "user removed from this server")
 
 
-async def test_an_idle_session_is_told(redis_url: str, peers2: Peers2) -> None:
+async def test_an_idle_session_is_told(redis_url: str, v2_peers: V2Peers) -> None:
     """4004; whoever pings stays."""
     async with node_object(redis_url, idle_seconds=0.5) as node:
         url = f"ws://{node.address}/"
-        ann, bob = await peers2.register(url, "ann"), await peers2.register(url, "bob")
+        ann, bob = await v2_peers.register(url, "ann"), await v2_peers.register(url, "bob")
 
         async def ping() -> None:
             while not bob.is_closed:
@@ -131,14 +131,14 @@ async def test_an_idle_session_is_told(redis_url: str, peers2: Peers2) -> None:
 
         await asyncio.gather(ping(), last_words(bob, 4004, "idle timeout: no heartbeat"))
         assert not ann.is_closed
-        await peers2.close()
+        await v2_peers.close()
 
 
-async def test_a_slow_reader_is_told(redis_url: str, peers2: Peers2) -> None:
+async def test_a_slow_reader_is_told(redis_url: str, v2_peers: V2Peers) -> None:
     """4005, as soon as it reads again."""
     async with node_object(redis_url, max_message_bytes=1024 * 1024) as node:
         url = f"ws://{node.address}/"
-        ann, bob = await peers2.register(url, "ann"), await peers2.register(url, "bob")
+        ann, bob = await v2_peers.register(url, "ann"), await v2_peers.register(url, "bob")
         await ann.create("ops")
         for peer in (ann, bob):
             await peer.join("ops")
@@ -148,38 +148,38 @@ async def test_a_slow_reader_is_told(redis_url: str, peers2: Peers2) -> None:
             await ann.post("ops", "x" * 1024 * 1024)
         bob.resume()
         await last_words(bob, 4005, "slow consumer: outbound queue overflowed")
-        await peers2.close()
+        await v2_peers.close()
 
 
-async def test_a_session_of_a_node_that_ends_is_told(redis_url: str, peers2: Peers2) -> None:
+async def test_a_session_of_a_node_that_ends_is_told(redis_url: str, v2_peers: V2Peers) -> None:
     """1012: come back at once."""
     async with node_object(redis_url) as node:
-        ann = await peers2.register(f"ws://{node.address}/", "ann")
+        ann = await v2_peers.register(f"ws://{node.address}/", "ann")
         node.stop()
         await last_words(ann, 1012, "the relay is shutting down; reconnect")
-        await peers2.close()
+        await v2_peers.close()
 
 
 async def test_a_session_that_the_relay_fails_is_closed_as_such(
-    redis_url: str, peers2: Peers2, monkeypatch: pytest.MonkeyPatch
+    redis_url: str, v2_peers: V2Peers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """1011: a replay that fails must not end in silence, the client would wait for ever."""
     async with node_object(redis_url) as node:
-        ann = await peers2.register(f"ws://{node.address}/", "ann")
+        ann = await v2_peers.register(f"ws://{node.address}/", "ann")
         await ann.create("ops")
 
         def fail(*_: object) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr("relay.catchup.CatchUp.page", fail)
+        monkeypatch.setattr("relay.channels.catch_up.CatchUp.page", fail)
         await ann.join("ops", since="0-0")
         assert (await ann.wait_closed())[0] == 1011
-        await peers2.close()
+        await v2_peers.close()
 
 
-async def test_a_goodbye_is_answered(url: str, peers2: Peers2) -> None:
+async def test_a_goodbye_is_answered(url: str, v2_peers: V2Peers) -> None:
     """A client that closes gets the close back and no event."""
-    ann = await peers2.register(url, "ann")
+    ann = await v2_peers.register(url, "ann")
     await ann.ws.close(code=1000)
     assert ann.ws.close_code == 1000
     assert ann.events == []

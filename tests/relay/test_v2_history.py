@@ -6,30 +6,30 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from relay.framing import FRAME_BYTES
-from relay.message import order
+from relay.model.message import order
 from relay.services.messages import PAGE_BYTES
+from relay.transport.framing import FRAME_BYTES
 from tests.support.nodes import running_node
 from tests.support.peer import Peer
-from tests.support.peer2 import Peer2, Peers2
+from tests.support.v2_peer import V2Peer, V2Peers
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-async def ann(url: str, peers2: Peers2) -> Peer2:
-    ann = await peers2.register(url, "ann")
+async def ann(url: str, v2_peers: V2Peers) -> V2Peer:
+    ann = await v2_peers.register(url, "ann")
     await ann.create("ops")
     await ann.join("ops")
     return ann
 
 
-async def page(ann: Peer2, **where: Any) -> tuple[list[str], bool]:
+async def page(ann: V2Peer, **where: Any) -> tuple[list[str], bool]:
     answer = await ann.ask("history", channel="ops", **where)
     assert not answer.get("lost"), answer
     return [row["id"] for row in answer["messages"]], answer["more"]
 
 
-async def test_pages_lead_through_everything_in_both_directions(ann: Peer2) -> None:
+async def test_pages_lead_through_everything_in_both_directions(ann: V2Peer) -> None:
     """Exclusive positions: no page repeats a message, none leaves one out."""
     said = [await ann.post("ops", str(i)) for i in range(25)]
     assert sorted(said, key=order) == said
@@ -49,7 +49,7 @@ async def test_pages_lead_through_everything_in_both_directions(ann: Peer2) -> N
     assert await page(ann, before="0-0") == ([], False)
 
 
-async def test_the_default_is_a_hundred_and_the_most_five_hundred(ann: Peer2) -> None:
+async def test_the_default_is_a_hundred_and_the_most_five_hundred(ann: V2Peer) -> None:
     """And one the least."""
     said = [await ann.post("ops", str(i)) for i in range(510)]
     assert await page(ann) == (said[-100:], True)
@@ -60,10 +60,10 @@ async def test_the_default_is_a_hundred_and_the_most_five_hundred(ann: Peer2) ->
 
 
 @pytest.mark.parametrize("forwards", [True, False])
-async def test_a_page_is_bounded_in_bytes_and_never_empty(redis_url: str, peers2: Peers2, forwards: bool) -> None:
+async def test_a_page_is_bounded_in_bytes_and_never_empty(redis_url: str, v2_peers: V2Peers, forwards: bool) -> None:
     """In bytes of JSON, which may be six times as many as were kept; one message at least."""
     async with running_node(redis_url, max_message_bytes=2 * 1024 * 1024) as url:
-        ann = await peers2.register(url, "ann")
+        ann = await v2_peers.register(url, "ann")
         await ann.create("ops")
         await ann.join("ops")
         said = [await ann.post("ops", "\x01" * size) for size in (100, 200_000, 300_000, 1_500_000, 400_000, 7)]
@@ -80,14 +80,14 @@ async def test_a_page_is_bounded_in_bytes_and_never_empty(redis_url: str, peers2
             where = {"after": ids[-1]} if forwards else {"before": ids[0]}
             more = answer["more"]
         assert read == said
-        await peers2.close()
+        await v2_peers.close()
 
 
-async def test_the_longest_message_in_its_longest_form_is_heard_and_read(redis_url: str, peers2: Peers2) -> None:
+async def test_the_longest_message_in_its_longest_form_is_heard_and_read(redis_url: str, v2_peers: V2Peers) -> None:
     """Bytes that v1 carries as they are take six each in JSON: what waits for bob, and what he can read, has room."""
     longest = 2560 * 1024
     async with running_node(redis_url, max_message_bytes=longest) as url:
-        ann, bob = await peers2.register(url, "ann"), await peers2.register(url, "bob")
+        ann, bob = await v2_peers.register(url, "ann"), await v2_peers.register(url, "bob")
         await ann.create("ops")
         await bob.join("ops")
         old = await Peer.register(url, "old")
@@ -98,10 +98,10 @@ async def test_the_longest_message_in_its_longest_form_is_heard_and_read(redis_u
         assert bob.ids("ops") == [row["id"]]
         assert len(json.dumps(row)) < FRAME_BYTES
         await old.close()
-        await peers2.close()
+        await v2_peers.close()
 
 
-async def test_a_time_stands_in_for_a_position(ann: Peer2) -> None:
+async def test_a_time_stands_in_for_a_position(ann: V2Peer) -> None:
     """What is later than a millisecond."""
     said = [await ann.post("ops", str(i)) for i in range(10)]
     ms = [order(each)[0] for each in said]
@@ -118,7 +118,7 @@ async def test_a_time_stands_in_for_a_position(ann: Peer2) -> None:
         assert refusal == "malformed: a time is a number of Unix milliseconds"
 
 
-async def test_a_page_tells_what_is_lost_before_it(ann: Peer2, redis_url: str) -> None:
+async def test_a_page_tells_what_is_lost_before_it(ann: V2Peer, redis_url: str) -> None:
     """For who reads on from a position, or from a time: not for who asks for the newest."""
     said = [await ann.post("ops", str(i)) for i in range(10)]
     ms = [order(each)[0] for each in said]
@@ -142,9 +142,9 @@ async def test_a_page_tells_what_is_lost_before_it(ann: Peer2, redis_url: str) -
             assert [row["id"] for row in answer["messages"]][-len(expected) :] == expected[-len(answer["messages"]) :]
 
 
-async def test_who_lost_the_channel_reads_nothing(url: str, ann: Peer2, peers2: Peers2) -> None:
+async def test_who_lost_the_channel_reads_nothing(url: str, ann: V2Peer, v2_peers: V2Peers) -> None:
     """Not even what was said while they were in it."""
-    bob = await peers2.register(url, "bob")
+    bob = await v2_peers.register(url, "bob")
     await bob.join("ops")
     await ann.post("ops", "hi")
     assert len((await bob.ask("history", channel="ops"))["messages"]) == 1

@@ -11,30 +11,30 @@ from relay.redis.channel_log import KEY_MS
 from relay.redis.scripts import POST
 from tests.support.gate import Gate
 from tests.support.nodes import node_object, running_node
-from tests.support.peer2 import Peer2, Peers2
+from tests.support.v2_peer import V2Peer, V2Peers
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-async def two(redis_url: str, peers2: Peers2) -> Any:
+async def two(redis_url: str, v2_peers: V2Peers) -> Any:
     """Ann on two nodes under two sessions, and bob."""
     key = SigningKey.generate()
     async with running_node(redis_url) as one, running_node(redis_url) as other:
-        ann = await peers2.login(one, key, register=("ann", "laptop"))
-        again = await peers2.login(other, key, "second")
-        bob = await peers2.register(other, "bob")
+        ann = await v2_peers.login(one, key, register=("ann", "laptop"))
+        again = await v2_peers.login(other, key, "second")
+        bob = await v2_peers.register(other, "bob")
         await ann.create("ops")
         for peer in (ann, again, bob):
             await peer.join("ops")
         yield ann, again, bob
-        await peers2.close()
+        await v2_peers.close()
 
 
-async def send(peer: Peer2, text: str, key: str | None = "k", channel: str = "ops") -> Any:
+async def send(peer: V2Peer, text: str, key: str | None = "k", channel: str = "ops") -> Any:
     return await peer.ask("send", channel=channel, body={"text": text}, **({} if key is None else {"key": key}))
 
 
-async def test_a_retried_send_is_the_first_one(two: tuple[Peer2, Peer2, Peer2]) -> None:
+async def test_a_retried_send_is_the_first_one(two: tuple[V2Peer, V2Peer, V2Peer]) -> None:
     """Same id, same time, delivered once, from whatever node and session of the user; whatever its body is now."""
     ann, again, bob = two
     first = await send(ann, "hello")
@@ -46,7 +46,7 @@ async def test_a_retried_send_is_the_first_one(two: tuple[Peer2, Peer2, Peer2]) 
     assert [row["id"] for row in await bob.history("ops")] == [first["id"], second["id"]]
 
 
-async def test_a_key_is_its_users_and_its_channels(two: tuple[Peer2, Peer2, Peer2]) -> None:
+async def test_a_key_is_its_users_and_its_channels(two: tuple[V2Peer, V2Peer, V2Peer]) -> None:
     """Two people, or two channels, may use the same one."""
     ann, _, bob = two
     await ann.create("dev")
@@ -57,7 +57,7 @@ async def test_a_key_is_its_users_and_its_channels(two: tuple[Peer2, Peer2, Peer
     assert len(set(ids)) >= 3
 
 
-async def test_a_key_is_forgotten_in_the_end(two: tuple[Peer2, Peer2, Peer2], redis_url: str) -> None:
+async def test_a_key_is_forgotten_in_the_end(two: tuple[V2Peer, V2Peer, V2Peer], redis_url: str) -> None:
     """After five minutes, by the store itself."""
     ann, _, bob = two
     await send(ann, "a")
@@ -73,7 +73,7 @@ async def test_a_key_is_forgotten_in_the_end(two: tuple[Peer2, Peer2, Peer2], re
 
 
 @pytest.mark.parametrize("key", ["", "x" * 65])
-async def test_a_key_has_1_to_64_characters(two: tuple[Peer2, Peer2, Peer2], key: str) -> None:
+async def test_a_key_has_1_to_64_characters(two: tuple[V2Peer, V2Peer, V2Peer], key: str) -> None:
     """A bound, and a clear word about it."""
     ann, _, bob = two
     assert await ann.refusal("send", channel="ops", body={"text": ""}, key=key) == (
@@ -86,7 +86,7 @@ async def test_a_key_has_1_to_64_characters(two: tuple[Peer2, Peer2, Peer2], key
     assert await send(ann, "fits", key="a/b} {c\x00")
 
 
-async def test_who_lost_the_channel_is_not_answered_for_an_earlier_send(two: tuple[Peer2, Peer2, Peer2]) -> None:
+async def test_who_lost_the_channel_is_not_answered_for_an_earlier_send(two: tuple[V2Peer, V2Peer, V2Peer]) -> None:
     """The rule about who may speak comes first."""
     ann, _, bob = two
     await send(bob, "a")
@@ -96,12 +96,12 @@ async def test_who_lost_the_channel_is_not_answered_for_an_earlier_send(two: tup
     )
 
 
-async def test_a_send_whose_answer_was_lost_is_not_repeated(redis_url: str, peers2: Peers2) -> None:
+async def test_a_send_whose_answer_was_lost_is_not_repeated(redis_url: str, v2_peers: V2Peers) -> None:
     """The connection ends between the post and its answer: the retry gets the answer."""
     key = SigningKey.generate()
     async with node_object(redis_url) as node:
         url = f"ws://{node.address}/"
-        ann = await peers2.login(url, key, register=("ann", "laptop"))
+        ann = await v2_peers.login(url, key, register=("ann", "laptop"))
         await ann.create("ops")
         await ann.join("ops")
         gate = Gate(node, POST, answers=True)
@@ -109,15 +109,15 @@ async def test_a_send_whose_answer_was_lost_is_not_repeated(redis_url: str, peer
         await gate.reached.wait()
         await ann.cut()
         gate.open()
-        ann = await peers2.login(url, key)
+        ann = await v2_peers.login(url, key)
         await ann.join("ops")
         sent = await send(ann, "once")
         sending.cancel()
         assert [(row["id"], row["body"]["text"]) for row in await ann.history("ops")] == [(sent["id"], "once")]
-        await peers2.close()
+        await v2_peers.close()
 
 
-async def test_a_retried_whisper_is_the_first_one(two: tuple[Peer2, Peer2, Peer2]) -> None:
+async def test_a_retried_whisper_is_the_first_one(two: tuple[V2Peer, V2Peer, V2Peer]) -> None:
     """As a send; the key is the user's, to whomever they whisper."""
     ann, again, bob = two
     first = await ann.ask("whisper", to=bob.path, body={"text": "1"}, key="k")
@@ -132,13 +132,13 @@ async def test_a_retried_whisper_is_the_first_one(two: tuple[Peer2, Peer2, Peer2
     assert ann.of("whisper") == []
 
 
-async def test_a_whisper_that_may_have_been_sent_is_heard_once(redis_url: str, peers2: Peers2) -> None:
+async def test_a_whisper_that_may_have_been_sent_is_heard_once(redis_url: str, v2_peers: V2Peers) -> None:
     """The node did not learn whether it was: it sends it again, and the session knows it again."""
     key = SigningKey.generate()
     async with node_object(redis_url) as node:
         url = f"ws://{node.address}/"
-        ann = await peers2.login(url, key, register=("ann", "laptop"))
-        again, bob = await peers2.login(url, key, "second"), await peers2.register(url, "bob")
+        ann = await v2_peers.login(url, key, register=("ann", "laptop"))
+        again, bob = await v2_peers.login(url, key, "second"), await v2_peers.register(url, "bob")
         gate = Gate(node, "XADD", answers=True)
         asking = [asyncio.create_task(ann.ask("whisper", to=bob.path, body={"text": "1"}, key="k"))]
         await gate.reached.wait()
@@ -150,10 +150,10 @@ async def test_a_whisper_that_may_have_been_sent_is_heard_once(redis_url: str, p
         await wait_until(lambda: bob.of("whisper")[-1]["body"] == {"text": "2"}, what="the next one is heard")
         assert [each["body"]["text"] for each in bob.of("whisper")] == ["1", "2"]
         assert first == second
-        await peers2.close()
+        await v2_peers.close()
 
 
-async def test_a_whisper_to_nobody_may_be_retried(two: tuple[Peer2, Peer2, Peer2]) -> None:
+async def test_a_whisper_to_nobody_may_be_retried(two: tuple[V2Peer, V2Peer, V2Peer]) -> None:
     """A refusal is no answer to keep: when the other is there, it is sent."""
     ann, _, bob = two
     absent = "bob/laptop/later"

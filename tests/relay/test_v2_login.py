@@ -6,22 +6,22 @@ import aiohttp
 import pytest
 from nacl.signing import SigningKey
 
-from relay.doorman import ADMISSION_BYTES
 from relay.redis.scripts import LEASE_TAKE
-from relay.socket import SERVER_ID_HEADER
+from relay.transport.pre_login import ADMISSION_BYTES
+from relay.transport.websocket import SERVER_ID_HEADER
 from tests.support.gate import Gate
 from tests.support.nodes import node_object, running_node
 from tests.support.peer import Peer, Peers
-from tests.support.peer2 import Closed2, Peer2, Peers2, origin_of, proof_of
 from tests.support.ruling import ROOT
+from tests.support.v2_peer import V2Closed, V2Peer, V2Peers, origin_of, proof_of
 from tests.support.waiting import wait_until
 
 KEY = SigningKey(b"k" * 32)
 
 
-async def closed(peer: Peer2) -> tuple[int | None, str, str]:
+async def closed(peer: V2Peer) -> tuple[int | None, str, str]:
     """Read until the close: its code, and reason and error of the closing event before it."""
-    with pytest.raises(Closed2) as caught:
+    with pytest.raises(V2Closed) as caught:
         await peer.read()
     await peer.close()
     event = caught.value.event
@@ -31,9 +31,9 @@ async def closed(peer: Peer2) -> tuple[int | None, str, str]:
     return caught.value.code, event["reason"], event["error"]
 
 
-async def test_ready_tells_all_that_a_client_needs(url: str, peers2: Peers2) -> None:
+async def test_ready_tells_all_that_a_client_needs(url: str, v2_peers: V2Peers) -> None:
     """The path, the role, how often to ping, how long a message may be; the challenge names cluster and node."""
-    ann = await peers2.register(url, "ann")
+    ann = await v2_peers.register(url, "ann")
     assert ann.ready == {
         "ev": "ready",
         "path": "ann/laptop/main",
@@ -45,13 +45,13 @@ async def test_ready_tells_all_that_a_client_needs(url: str, peers2: Peers2) -> 
     assert ann.challenge["node"]
 
 
-async def test_the_role_and_the_limits_are_the_nodes(redis_url: str, peers2: Peers2) -> None:
+async def test_the_role_and_the_limits_are_the_nodes(redis_url: str, v2_peers: V2Peers) -> None:
     """What the operator has set."""
     async with running_node(redis_url, admins=ROOT, max_message_bytes=2048, idle_seconds=9.0) as url:
-        root = await peers2.register(url, "root")
+        root = await v2_peers.register(url, "root")
         assert (root.ready["admin"], root.ready["heartbeat"]) == (True, 3)
         assert root.ready["limits"] == {"message_bytes": 2048}
-        await peers2.close()
+        await v2_peers.close()
 
 
 @pytest.mark.parametrize(
@@ -74,25 +74,25 @@ async def test_the_subprotocol_chooses_the_version(url: str, offer: tuple[str, .
         assert message.type is (aiohttp.WSMsgType.TEXT if chosen else aiohttp.WSMsgType.BINARY)
 
 
-async def test_a_user_has_one_name_in_both_versions(url: str, peers: Peers, peers2: Peers2) -> None:
+async def test_a_user_has_one_name_in_both_versions(url: str, peers: Peers, v2_peers: V2Peers) -> None:
     """One key, one account: who registered with one version logs in with the other, and supersedes it."""
-    ann = await peers2.login(url, KEY, register=("ann", "laptop"))
+    ann = await v2_peers.login(url, KEY, register=("ann", "laptop"))
     old = await peers.login(url, KEY)
     assert str(old.path) == ann.path
     code, last = await ann.wait_closed()
     assert code == 4001
     assert last["reason"] == "session superseded by a newer connection for the same session path"
-    new = await peers2.login(url, KEY)
+    new = await v2_peers.login(url, KEY)
     assert await old.wait_closed() == (
         "unauthorized: session superseded by a newer connection for the same session path"
     )
     assert await new.ask("who") == {"sessions": ["ann/laptop/main"]}
 
 
-async def test_a_login_that_is_refused_says_why_and_with_which_code(url: str, peers2: Peers2) -> None:
+async def test_a_login_that_is_refused_says_why_and_with_which_code(url: str, v2_peers: V2Peers) -> None:
     """For the program the code, for its user the sentence, in the event and in the close itself."""
-    with pytest.raises(Closed2) as unknown:
-        await Peer2.login(url, KEY)
+    with pytest.raises(V2Closed) as unknown:
+        await V2Peer.login(url, KEY)
     assert (unknown.value.code, unknown.value.reason) == (4006, "unknown machine key")
     assert unknown.value.event == {
         "ev": "closing",
@@ -100,9 +100,9 @@ async def test_a_login_that_is_refused_says_why_and_with_which_code(url: str, pe
         "reason": "unknown machine key",
         "error": "unauthorized",
     }
-    await peers2.register(url, "ann")
-    with pytest.raises(Closed2) as taken:
-        await Peer2.register(url, "ann")
+    await v2_peers.register(url, "ann")
+    with pytest.raises(V2Closed) as taken:
+        await V2Peer.register(url, "ann")
     assert (taken.value.code, taken.value.event["error"]) == (4006, "conflict")
     assert taken.value.reason == "username `ann` is already taken"
 
@@ -122,7 +122,7 @@ async def test_a_bad_opening_is_refused_with_its_reason(
     url: str, first: str | bytes, code: int, error: str, text: str
 ) -> None:
     """Not with a bare close: somebody writes a client by these texts."""
-    peer = await Peer2.dial(url)
+    peer = await V2Peer.dial(url)
     await (peer.ws.send_bytes(first) if isinstance(first, bytes) else peer.ws.send_str(first))
     got = await closed(peer)
     assert (got[0], got[2]) == (code, error)
@@ -132,77 +132,79 @@ async def test_a_bad_opening_is_refused_with_its_reason(
 async def test_a_login_that_takes_too_long_is_refused(redis_url: str) -> None:
     """A connection without a login holds nothing for long."""
     async with running_node(redis_url, handshake_seconds=0.2) as url:
-        peer = await Peer2.dial(url)
+        peer = await V2Peer.dial(url)
         assert await closed(peer) == (4006, "handshake timed out", "unauthorized")
 
 
 async def test_a_login_that_is_too_long_is_refused(url: str) -> None:
     """In bytes, before a word of it is understood."""
-    peer = await Peer2.dial(url)
+    peer = await V2Peer.dial(url)
     await peer.ws.send_str("x" * (ADMISSION_BYTES * 4))
     assert await closed(peer) == (4006, f"the handshake exceeds {ADMISSION_BYTES} bytes", "too_large")
 
 
-async def test_a_recorded_challenge_of_one_cluster_is_worth_nothing_at_another(redis_url: str, peers2: Peers2) -> None:
+async def test_a_recorded_challenge_of_one_cluster_is_worth_nothing_at_another(
+    redis_url: str, v2_peers: V2Peers
+) -> None:
     """A rogue relay that passes on another one's challenge gets an answer that nobody accepts."""
     async with running_node(redis_url) as victim, running_node(redis_url, key_prefix="rogue") as rogue:
-        await peers2.login(victim, KEY, register=("ann", "laptop"))
-        challenge = await (at_rogue := peers2.keep(await Peer2.dial(rogue))).hello("main", origin_of(rogue))
-        at_victim = await Peer2.dial(victim)
+        await v2_peers.login(victim, KEY, register=("ann", "laptop"))
+        challenge = await (at_rogue := v2_peers.keep(await V2Peer.dial(rogue))).hello("main", origin_of(rogue))
+        at_victim = await V2Peer.dial(victim)
         recorded = await at_victim.hello("main", origin_of(rogue))
         assert recorded["cluster"] != challenge["cluster"]
         lured = {**challenge, "nonce": recorded["nonce"]}  # what the rogue shows to ann, who knows it by its own id
         await at_victim.send({"op": "auth", **proof_of(KEY, "auth", origin_of(rogue), lured)})
         assert (await closed(at_victim))[:2] == (4006, "signature verification failed")
         assert at_rogue.challenge == challenge
-        await peers2.close()
+        await v2_peers.close()
 
 
-async def test_a_relay_that_knows_its_address_refuses_another(redis_url: str, peers2: Peers2) -> None:
+async def test_a_relay_that_knows_its_address_refuses_another(redis_url: str, v2_peers: V2Peers) -> None:
     """So the rogue cannot lie about the cluster either: the client signs what it has dialled."""
     origins = frozenset({"wss://chat.example", "ws://10.0.0.1:4390"})
     async with running_node(redis_url, origins=origins) as url:
         for i, origin in enumerate(("wss://chat.example", "wss://Chat.example:443", "ws://10.0.0.1:4390")):
-            await peers2.login(url, SigningKey.generate(), register=(f"ann{i}", "laptop"), origin=origin)
-        with pytest.raises(Closed2) as refused:
-            await Peer2.login(url, KEY, origin="wss://rogue.example")
+            await v2_peers.login(url, SigningKey.generate(), register=(f"ann{i}", "laptop"), origin=origin)
+        with pytest.raises(V2Closed) as refused:
+            await V2Peer.login(url, KEY, origin="wss://rogue.example")
         assert (refused.value.code, refused.value.reason) == (
             4006,
             "this relay is reached as `ws://10.0.0.1:4390`, `wss://chat.example`, not as `wss://rogue.example`",
         )
-        await peers2.close()
+        await v2_peers.close()
 
 
 async def test_a_signature_over_another_origin_than_the_claimed_one_is_refused(url: str) -> None:
     """What is claimed and what is signed are one."""
-    peer = await Peer2.dial(url)
+    peer = await V2Peer.dial(url)
     challenge = await peer.hello("main", "ws://a.example")
     await peer.send({"op": "auth", **proof_of(KEY, "auth", "ws://b.example", challenge)})
     assert (await closed(peer))[:2] == (4006, "signature verification failed")
 
 
-async def test_registration_by_invite(redis_url: str, peers2: Peers2) -> None:
+async def test_registration_by_invite(redis_url: str, v2_peers: V2Peers) -> None:
     """The invite travels with the registration; without a good one nobody comes in."""
     async with running_node(redis_url, admins=ROOT, registration="invite") as url:
-        root = await peers2.register(url, "root")
+        root = await v2_peers.register(url, "root")
         token = (await root.ask("server_invite.create", uses=1))["token"]
-        with pytest.raises(Closed2, match="registration needs a valid invite"):
-            await Peer2.register(url, "eve")
-        peers2.keep(await Peer2.login(url, KEY, register=("ann", "laptop"), invite=token))
-        with pytest.raises(Closed2, match="registration needs a valid invite"):
-            await Peer2.login(url, SigningKey.generate(), register=("eve", "laptop"), invite=token)
-        await peers2.close()
+        with pytest.raises(V2Closed, match="registration needs a valid invite"):
+            await V2Peer.register(url, "eve")
+        v2_peers.keep(await V2Peer.login(url, KEY, register=("ann", "laptop"), invite=token))
+        with pytest.raises(V2Closed, match="registration needs a valid invite"):
+            await V2Peer.login(url, SigningKey.generate(), register=("eve", "laptop"), invite=token)
+        await v2_peers.close()
 
 
 async def test_a_login_while_redis_is_away_is_told_when_to_come_back(redis_url: str) -> None:
     """1013 with `retry_after`: the client waits instead of giving up."""
     async with node_object(redis_url) as node:
         url = f"ws://{node.address}/"
-        peer = await Peer2.dial(url)
+        peer = await V2Peer.dial(url)
         challenge = await peer.hello("main", origin_of(url))
         node.parts.client._down_since = 1.0
         await peer.send({"op": "auth", **proof_of(KEY, "auth", origin_of(url), challenge)})
-        with pytest.raises(Closed2) as refused:
+        with pytest.raises(V2Closed) as refused:
             await peer.read()
         node.parts.client._down_since = None
         await peer.close()
@@ -220,28 +222,28 @@ async def test_a_login_on_a_node_that_shuts_down_is_sent_elsewhere(redis_url: st
     """1012: come back at once, another node is there."""
     async with node_object(redis_url) as node:
         url = f"ws://{node.address}/"
-        peer = await Peer2.dial(url)
+        peer = await V2Peer.dial(url)
         await peer.hello("main", origin_of(url))
         node.stop()
         code, reason, _ = await closed(peer)
         assert (code, reason) == (1012, "the relay is shutting down; reconnect")
 
 
-async def test_a_login_that_is_overtaken_is_superseded(redis_url: str, peers2: Peers2) -> None:
+async def test_a_login_that_is_overtaken_is_superseded(redis_url: str, v2_peers: V2Peers) -> None:
     """Not `handshake failed`: the client must not come back under this path."""
     async with node_object(redis_url) as node, running_node(redis_url) as other:
         url = f"ws://{node.address}/"
-        await (await Peer2.login(url, KEY, register=("ann", "laptop"))).close()
+        await (await V2Peer.login(url, KEY, register=("ann", "laptop"))).close()
         gate = Gate(node, LEASE_TAKE, answers=True)
-        slow = asyncio.create_task(Peer2.login(url, KEY))
+        slow = asyncio.create_task(V2Peer.login(url, KEY))
         await gate.reached.wait()
-        await peers2.login(other, KEY)
+        await v2_peers.login(other, KEY)
         await wait_until(lambda: any(s.close_reason for s in node.parts.sessions), what="the first one hears of it")
         gate.open()
-        with pytest.raises(Closed2) as refused:
+        with pytest.raises(V2Closed) as refused:
             await slow
         assert refused.value.code == 4001
-        await peers2.close()
+        await v2_peers.close()
 
 
 async def test_both_versions_have_their_own_last_words(url: str, peers: Peers) -> None:

@@ -8,14 +8,14 @@ import aiohttp
 import pytest
 from nacl.signing import SigningKey
 
-from conclave import requests
 from conclave.model import Sealed
-from conclave.v1 import frames
-from relay.dialect import v2
+from conclave.protocol import requests
+from conclave.protocol.v1 import frames
+from relay.protocol import v2
 from tests.support.nodes import node_object, running_node
 from tests.support.peer import Peers, text
-from tests.support.peer2 import Peer2, Peers2, Refused2, b64
 from tests.support.ruling import ROOT
+from tests.support.v2_peer import V2Peer, V2Peers, V2Refused, b64
 from tests.support.waiting import wait_until
 
 
@@ -25,18 +25,18 @@ def test_every_request_has_a_command() -> None:
 
 
 @pytest.fixture
-async def people(redis_url: str, peers2: Peers2) -> Any:
+async def people(redis_url: str, v2_peers: V2Peers) -> Any:
     """Root, ann and bob on two nodes."""
     async with running_node(redis_url, admins=ROOT) as one, running_node(redis_url, admins=ROOT) as other:
         yield (
-            await peers2.register(one, "root"),
-            await peers2.register(one, "ann"),
-            await peers2.register(other, "bob"),
+            await v2_peers.register(one, "root"),
+            await v2_peers.register(one, "ann"),
+            await v2_peers.register(other, "bob"),
         )
-        await peers2.close()
+        await v2_peers.close()
 
 
-async def test_every_operation(people: tuple[Peer2, Peer2, Peer2]) -> None:
+async def test_every_operation(people: tuple[V2Peer, V2Peer, V2Peer]) -> None:
     """What each answers when all is well, in one story."""
     root, ann, bob = people
     assert await ann.ask("ping") == {}
@@ -118,7 +118,7 @@ async def test_every_operation(people: tuple[Peer2, Peer2, Peer2]) -> None:
     assert len((await root.ask("audit"))["entries"]) > 10
 
 
-async def test_refusals_have_the_texts_of_version_1(people: tuple[Peer2, Peer2, Peer2]) -> None:
+async def test_refusals_have_the_texts_of_version_1(people: tuple[V2Peer, V2Peer, V2Peer]) -> None:
     """One set of words, whichever version asks; each of the codes that a request can meet."""
     _, ann, bob = people
     await ann.create("ops")
@@ -152,20 +152,22 @@ async def test_refusals_have_the_texts_of_version_1(people: tuple[Peer2, Peer2, 
         assert (await bob.refusal(op, **fields)).startswith(refusal), op
 
 
-async def test_a_store_that_is_away_is_told_with_when_to_ask_again(redis_url: str, peers2: Peers2) -> None:
+async def test_a_store_that_is_away_is_told_with_when_to_ask_again(redis_url: str, v2_peers: V2Peers) -> None:
     """`unavailable`, and the session stays."""
     async with node_object(redis_url) as node:
-        ann = await peers2.register(f"ws://{node.address}/", "ann")
+        ann = await v2_peers.register(f"ws://{node.address}/", "ann")
         node.parts.client._down_since = 1.0
-        with pytest.raises(Refused2) as refused:
+        with pytest.raises(V2Refused) as refused:
             await ann.ask("who")
         node.parts.client._down_since = None
         assert (refused.value.code, refused.value.retry_after) == ("unavailable", 1)
         assert await ann.ask("ping") == {}
-        await peers2.close()
+        await v2_peers.close()
 
 
-async def test_a_defect_is_an_internal_error(redis_url: str, peers2: Peers2, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_defect_is_an_internal_error(
+    redis_url: str, v2_peers: V2Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not the end of the session."""
 
     async def fail(*_: object) -> Any:
@@ -174,10 +176,10 @@ async def test_a_defect_is_an_internal_error(redis_url: str, peers2: Peers2, mon
     commands: dict[Any, Any] = v2._COMMANDS
     monkeypatch.setitem(commands, requests.Who, fail)
     async with running_node(redis_url) as url:
-        ann = await peers2.register(url, "ann")
+        ann = await v2_peers.register(url, "ann")
         assert await ann.refusal("who") == "internal: the relay failed to carry this out"
         assert await ann.ask("ping") == {}
-        await peers2.close()
+        await v2_peers.close()
 
 
 @pytest.mark.parametrize(
@@ -194,10 +196,10 @@ async def test_a_defect_is_an_internal_error(redis_url: str, peers2: Peers2, mon
     ],
 )
 async def test_an_object_that_is_no_request_is_answered(
-    url: str, peers2: Peers2, text: str, number: int | None, message: str
+    url: str, v2_peers: V2Peers, text: str, number: int | None, message: str
 ) -> None:
     """By its number if it has one, and the session goes on."""
-    ann = await peers2.register(url, "ann")
+    ann = await v2_peers.register(url, "ann")
     reply = await ann.raw(text, number)
     assert reply["re"] == number
     assert reply["error"]["code"] == "malformed"
@@ -206,24 +208,24 @@ async def test_an_object_that_is_no_request_is_answered(
 
 
 @pytest.mark.parametrize("data", ["", "ping", "[]", "7", '{"id":1', "[" * 50_000, b"\x00", b"{}"])
-async def test_what_is_no_json_object_ends_the_session(url: str, peers2: Peers2, data: str | bytes) -> None:
+async def test_what_is_no_json_object_ends_the_session(url: str, v2_peers: V2Peers, data: str | bytes) -> None:
     """4007: whoever sends this speaks another protocol, and waits for an answer that nobody can give."""
-    ann = await peers2.register(url, "ann")
+    ann = await v2_peers.register(url, "ann")
     await (ann.ws.send_bytes(data) if isinstance(data, bytes) else ann.ws.send_str(data))
     code, last = await ann.wait_closed()
     assert code == 4007
     assert last == {"ev": "closing", "code": 4007, "reason": "what was sent is not the protocol's"}
 
 
-async def test_unknown_fields_are_ignored(url: str, peers2: Peers2) -> None:
+async def test_unknown_fields_are_ignored(url: str, v2_peers: V2Peers) -> None:
     """A later client may send more."""
-    ann = await peers2.register(url, "ann")
+    ann = await v2_peers.register(url, "ann")
     assert await ann.ask("ping", colour="red", nested={"a": [1]}) == {}
 
 
-async def test_requests_may_be_sent_ahead_and_are_answered_in_order(url: str, peers2: Peers2) -> None:
+async def test_requests_may_be_sent_ahead_and_are_answered_in_order(url: str, v2_peers: V2Peers) -> None:
     """A client need not wait for each reply."""
-    ann = await peers2.register(url, "ann")
+    ann = await v2_peers.register(url, "ann")
     await ann.create("ops")
     await ann.join("ops")
     replies = await asyncio.gather(*(ann.ask("send", channel="ops", body={"text": str(i)}) for i in range(200)))
@@ -234,7 +236,7 @@ async def test_requests_may_be_sent_ahead_and_are_answered_in_order(url: str, pe
 
 async def test_websocket_pings_are_answered(url: str) -> None:
     """As in every WebSocket."""
-    ann = await Peer2.dial(url)
+    ann = await V2Peer.dial(url)
     ann.ws._autoping = False
     await ann.ws.ping(b"there?")
     message = await ann.ws.receive(timeout=10)
@@ -242,11 +244,11 @@ async def test_websocket_pings_are_answered(url: str) -> None:
     await ann.close()
 
 
-async def test_both_versions_share_a_channel(url: str, peers: Peers, peers2: Peers2) -> None:
+async def test_both_versions_share_a_channel(url: str, peers: Peers, v2_peers: V2Peers) -> None:
     """The same messages in the same order, sealed bodies byte for byte, whichever version sends or listens."""
     old = await peers.register(url, "old")
-    new = await peers2.register(url, "new")
-    watch_old, watch_new = await peers.register(url, "ann"), await peers2.register(url, "bob")
+    new = await v2_peers.register(url, "new")
+    watch_old, watch_new = await peers.register(url, "ann"), await v2_peers.register(url, "bob")
     await old.create("ops")
     for peer in (old, watch_old, new, watch_new):
         await peer.join("ops")
@@ -275,9 +277,9 @@ async def test_both_versions_share_a_channel(url: str, peers: Peers, peers2: Pee
     assert len(in_both) == 80
 
 
-async def test_whispers_cross_the_versions(url: str, peers: Peers, peers2: Peers2) -> None:
+async def test_whispers_cross_the_versions(url: str, peers: Peers, v2_peers: V2Peers) -> None:
     """From either to either."""
-    old, new = await peers.register(url, "old"), await peers2.register(url, "new")
+    old, new = await peers.register(url, "old"), await v2_peers.register(url, "new")
     await new.ask("whisper", to=str(old.path), body={"text": "psst"}, key="k")
     await old.ask(frames.Whisper(old.path, old.path.parse(new.path), Sealed(b"\xff", None)), frames.Ack)
     await wait_until(lambda: old.whispers and new.events, what="both have heard")

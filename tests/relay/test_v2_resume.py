@@ -9,13 +9,13 @@ import pytest
 from nacl.signing import SigningKey
 from redis import Redis
 
-from relay.catchup import HELD_BYTES
-from relay.node import Node
+from relay.app.node import Node
+from relay.channels.catch_up import HELD_BYTES
 from relay.redis.scripts import ENTER, PAGE
 from tests.support.gate import Gate, nodes_that_hear_no_messages
 from tests.support.nodes import node_object, running_node
-from tests.support.peer2 import Peer2, Peers2
 from tests.support.redis_server import RedisProcess
+from tests.support.v2_peer import V2Peer, V2Peers
 from tests.support.waiting import pause, wait_until
 
 BOB = SigningKey(b"b" * 32)
@@ -24,16 +24,16 @@ BOB = SigningKey(b"b" * 32)
 class Case:
     """Ann on one node says things in `ops`; bob was there, on another, and comes back."""
 
-    def __init__(self, node: Node, ann: Peer2, peers: Peers2) -> None:
+    def __init__(self, node: Node, ann: V2Peer, peers: V2Peers) -> None:
         self.node = node
         self.url = f"ws://{node.address}/"
         self.ann = ann
         self._peers = peers
 
-    async def bob(self, url: str | None = None) -> Peer2:
+    async def bob(self, url: str | None = None) -> V2Peer:
         return await self._peers.login(url or self.url, BOB)
 
-    async def cid(self) -> Peer2:
+    async def cid(self) -> V2Peer:
         """Have somebody else on bob's node listen."""
         cid = await self._peers.register(self.url, "cid")
         await cid.join("ops")
@@ -48,14 +48,14 @@ class Case:
 
 
 @pytest.fixture
-async def case(redis_url: str, peers2: Peers2) -> AsyncIterator[Case]:
+async def case(redis_url: str, v2_peers: V2Peers) -> AsyncIterator[Case]:
     async with node_object(redis_url) as node, running_node(redis_url) as other:
-        ann = await peers2.register(other, "ann")
-        await (await Peer2.login(other, BOB, register=("bob", "desk"))).close()
+        ann = await v2_peers.register(other, "ann")
+        await (await V2Peer.login(other, BOB, register=("bob", "desk"))).close()
         await ann.create("ops")
         await ann.join("ops")
-        yield Case(node, ann, peers2)
-        await peers2.close()
+        yield Case(node, ann, v2_peers)
+        await v2_peers.close()
 
 
 def log_of(store: Redis) -> str:
@@ -63,7 +63,7 @@ def log_of(store: Redis) -> str:
     return str(key.decode())
 
 
-async def hears(bob: Peer2, ids: list[str]) -> None:
+async def hears(bob: V2Peer, ids: list[str]) -> None:
     await wait_until(lambda: len(bob.ids("ops")) >= len(ids), what=f"{len(ids)} messages are heard")
     assert bob.ids("ops") == ids
 
@@ -98,9 +98,9 @@ async def test_a_position_without_since_is_exact(case: Case) -> None:
     await hears(bob, more)
 
 
-async def test_a_position_is_not_older_than_what_live_delivery_has_handed_out(case: Case, peers2: Peers2) -> None:
+async def test_a_position_is_not_older_than_what_live_delivery_has_handed_out(case: Case, v2_peers: V2Peers) -> None:
     """Two messages overtake the answer of the log: they are not for bob, so his position is behind them."""
-    cid = await peers2.register(case.url, "cid")
+    cid = await v2_peers.register(case.url, "cid")
     await cid.join("ops")
     bob = await case.bob()
     gate = Gate(case.node, ENTER, answers=True)
@@ -172,9 +172,9 @@ async def test_more_than_is_held_back_is_read_from_the_log(case: Case) -> None:
     await hears(bob, [*said[1:], *more])
 
 
-async def test_others_hear_live_meanwhile(case: Case, peers2: Peers2) -> None:
+async def test_others_hear_live_meanwhile(case: Case, v2_peers: V2Peers) -> None:
     """The replay is for one session only."""
-    cid = await peers2.register(case.url, "cid")
+    cid = await v2_peers.register(case.url, "cid")
     await cid.join("ops")
     said = await case.say(3)
     bob = await case.bob()
@@ -222,9 +222,9 @@ async def test_what_was_trimmed_is_a_gap(case: Case, redis_url: str) -> None:
     await hears(bob, said[6:])
 
 
-async def test_who_came_in_behind_a_gap_is_not_told_of_it(case: Case, peers2: Peers2, redis_url: str) -> None:
+async def test_who_came_in_behind_a_gap_is_not_told_of_it(case: Case, v2_peers: V2Peers, redis_url: str) -> None:
     """The node has lost a piece of the log for those who were there; whoever comes then has lost nothing."""
-    cid = await peers2.register(case.url, "cid")
+    cid = await v2_peers.register(case.url, "cid")
     await cid.join("ops")
     bob = await case.bob()
     refill = Gate(case.node, PAGE)
@@ -478,8 +478,8 @@ async def slow_way(url: str) -> AsyncIterator[str]:
 
 async def test_who_reads_slowly_but_steadily_keeps_the_session(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if it asks for something meanwhile: while the answer waits, no pings are read, but it is no dead peer."""
-    monkeypatch.setattr("relay.socket._LOOK_SECONDS", 0.1)
-    monkeypatch.setattr("relay.heart.BEAT_SECONDS", 0.2)
+    monkeypatch.setattr("relay.transport.websocket._LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("relay.cluster.membership.BEAT_SECONDS", 0.2)
     monkeypatch.setattr(case.node.parts.heart, "_idle_seconds", 1.5)
     said = [await case.ann.post("ops", "x" * 900_000) for _ in range(2)]
     async with slow_way(case.url) as url:
@@ -521,7 +521,7 @@ async def test_many_channels_at_once(case: Case) -> None:
 
 async def test_an_outage_of_the_store_during_a_replay_is_waited_out(redis_process: RedisProcess) -> None:
     """No hole, no end: it goes on when Redis is back."""
-    peers = Peers2()
+    peers = V2Peers()
     async with node_object(redis_process.url, redis_timeout=0.5) as node:
         url = f"ws://{node.address}/"
         ann = await peers.register(url, "ann")

@@ -5,10 +5,10 @@ from itertools import pairwise
 
 from structlog.testing import capture_logs
 
-from relay.admins import Admins
-from relay.config import NodeConfig, RedisUrl
-from relay.node import Node
+from relay.app.config import NodeConfig, RedisUrl
+from relay.app.node import Node
 from relay.redis import connect
+from relay.services.server_admins import ServerAdmins
 from tests.support.redis_server import RedisProcess
 from tests.support.waiting import pause, wait_until
 
@@ -17,7 +17,7 @@ async def test_why_it_waits_is_said_once_for_each_reason(redis_process_tcp: Redi
     """Twice a second the same words bury the one line that an operator needs, and the reason is in each of them."""
     host, port = redis_process_tcp.address
     url = f"redis://:nobody-asked@{host}:{port}"
-    node = Node(NodeConfig("127.0.0.1", 0, RedisUrl(url), Admins({})), connect.real(url))
+    node = Node(NodeConfig("127.0.0.1", 0, RedisUrl(url), ServerAdmins({})), connect.real(url))
     with capture_logs() as logged:
 
         def reasons() -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from redis import Redis
 
-from relay.message import START, order
+from relay.model.message import START, order
 from relay.redis.keys import Keys
 from tests.support.verdict import Row
 

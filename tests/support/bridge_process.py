@@ -19,10 +19,10 @@ from mcp.client.extension import NotificationBinding
 from mcp.types import CallToolResult, ServerNotification, TextContent, ToolListChangedNotification
 from pydantic import BaseModel
 
-from conclave.config import CONFIG_NAME, KEY_NAME, Registration
-from conclave.config_edit import register
-from conclave.keys import create_or_load
-from conclave.link import connect
+from conclave.client.link import connect
+from conclave.machine.config import CONFIG_NAME, KEY_NAME, Registration
+from conclave.machine.config_edit import register
+from conclave.machine.keys import create_or_load
 from tests.support.nodes import CONCLAVE, resident_bytes
 from tests.support.waiting import wait_until
 

@@ -8,9 +8,9 @@ import aiohttp
 import pytest
 from nacl.signing import SigningKey
 
-from conclave import v1
 from conclave.model import Plain, SessionPath
-from conclave.v1 import admin, frames
+from conclave.protocol import v1
+from conclave.protocol.v1 import admin, frames
 from tests.support.canaries import Canaries
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peer, Peers, Refused

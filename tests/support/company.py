@@ -7,20 +7,20 @@ from typing import Any
 import aiohttp
 from nacl.signing import SigningKey
 
-from conclave.backoff import Backoff
-from conclave.body import Body
-from conclave.closing import SHUTDOWN, LinkLost, may_retry, not_before
+from conclave.client.backoff import Backoff
+from conclave.client.link import Link, connect
+from conclave.client.link_errors import SHUTDOWN, LinkLost, may_retry, not_before
 from conclave.errors import ConclaveError
-from conclave.events import Gap, Message
-from conclave.keys import MachineKey
-from conclave.link import Link, connect
-from conclave.requests import Join, Send
+from conclave.machine.keys import MachineKey
+from conclave.protocol.body import Body
+from conclave.protocol.events import Gap, Message
+from conclave.protocol.requests import Join, Send
 from tests.support.peer import Peer, Refused
-from tests.support.peer2 import Closed2, Peer2
+from tests.support.v2_peer import V2Closed, V2Peer
 from tests.support.waiting import pause
 
 LOST = (OSError, aiohttp.ClientError, TimeoutError)
-NO_LOGIN = (*LOST, AssertionError, Refused, Closed2)
+NO_LOGIN = (*LOST, AssertionError, Refused, V2Closed)
 """A connection that ends in the middle of a login is something else than the reply that a test's peer asserts."""
 
 
@@ -186,7 +186,7 @@ class Newcomers:
                 await pause(rest)
 
     async def _visit(self, number: int) -> None:
-        kind: Any = (Peer, Peer2)[number % 2]
+        kind: Any = (Peer, V2Peer)[number % 2]
         try:
             async with asyncio.timeout(10):
                 peer = await kind.register(self._url, f"newcomer{number}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from redis import Redis
 
-from relay.node import Node
+from relay.app.node import Node
 from relay.redis.scripts import Script
 
 

@@ -304,7 +304,7 @@ _OPENS = re.compile(
 def opens_a_tag(text: str) -> bool:
     """Tell whether there is a tag of the harness in a text for a reader who sees no accents and knows every width.
 
-    This is another way to find out than `bridge.markup` takes, and it knows the tags above only.
+    This is another way to find out than `bridge.session.tag_escape` takes, and it knows the tags above only.
     """
     plain = unicodedata.normalize("NFKD", html.unescape(text))
     shown = "".join(char for char in plain if char in "\n\t" or unicodedata.category(char) not in _HIDDEN)

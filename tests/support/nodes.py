@@ -12,11 +12,11 @@ from typing import Any
 
 import aiohttp
 
-from relay.admins import Admins
-from relay.config import NodeConfig, RedisUrl
-from relay.node import Node
+from relay.app.config import NodeConfig, RedisUrl
+from relay.app.node import Node
 from relay.redis import connect
 from relay.redis.connect import Make
+from relay.services.server_admins import ServerAdmins
 from tests.support.waiting import wait_until
 
 CONCLAVE = Path(sys.executable).with_name("conclave")
@@ -27,7 +27,7 @@ async def node_object(
     redis_url: str, *, make: Make | None = None, read_url: str | None = None, **settings: Any
 ) -> AsyncIterator[Node]:
     """Run a node on this event loop, for tests that reach inside."""
-    settings.setdefault("admins", Admins({}))
+    settings.setdefault("admins", ServerAdmins({}))
     settings.setdefault("port", 0)
     config = NodeConfig(host="127.0.0.1", store=RedisUrl(redis_url, read_url), **settings)
     near = None if read_url is None else connect.real(read_url)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import count
 
 from conclave.model import ChannelInfo, Payload, Plain, SessionPath
-from conclave.v1 import admin
-from conclave.v1.frames import (
+from conclave.protocol.v1 import admin
+from conclave.protocol.v1.frames import (
     Ack,
     Admin,
     ChannelList,

@@ -8,10 +8,10 @@ from typing import Self, TypeVar
 import aiohttp
 from nacl.signing import SigningKey
 
-from conclave import v1
 from conclave.model import Payload, Plain, SessionPath, Visibility
-from conclave.v1 import admin, frames
-from conclave.v1.errors import display
+from conclave.protocol import v1
+from conclave.protocol.v1 import admin, frames
+from conclave.protocol.v1.errors import display
 
 T = TypeVar("T", bound=frames.Frame)
 

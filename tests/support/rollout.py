@@ -13,7 +13,7 @@ from typing import Self
 import aiohttp
 import msgspec
 
-from relay.local.balancer import Backend, Balancer
+from relay.launch.balancer import Backend, Balancer
 from tests.support.chart import Object, Rendered
 from tests.support.nodes import NodeProcess
 from tests.support.waiting import pause, wait_until

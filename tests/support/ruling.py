@@ -1,8 +1,8 @@
 """Asking for what admins do, and the words of their refusals."""
 
 from conclave.model import Plain, SessionPath, Visibility
-from conclave.v1 import admin, frames
-from relay.admins import Admins
+from conclave.protocol.v1 import admin, frames
+from relay.services.server_admins import ServerAdmins
 from tests.support.peer import Peer
 from tests.support.waiting import wait_until
 
@@ -13,7 +13,7 @@ NOT_MEMBER = "unauthorized: not a member of channel `ops`"
 BANNED = "unauthorized: channel `ops` is private"
 REVOKED = "unauthorized: machine key revoked"
 REMOVED = "unauthorized: user removed from this server"
-ROOT = Admins({"root": None})
+ROOT = ServerAdmins({"root": None})
 
 
 async def rule(peer: Peer, operation: admin.AdminOp) -> None:

@@ -10,8 +10,8 @@ from aiohttp.typedefs import Middleware
 from multidict import CIMultiDict
 
 from conclave.model import SessionPath
-from conclave.v1 import decode, encode
-from conclave.v1.frames import (
+from conclave.protocol.v1 import decode, encode
+from conclave.protocol.v1.frames import (
     Ack,
     Auth,
     Challenge,

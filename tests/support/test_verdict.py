@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.message import START
+from relay.model.message import START
 from tests.support.verdict import Asked, Gap, Row, Stay, flaws
 
 ME = "bob/laptop/main"

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from conclave.exchange import Again, Answer
-from conclave.requests import Request
-from conclave.v1 import decode, encode
-from conclave.v1.exchange import V1Exchange
-from conclave.v1.frames import Frame
+from conclave.client.exchange import Answer, FollowUp
+from conclave.client.v1.exchange import V1Exchange
+from conclave.protocol.requests import Request
+from conclave.protocol.v1 import decode, encode
+from conclave.protocol.v1.frames import Frame
 
 
 def answered(exchange: V1Exchange[None], request: Request[Any], serve: Callable[[Frame], Frame]) -> Any:
@@ -17,5 +17,5 @@ def answered(exchange: V1Exchange[None], request: Request[Any], serve: Callable[
         outcome = exchange.receive(encode(serve(decode(data))))
         if isinstance(outcome, Answer):
             return outcome.result
-        assert isinstance(outcome, Again), outcome
+        assert isinstance(outcome, FollowUp), outcome
         data = outcome.data

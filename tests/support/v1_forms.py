@@ -2,9 +2,7 @@
 
 import msgspec
 
-from conclave import requests
-from conclave.body import Body, SealedBody
-from conclave.keys import MachineKey
+from conclave.machine.keys import MachineKey
 from conclave.model import (
     AuditEntry,
     ChannelInfo,
@@ -15,9 +13,11 @@ from conclave.model import (
     SessionPath,
     Visibility,
 )
-from conclave.requests import Request
-from conclave.v1 import admin, frames
-from conclave.v1.frames import Ack, Admin, Frame, InviteToken, UserList
+from conclave.protocol import requests
+from conclave.protocol.body import Body, SealedBody
+from conclave.protocol.requests import Request
+from conclave.protocol.v1 import admin, frames
+from conclave.protocol.v1.frames import Ack, Admin, Frame, InviteToken, UserList
 
 ME = SessionPath("ann", "laptop", "x")
 BOB = SessionPath("bob", "desktop", "y")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from relay.message import START, order
+from relay.model.message import START, order
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -9,15 +9,15 @@ from typing import TypeVar
 import aiohttp
 from nacl.signing import SigningKey
 
-from relay.message import START
+from relay.model.message import START
 from tests.support.archive import Archive
-from tests.support.peer2 import Closed2, Json, Peer2, Refused2
+from tests.support.v2_peer import Json, V2Closed, V2Peer, V2Refused
 from tests.support.verdict import Asked, Gap, Stay
 from tests.support.waiting import pause
 
 T = TypeVar("T")
 
-_LOST = (OSError, aiohttp.ClientError, TimeoutError, Closed2, Refused2)
+_LOST = (OSError, aiohttp.ClientError, TimeoutError, V2Closed, V2Refused)
 _REST_SECONDS = 0.05
 _GLANCE_SECONDS = 0.05
 _PATIENCE_SECONDS = 5.0
@@ -35,14 +35,14 @@ class Wanderer:
         self._user = user
         self._urls = urls
         self._chance = chance
-        self._peer: Peer2 | None = None
+        self._peer: V2Peer | None = None
 
-    async def register(self) -> Peer2:
+    async def register(self) -> V2Peer:
         """Come in for the first time."""
-        self._peer = await Peer2.login(self._chance.choice(self._urls()), self._key, register=(self._user, "laptop"))
+        self._peer = await V2Peer.login(self._chance.choice(self._urls()), self._key, register=(self._user, "laptop"))
         return self._peer
 
-    async def insist(self, request: Callable[[Peer2], Awaitable[T]], channel: str) -> T:
+    async def insist(self, request: Callable[[V2Peer], Awaitable[T]], channel: str) -> T:
         """Ask, on whichever node, until there is an answer."""
         while True:
             try:
@@ -66,13 +66,13 @@ class Wanderer:
         if self._peer is not None:
             await self._peer.close()
 
-    async def _connected(self) -> Peer2:
+    async def _connected(self) -> V2Peer:
         if self._peer is None or self._peer.is_closed:
             if self._peer is not None:
                 await self._peer.cut()
             self._peer = None
             async with asyncio.timeout(_PATIENCE_SECONDS):
-                self._peer = await Peer2.login(self._chance.choice(self._urls()), self._key)
+                self._peer = await V2Peer.login(self._chance.choice(self._urls()), self._key)
             self.logins += 1
         return self._peer
 
@@ -102,7 +102,7 @@ class Visitor(Wanderer):
         self._archive = archive
         self._since = since
         self._asked = Asked(None, START, START)
-        self._heard_from: Peer2 | None = None
+        self._heard_from: V2Peer | None = None
         self._handled = 0
         self._inside = False
 
@@ -120,7 +120,7 @@ class Visitor(Wanderer):
                 await self._listen(peer, calm, over)
                 if not over() and not peer.is_closed:
                     await self._depart(peer, channel)
-            except Refused2:
+            except V2Refused:
                 await pause(_REST_SECONDS)  # Redis is away; the connection is still good
             except _LOST:
                 await self.cut()
@@ -129,14 +129,14 @@ class Visitor(Wanderer):
             await (await self._connected()).ask("ping")  # whatever came too much has arrived with the answer
         self._handle()
 
-    async def _enter(self, peer: Peer2, channel: str) -> None:
+    async def _enter(self, peer: V2Peer, channel: str) -> None:
         if peer is not self._heard_from:
             self._heard_from, self._handled, self._inside = peer, 0, False
         self._asked = Asked(self._since, self._archive.said, self._archive.trimmed)
         await peer.join(channel, **({} if self._since is None else {"since": self._since}))
         self._handle()
 
-    async def _listen(self, peer: Peer2, calm: Callable[[], bool], over: Callable[[], bool]) -> None:
+    async def _listen(self, peer: V2Peer, calm: Callable[[], bool], over: Callable[[], bool]) -> None:
         """Handle what comes in, at a glance now and then. What came after the last glance is handled or not."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self._chance.choice(_STAYS_SECONDS)
@@ -146,7 +146,7 @@ class Visitor(Wanderer):
         if self._chance.random() < 0.5:
             self._handle()
 
-    async def _depart(self, peer: Peer2, channel: str) -> None:
+    async def _depart(self, peer: V2Peer, channel: str) -> None:
         if self._chance.random() < 0.5:
             self.cuts += 1
             await self.cut()
@@ -154,7 +154,7 @@ class Visitor(Wanderer):
         self.leaves += 1
         try:
             await peer.ask("leave", channel=channel)
-        except Refused2:
+        except V2Refused:
             await self.cut()  # it may have left or not
             return
         self._handle()

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 
-from relay.local.balancer import Address, Balancer
+from relay.launch.balancer import Address, Balancer
 from tests.support.ports import accepts, free_port
 from tests.support.waiting import wait_until
 

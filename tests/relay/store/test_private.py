@@ -17,11 +17,11 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from conclave.errors import ConfigError
-from relay.errors import NodeFailure
+from relay.model.errors import NodeFailure
 from relay.store import PrivateServer, Timing
 from relay.store.binary import find_server
-from relay.store.directory import SOCKET_PATH_BYTES, DataDirectory
-from relay.store.process import ServerProcess, arguments
+from relay.store.data_directory import SOCKET_PATH_BYTES, DataDirectory
+from relay.store.server_process import ServerProcess, arguments
 from tests.support.waiting import wait_until
 
 NODE = Path(__file__).with_name("node.py")

@@ -1,0 +1,145 @@
+"""The bridge put together: what was joined and heard, the way to each server, and the owner's word over both."""
+
+import asyncio
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from bridge.app.app import Options
+from bridge.app.config_watch import watch
+from bridge.connection.effects import run_effects
+from bridge.mcp.protocol import Outlet, ToolResult
+from bridge.session import presentation
+from bridge.session.levels import Levels
+from bridge.session.servers import Server
+from bridge.session.session import BridgeSession
+from bridge.session.watermarks import Watermarks
+from bridge.tools import dispatch
+from bridge.tools.dispatch import ToolInvocation
+from conclave.client.link_errors import LinkLost, in_words
+from conclave.client.trust import Pins
+from conclave.errors import ConclaveError, ConfigError, Refusal
+from conclave.machine.config import LocalConfig
+from conclave.protocol.requests import Request
+
+if TYPE_CHECKING:
+    from bridge.connection.connections import Connections
+
+SAVE_SECONDS = 2.0
+"""How often the watermarks are written down."""
+
+_log = logging.getLogger(__name__)
+
+
+class Core:
+    """The tools of one session, and what keeps them connected."""
+
+    def __init__(self, options: Options, outlet: Outlet) -> None:
+        self._options = options
+        self._outlet = outlet
+        self._levels = Levels(options.config)
+        self._pins = Pins(options.config_path, options.config)
+        self._watermarks = Watermarks(options.state)
+        self._session = BridgeSession([Server(url) for url in options.urls], self._levels, self._watermarks, outlet)
+        self._switchboard: Connections | None = None
+        self._started = asyncio.Event()
+        self._offers = dispatch.offered(self._session)
+
+    # --- Tools ---
+
+    def listed(self) -> list[dict[str, Any]]:
+        return dispatch.listed(self._session)
+
+    async def call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
+        """Carry out a tool. Whatever goes wrong is said in the result.
+
+        Cancelled, it stops; but if it may have had an effect by then, it runs to its end first, so that what it did at
+        the server is known here.
+        """
+        try:
+            call = dispatch.begin(self._session, name, arguments)
+        except ConclaveError as error:
+            return _failure(str(error))
+        asked = asyncio.Event()
+        running = asyncio.create_task(self._carry_out(call, asked))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            if not (call.tool.effect and asked.is_set()):
+                running.cancel()
+        return await running
+
+    async def _carry_out(self, call: ToolInvocation, asked: asyncio.Event) -> ToolResult:
+        try:
+            return ToolResult(await run_effects(call.steps, partial(self._ask, call, asked)))
+        except Refusal as refusal:
+            return _failure(in_words(refusal))
+        except LinkLost as error:
+            return _failure(_lost(call, error))
+        except ConclaveError as error:
+            return _failure(str(error))
+        finally:
+            self._changed()
+
+    async def _ask(self, call: ToolInvocation, asked: asyncio.Event, request: Request[Any]) -> Any:
+        def departs() -> None:
+            call.permit()
+            asked.set()
+
+        await self._started.wait()
+        assert self._switchboard is not None  # noqa: S101 - it was started
+        return await self._switchboard.uplink(call.server).ask(request, departs)
+
+    def _changed(self) -> None:
+        """Have the tools listed again, if they are other ones now."""
+        offers = dispatch.offered(self._session)
+        if offers != self._offers:
+            self._offers = offers
+            self._outlet.tools_changed()
+
+    # --- In the background ---
+
+    async def run(self) -> None:
+        """Connect to the servers, follow the configuration, keep the watermarks; ends by being cancelled."""
+        from bridge.connection.connections import Connections  # noqa: PLC0415 - brings the WebSocket client along
+
+        switchboard = self._switchboard = Connections(
+            self._session, self._options.key, self._options.handle, self._pins, self._changed
+        )
+        self._started.set()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(switchboard.run())
+                tasks.create_task(
+                    watch(self._options.config_path, self._reconfigured, self._repeated, self._misconfigured)
+                )
+                tasks.create_task(self._keep_saving())
+        finally:
+            self._watermarks.save()
+
+    async def _keep_saving(self) -> None:
+        while True:
+            await asyncio.sleep(SAVE_SECONDS)
+            self._watermarks.save()
+
+    def _reconfigured(self, config: LocalConfig) -> None:
+        self._levels.configure(config)
+        self._pins.configure(config)
+        self._changed()
+
+    def _repeated(self) -> None:
+        self._levels.repeat()
+        self._changed()
+
+    def _misconfigured(self, error: ConfigError) -> None:
+        _log.warning("the configuration stays as it was: %s", error)
+
+
+def _lost(call: ToolInvocation, error: LinkLost) -> str:
+    if call.tool.effect:
+        return f"connection to `{call.server.url}` lost ({error}); it may have happened: look before you retry"
+    return f"connection to `{call.server.url}` lost; retry"
+
+
+def _failure(text: str) -> ToolResult:
+    return ToolResult(presentation.line(text), is_error=True)

@@ -1,0 +1,75 @@
+"""From a tool's name and arguments to its steps, and from the state of things to the list of tools. Pure."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from bridge.session.servers import Server
+from bridge.session.session import BridgeSession
+from bridge.tools import arguments
+from bridge.tools.table import TOOLS, Effects, Offer, Tool, ToolError
+
+
+class ToolInvocation(msgspec.Struct, frozen=True):
+    """A tool that may run: on which server, and what it does.
+
+    `permit` is to be called whenever it is about to ask the server; it raises ToolError if it must not any more.
+    """
+
+    tool: Tool
+    server: Server
+    steps: Effects
+    permit: Callable[[], None]
+
+
+def listed(session: BridgeSession) -> list[dict[str, Any]]:
+    """Return the tools that are offered now, as MCP lists them."""
+    offers = offered(session)
+    return [
+        {"name": tool.name, "description": tool.description, "inputSchema": arguments.schema(tool.takes)}
+        for tool in TOOLS.values()
+        if tool.offer in offers
+    ]
+
+
+def offered(session: BridgeSession) -> frozenset[Offer]:
+    """Tell which kinds of tools make sense now. One that is not listed may be called all the same, and is refused."""
+    offers = {Offer.ALWAYS}
+    for server in session.servers:
+        if any(session.level(server, channel).may_emit for channel in server.channels):
+            offers.add(Offer.SEND)
+        if session.level(server, None).may_emit:
+            offers.add(Offer.WHISPER)
+        if server.admin or server.ruled:
+            offers.add(Offer.RULE)
+    return frozenset(offers)
+
+
+def begin(session: BridgeSession, name: str, given: dict[str, Any]) -> ToolInvocation:
+    """Find out what a call asks for: first the server, then the arguments.
+
+    Raises:
+        ToolError: if there is no such tool or no such server.
+        BadArguments: if the arguments are not what the tool takes.
+    """
+    tool = TOOLS.get(name)
+    if tool is None:
+        raise ToolError(f"unknown tool `{name}`")
+    server = _server(session, tool, given)
+    read = arguments.read(tool.takes, given)
+    return ToolInvocation(tool, server, tool.steps(session, server, read), partial(tool.permit, session, server, read))
+
+
+def _server(session: BridgeSession, tool: Tool, given: dict[str, Any]) -> Server:
+    url = given.get("server")
+    if isinstance(url, str):
+        for server in session.servers:
+            if server.is_at(url):
+                return server
+        raise ToolError(f"not connected to server `{url}`")
+    scoped = given.get("channel") is not None or bool(given.get("whisper"))
+    if len(session.servers) > 1 and (tool.name != "set_perm" or scoped):
+        raise ToolError("multiple servers connected; pass `server`")
+    return session.servers[0]

@@ -1,0 +1,192 @@
+"""What there is to judge, gathered all at once."""
+
+import asyncio
+import os
+import re
+import shutil
+import stat
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from cli.diagnosis.ancestors import Process, claude_above, this_system
+from cli.diagnosis.entries import COMMANDS, Entries, Policy, read_entries, read_policy
+from cli.diagnosis.probes import Probe, probe_all
+from cli.diagnosis.programs import first_match
+from conclave.errors import ConfigError, KeyFileError
+from conclave.machine.config import CONFIG_NAME, KEY_NAME, LocalConfig
+from conclave.machine.config import load as load_config
+from conclave.machine.keys import MachineKey
+from conclave.machine.keys import load as load_key
+
+VERSION_SECONDS = 10.0
+_VERSION = re.compile(r"\b(\d+)\.(\d+)\.(\d+)\b")
+_POLICY_PLACES = {"darwin": "/Library/Application Support/ClaudeCode/managed-settings.json"}
+_POLICY_PLACE = "/etc/claude-code/managed-settings.json"
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where to look: a session's directory, its environment, the process to look upwards from, and the files."""
+
+    directory: Path
+    environment: Mapping[str, str]
+    pid: int
+    key_path: Path
+    config_path: Path
+    claude_file: Path
+    policy_file: Path
+
+    @classmethod
+    def here(cls, key_path: Path, config_path: Path) -> "Place":
+        """Return the place of this process."""
+        folder = os.environ.get("CLAUDE_CONFIG_DIR")
+        return cls(
+            directory=Path.cwd(),
+            environment=os.environ,
+            pid=os.getppid(),
+            key_path=key_path,
+            config_path=config_path,
+            claude_file=(Path(folder) if folder else Path.home()) / ".claude.json",
+            policy_file=Path(_POLICY_PLACES.get(sys.platform, _POLICY_PLACE)),
+        )
+
+
+class Commands(msgspec.Struct, frozen=True):
+    """Where `conclave` is found by its name, and the folder of the one that runs now, if that is installed at all."""
+
+    found: str | None
+    own_folder: Path | None
+
+
+class Claude(msgspec.Struct, frozen=True):
+    """Where `claude` is found by its name, and its version, or why that is not known."""
+
+    path: str | None
+    version: tuple[int, int, int] | None = None
+    unknown: str = ""
+
+
+class KeyFile(msgspec.Struct, frozen=True):
+    """The machine's key, or why there is none; `mode` is None if the file is not there."""
+
+    path: Path
+    mode: int | None
+    key: MachineKey | None
+    error: str = ""
+
+
+class Elsewhere(msgspec.Struct, frozen=True):
+    """What is in another configuration directory that an entry names. `config` is the reason if it cannot be read."""
+
+    directory: Path
+    key: KeyFile
+    config: LocalConfig | ConfigError
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """All that the checks look at. `config` is the reason if it cannot be read."""
+
+    place: Place
+    commands: Commands
+    claude: Claude
+    above: Process | None
+    entries: Entries
+    policy: Policy
+    key: KeyFile
+    config: LocalConfig | ConfigError
+    probes: tuple[Probe, ...]
+    elsewhere: Mapping[str, Elsewhere] = msgspec.field(default_factory=dict)
+    """By what the entries say."""
+
+    @property
+    def inside(self) -> bool:
+        """Whether this runs in a Claude Code session, which says so even where its process cannot be seen."""
+        return self.above is not None or bool(self.place.environment.get("CLAUDECODE"))
+
+
+async def gather(place: Place) -> Facts:
+    """Look at everything; nothing that is missing, broken or slow makes it fail or wait long."""
+    key, config = read_key(place.key_path), _config(place.config_path)
+    async with asyncio.TaskGroup() as tasks:
+        claude = tasks.create_task(_claude(place))
+        above = tasks.create_task(claude_above(place.pid, this_system()))
+        probes = tasks.create_task(_probes(config, key.key))
+    entries = read_entries(place.directory, place.claude_file)
+    return Facts(
+        place=place,
+        commands=_commands(place),
+        claude=claude.result(),
+        above=above.result(),
+        entries=entries,
+        policy=read_policy(place.policy_file),
+        key=key,
+        config=config,
+        probes=probes.result(),
+        elsewhere=_elsewhere(place, entries),
+    )
+
+
+def _elsewhere(place: Place, entries: Entries) -> dict[str, Elsewhere]:
+    """Look into the configuration directories that entries name, if they are other ones."""
+    here = place.config_path.parent
+    named = {each.configuration for each in entries.found}
+    found = {}
+    for name in named:
+        if name is None or "${" in name:
+            continue
+        directory = place.directory / name
+        if directory.resolve() != here.resolve():
+            found[name] = Elsewhere(directory, read_key(directory / KEY_NAME), _config(directory / CONFIG_NAME))
+    return found
+
+
+def read_key(path: Path) -> KeyFile:
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        mode = None
+    except OSError as error:
+        return KeyFile(path, 0, None, f"failed to read keyfile `{path}`: {error.strerror}")
+    try:
+        return KeyFile(path, mode, load_key(path))
+    except KeyFileError as error:
+        return KeyFile(path, mode, None, str(error))
+
+
+def _config(path: Path) -> LocalConfig | ConfigError:
+    try:
+        return load_config(path)
+    except ConfigError as error:
+        return error
+
+
+async def _probes(config: LocalConfig | ConfigError, key: MachineKey | None) -> tuple[Probe, ...]:
+    if key is None or isinstance(config, ConfigError):
+        return ()
+    return await probe_all(config.servers, key)
+
+
+def _commands(place: Place) -> Commands:
+    own = Path(sys.argv[0])
+    if own.name not in COMMANDS:
+        own = Path(sysconfig.get_path("scripts"), "conclave")
+    found = shutil.which("conclave", path=place.environment.get("PATH"))
+    return Commands(found, own.resolve().parent if own.exists() else None)
+
+
+async def _claude(place: Place) -> Claude:
+    path = shutil.which("claude", path=place.environment.get("PATH"))
+    if path is None:
+        return Claude(None)
+    try:
+        found = await first_match(_VERSION, path, "--version", deadline=VERSION_SECONDS)
+    except TimeoutError:
+        return Claude(path, unknown=f"it did not answer within {VERSION_SECONDS:g}s")
+    except OSError as error:
+        return Claude(path, unknown=str(error.strerror or error))
+    if found is None:
+        return Claude(path, unknown="it printed none")
+    return Claude(path, (int(found[1]), int(found[2]), int(found[3])))

@@ -1,0 +1,40 @@
+"""Verbs that ask one question about a channel and differ in a word."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from cli.lazy import Verb
+from cli.online import ask, channel_option, json_option, server_option
+from conclave.protocol.requests import Request
+
+_EXAMPLE = "conclave {path} --server wss://chat.example --channel ops"
+
+
+def user_verb(
+    path: str, request: Callable[[str, str], Request[Any]], text: str, *, target: str = "USER", example: str = "bob"
+) -> click.Command:
+    """Make the verb `path` (for example `acl add`): a request about a channel and somebody."""
+
+    @click.command(path.rsplit(maxsplit=1)[-1], cls=Verb, help=text, example=f"{_EXAMPLE.format(path=path)} {example}")
+    @server_option
+    @channel_option
+    @click.argument("user", metavar=target)
+    def verb(server: str, channel: str, user: str) -> None:
+        ask(server, request(channel, user))
+
+    return verb
+
+
+def list_verb(path: str, request: Callable[[str], Request[Any]], text: str) -> click.Command:
+    """Make the verb `path` (for example `acl list`): what only the admins of a channel may see."""
+
+    @click.command(path.rsplit(maxsplit=1)[-1], cls=Verb, help=text, example=_EXAMPLE.format(path=path))
+    @server_option
+    @channel_option
+    @json_option
+    def verb(server: str, channel: str, as_json: bool) -> None:
+        ask(server, request(channel), as_json)
+
+    return verb

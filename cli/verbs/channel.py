@@ -1,0 +1,74 @@
+"""`conclave channel`."""
+
+import click
+
+from cli.lazy import VerbGroup
+from cli.online import ask, json_option, server_option
+from conclave.errors import ConfigError
+from conclave.model import Visibility
+from conclave.protocol.requests import ChannelCreate, ChannelDelete, ChannelRename, ChannelVisibility, ListChannels
+
+_TIERS = "public, unlisted (found by name only) or private (members only)"
+
+
+@click.group("channel", cls=VerbGroup, example="conclave channel list --server wss://chat.example")
+def command() -> None:
+    """Create, list, change and delete channels."""
+
+
+@command.command("create", example="conclave channel create --server wss://chat.example ops --visibility private")
+@server_option
+@click.argument("name")
+@click.option(
+    "--visibility", default=Visibility.PUBLIC.value, show_default=True, metavar="TIER", help=f"{_TIERS.capitalize()}."
+)
+def create(server: str, name: str, visibility: str) -> None:
+    """Create a channel; you become its administrator and first member."""
+    ask(server, ChannelCreate(name, _tier(visibility)))
+
+
+@command.command("list", example="conclave channel list --server wss://chat.example --json")
+@server_option
+@json_option
+def list_(server: str, as_json: bool) -> None:
+    """List the public channels and those you are a member of."""
+    ask(server, ListChannels(), as_json)
+
+
+@command.command("delete", example="conclave channel delete --server wss://chat.example ops")
+@server_option
+@click.argument("name")
+def delete(server: str, name: str) -> None:
+    """Delete a channel with its members, invites, bans and messages. There is no way back."""
+    ask(server, ChannelDelete(name))
+
+
+@command.command("rename", example="conclave channel rename --server wss://chat.example ops operations")
+@server_option
+@click.argument("name")
+@click.argument("new_name", metavar="NEW")
+def rename(server: str, name: str, new_name: str) -> None:
+    """Give a channel another name. Members, invites, bans, messages and who is listening stay as they are."""
+    ask(server, ChannelRename(name, new_name))
+
+
+@command.command(
+    "set-visibility",
+    example="conclave channel set-visibility --server wss://chat.example ops private",
+    help=f"""Say who finds a channel: {_TIERS}.
+
+    Making a channel private takes it from the sessions of those who are not members.
+    """,
+)
+@server_option
+@click.argument("name")
+@click.argument("visibility", metavar="TIER")
+def set_visibility(server: str, name: str, visibility: str) -> None:
+    ask(server, ChannelVisibility(name, _tier(visibility)))
+
+
+def _tier(text: str) -> Visibility:
+    try:
+        return Visibility.parse(text)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

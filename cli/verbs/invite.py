@@ -1,0 +1,59 @@
+"""`conclave invite`."""
+
+import re
+
+import click
+from typing_extensions import override
+
+from cli.lazy import Verb, VerbGroup
+from cli.online import ask, channel_option, json_option, server_option
+from cli.terms import lifetime, terms_options
+from cli.verb_factories import list_verb
+from conclave.protocol.requests import InviteCreate, InviteList, InviteRevoke
+
+
+@click.group(
+    "invite",
+    cls=VerbGroup,
+    example="conclave invite create --server wss://chat.example --channel ops --uses 1 --expires-in 1d",
+)
+def command() -> None:
+    """Invite tokens for a channel."""
+
+
+@command.command(
+    "create", example="conclave invite create --server wss://chat.example --channel ops --uses 1 --expires-in 1d"
+)
+@server_option
+@channel_option
+@terms_options
+@json_option
+def create(server: str, channel: str, uses: int | None, expires_in: str | None, as_json: bool) -> None:
+    """Make a token that lets whoever redeems it into a private channel, with `conclave join --token`."""
+    ask(server, InviteCreate(channel, uses, lifetime(expires_in)), as_json)
+
+
+class _TokenVerb(Verb):
+    """A verb whose argument is a token: 32 characters, of which the first may be the dash that options begin with."""
+
+    @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        tokens = [word for word in args if re.fullmatch(r"-[\w-]{31}", word, re.ASCII)]
+        if tokens and "--" not in args:
+            args = [*(word for word in args if word not in tokens), "--", *tokens]
+        return super().parse_args(ctx, args)
+
+
+@command.command("revoke", cls=_TokenVerb, example="conclave invite revoke --server wss://chat.example TOKEN")
+@server_option
+@click.argument("token")
+def revoke(server: str, token: str) -> None:
+    """Revoke a token. Who became a member with it stays one; the reply does not tell whether there was such a token."""
+    ask(server, InviteRevoke(token))
+
+
+command.add_command(
+    list_verb(
+        "invite list", InviteList, "List the outstanding tokens of a channel, how often and until when each is good."
+    )
+)

@@ -1,0 +1,29 @@
+"""`conclave join`."""
+
+import click
+
+from cli.lazy import Verb
+from cli.online import ask, server_option
+from cli.output import notice
+from cli.settings import config_path
+from conclave.machine.config import Level, Override
+from conclave.machine.config_edit import set_override
+from conclave.protocol.requests import Join
+
+
+@click.command("join", cls=Verb, example="conclave join --server wss://chat.example ops --token TOKEN")
+@server_option
+@click.argument("channel")
+@click.option("--token", help="An invite token; redeeming it makes you a member for good.")
+@click.option("--perm", "level", metavar="LEVEL", help="Also set the channel's level: mute, notify, converse or act.")
+def command(server: str, channel: str, token: str | None, level: str | None) -> None:
+    """Check that you may join a channel, or redeem an invite to it.
+
+    The session of this command ends at once: to listen use `conclave tail`, or in a live Claude Code session its
+    join_channel tool.
+    """
+    chosen = None if level is None else Level.parse(level)
+    ask(server, Join(channel, token))
+    if chosen is not None:
+        set_override(config_path(), Override(server, chosen, channel))
+    notice("access verified; a live session subscribes through its own join_channel tool")

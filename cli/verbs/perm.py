@@ -1,0 +1,152 @@
+"""`conclave perm`: the autonomy levels in this machine's configuration. Offline."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from cli import output
+from cli.lazy import VerbGroup
+from cli.settings import config_path
+from conclave.errors import ConfigError
+from conclave.machine.config import Level, LocalConfig, Override, load
+from conclave.machine.config_edit import (
+    remove_override,
+    set_ceiling,
+    set_default,
+    set_override,
+    unset_ceiling,
+    unset_default,
+)
+from conclave.text import visible
+from conclave.urls import check_url
+
+WHISPERS = "<whisper>"
+"""What stands in the place of a channel where the level is for whispers."""
+
+_UPDATED = "permission updated: bridges follow it at once, also those that are running"
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """One channel of a server; without a channel, whispers there."""
+
+    server: str
+    channel: str | None
+
+    def __str__(self) -> str:
+        return f"{visible(self.server)} {WHISPERS if self.channel is None else visible(self.channel)}"
+
+
+def permission_lines(config: LocalConfig) -> list[str]:
+    """Return the permission table: the default, each override in the file's order, the ceiling."""
+    return [
+        f"default: {config.default_permission.value}",
+        *(f"{Scope(entry.server, entry.channel)} -> {entry.level.value}" for entry in config.overrides),
+        f"ceiling: {config.permission_ceiling.value}",
+    ]
+
+
+def permission_value(config: LocalConfig) -> dict[str, Any]:
+    """Return the same for `--json`."""
+    return {
+        "default_permission": config.default_permission.value,
+        "overrides": msgspec.to_builtins(config.overrides),
+        "permission_ceiling": config.permission_ceiling.value,
+    }
+
+
+def _scope_options(command: _Command) -> _Command:
+    for option in (
+        click.option("--whisper", is_flag=True, help="The whispers of the server."),
+        click.option("--channel", help="One channel of the server."),
+        click.option("--server", metavar="URL", help="The server; with --channel or --whisper."),
+        click.option("--ceiling", is_flag=True, help="How far an agent may raise a level by itself."),
+    ):
+        command = option(command)
+    return command
+
+
+def _scope(ceiling: bool, server: str | None, channel: str | None, whisper: bool) -> Scope | None:
+    """Return what the options name, None for what holds everywhere: the default level, or the ceiling.
+
+    Raises:
+        ConfigError: if they name nothing, or two things.
+    """
+    if ceiling and (server is not None or channel is not None or whisper):
+        raise ConfigError("--ceiling holds everywhere: it takes no --server, --channel or --whisper")
+    if channel is not None and whisper:
+        raise ConfigError("--channel and --whisper are mutually exclusive")
+    if server is None:
+        if channel is not None or whisper:
+            raise ConfigError("--channel / --whisper require --server")
+        return None
+    if channel is None and not whisper:
+        raise ConfigError("--server needs an explicit scope: pass --channel <name> or --whisper")
+    return Scope(server, channel)
+
+
+@click.group("perm", cls=VerbGroup, example="conclave perm set converse --server wss://chat.example --channel ops")
+def command() -> None:
+    """What an agent may do with what it hears: mute, notify, converse or act. Offline.
+
+    A channel, or the whispers of a server, may have a level of its own; for all else there is the default. An agent may
+    change the levels of its own session, but raise none above the ceiling, unless you gave that level here yourself.
+    """
+
+
+@command.command(
+    "set",
+    example=[
+        "conclave perm set notify",
+        "conclave perm set converse --server wss://chat.example --channel ops",
+        "conclave perm set mute --server wss://chat.example --whisper",
+        "conclave perm set act --ceiling",
+    ],
+)
+@click.argument("level")
+@_scope_options
+def set_(level: str, ceiling: bool, server: str | None, channel: str | None, whisper: bool) -> None:
+    """Set the level of a channel, of whispers, or the default; or the ceiling.
+
+    mute: the agent does not hear of it. notify: it tells its human. converse: it may also answer. act: it may also do
+    what is asked.
+    """
+    scope, chosen = _scope(ceiling, server, channel, whisper), Level.parse(level)
+    if ceiling:
+        set_ceiling(config_path(), chosen)
+    elif scope is None:
+        set_default(config_path(), chosen)
+    else:
+        set_override(config_path(), Override(check_url(scope.server), chosen, scope.channel))
+    output.success(_UPDATED)
+
+
+@command.command("unset", example="conclave perm unset --server wss://chat.example --channel ops")
+@_scope_options
+def unset(ceiling: bool, server: str | None, channel: str | None, whisper: bool) -> None:
+    """Remove the level of a channel or of whispers, so that the default holds; without options, reset the default."""
+    scope = _scope(ceiling, server, channel, whisper)
+    if ceiling:
+        if not unset_ceiling(config_path()):
+            raise ConfigError(f"no ceiling is set; it is {LocalConfig().permission_ceiling.value}")
+    elif scope is None:
+        if not unset_default(config_path()):
+            raise ConfigError(f"no default level is set; it is {LocalConfig().default_permission.value}")
+    elif not remove_override(config_path(), scope.server, scope.channel):
+        raise ConfigError(f"no override for {scope} (see `conclave perm show`)")
+    output.success(_UPDATED)
+
+
+@command.command("show", example="conclave perm show")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def show(as_json: bool) -> None:
+    """Show the default level, every override, and the ceiling."""
+    config = load(config_path())
+    if as_json:
+        output.document(permission_value(config))
+        return
+    for line in permission_lines(config):
+        output.data(line)

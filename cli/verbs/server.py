@@ -1,0 +1,93 @@
+"""`conclave server`: the registrations in this machine's configuration."""
+
+import click
+import msgspec
+
+from cli import output
+from cli.lazy import VerbGroup
+from cli.online import connected, passing_handle
+from cli.running import run
+from cli.settings import config_path
+from conclave.client.link import identify
+from conclave.errors import ConfigError
+from conclave.machine.config import Registration, load
+from conclave.machine.config_edit import forget, pin, register
+from conclave.text import visible
+
+
+@click.group("server", cls=VerbGroup, example="conclave server list")
+def command() -> None:
+    """The servers this machine is registered at."""
+
+
+@command.command("add", example="conclave server add wss://chat.example")
+@click.argument("url")
+def add(url: str) -> None:
+    """Record a server where this machine's key is enrolled already.
+
+    Logs in with the key, learns from the server who it belongs to, and writes that down. This is the step for your
+    second machine, after `conclave machine add` on your first one.
+    """
+    load(config_path())  # a configuration that cannot be read is better known before than after
+    user, machine, cluster = run(_identity(url))
+    register(config_path(), Registration(url, user, machine, cluster))
+    output.success(f"added `{url}` as {visible(user)}/{visible(machine)}")
+
+
+async def _identity(url: str) -> tuple[str, str, str | None]:
+    async with connected(url) as link:
+        user, machine, _ = link.path.split("/", 2)
+        return user, machine, link.cluster
+
+
+@command.command("list", example="conclave server list")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
+def list_(as_json: bool) -> None:
+    """List the registrations, each with the cluster that has to answer there, where that is known. Offline."""
+    servers = load(config_path()).servers
+    if as_json:
+        output.document(msgspec.to_builtins(servers))
+        return
+    for server in servers:
+        cluster = "" if server.cluster is None else f"\tcluster {visible(server.cluster)}"
+        output.data(f"{visible(server.url)}\t{visible(server.username)}/{visible(server.machine)}{cluster}")
+    if not servers:
+        output.data("no servers registered (see `conclave register`)")
+
+
+@command.command("trust", example="conclave server trust wss://chat.example")
+@click.argument("url")
+def trust(url: str) -> None:
+    """Expect from now on whoever answers at a registered server now.
+
+    A registration remembers which cluster it was made at, and this machine proves its key to no other one. That is what
+    keeps a stranger who answers under the server's name from using the proof elsewhere. Use this when the server was
+    set up anew: ask whoever runs it for the id of the cluster (its log has it), and compare.
+
+    Asks the server for its id, without logging in, and shows it with the one before.
+    """
+    registration = load(config_path()).registration(url)
+    if registration is None:
+        raise ConfigError(f"no registration for `{url}` (see `conclave server list`)")
+    before, now = registration.cluster, run(identify(url, passing_handle()))
+    output.data(f"before: {_named(before)}")
+    output.data(f"now: {_named(now)}")
+    if before != now and not pin(config_path(), url, now, over=before):
+        raise ConfigError(f"the registration of `{url}` was changed by another command; nothing was done")
+    if now is None:
+        output.notice("it speaks protocol v1 only: a login there could be passed on to another server")
+    output.success(f"`{visible(url)}` {'is trusted as before' if before == now else 'is trusted as that from now on'}")
+
+
+def _named(cluster: str | None) -> str:
+    return "no cluster that can be told" if cluster is None else f"cluster {visible(cluster)}"
+
+
+@command.command("remove", example="conclave server remove wss://chat.example")
+@click.argument("url")
+def remove(url: str) -> None:
+    """Forget a server and the permission overrides for it. Offline; nothing changes at the server."""
+    forgotten = forget(config_path(), url)
+    if not forgotten.registered and not forgotten.overrides:
+        raise ConfigError(f"no registration for `{url}` (see `conclave server list`)")
+    output.success(f"forgot `{visible(url)}` ({forgotten.overrides} permission override(s) removed)")

@@ -1,0 +1,31 @@
+"""`conclave user`: the users of a server, for its admins."""
+
+import click
+
+from cli.lazy import VerbGroup
+from cli.online import ask, json_option, server_option
+from conclave.protocol.requests import ListUsers, UserRemove
+
+
+@click.group("user", cls=VerbGroup, example="conclave user list --server wss://chat.example")
+def command() -> None:
+    """The users of a server; for its admins."""
+
+
+@command.command("list", example="conclave user list --server wss://chat.example --json")
+@server_option
+@json_option
+def list_(server: str, as_json: bool) -> None:
+    """List every user of the server."""
+    ask(server, ListUsers(), as_json)
+
+
+@command.command("remove", example="conclave user remove --server wss://chat.example bob")
+@server_option
+@click.argument("username")
+def remove(server: str, username: str) -> None:
+    """Remove a user with their machines, memberships and the channels that they created, and end their sessions.
+
+    What they wrote in other channels stays. The name is free again for anybody.
+    """
+    ask(server, UserRemove(username))

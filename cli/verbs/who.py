@@ -1,0 +1,19 @@
+"""`conclave who`."""
+
+import click
+
+from cli.lazy import Verb
+from cli.online import ask, json_option, server_option
+from conclave.protocol.requests import Who
+
+
+@click.command("who", cls=Verb, example="conclave who --server wss://chat.example ops")
+@server_option
+@click.argument("channel", required=False)
+@json_option
+def command(server: str, channel: str | None, as_json: bool) -> None:
+    """List the sessions that are online: on the server, or in one channel.
+
+    The server's list contains the session that asks.
+    """
+    ask(server, Who(channel), as_json)

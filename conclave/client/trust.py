@@ -1,0 +1,86 @@
+"""Which cluster is expected behind a URL: pinned at the registration, compared at every later login.
+
+A login of protocol v2 is signed for one cluster; a client that knows which one answers no other. A v1 login is signed
+for nobody, and whoever takes it can pass it on. So where a cluster is pinned, v1 is not spoken at all: clusters that
+can be pinned speak v2 on every node, and a server that does not is not the one that was pinned, or hides it.
+
+What was registered before there were pins is pinned at the first v2 login (trust on first use). A server that speaks
+v1 only, the original's for one, is never pinned.
+"""
+
+import asyncio
+import logging
+from pathlib import Path
+
+from conclave.client.link_errors import NotTrusted
+from conclave.errors import ConfigError
+from conclave.machine.config import LocalConfig, load
+from conclave.urls import normalise
+
+_log = logging.getLogger(__name__)
+
+
+def check_cluster(url: str, expected: str, found: str) -> None:
+    """Raise NotTrusted unless the cluster that answers is the expected one."""
+    if found != expected:
+        raise NotTrusted(
+            f"`{url}` says it is cluster `{found}`, but `{expected}` is expected there. Somebody else may be "
+            f"answering: nothing was signed. If its owner has set it up anew, run `conclave server trust {url}`"
+        )
+
+
+def check_upgrade(url: str, expected: str | None, told: str | None, *, version: int) -> None:
+    """Judge a server by its answer to the upgrade: the id that it told, if any, and the version that it chose.
+
+    Raises:
+        NotTrusted: if a cluster is expected there, and this is another one, or cannot be shown to be that one.
+    """
+    if expected is None:
+        return
+    if told is not None:
+        check_cluster(url, expected, told)
+    if version == 1:
+        raise NotTrusted(
+            f"`{url}` speaks protocol v1 only, but cluster `{expected}` is expected there, which speaks v2. A v1 login "
+            "can be passed on to another server: nothing was signed. If its owner has put another server there, run "
+            f"`conclave server trust {url}`"
+        )
+
+
+class Pins:
+    """The clusters that a configuration expects, and the way to note one that was seen for the first time."""
+
+    def __init__(self, path: Path, config: LocalConfig) -> None:
+        """Take a configuration and the path of its file."""
+        self._path = path
+        self._config = config
+        self._unwritten: dict[str, str] = {}
+
+    def configure(self, config: LocalConfig) -> None:
+        """Take the configuration as it is now."""
+        self._config = config
+
+    def expected(self, url: str) -> str | None:
+        """Return the cluster that has to answer at a URL, None if any may."""
+        registration = self._config.registration(url)
+        pinned = None if registration is None else registration.cluster
+        return pinned or self._unwritten.get(normalise(url))
+
+    async def note(self, url: str, cluster: str | None) -> bool:
+        """Pin the cluster of a v2 login to a registration that has none; tell whether that is news.
+
+        A configuration that cannot be written keeps nobody from talking: the pin holds for this process then.
+        """
+        registration = self._config.registration(url)
+        if cluster is None or registration is None or self.expected(url) is not None:
+            return False
+        from conclave.machine.config_edit import pin  # noqa: PLC0415 - once in the life of a registration
+
+        try:
+            pinned = await asyncio.to_thread(pin, self._path, url, cluster, None)
+            self._config = load(self._path)
+        except ConfigError as error:
+            _log.warning("the cluster of %s is not remembered: %s", url, error)
+            self._unwritten[normalise(url)] = cluster
+            return False
+        return pinned

@@ -1,0 +1,122 @@
+"""Which frame answers which request, on a connection whose frames carry no ids.
+
+A v1 server answers requests one by one and in order, so the oldest open request and the next reply belong together, as
+long as nothing was lost. That is checked: each request allows one kind of reply, for the channel it asked about. Any
+other reply means that the two sides are out of step, and the only honest thing left is to give up the connection.
+"""
+
+import logging
+from collections import deque
+from typing import Any, Generic
+
+from conclave.client.exchange import CLOSED, Answer, Ending, FollowUp, Outcome, OutOfStep, Received, Ticket, check_size
+from conclave.client.link_errors import KILLS, in_words
+from conclave.client.v1.history import HistoryRead, Numbering
+from conclave.client.v1.mapping import PendingRequest, SingleRequest
+from conclave.errors import FrameError, Refusal
+from conclave.model import SessionPath
+from conclave.protocol.events import Event, Message, Role, Whispered
+from conclave.protocol.requests import History, Request
+from conclave.protocol.v1 import frames
+from conclave.protocol.v1.admin import APPENDED
+from conclave.protocol.v1.bodies import body_of
+from conclave.protocol.v1.codec import decode, encode
+from conclave.protocol.v1.errors import refusal
+
+UNKNOWN_OPERATION = "the server does not know this operation (it needs conclave 0.4 or later)"
+
+_log = logging.getLogger(__name__)
+
+
+class V1Exchange(Generic[Ticket]):
+    """The requests that are open on one connection, oldest first."""
+
+    def __init__(self, me: SessionPath) -> None:
+        self._me = me
+        self._open: deque[tuple[frames.Frame, PendingRequest, Ticket]] = deque()
+        self._numbering = Numbering()
+        self._last_words: Refusal | None = None
+
+    def ask(self, request: Request[Any], ticket: Ticket) -> bytes:
+        """See Exchange."""
+        if isinstance(request, History):
+            return self._ask(HistoryRead(request, self._numbering), ticket)
+        return self._ask(SingleRequest(request, self._me), ticket)
+
+    def open_tickets(self) -> list[Ticket]:
+        """See Exchange."""
+        return [ticket for _, _, ticket in self._open]
+
+    def receive(self, data: bytes) -> Outcome[Ticket] | None:
+        """See Exchange."""
+        try:
+            frame = decode(data)
+        except FrameError as error:
+            if self._open:
+                raise OutOfStep(f"undecodable response: {error}") from None
+            # It cannot be a reply, so nothing is lost by skipping what a newer server sends.
+            _log.debug("skipped an undecodable frame: %s", error)
+            return None
+        self._last_words = None
+        event = _event(frame)
+        if event is not None:
+            return Received(event)
+        if isinstance(frame, frames.Error):
+            return self._error(frame)
+        return self._reply(frame)
+
+    def closed(self, close: tuple[int, str] | None) -> Ending:
+        """See Exchange."""
+        if self._last_words is not None:
+            return Ending(self._last_words.message, in_words(self._last_words))
+        appended = any(isinstance(sent, frames.Admin) and isinstance(sent.op, APPENDED) for sent, _, _ in self._open)
+        return Ending(None, UNKNOWN_OPERATION if close is not None and appended else CLOSED)
+
+    def _ask(self, question: PendingRequest, ticket: Ticket) -> bytes:
+        frame = question.frame()
+        data = check_size(encode(frame))
+        self._open.append((frame, question, ticket))
+        return data
+
+    def _reply(self, frame: frames.Frame) -> Answer[Ticket] | FollowUp | None:
+        if self._open and _answers(frame, *self._open[0][:2]):
+            _, question, ticket = self._open.popleft()
+            result = question.receive(frame)
+            return FollowUp(self._ask(question, ticket)) if result is None else Answer(ticket, result)
+        if isinstance(frame, frames.Pong):
+            return None
+        asked = f"the answer to {frames.kind(self._open[0][0])}" if self._open else "nothing"
+        raise OutOfStep(f"unexpected response: expected {asked}, got {frames.kind(frame)}")
+
+    def _error(self, frame: frames.Error) -> Answer[Ticket] | None:
+        """Tell a refusal from the announcement of a close: by its text, and because a ping is never refused.
+
+        A refusal may be the last word, too: a server may end a session in words that are unknown here.
+        """
+        self._last_words = refusal(frame.error)
+        killed = isinstance(frame.error, frames.Unauthorized) and frame.error.message in KILLS
+        if killed or not self._open or isinstance(self._open[0][0], frames.Ping):
+            return None
+        return Answer(self._open.popleft()[2], self._last_words)
+
+
+def _event(frame: frames.Frame) -> Event | None:
+    match frame:
+        case frames.ChannelMsg():
+            return Message(channel=frame.channel, from_=str(frame.from_), body=body_of(frame.payload))
+        case frames.Whisper():
+            return Whispered(from_=str(frame.from_), body=body_of(frame.payload))
+        case frames.ServerInfo():
+            return Role(frame.admin)
+        case _:
+            return None
+
+
+def _answers(frame: frames.Frame, sent: frames.Frame, question: PendingRequest) -> bool:
+    if type(frame) is not question.reply:
+        return False
+    if isinstance(frame, frames.Joined | frames.History | frames.Presence) and isinstance(
+        sent, frames.Join | frames.ReadSince | frames.Who
+    ):
+        return frame.channel == sent.channel
+    return True

@@ -1,0 +1,1 @@
+"""What a user's machine keeps: its key and its configuration."""

@@ -1,0 +1,1 @@
+"""The protocol: requests, results and events, and how each version encodes them."""

@@ -1,0 +1,188 @@
+"""The v1 handshake of both sides, as pure state machines: frames in, steps out; no socket, no clock, no storage.
+
+Hello, Challenge, then Auth or Register and at once Auth, then Established. The client speaks first. A machine proves
+that it holds its key by an Ed25519 signature over exactly the nonce. That signature names neither the server nor its
+purpose, so a rogue server can pass on another server's nonce and log in there with the answer: v1 cannot prevent it.
+
+Both machines raise Refusal and are over then; a server sends `conclave.protocol.v1.errors.error_frame` of it and
+closes, also for a message that is no frame at all (`undecodable`).
+"""
+
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
+
+import msgspec
+from nacl.exceptions import BadSignatureError
+from nacl.signing import VerifyKey
+
+from conclave.errors import Code, FrameError, InvalidName, Refusal
+from conclave.model import PROTOCOL_VERSION
+from conclave.names import NameKind, check_name
+from conclave.protocol.credentials import KEY_BYTES, SIGNATURE_BYTES, LoginClaim, RegistrationClaim, Signer
+from conclave.protocol.v1.errors import VersionRefusal, refusal
+from conclave.protocol.v1.frames import Auth, Challenge, Error, Established, Frame, Hello, Register, Whisper, kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def undecodable(error: FrameError) -> Refusal:
+    """Return the refusal of what is no frame of the protocol."""
+    return Refusal(Code.MALFORMED, f"undecodable frame during the handshake: {error}")
+
+
+# --- The server's side ---
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """Send this frame, then read the next one."""
+
+    frame: Challenge
+
+
+class Continue(msgspec.Struct, frozen=True):
+    """Nothing to send; read the next frame."""
+
+
+Step = Reply | Continue | LoginClaim | RegistrationClaim
+
+
+class ServerHandshake:
+    """The handshake as a server conducts it with one peer.
+
+    It ends with LoginClaim or RegistrationClaim, or with a Refusal; no frame after that gets another chance at the same
+    nonce.
+    """
+
+    def __init__(self, nonce: bytes) -> None:
+        """Take `NONCE_BYTES` fresh random bytes, for this connection only."""
+        self._nonce = nonce
+        self._session = ""
+        self._next: Callable[[Frame], Step] = self._hello
+
+    def receive(self, frame: Frame) -> Step:
+        """Return what to do about the peer's next frame.
+
+        Raises:
+            Refusal: with the original's text. The checks are made in the original's order, except that the session
+                handle is checked before anything is stored, with the other names, once the signature is verified.
+        """
+        receive, self._next = self._next, self._over
+        return receive(frame)
+
+    def _hello(self, frame: Frame) -> Reply:
+        if not isinstance(frame, Hello):
+            _malformed("expected Hello")
+        if frame.protocol_version != PROTOCOL_VERSION:
+            raise VersionRefusal(ours=PROTOCOL_VERSION, theirs=frame.protocol_version)
+        self._session = frame.session
+        self._next = self._register_or_auth
+        return Reply(Challenge(self._nonce))
+
+    def _register_or_auth(self, frame: Frame) -> Continue | LoginClaim:
+        if isinstance(frame, Register):
+            self._next = partial(self._auth_after_register, frame)
+            return Continue()
+        if not isinstance(frame, Auth):
+            _malformed("expected Register or Auth")
+        self._verify(frame)
+        return LoginClaim(frame.pubkey, _valid(NameKind.SESSION, self._session))
+
+    def _auth_after_register(self, claim: Register, frame: Frame) -> RegistrationClaim:
+        if not isinstance(frame, Auth):
+            _malformed("expected Auth after Register")
+        if frame.pubkey != claim.pubkey:
+            raise Refusal(Code.UNAUTHORIZED, "auth key does not match the registered key")
+        self._verify(frame)
+        return RegistrationClaim(
+            user=_valid(NameKind.USER, claim.username),
+            machine=_valid(NameKind.MACHINE, claim.machine),
+            pubkey=frame.pubkey,
+            session=_valid(NameKind.SESSION, self._session),
+            invite=claim.invite,
+        )
+
+    def _over(self, _: Frame) -> NoReturn:
+        _malformed("unexpected frame from client")
+
+    def _verify(self, proof: Auth) -> None:
+        if len(proof.pubkey) != KEY_BYTES:
+            _malformed(f"malformed key or signature: public key must be {KEY_BYTES} bytes")
+        if len(proof.signature) != SIGNATURE_BYTES:
+            _malformed(f"malformed key or signature: signature must be {SIGNATURE_BYTES} bytes")
+        try:
+            VerifyKey(proof.pubkey).verify(self._nonce, proof.signature)
+        except BadSignatureError:
+            raise Refusal(Code.UNAUTHORIZED, "signature verification failed") from None
+
+
+def _malformed(message: str) -> NoReturn:
+    raise Refusal(Code.MALFORMED, message)
+
+
+def _valid(name_kind: NameKind, value: str) -> str:
+    try:
+        return check_name(name_kind, value)
+    except InvalidName as error:
+        raise Refusal(Code.MALFORMED, str(error)) from None
+
+
+# --- The client's side ---
+
+
+class Send(msgspec.Struct, frozen=True):
+    """Send these frames in this order, then read the next one."""
+
+    frames: tuple[Frame, ...]
+
+
+class ClientHandshake:
+    """The handshake as a client goes through it, for a known machine or, with `register`, for a new user.
+
+    ServerInfo is not part of it: it follows Established, and it is for the caller to take it when it comes.
+    """
+
+    def __init__(
+        self,
+        session: str,
+        signer: Signer,
+        register: tuple[str, str] | None = None,
+        invite: str | None = None,
+    ) -> None:
+        """Take the session handle and, to claim a username, that, the machine's name, and an invite if there is one."""
+        self._session = session
+        self._signer = signer
+        self._register = register
+        self._invite = invite
+        self._challenged = False
+
+    def hello(self) -> Hello:
+        """Return what the client opens with."""
+        return Hello(PROTOCOL_VERSION, self._session)
+
+    def receive(self, frame: Frame) -> Send | Established | Whisper:
+        """Return what to do about the server's next frame; with Established, the handshake is over.
+
+        The original shows a session to others a moment before it says Established, so a whisper may come first. It is
+        returned as it came, for the caller to deliver.
+
+        Raises:
+            Refusal: what the server refused, or what it sent although the handshake has no place for it.
+        """
+        if isinstance(frame, Error):
+            raise refusal(frame.error)
+        if not self._challenged:
+            if not isinstance(frame, Challenge):
+                _malformed(f"expected a challenge, got {kind(frame)}")
+            self._challenged = True
+            return Send(self._proof(frame.nonce))
+        if not isinstance(frame, Established | Whisper):
+            _malformed(f"expected to be established, got {kind(frame)}")
+        return frame
+
+    def _proof(self, nonce: bytes) -> tuple[Frame, ...]:
+        key = self._signer.public_key
+        auth = Auth(key, self._signer.sign(nonce))
+        if self._register is None:
+            return (auth,)
+        return (Register(*self._register, key, self._invite), auth)

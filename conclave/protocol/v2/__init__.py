@@ -1,0 +1,37 @@
+"""Protocol v2: JSON objects in WebSocket text messages, under the subprotocol `conclave.v2`. See docs/protocol.md."""
+
+from conclave.protocol.v2.close_codes import CloseCode
+from conclave.protocol.v2.codec import (
+    BadRequest,
+    Incoming,
+    Reply,
+    decode_message,
+    decode_request,
+    decode_result,
+    encode_error,
+    encode_event,
+    encode_request,
+    encode_result,
+)
+
+__all__ = [
+    "PROTOCOL",
+    "SUBPROTOCOL",
+    "BadRequest",
+    "CloseCode",
+    "Incoming",
+    "Reply",
+    "decode_message",
+    "decode_request",
+    "decode_result",
+    "encode_error",
+    "encode_event",
+    "encode_request",
+    "encode_result",
+]
+
+PROTOCOL = 2
+"""What a Hello carries; compatibility is strict equality."""
+
+SUBPROTOCOL = "conclave.v2"
+"""What a client asks for in the upgrade of the WebSocket."""

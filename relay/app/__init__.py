@@ -1,0 +1,1 @@
+"""One node: its configuration, the objects it consists of, its start and its end."""

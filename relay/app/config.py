@@ -1,0 +1,220 @@
+"""A node's configuration: read once, frozen."""
+
+import os
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from conclave import urls
+from conclave.errors import ConfigError
+from relay.redis import connect
+from relay.redis.channel_log import Retention
+from relay.redis.directory import Registration
+from relay.services.server_admins import ServerAdmins
+
+DEFAULT_BIND = "0.0.0.0:4390"
+DEFAULT_MAX_MESSAGE_BYTES = 1024 * 1024
+DEFAULT_KEY_PREFIX = "conclave"
+DEFAULT_DRAIN_DELAY, DEFAULT_DRAIN_SECONDS = 5.0, 20.0
+
+_RETENTION_MS = 7 * 24 * 3600 * 1000
+_RETENTION_ROWS = 1_000_000
+_WORKERS = range(1, 257)
+_LONGEST_DRAIN_SECONDS = 3600
+_MESSAGE_BYTES = range(1024, 2560 * 1024 + 1)
+"""Beyond 2.5 MiB an event could exceed the 16 MiB that one v2 message may have: as JSON, a body may be six times as
+long as it was in a v1 frame. A page of v1 history is below that, too."""
+
+PresencePolicy = Literal["everyone", "shared"]
+"""Whom `who` without a channel shows: everybody, or those with whom the caller shares a channel."""
+
+NO_STORE = (
+    "`serve` requires `--data-dir <path>` for persistent storage, `--redis-url <url>` to join a cluster, "
+    "or `--ephemeral` for a throwaway in-memory store"
+)
+NO_SHARING = (
+    "`--ephemeral` keeps everything in one process and cannot have more than one worker: "
+    "give `--data-dir <path>` or `--redis-url <url>`"
+)
+NO_WORKERS = "more than one worker needs a Unix system"
+TWO_STORES = "`--data-dir`, `--redis-url` and `--ephemeral` exclude each other: give exactly one"
+
+
+class RedisUrl(msgspec.Struct, frozen=True):
+    """A Redis that somebody runs: redis://, rediss:// or unix://. `read_url` is a replica of it that is nearer."""
+
+    url: str
+    read_url: str | None = None
+
+
+class DataDir(msgspec.Struct, frozen=True):
+    """A private server that keeps everything in this directory."""
+
+    path: Path
+
+
+class Ephemeral(msgspec.Struct, frozen=True):
+    """Everything in this process, gone with it."""
+
+
+Store = RedisUrl | DataDir | Ephemeral
+
+
+class NodeConfig(msgspec.Struct, frozen=True):
+    """All that a node is told."""
+
+    host: str
+    port: int
+    store: Store
+    admins: ServerAdmins
+    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+    key_prefix: str = DEFAULT_KEY_PREFIX
+    registration: Registration = "open"
+    presence: PresencePolicy = "everyone"
+    origins: frozenset[str] = frozenset()
+    """Of the URLs that clients reach the relay by; none means that it does not know."""
+    redis_timeout: float = 2.0
+    handshake_seconds: float = 10.0
+    idle_seconds: float = 60.0
+    workers: int = 1
+    """How many processes serve the port."""
+    metrics_address: tuple[str, int] | None = None
+    """Where metrics are served, if not beside the WebSocket."""
+    drain_delay: float = 0.0
+    """How long a node that stops goes on serving while it says that it is not ready, in seconds."""
+    drain_seconds: float = 0.0
+    """Over how many seconds it then closes its sessions."""
+
+    @property
+    def retention(self) -> Retention:
+        return Retention(ms=_RETENTION_MS, rows=_RETENTION_ROWS, group_bytes=self.max_message_bytes)
+
+    @property
+    def outbox_bytes(self) -> int:
+        """What may wait for one session: a page of history at its largest, and live messages behind it.
+
+        A body that is six times as long as JSON fits in any case.
+        """
+        return max(4 * 1024 * 1024 + 4 * self.max_message_bytes, 1024 * 1024 + 6 * self.max_message_bytes)
+
+
+def parse_config(
+    *,
+    bind: str = DEFAULT_BIND,
+    redis_url: str | None = None,
+    redis_read_url: str | None = None,
+    data_dir: Path | None = None,
+    ephemeral: bool = False,
+    admins: Iterable[str] = (),
+    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+    key_prefix: str = DEFAULT_KEY_PREFIX,
+    registration: Registration = "open",
+    presence: PresencePolicy = "everyone",
+    public_urls: Iterable[str] = (),
+    workers: str = "1",
+    metrics_bind: str | None = None,
+    drain_delay: float | None = None,
+    drain_seconds: float | None = None,
+) -> NodeConfig:
+    """Check what the command line says.
+
+    Raises:
+        ConfigError: with what was expected.
+    """
+    host, port = _address(bind)
+    if max_message_bytes not in _MESSAGE_BYTES:
+        raise ConfigError(
+            f"invalid message limit {max_message_bytes} "
+            f"(expected {_MESSAGE_BYTES.start} to {_MESSAGE_BYTES.stop - 1} bytes)"
+        )
+    store = _store(redis_url, redis_read_url, data_dir, ephemeral=ephemeral)
+    return NodeConfig(
+        host=host,
+        port=port,
+        store=store,
+        admins=ServerAdmins.parse(admins),
+        max_message_bytes=max_message_bytes,
+        key_prefix=key_prefix,
+        registration=registration,
+        presence=presence,
+        origins=_origins(public_urls),
+        workers=_workers(workers, store),
+        metrics_address=None if metrics_bind is None else _address(metrics_bind),
+        drain_delay=_drain(drain_delay, store, DEFAULT_DRAIN_DELAY),
+        drain_seconds=_drain(drain_seconds, store, DEFAULT_DRAIN_SECONDS),
+    )
+
+
+def _origins(public_urls: Iterable[str]) -> frozenset[str]:
+    try:
+        several = [part.strip() for text in public_urls for part in text.split(",")]
+        return frozenset(urls.origin(url) for url in several if url)
+    except urls.InvalidUrl as error:
+        raise ConfigError(f"invalid public URL: {error}") from None
+
+
+def _address(bind: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(?:\[(?P<v6>[0-9a-fA-F:.%\w]+)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]{1,5})", bind)
+    if match is None or int(match["port"]) > 65_535:  # noqa: PLR2004 - the highest port
+        raise ConfigError(f"invalid address `{bind}` (expected HOST:PORT, for example 127.0.0.1:4390 or [::1]:4390)")
+    return match["v6"] or match["host"] or "0.0.0.0", int(match["port"])  # noqa: S104 - what an empty host means
+
+
+def _store(redis_url: str | None, read_url: str | None, data_dir: Path | None, *, ephemeral: bool) -> Store:
+    for flag, url in (("--redis-url", redis_url), ("--redis-read-url", read_url)):
+        if url is not None:
+            _check_redis_url(flag, url)
+    given: list[Store] = []
+    if redis_url is not None:
+        given.append(RedisUrl(redis_url, read_url))
+    elif read_url is not None:
+        raise ConfigError("`--redis-read-url` is for a replica of `--redis-url`")
+    if data_dir is not None:
+        given.append(DataDir(data_dir))
+    if ephemeral:
+        given.append(Ephemeral())
+    if len(given) != 1:
+        raise ConfigError(TWO_STORES if given else NO_STORE)
+    return given[0]
+
+
+def _check_redis_url(flag: str, url: str) -> None:
+    """Refuse what is no URL of a Redis, without quoting it: a password may be in it."""
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        raise ConfigError(f"invalid Redis URL in `{flag}` (expected redis://, rediss:// or unix://)")
+    if not connect.is_usable(url):
+        raise ConfigError(
+            f"invalid Redis URL in `{flag}`: its address or one of its options cannot be understood "
+            "(in a password, write / as %2F, ? as %3F, # as %23 and @ as %40)"
+        )
+
+
+def _workers(text: str, store: Store) -> int:
+    alone = isinstance(store, Ephemeral)
+    if text == "auto":
+        return 1 if alone or sys.platform == "win32" else min(_cores(), _WORKERS.stop - 1)
+    if not re.fullmatch("[0-9]{1,3}", text) or int(text) not in _WORKERS:
+        raise ConfigError(f"invalid number of workers `{text}` (expected 1 to {_WORKERS.stop - 1}, or auto)")
+    if int(text) > 1 and alone:
+        raise ConfigError(NO_SHARING)
+    if int(text) > 1 and sys.platform == "win32":
+        raise ConfigError(NO_WORKERS)
+    return int(text)
+
+
+def _drain(seconds: float | None, store: Store, default: float) -> float:
+    """Sessions of a relay that stands alone have nowhere else to go, so unless somebody wants it, it ends at once."""
+    if seconds is None:
+        return default if isinstance(store, RedisUrl) else 0.0
+    if not 0 <= seconds <= _LONGEST_DRAIN_SECONDS:
+        raise ConfigError(f"invalid drain of {seconds:g} seconds (expected 0 to {_LONGEST_DRAIN_SECONDS})")
+    return seconds
+
+
+def _cores() -> int:
+    """How many cores this process may use; what a container is limited to in time is not among it."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

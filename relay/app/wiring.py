@@ -1,0 +1,137 @@
+"""The objects of one node, put together: the only place that knows which of them need which others. No I/O."""
+
+from relay.app.config import NodeConfig
+from relay.channels.fanout import FanOut
+from relay.cluster.announcements import Announcements
+from relay.cluster.membership import Membership
+from relay.observability.metrics import Metrics
+from relay.protocol.v1 import V1Codec
+from relay.protocol.v2 import V2Codec
+from relay.redis import scripts
+from relay.redis.broker import Broker
+from relay.redis.channel_log import ChannelLog
+from relay.redis.client import RedisClient
+from relay.redis.connect import Make
+from relay.redis.directory import Directory
+from relay.redis.idempotency import IdempotencyKeys
+from relay.redis.inbox import Inbox
+from relay.redis.keys import Keys
+from relay.redis.leases import Leases
+from relay.redis.node_registry import NodeRegistry
+from relay.redis.read_replica import ReadReplica
+from relay.redis.replica_log import ReplicaLog
+from relay.services.accounts import Accounts
+from relay.services.authorization import AuditLog
+from relay.services.channels import Channels
+from relay.services.context import Services
+from relay.services.messages import Messages
+from relay.services.moderation import Moderation
+from relay.services.presence import Presence
+from relay.sessions.registry import SessionRegistry
+from relay.transport.connection import Connections
+from relay.transport.outbox import Flusher
+
+
+class Components:
+    """What a node is made of, from the way to Redis up to the connections."""
+
+    def __init__(self, config: NodeConfig, make: Make, near: Make | None) -> None:
+        self._keys = keys = Keys(config.key_prefix)
+        self.metrics = Metrics(scripts.NAMES)
+        self.sessions = SessionRegistry()
+        self.client = self._way_to(config, make)
+        self.registry = NodeRegistry(self.client, keys)
+        self.near: ReadReplica | None = None
+        self.channel_log = ChannelLog(self.client, keys, config.retention)
+        if near is not None:
+            self.near = ReadReplica(self.client, self._way_to(config, near, "replica"), keys, self.registry)
+            self.channel_log = ReplicaLog(self.client, keys, config.retention, self.near)
+        self.broker = Broker(self.near or self.client, confirm_timeout=config.redis_timeout)
+        self.inbox = Inbox(self.client, keys)
+        self.directory = Directory(self.client, keys)
+        self.leases = Leases(self.client, keys)
+        self.fanout = FanOut(
+            broker=self.broker,
+            directory=self.directory,
+            channel_log=self.channel_log,
+            keys=keys,
+            clock=self.registry.clock,
+            metrics=self.metrics,
+        )
+        self.dues = Announcements(
+            directory=self.directory, channel_log=self.channel_log, inbox=self.inbox, registry=self.registry
+        )
+        services = self._services(config)
+        self.heart = self._heart(config, services.presence)
+        self.connections = self._connections(config, services)
+
+    def _way_to(self, config: NodeConfig, make: Make, server: str = "primary") -> RedisClient:
+        return RedisClient(make, timeout=config.redis_timeout, metrics=self.metrics, server=server)
+
+    def _services(self, config: NodeConfig) -> Services:
+        directory, fanout, audit = self.directory, self.fanout, AuditLog(self.metrics)
+        return Services(
+            accounts=Accounts(
+                directory=directory,
+                dues=self.dues,
+                audit=audit,
+                admins=config.admins,
+                registration=config.registration,
+            ),
+            rule=Moderation(directory=directory, fanout=fanout, dues=self.dues, audit=audit),
+            channels=Channels(
+                directory=directory,
+                channel_log=self.channel_log,
+                fanout=fanout,
+                registry=self.registry,
+                audit=audit,
+                resumes=self.metrics.resumes,
+            ),
+            messages=Messages(
+                directory=directory,
+                channel_log=self.channel_log,
+                fanout=fanout,
+                leases=self.leases,
+                inbox=self.inbox,
+                promises=IdempotencyKeys(self.client, self._keys),
+                registry=self.registry,
+                max_bytes=config.max_message_bytes,
+                metrics=self.metrics,
+            ),
+            presence=Presence(
+                sessions=self.sessions,
+                leases=self.leases,
+                directory=directory,
+                channel_log=self.channel_log,
+                fanout=fanout,
+                inbox=self.inbox,
+                registry=self.registry,
+                policy=config.presence,
+            ),
+        )
+
+    def _heart(self, config: NodeConfig, presence: Presence) -> Membership:
+        return Membership(
+            client=self.client,
+            keys=self._keys,
+            registry=self.registry,
+            broker=self.broker,
+            inbox=self.inbox,
+            fanout=self.fanout,
+            dues=self.dues,
+            presence=presence,
+            sessions=self.sessions,
+            idle_seconds=config.idle_seconds,
+            metrics=self.metrics,
+        )
+
+    def _connections(self, config: NodeConfig, services: Services) -> Connections:
+        v2 = V2Codec(origins=config.origins, idle_seconds=config.idle_seconds, message_bytes=config.max_message_bytes)
+        return Connections(
+            services=services,
+            dialects=(V1Codec(), v2),
+            flusher=Flusher(self.metrics.sent_bytes.inc),
+            metrics=self.metrics,
+            outbox_bytes=config.outbox_bytes,
+            handshake_seconds=config.handshake_seconds,
+        )

@@ -1,0 +1,1 @@
+"""Membership of the node in its cluster, and what nodes announce to each other."""

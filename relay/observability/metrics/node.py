@@ -1,0 +1,145 @@
+"""Every metric of a node. docs/operations.md has the same as a table: `make docs` writes it."""
+
+from collections.abc import Sequence
+
+from prometheus_client import ProcessCollector
+from prometheus_client.registry import CollectorRegistry
+
+from conclave import __version__
+from conclave.errors import Code
+from relay.model.close_reason import CloseReason
+from relay.observability.metrics.families import Family, collected, render
+from relay.observability.metrics.table import Table
+
+_CODES = tuple(code.value for code in Code)
+_OPERATIONS = (
+    *("create_channel", "delete_channel", "rename_channel", "set_visibility"),
+    *("acl_add", "acl_remove", "acl_promote", "acl_demote", "acl_list"),
+    *("kick", "ban", "unban", "ban_list"),
+    *("invite_create", "invite_revoke", "invite_list", "server_invite_create"),
+    *("machine_add", "machine_remove", "user_remove"),
+)
+_VERDICTS = ("ok", "denied", "missing", "revoked", "taken", "named", "enrolled")
+
+_QUICK = (0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
+_SECONDS = (0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+
+
+class Metrics(Table):
+    """The metrics of one node."""
+
+    def __init__(self, scripts: Sequence[str]) -> None:
+        """`scripts` are the names of all the scripts that the node may run."""
+        super().__init__()
+        self._process = ProcessCollector(registry=CollectorRegistry())
+        self._define_state()
+        self._define_sessions()
+        self._define_messages()
+        self._define_redis(scripts)
+
+    def _define_state(self) -> None:
+        self._gauges("build_info", "1; the label says which version runs.", version=[__version__]).labels(
+            version=__version__
+        ).set(1)
+        self.ready = self._gauge("ready", "1 while the node takes sessions.")
+        self.draining = self._gauge("draining", "1 while the node is about to stop and its sessions are leaving.")
+        self.event_loop_lag = self._histogram(
+            "event_loop_lag_seconds", "How late the event loop wakes up somebody who slept, twice a second.", _SECONDS
+        )
+
+    def _define_sessions(self) -> None:
+        self.sessions = self._gauge("sessions", "Sessions on this node.")
+        self.channels = self._gauge("channels", "Channels that this node listens to.")
+        self.subscriptions = self._gauge("subscriptions", "Sessions that have joined a channel, summed over channels.")
+        self.outbox_bytes = self._gauge("outbox_bytes", "Bytes that wait for the sockets of all sessions.")
+        self.logins = self._counters(
+            "logins", "Logins: ok, gone (left before the end), or the refusal's code.", outcome=("ok", "gone", *_CODES)
+        )
+        self.login_seconds = self._histogram(
+            "login_seconds", "From the upgrade to the session, the client's own share included.", _SECONDS
+        )
+        self.closes = self._counters(
+            "session_closes", "Sessions that ended.", reason=[reason.value for reason in CloseReason]
+        )
+        self.refusals = self._counters("refusals", "Requests of sessions that were refused.", code=_CODES)
+        self.resumes = self._counters(
+            "resumes",
+            "Joins that named the last message heard: all that followed was recovered, or there was a gap.",
+            outcome=("recovered", "gap"),
+        )
+        self.received_bytes = self._counter("received_bytes", "Bytes of WebSocket messages from clients.")
+        self.sent_bytes = self._counter("sent_bytes", "Bytes of WebSocket frames written for clients.")
+        self.admin_operations = self._counters(
+            "admin_operations",
+            "Operations of the audit trail, by their verdict.",
+            complete=False,
+            operation=_OPERATIONS,
+            outcome=_VERDICTS,
+        )
+
+    def _define_messages(self) -> None:
+        self.posts = self._counter("posts", "Messages that sessions of this node posted and that were acknowledged.")
+        self.publish_seconds = self._histogram(
+            "publish_seconds", "From a post to its acknowledgement, for those that were acknowledged.", _SECONDS
+        )
+        self.whispers = self._counters(
+            "whispers", "Whispers of sessions of this node: ok, or the refusal's code.", outcome=("ok", *_CODES)
+        )
+        self.deliveries = self._counter(
+            "deliveries",
+            "Messages times the sessions of this node that they went to as they came; resumes are not among them.",
+        )
+        self.fanout_size = self._histogram(
+            "fanout_size", "Sessions of this node that one message went to, if any.", _SIZES
+        )
+        self.fanout_seconds = self._histogram(
+            "fanout_seconds", "How long one message took to be put into the outboxes of this node.", _QUICK
+        )
+        self.delivery_seconds = self._histogram(
+            "delivery_seconds",
+            "Age of a message when this node had handed it to its sessions, by Redis' clock; once per message and "
+            "node. A session that is busy gets its part up to 10 ms later.",
+            _SECONDS,
+        )
+        self.gaps = self._counter("gaps", "Times that live delivery was found to have missed messages of a channel.")
+        self.refilled = self._counter(
+            "messages_refilled",
+            "Messages that were read from a log for all who listen: after a gap, at a first join, or when membership "
+            "changed. What one session resumes is not among them.",
+        )
+        self.lost = self._counter("history_lost", "Gaps that the log could not fill: trimmed, or lost in a failover.")
+
+    def _define_redis(self, scripts: Sequence[str]) -> None:
+        self.redis_up = self._gauge("redis_up", "1 while Redis answers.")
+        self.redis_errors = self._counter(
+            "redis_errors", "Commands that Redis refused, pipelines that it did not answer, connections that broke."
+        )
+        self.redis_reconnects = self._counter(
+            "redis_reconnects", "Connections to Redis that were made anew: for commands, topics, or the inbox."
+        )
+        self.script_seconds = self._histograms(
+            "script_seconds",
+            "From a script's call to its result, waiting for a pipeline included.",
+            _SECONDS,
+            script=scripts,
+        )
+        self.pubsub_lag = self._histogram(
+            "pubsub_lag_seconds",
+            "How long this node's own probe, sent every two seconds, took through Redis.",
+            _SECONDS,
+        )
+        self.probes_missed = self._counter(
+            "pubsub_probes_missed", "Probes that had not come back when the next one was due: the node may be deaf."
+        )
+        self.nodes = self._gauge("nodes", "Nodes in the registry when this one looked last.")
+        self.janitor_runs = self._counter("janitor_runs", "Times that this node looked for what has to be tidied up.")
+        self.janitor_removed = self._counter("janitor_removed", "Dead nodes that this node cleaned up after.")
+
+    def families(self) -> list[Family]:
+        """Return everything as it stands, the process's own figures included."""
+        return [*super().families(), *collected(self._process)]
+
+    def render(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return render(self.families())

@@ -1,0 +1,58 @@
+"""What the operations of admins have in common: verdicts, the audit trail, the terms of invites."""
+
+import secrets
+
+import structlog
+
+from conclave.errors import Code, Refusal
+from relay.observability.metrics import Metrics
+from relay.redis.directory import Caller, Verdict
+from relay.services.refusals import channel_not_found, not_admin, revoked
+
+log = structlog.get_logger()
+
+_LONGEST_SECONDS = 100 * 365 * 24 * 3600
+_MOST_USES = 2**32 - 1
+_LONGEST_TARGET = 400
+"""How much of a target is logged, in characters: a request may be as long as a frame, names that exist are not."""
+
+
+def permit(verdict: Verdict, channel: str = "") -> None:
+    """Raise the refusal that a verdict stands for, if it does. A hidden channel is refused like an absent one."""
+    if verdict == "denied":
+        raise not_admin()
+    if verdict == "missing":
+        raise channel_not_found(channel)
+    if verdict == "revoked":
+        raise revoked()
+    if verdict == "taken":
+        raise Refusal(Code.CONFLICT, "the new name is already taken")
+
+
+class AuditLog:
+    """Logs and counts operations; the directory has kept them in the same step."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def __call__(self, caller: Caller, operation: str, target: str, outcome: str) -> None:
+        """Note an operation. Never a token, never a key."""
+        self._metrics.admin_operations.labels(operation=operation, outcome=outcome).inc()
+        log.info("audit", actor=caller.path, operation=operation, target=target[:_LONGEST_TARGET], outcome=outcome)
+
+
+def check_terms(uses: int | None, seconds: int | None) -> None:
+    """Check what an invite is limited to. Raises: Refusal."""
+    if uses is not None and uses < 1:
+        raise Refusal(Code.MALFORMED, "an invite needs at least 1 use")
+    if uses is not None and uses > _MOST_USES:
+        raise Refusal(Code.MALFORMED, f"an invite has at most {_MOST_USES} uses")
+    if seconds is not None and seconds < 1:
+        raise Refusal(Code.MALFORMED, "an invite needs a lifetime of at least 1 second")
+    if seconds is not None and seconds > _LONGEST_SECONDS:
+        raise Refusal(Code.MALFORMED, "invite expiry is too far in the future")
+
+
+def new_token() -> str:
+    """Return 24 random bytes as base64url."""
+    return secrets.token_urlsafe(24)

@@ -1,0 +1,133 @@
+"""Ruling a channel: what its creator, its admins and the server's admins may do to it."""
+
+from conclave.model import InviteInfo, Visibility
+from conclave.names import NameKind
+from relay.channels.fanout import FanOut
+from relay.cluster.announcements import Announcements
+from relay.redis.directory import Directory
+from relay.services.authorization import AuditLog, check_terms, new_token, permit
+from relay.services.refusals import valid_name
+from relay.sessions.session import Session
+
+
+class Moderation:
+    """Each operation is one step in the directory and takes effect on every node before it returns.
+
+    After that nothing that is posted reaches a session that lost the channel. Every method raises Refusal: `not found`
+    for a channel that is absent or hidden from the caller, `unauthorized` for one that is not.
+    """
+
+    def __init__(self, *, directory: Directory, fanout: FanOut, dues: Announcements, audit: AuditLog) -> None:
+        self._directory = directory
+        self._fanout = fanout
+        self._dues = dues
+        self._audit = audit
+
+    async def delete(self, session: Session, channel: str) -> None:
+        """Delete a channel with its members, invites, bans and history."""
+        await self._administer(session, "delete_channel", channel)
+
+    async def rename(self, session: Session, channel: str, name: str) -> None:
+        """Give a channel another name. Everything else stays, subscriptions too."""
+        valid_name(NameKind.CHANNEL, name)
+        await self._administer(session, "rename_channel", channel, name)
+
+    async def set_visibility(self, session: Session, channel: str, visibility: Visibility) -> None:
+        """Say who finds a channel. Making it private takes it from those who are not members."""
+        await self._administer(session, "set_visibility", channel, visibility.value)
+
+    async def add_member(self, session: Session, channel: str, user: str) -> None:
+        """Make somebody a member, who need not exist yet, and lift a ban on them."""
+        await self._administer(session, "acl_add", channel, valid_name(NameKind.USER, user))
+
+    async def remove_member(self, session: Session, channel: str, user: str) -> None:
+        """End a membership, if there is one, and take the channel from the user's sessions.
+
+        An admin of the channel keeps that role, as its creator does; `demote` and `ban` take it.
+        """
+        await self._administer(session, "acl_remove", channel, valid_name(NameKind.USER, user))
+
+    async def promote(self, session: Session, channel: str, user: str) -> None:
+        """Make somebody a member and an admin of the channel."""
+        await self._administer(session, "acl_promote", channel, valid_name(NameKind.USER, user))
+
+    async def demote(self, session: Session, channel: str, user: str) -> None:
+        """Take the admin's role from somebody, if they have it; a channel's creator keeps it."""
+        await self._administer(session, "acl_demote", channel, user)
+
+    async def kick(self, session: Session, channel: str, target: str) -> None:
+        """Take the channel from one session (a path) or from all of a user's; they may come back."""
+        if "/" in target:
+            _valid_path(target)
+        else:
+            valid_name(NameKind.USER, target)
+        await self._administer(session, "kick", channel, target)
+
+    async def ban(self, session: Session, channel: str, user: str) -> None:
+        """End a user's membership and role, take the channel from their sessions, and keep them out."""
+        await self._administer(session, "ban", channel, valid_name(NameKind.USER, user))
+
+    async def unban(self, session: Session, channel: str, user: str) -> None:
+        """Lift a ban, if there is one. It does not bring the membership back."""
+        await self._administer(session, "unban", channel, user)
+
+    async def members(self, session: Session, channel: str) -> list[str]:
+        return await self._inspect(session, "acl_list", channel)
+
+    async def bans(self, session: Session, channel: str) -> list[str]:
+        return await self._inspect(session, "ban_list", channel)
+
+    async def create_invite(self, session: Session, channel: str, uses: int | None, seconds: int | None) -> str:
+        """Mint an invite: 24 random bytes as base64url. None means without a limit."""
+        check_terms(uses, seconds)
+        token = new_token()
+        inside = await self._inside(session, channel)
+        verdict = await self._directory.create_invite(
+            channel, session.caller, inside=inside, token=token, uses=uses, seconds=seconds
+        )
+        self._audit(session.caller, "invite_create", channel, verdict)
+        permit(verdict, channel)
+        return token
+
+    async def revoke_invite(self, session: Session, token: str) -> None:
+        """Revoke an invite if the caller rules its channel. Nobody learns whether there was one."""
+        self._audit(session.caller, "invite_revoke", "", await self._directory.revoke_invite(token, session.caller))
+
+    async def invites(self, session: Session, channel: str) -> list[InviteInfo]:
+        """Return the outstanding invites; expired ones are gone."""
+        inside = await self._inside(session, channel)
+        verdict, invites = await self._directory.invites(channel, session.caller, inside=inside)
+        self._audit(session.caller, "invite_list", channel, verdict)
+        permit(verdict, channel)
+        return invites
+
+    async def _administer(self, session: Session, operation: str, channel: str, argument: str = "") -> None:
+        inside = await self._inside(session, channel)
+        verdict = await self._directory.administer(operation, channel, session.caller, inside=inside, argument=argument)
+        self._audit(session.caller, operation, f"{channel} {argument}".rstrip(), verdict)
+        permit(verdict, channel)
+        channel_id = session.joined.get(channel)
+        await self._dues.settle()
+        if channel_id is not None:  # the caller goes on under the new name, or without the channel
+            await self._fanout.refresh(channel_id)
+
+    async def _inside(self, session: Session, channel: str) -> str:
+        """Return the id of the channel that the session has joined by this name, as of now, or ''."""
+        await self._fanout.refresh(session.joined.get(channel, ""))
+        return session.joined.get(channel, "")
+
+    async def _inspect(self, session: Session, operation: str, channel: str) -> list[str]:
+        inside = await self._inside(session, channel)
+        verdict, rows = await self._directory.inspect(operation, channel, session.caller, inside=inside)
+        self._audit(session.caller, operation, channel, verdict)
+        permit(verdict, channel)
+        return rows
+
+
+def _valid_path(text: str) -> None:
+    parts = text.split("/")
+    kinds = (NameKind.USER, NameKind.MACHINE, NameKind.SESSION)
+    if len(parts) != len(kinds):
+        valid_name(NameKind.USER, text)
+    for kind, part in zip(kinds, parts, strict=True):
+        valid_name(kind, part)

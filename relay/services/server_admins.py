@@ -1,0 +1,48 @@
+"""The server's admins: names from the operator, each optionally pinned to one machine key."""
+
+from collections.abc import Iterable, Mapping
+
+from conclave.errors import ConfigError, InvalidName
+from conclave.machine.keys import InvalidKey, parse_public_key
+from conclave.names import NameKind, check_name
+
+
+class ServerAdmins:
+    """Who has the admin role. A pinned name has it only with its key, at every login."""
+
+    def __init__(self, pins: Mapping[str, bytes | None]) -> None:
+        self._pins = dict(pins)
+
+    @classmethod
+    def parse(cls, specs: Iterable[str]) -> "ServerAdmins":
+        """Read `USER` or `USER=PUBKEY`, each item possibly several of them with commas between.
+
+        Raises:
+            ConfigError: for a name that cannot be registered, a key that is none, or a name that is given twice.
+        """
+        pins: dict[str, bytes | None] = {}
+        for spec in (part.strip() for text in specs for part in text.split(",")):
+            if not spec:
+                continue
+            name, equals, key = spec.partition("=")
+            try:
+                check_name(NameKind.USER, name)
+                pin = parse_public_key(key) if equals else None
+            except (InvalidName, InvalidKey) as error:
+                raise ConfigError(f"invalid admin `{spec}`: {error} (expected USER or USER=PUBKEY)") from None
+            if name in pins:
+                raise ConfigError(f"invalid admin `{spec}`: `{name}` is given twice")
+            pins[name] = pin
+        return cls(pins)
+
+    @property
+    def unpinned(self) -> list[str]:
+        return sorted(name for name, pin in self._pins.items() if pin is None)
+
+    def grants(self, user: str, pubkey: bytes) -> bool:
+        """Whether this user, logged in with this key, is an admin of the server."""
+        return user in self._pins and self._pins[user] in (None, pubkey)
+
+    def reserves(self, user: str, pubkey: bytes) -> bool:
+        """Whether this name may not be registered with this key."""
+        return self._pins.get(user) not in (None, pubkey)

@@ -1,0 +1,1 @@
+"""Logged-in connections of this node."""

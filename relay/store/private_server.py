@@ -1,0 +1,235 @@
+"""A private server for one node on one machine: started, watched, restarted and stopped with it."""
+
+import asyncio
+import enum
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import BusyLoadingError, RedisError
+
+from relay.model.errors import NodeFailure
+from relay.store.binary import find_server
+from relay.store.data_directory import DataDirectory
+from relay.store.server_process import ServerProcess
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long to wait for what, in seconds."""
+
+    answer: float = 15.0  # from the start to the first answer
+    load: float = 900.0  # the same while the server says that it loads its file
+    progress: float = 5.0  # between two log lines about that
+    grace: float = 10.0  # from SIGTERM to SIGKILL
+    leftover: float = 30.0  # for a server that an earlier relay left behind to end
+    steady: float = 60.0  # a server that lived this long did not die quickly
+    backoff: float = 0.1  # before the first restart; doubles with every further quick death
+    longest_backoff: float = 5.0
+    quick_deaths: int = 5  # in a row, then the node gives up
+    poll: float = 0.02
+
+
+class PrivateServer:
+    """The private server of one data directory, from `start` to `stop`.
+
+    Every write that it acknowledged survives a kill -9 of node and server and a loss of power. Run `supervise` for as
+    long as it is needed.
+    """
+
+    def __init__(self, directory: DataDirectory, program: Path, timing: Timing) -> None:
+        self._directory = directory
+        self._program = program
+        self._timing = timing
+        self._stopping = asyncio.Event()
+        self._process: ServerProcess | None = None
+
+    @classmethod
+    async def start(cls, data_dir: Path, *, program: Path | None = None, timing: Timing | None = None) -> Self:
+        """Lock the directory, end a server that an earlier relay left in it, and start one that answers.
+
+        Raises:
+            ConfigError: the directory is in use or unusable, or there is no server program.
+            NodeFailure: the server does not start; the text carries its last lines.
+        """
+        program = program or find_server()
+        directory = DataDirectory(data_dir)
+        server = cls(directory, program, timing or Timing())
+        try:
+            await server._launch(await server._lock_for_server())
+        except BaseException:
+            await server.stop()
+            raise
+        return server
+
+    @property
+    def url(self) -> str:
+        """For a Redis client: `unix:///...`, with the path percent-encoded where it needs to be."""
+        return f"unix://{quote(os.fsencode(self._directory.socket))}"
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process (not the guard's)."""
+        return self._directory.server_pid()
+
+    @property
+    def guard_pid(self) -> int | None:
+        """The process that ends the server when this one is gone."""
+        return self._process.pid if self._process is not None else None
+
+    async def supervise(self) -> None:
+        """Restart the server whenever it ends by itself; returns after `stop`.
+
+        Raises:
+            NodeFailure: it died quickly so many times in a row that a further restart is hopeless.
+        """
+        deaths = 0
+        while (died := await self._wait_for_death()) is not None:
+            deaths = 1 if died.lived >= self._timing.steady else deaths + 1
+            log.error("store.died", code=died.code, lived=round(died.lived, 3), deaths=deaths)
+            if deaths > self._timing.quick_deaths:
+                raise NodeFailure(f"the private server died {deaths} times in a row; its last words:\n{died.words}")
+            if await self._stopped_within(self._backoff(deaths)):
+                return
+            lock = await self._lock_for_server()
+            try:
+                await self._launch(lock)
+            except NodeFailure as error:  # the next turn counts it as a death
+                log.error("store.restart_failed", reason=str(error))  # noqa: TRY400 - no trace needed
+
+    async def stop(self) -> None:
+        """End the server and give the directory back. May be called twice."""
+        self._stopping.set()
+        try:
+            if self._process is not None:
+                await self._process.stop()
+                log.info("store.stopped")
+        finally:
+            self._process = None
+            self._directory.close()
+
+    async def _launch(self, lock: int) -> None:
+        """Start the server and wait until it answers; on failure, and after `stop`, no process is left."""
+        process = await ServerProcess.spawn(self._program, self._directory, lock, grace=self._timing.grace)
+        self._process = process
+        if self._stopping.is_set():
+            await process.stop()
+            return
+        try:
+            await self._wait_until_ready(process)
+        except NodeFailure:
+            await process.stop()
+            if self._stopping.is_set():
+                return
+            raise
+        log.info("store.started", pid=self.pid, program=str(self._program), directory=str(self._directory.path))
+
+    async def _wait_for_death(self) -> "_Death | None":
+        """How the running server ended; None if that was meant."""
+        process = self._process
+        if process is None:
+            return None
+        code = await process.wait()
+        if self._stopping.is_set():
+            return None
+        return _Death(code, asyncio.get_running_loop().time() - process.started_at, process.last_words)
+
+    def _backoff(self, deaths: int) -> float:
+        doubled: float = self._timing.backoff * 2.0 ** (deaths - 1)
+        return min(doubled, self._timing.longest_backoff)
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._stopping.wait()
+        except TimeoutError:
+            return False
+
+    async def _wait_until_ready(self, process: ServerProcess) -> None:
+        """Until PING is answered. A server that loads a large file says LOADING, and gets more time for it."""
+        loop = asyncio.get_running_loop()
+        loading = False
+        next_notice = loop.time() + self._timing.progress
+        async with self._client() as client:
+            while (answer := await _ping(client)) is not _Answer.READY:
+                loading = loading or answer is _Answer.LOADING
+                waited = loop.time() - process.started_at
+                if process.ended:
+                    code = await process.wait()
+                    raise NodeFailure(f"the private server ended with status {code}; its words:\n{process.last_words}")
+                if waited > (self._timing.load if loading else self._timing.answer):
+                    raise NodeFailure(f"the private server gave no answer in {waited:.0f} s:\n{process.last_words}")
+                if loop.time() >= next_notice:
+                    log.info("store.waiting", seconds=round(waited), loading=loading)
+                    next_notice += self._timing.progress
+                await asyncio.sleep(self._timing.poll)
+
+    async def _lock_for_server(self) -> int:
+        """The server's lock, free of an earlier server; two of them never write one file.
+
+        After a kill -9 of the node its guard is usually busy ending the server already; asking the server as well does
+        no harm. A process that heeds neither the guard nor the socket is not killed on the word of an old pid file.
+        """
+        deadline = asyncio.get_running_loop().time() + self._timing.leftover
+        announced = False
+        while (lock := self._directory.lock_for_server()) is None:
+            if not announced:
+                log.warning("store.leftover_found", pid=self.pid)
+                announced = True
+            if asyncio.get_running_loop().time() > deadline:
+                raise NodeFailure(
+                    f"a server of an earlier relay (process {self.pid}) still uses `{self._directory.path}` "
+                    "and does not stop: end that process and start again"
+                )
+            async with self._client() as client:
+                await _ask_to_stop(client)
+            await asyncio.sleep(self._timing.poll)
+        if announced:
+            log.info("store.leftover_ended")
+        return lock
+
+    def _client(self) -> Redis:
+        return Redis(
+            unix_socket_path=str(self._directory.socket),
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=2,
+            socket_connect_timeout=2,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Death:
+    code: int
+    lived: float
+    words: str
+
+
+class _Answer(enum.Enum):
+    READY = "ready"
+    LOADING = "loading"
+    NONE = "none"
+
+
+async def _ping(client: Redis) -> _Answer:
+    try:
+        await client.ping()
+    except BusyLoadingError:
+        return _Answer.LOADING
+    except (RedisError, OSError):
+        return _Answer.NONE
+    return _Answer.READY
+
+
+async def _ask_to_stop(client: Redis) -> None:
+    try:
+        await client.shutdown()
+    except (RedisError, OSError):
+        return  # the connection ends with the server; whether it did, its lock tells
