@@ -11,7 +11,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
-from conclave.client.backoff import Backoff
+from conclave.backoff import Backoff
 from conclave.client.delivery_tracker import PAGE_ROWS, DeliveryTracker
 from conclave.client.link import Link
 from conclave.client.link_errors import LinkLost, in_words, may_retry, not_before

@@ -12,7 +12,7 @@ from bridge.session import presentation
 from bridge.session.servers import Server
 from bridge.session.session import BridgeSession
 from bridge.tools.table import ToolError
-from conclave.client.backoff import Backoff
+from conclave.backoff import Backoff
 from conclave.client.link import Link, connect
 from conclave.client.link_errors import LinkLost, LoginRefused, NotTrusted, in_doubt, in_words, may_retry, not_before
 from conclave.client.trust import Pins

@@ -9,7 +9,7 @@ from cli import output
 from cli.lazy import Verb
 from cli.online import connected, server_option
 from cli.running import run
-from conclave.client.backoff import Backoff
+from conclave.backoff import Backoff
 from conclave.client.link import Link
 from conclave.client.link_errors import LinkLost, in_doubt, in_words, may_retry, not_before
 from conclave.errors import ConclaveError, LinkError, Refusal

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cli.follower import SINCE_SLACK_MS, Change, Follower
-from conclave.client.backoff import Backoff
+from conclave.backoff import Backoff
 from conclave.client.link import Link
 from conclave.client.link_errors import KEY_REVOKED, LinkLost, LoginRefused
 from conclave.client.v1.exchange import V1Exchange

@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from conclave.client.backoff import Backoff
+from conclave.backoff import Backoff
 from conclave.client.link import Link, connect
 from conclave.client.link_errors import LinkLost, may_retry
 from conclave.errors import LinkError

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conclave.client.backoff import Backoff
+from conclave.backoff import Backoff
 
 
 def longest(_low: float, high: float) -> float:

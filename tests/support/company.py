@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 from nacl.signing import SigningKey
 
-from conclave.client.backoff import Backoff
+from conclave.backoff import Backoff
 from conclave.client.link import Link, connect
 from conclave.client.link_errors import SHUTDOWN, LinkLost, may_retry, not_before
 from conclave.errors import ConclaveError

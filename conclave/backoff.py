@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt to reconnect, for as long as it takes."""
+"""Exponential backoff with jitter, for a client that reconnects and for a process that is restarted. No clock."""
 
 import random
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from collections.abc import Callable
 class Backoff:
     """Waits that double from `first` to `longest` seconds until a success resets them.
 
-    Each wait is drawn evenly from its upper half: many clients that lost one server at once do not come back at once.
+    Each wait is drawn evenly from its upper half, so that many clients that lost one server come back spread out.
     """
 
     def __init__(
