@@ -4,22 +4,18 @@ The file holds the 32-byte seed as unpadded base64url: 43 characters, no newline
 reads it is the machine on every server where the machine is enrolled.
 """
 
-import base64
-import binascii
 import os
-import re
 import secrets
 from pathlib import Path
 from typing import Self
 
 from nacl.signing import SigningKey
 
+from conclave import base64url
 from conclave.errors import ConclaveError, KeyFileError
 
 KEY_BYTES = 32
 """The length of a seed and of a public key."""
-
-_ALPHABET = re.compile(r"[A-Za-z0-9_-]*\Z")
 
 
 class InvalidKey(ConclaveError, ValueError):
@@ -49,7 +45,7 @@ class MachineKey:
     @property
     def public_text(self) -> str:
         """The public key as it is shown and stored everywhere: unpadded base64url, 43 characters."""
-        return _to_text(self.public_key)
+        return base64url.encode(self.public_key)
 
     def sign(self, message: bytes) -> bytes:
         """Return the 64-byte signature over exactly `message`."""
@@ -57,7 +53,7 @@ class MachineKey:
 
     def seed_text(self) -> str:
         """The content of the key file. It is the secret itself: write it nowhere else."""
-        return _to_text(bytes(self._signer))
+        return base64url.encode(bytes(self._signer))
 
 
 def parse_public_key(text: str) -> bytes:
@@ -146,17 +142,8 @@ def _checked(key: bytes, what: str) -> bytes:
     return key
 
 
-def _to_text(key: bytes) -> str:
-    return base64.urlsafe_b64encode(key).decode().rstrip("=")
-
-
 def _from_text(text: str) -> bytes:
-    if not _ALPHABET.match(text):
-        raise InvalidKey("malformed key or signature: expected base64url (A-Z, a-z, 0-9, `-`, `_`) without padding")
     try:
-        key = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except binascii.Error:
-        raise InvalidKey("malformed key or signature: truncated base64url") from None
-    if _to_text(key) != text:  # bits left over at the end: a second spelling of the same key
-        raise InvalidKey("malformed key or signature: the last character carries extra bits")
-    return key
+        return base64url.decode(text)
+    except ValueError as error:
+        raise InvalidKey(f"malformed key or signature: {error}") from None

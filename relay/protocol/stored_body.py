@@ -2,9 +2,8 @@
 
 from conclave.model import Payload, Plain, Sealed
 from conclave.protocol import v1
-from conclave.protocol.body import Body
+from conclave.protocol.body import Body, body_of, payload_of
 from conclave.protocol.v1.frames import RawPayload
-from conclave.protocol.v2.bodies import body_of, payload_of
 
 
 def keep(payload: Payload | RawPayload) -> tuple[bytes, int]:

@@ -1,7 +1,6 @@
 """Users and their machines."""
 
-import base64
-
+from conclave import base64url
 from conclave.errors import Code, Refusal
 from conclave.model import AuditEntry, MachineInfo
 from conclave.names import NameKind
@@ -129,7 +128,7 @@ class Accounts:
 
 def key_text(pubkey: bytes) -> str:
     """Write a public key as users see it: base64url without padding."""
-    return base64.urlsafe_b64encode(pubkey).rstrip(b"=").decode()
+    return base64url.encode(pubkey)
 
 
 def _already_enrolled() -> Refusal:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.signing import VerifyKey
 
+from conclave import base64url
 from conclave.errors import KeyFileError
 from conclave.machine import keys
 from conclave.machine.keys import InvalidKey, MachineKey, create_or_load, load, parse_public_key
@@ -61,7 +62,7 @@ def test_losing_the_race_to_create_yields_the_winners_key(tmp_path: Path, monkey
 def test_first_commands_at_once_print_one_key(tmp_path: Path) -> None:
     """Processes that all find no file: each prints the key that stays."""
     program = (
-        "import sys, pathlib; from conclave.keys import create_or_load; sys.stdin.read();"
+        "import sys, pathlib; from conclave.machine.keys import create_or_load; sys.stdin.read();"
         "print(create_or_load(pathlib.Path(sys.argv[1])).public_text)"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "key")]
@@ -115,7 +116,7 @@ def test_a_signature_covers_exactly_the_message() -> None:
 @given(st.binary(min_size=32, max_size=32))
 def test_a_public_key_reads_back_from_its_text(key: bytes) -> None:
     """What one machine prints, another takes, with the space that copying adds."""
-    text = keys._to_text(key)
+    text = base64url.encode(key)
     assert len(text) == 43
     assert parse_public_key(f" \t{text}\n") == key
 

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from conclave import base64url
 from conclave.client.link import Link, connect
 from conclave.errors import Refusal
 from conclave.machine.keys import MachineKey
@@ -14,7 +15,6 @@ from conclave.protocol import requests
 from conclave.protocol.body import Body, SealedBody
 from conclave.protocol.events import Event, Message, Role, Whispered
 from conclave.protocol.requests import History, Row, Send
-from conclave.protocol.v2 import base64url
 from tests.support.clock import stand_still
 from tests.support.nodes import running_node
 from tests.support.proxy import V1Only

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conclave.model import Payload, Plain, Sealed
-from conclave.protocol.body import Body, SealedBody
+from conclave.protocol.body import Body, SealedBody, payload_of
 from conclave.protocol.v1 import encode_payload
-from conclave.protocol.v1.bodies import body_of, payload_of
+from conclave.protocol.v1.bodies import body_of
 from conclave.protocol.v1.frames import RawPayload
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conclave import base64url
 from conclave.errors import Code, FrameError, Refusal
 from conclave.model import MachineInfo, Plain, Sealed, Visibility
 from conclave.protocol import events, requests, v2
-from conclave.protocol.body import Body, SealedBody
-from conclave.protocol.v2 import base64url, close_codes
-from conclave.protocol.v2.bodies import body_of, payload_of
+from conclave.protocol.body import Body, SealedBody, body_of, payload_of
+from conclave.protocol.v2 import close_codes
 
 TEXT = st.text(max_size=8)
 BODY = st.builds(Body, text=TEXT) | st.builds(Body, sealed=st.builds(SealedBody, TEXT, st.none() | TEXT))

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from conclave.base64url import encode
 from conclave.client.link_errors import ClosedLogin, NotTrusted
 from conclave.errors import Code, FrameError, Refusal
 from conclave.machine.keys import MachineKey
 from conclave.protocol.credentials import LoginClaim, RegistrationClaim
 from conclave.protocol.events import Closing
 from conclave.protocol.v2 import encode_event
-from conclave.protocol.v2.base64url import encode
 from conclave.protocol.v2.login import ClientLogin, Ready, ServerLogin, challenged_by, signed_bytes
 from conclave.urls import InvalidUrl, origin
 

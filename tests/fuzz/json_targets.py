@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 from nacl.signing import SigningKey
 
+from conclave import base64url
 from conclave.errors import FrameError, Refusal
 from conclave.machine.keys import MachineKey
 from conclave.protocol import events, requests, v2
 from conclave.protocol.credentials import LoginClaim, RegistrationClaim
-from conclave.protocol.v2 import base64url
 from conclave.protocol.v2.login import ClientLogin, Ready, ServerLogin, signed_bytes
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()

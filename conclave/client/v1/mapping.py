@@ -14,8 +14,8 @@ from conclave.errors import Code, Refusal
 from conclave.machine.keys import InvalidKey, parse_public_key
 from conclave.model import SessionPath
 from conclave.protocol import requests
+from conclave.protocol.body import payload_of
 from conclave.protocol.v1 import admin, frames
-from conclave.protocol.v1.bodies import payload_of
 
 _AUDIT_ROWS = 100
 """How many rows of the audit trail are asked for if the request leaves it open."""

@@ -15,7 +15,7 @@ import msgspec
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
-from conclave import urls
+from conclave import base64url, urls
 from conclave.client.link_errors import ClosedLogin
 from conclave.client.trust import check_cluster
 from conclave.errors import Code, FrameError, InvalidName, Refusal
@@ -23,7 +23,6 @@ from conclave.machine.keys import InvalidKey, parse_public_key
 from conclave.names import NameKind, check_name
 from conclave.protocol.credentials import NONCE_BYTES, SIGNATURE_BYTES, LoginClaim, RegistrationClaim, Signer
 from conclave.protocol.events import Closing
-from conclave.protocol.v2 import base64url
 from conclave.protocol.v2.close_codes import CloseCode
 from conclave.protocol.v2.codec import reason, refusal_of
 
