@@ -123,7 +123,7 @@ class Node:
             runner = web.AppRunner(self._app, access_log=None, handle_signals=False, shutdown_timeout=_GOODBYE_SECONDS)
             running = [
                 tasks.create_task(self.parts.client.serve()),
-                tasks.create_task(self.parts.broker.serve(self.parts.heart)),
+                tasks.create_task(self.parts.broker.serve(self.parts.membership)),
                 tasks.create_task(self.parts.fanout.serve()),
                 tasks.create_task(watch_lag(self.parts.metrics.event_loop_lag)),
             ]
@@ -135,7 +135,7 @@ class Node:
                 await self._listen(runner)
                 if await self._join():
                     running.append(tasks.create_task(self.parts.inbox.serve(self.parts.sessions.handle)))
-                    beating = tasks.create_task(self.parts.heart.serve())
+                    beating = tasks.create_task(self.parts.membership.serve())
                     self._ready = True
                     self.ready.set()
                     ready = "worker.ready" if self._sockets else "conclave server listening"
@@ -218,7 +218,7 @@ class Node:
         while not self._stop.asked.is_set():
             try:
                 self._cluster_id = await self.parts.directory.cluster_id()
-                await self.parts.heart.join()
+                await self.parts.membership.join()
             except StoreUnavailable as error:
                 if error.why != said or clock() >= due:
                     said, due = error.why, clock() + _WAITING_SECONDS
@@ -241,7 +241,7 @@ class Node:
                 )
             )
             return
-        await self.parts.heart.revive()
+        await self.parts.membership.revive()
 
     async def _drain(self) -> None:
         """Be unready and go on serving until balancers know; then take nobody in and tell one session after another."""

@@ -58,11 +58,11 @@ class Components:
             clock=self.registry.clock,
             metrics=self.metrics,
         )
-        self.dues = Announcements(
+        self.announcements = Announcements(
             directory=self.directory, channel_log=self.channel_log, inbox=self.inbox, registry=self.registry
         )
         services = self._services(config)
-        self.heart = self._heart(config, services.presence)
+        self.membership = self._membership(config, services.presence)
         self.connections = self._connections(config, services)
 
     def _way_to(self, config: NodeConfig, make: Make, server: str = "primary") -> RedisClient:
@@ -73,12 +73,12 @@ class Components:
         return Services(
             accounts=Accounts(
                 directory=directory,
-                dues=self.dues,
+                announcements=self.announcements,
                 audit=audit,
                 admins=config.admins,
                 registration=config.registration,
             ),
-            rule=Moderation(directory=directory, fanout=fanout, dues=self.dues, audit=audit),
+            rule=Moderation(directory=directory, fanout=fanout, announcements=self.announcements, audit=audit),
             channels=Channels(
                 directory=directory,
                 channel_log=self.channel_log,
@@ -93,7 +93,7 @@ class Components:
                 fanout=fanout,
                 leases=self.leases,
                 inbox=self.inbox,
-                promises=IdempotencyKeys(self.client, self._keys),
+                idempotency_keys=IdempotencyKeys(self.client, self._keys),
                 registry=self.registry,
                 max_bytes=config.max_message_bytes,
                 metrics=self.metrics,
@@ -110,7 +110,7 @@ class Components:
             ),
         )
 
-    def _heart(self, config: NodeConfig, presence: Presence) -> Membership:
+    def _membership(self, config: NodeConfig, presence: Presence) -> Membership:
         return Membership(
             client=self.client,
             keys=self._keys,
@@ -118,7 +118,7 @@ class Components:
             broker=self.broker,
             inbox=self.inbox,
             fanout=self.fanout,
-            dues=self.dues,
+            announcements=self.announcements,
             presence=presence,
             sessions=self.sessions,
             idle_seconds=config.idle_seconds,

@@ -13,7 +13,7 @@ from relay.model.errors import StoreUnavailable
 from relay.model.message import Message, order
 from relay.observability.metrics import Metrics
 from relay.redis.broker import Broker
-from relay.redis.channel_log import GONE, ChannelLog, parse_live
+from relay.redis.channel_log import DELETED, ChannelLog, parse_live
 from relay.redis.clock import RedisClock
 from relay.redis.directory import Directory
 from relay.redis.keys import Keys
@@ -30,7 +30,7 @@ _REVIEW_SESSIONS = 500
 _COMPARE_SECONDS = 5.0
 
 
-class Subscription(msgspec.Struct, frozen=True):
+class ChannelJoin(msgspec.Struct, frozen=True):
     """How a session came into a channel.
 
     It hears what follows message `position`. `recovered` answers `since`: whether all that was said between the two is
@@ -80,9 +80,9 @@ class FanOut:
 
     # --- Coming and going ---
 
-    async def subscribe(
+    async def join(
         self, session: Session, channel_id: str, name: str, node: str, *, version: int, since: str | None = None
-    ) -> Subscription | None:
+    ) -> ChannelJoin | None:
         """Deliver a channel to a session from now on. None if the channel was deleted. Raises: StoreUnavailable.
 
         `version` is that of who may hear the channel when the session was let in. With `since`, all that followed that
@@ -99,14 +99,14 @@ class FanOut:
             room.rename(name, version)
         if (listener := room.listeners.get(session.connection)) is not None and since is None:
             listener.joined = max(listener.joined, version)  # what was done to it before this is forgiven
-            return Subscription(room.position(listener))
+            return ChannelJoin(room.position(listener))
         self._idle.pop(channel_id, None)
         room.joining += 1
-        session.entered.add(channel_id)
+        session.listed_in.add(channel_id)
         try:
             _, entered = await asyncio.gather(
                 self._broker.subscribe(self._keys.live(channel_id)),
-                self._log.enter(channel_id, session.path, node, session.connection, since=since),
+                self._log.add_subscriber(channel_id, session.path, node, session.connection, since=since),
             )
         finally:
             room.joining -= 1
@@ -121,14 +121,14 @@ class FanOut:
         self._check(room)
         if since is None:
             # Live delivery may have handed out more since the tip was read: that is not for this session any more.
-            return Subscription(room.position(listener))
-        return Subscription(tip, known)
+            return ChannelJoin(room.position(listener))
+        return ChannelJoin(tip, known)
 
     def resume(self, session: Session) -> None:
         """Begin to send what `subscribe` has promised: the answer to it is on its way."""
         self._replays.resume(session)
 
-    def unsubscribe(self, session: Session, channel_id: str) -> None:
+    def leave(self, session: Session, channel_id: str) -> None:
         """Stop delivering a channel to a session, at once."""
         room = self._rooms.get(channel_id)
         if room is not None:
@@ -140,7 +140,7 @@ class FanOut:
             room.idle_since = asyncio.get_running_loop().time()
             self._idle[room.id] = room
 
-    async def sweep(self, node: str) -> None:
+    async def unsubscribe_idle(self, node: str) -> None:
         """Let go of the channels that nobody has come back to. Raises: StoreUnavailable."""
         now = asyncio.get_running_loop().time()
         for room in list(self._idle.values()):
@@ -149,9 +149,9 @@ class FanOut:
             if room.unused and now - room.idle_since >= LINGER_SECONDS:
                 del self._idle[room.id], self._rooms[room.id], self._by_topic[self._keys.live(room.id)]
                 await self._broker.unsubscribe(self._keys.live(room.id))
-                await self._log.forget_channel(node, room.id)
+                await self._log.remove_node_channel(node, room.id)
                 if room.id in self._rooms:  # somebody came meanwhile
-                    await self._log.note_channel(node, room.id)
+                    await self._log.add_node_channel(node, room.id)
 
     # --- Delivery: called by the broker; nothing here awaits ---
 
@@ -204,10 +204,10 @@ class FanOut:
         """
         while True:
             rooms = [room for room in self._rooms.values() if room.started]
-            marks = await self._log.delivered([room.id for room in rooms])
+            marks = await self._log.delivered_tips([room.id for room in rooms])
             await asyncio.sleep(_COMPARE_SECONDS)
             for room, mark in zip(rooms, marks, strict=False):
-                news = mark.version > room.version or (mark.version == GONE and not room.gone)
+                news = mark.version > room.version or (mark.version == DELETED and not room.gone)
                 if room.feed.is_live and (news or order(room.feed.position) < order(mark.tip)):
                     log.warning("channel.silent", channel=room.id, after=room.feed.position, tip=mark.tip)
                     room.feed.doubt()
@@ -235,7 +235,7 @@ class FanOut:
             messages, lost = room.feed.page(page.rows, more=page.more, known=page.known, tip=page.tip)
             if missed and (page.rows or lost):
                 self._metrics.gaps.inc()
-            if lost and page.version != GONE:
+            if lost and page.version != DELETED:
                 self._metrics.lost.inc()
                 log.error("channel.history_lost", channel=room.id, after=before, tip=page.tip)
             if page.rows:
@@ -244,32 +244,32 @@ class FanOut:
             # A page that is not known to continue has its hole before it; else the hole is behind the page.
             before_hole = len(page.rows) if page.known else 0
             room.deliver(messages[:before_hole])
-            if lost and page.version != GONE:
+            if lost and page.version != DELETED:
                 after = messages[before_hole - 1].id if before_hole else before
                 room.tell_lost(after, messages[before_hole].id if before_hole < len(messages) else page.tip)
             room.deliver(messages[before_hole:])
 
     # --- Who may hear it ---
 
-    def version(self, channel_id: str) -> int:
+    def applied_version(self, channel_id: str) -> int:
         """Return the version of who may hear a channel that this node has applied."""
         room = self._rooms.get(channel_id)
         return 0 if room is None else room.version
 
-    async def review(self, channel_id: str, version: int) -> None:
+    async def apply_version(self, channel_id: str, version: int) -> None:
         """Apply a version, if it was not: take the channel from those who lost it. Raises: StoreUnavailable."""
         room = self._rooms.get(channel_id)
         if room is not None:
             await self._review(room, version)
 
-    async def refresh(self, channel_id: str) -> None:
+    async def apply_latest_version(self, channel_id: str) -> None:
         """Apply the version that was announced last. Raises: StoreUnavailable."""
         if channel_id in self._rooms:
-            await self.review(channel_id, await self._log.version(channel_id))
+            await self.apply_version(channel_id, await self._log.version(channel_id))
 
     async def _review(self, room: LocalChannel, version: int) -> None:
         async with room.reviewing:
-            if version == GONE:
+            if version == DELETED:
                 room.gone = True
                 for listener in list(room.listeners.values()):
                     await self._dismiss(room, listener, "deleted")
@@ -298,10 +298,10 @@ class FanOut:
         session = listener.session
         if room.listeners.get(session.connection) is not listener:
             return
-        self.unsubscribe(session, room.id)
+        self.leave(session, room.id)
         session.forget(room.id)
         session.tell(session.dialect.left(room.name, reason))
         log.info("session.lost_channel", path=session.path_text, channel=room.id, reason=reason)
         with contextlib.suppress(StoreUnavailable):  # the session's end says it again
-            await self._log.leave(room.id, session.connection)
-            session.entered.discard(room.id)
+            await self._log.remove_subscriber(room.id, session.connection)
+            session.listed_in.discard(room.id)

@@ -24,24 +24,24 @@ class Announcements:
         self._inbox = inbox
         self._registry = registry
 
-    async def settle(self) -> None:
+    async def publish_pending(self) -> None:
         """Announce all that is due, from whatever node.
 
         When it returns, no message that is posted later reaches a session that lost the right to it. Raises:
         StoreUnavailable.
         """
-        for field, what in (await self._directory.due()).items():
+        for field, what in (await self._directory.pending_announcements()).items():
             await self._announce(field, *what.split(" "))
-            await self._directory.settled(field, what)
+            await self._directory.remove_announcement(field, what)
 
     async def _announce(self, field: str, what: str, *more: str) -> None:
         match what:
             case "changed":
-                await self._log.announce(field, int(more[0]))
+                await self._log.publish_version(field, int(more[0]))
             case "deleted":
-                await self._log.erase(field)
+                await self._log.delete(field)
             case "revoked" | "user_removed":
                 signal = Revoke(field.removeprefix("key:"), what)
-                await self._inbox.broadcast(await self._registry.known(), signal)
+                await self._inbox.broadcast(await self._registry.all_nodes(), signal)
             case _:
                 log.error("due.unknown", what=what)

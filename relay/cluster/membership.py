@@ -33,7 +33,7 @@ class Membership:
         broker: Broker,
         inbox: Inbox,
         fanout: FanOut,
-        dues: Announcements,
+        announcements: Announcements,
         presence: Presence,
         sessions: SessionRegistry,
         idle_seconds: float,
@@ -45,7 +45,7 @@ class Membership:
         self._broker = broker
         self._inbox = inbox
         self._fanout = fanout
-        self._dues = dues
+        self._announcements = announcements
         self._presence = presence
         self._sessions = sessions
         self._idle_seconds = idle_seconds
@@ -60,7 +60,7 @@ class Membership:
         await self._registry.join()
         old, self._topic = self._topic, self._keys.probe(self._registry.node)
         self._probe.forget()
-        await self._inbox.follow(self._registry.node)
+        await self._inbox.switch_to(self._registry.node)
         await self._broker.subscribe(self._topic)
         self._probe_heard = asyncio.get_running_loop().time()
         if old:
@@ -71,7 +71,7 @@ class Membership:
 
     async def revive(self) -> None:
         """Take up where the node was before Redis went away. Raises: StoreUnavailable."""
-        self._registry.forgive()
+        self._registry.restart_timeouts()
         if await self._registry.beat():
             await self._presence.reassert()
         else:
@@ -94,11 +94,11 @@ class Membership:
         await self._client.call("PUBLISH", self._topic, self._probe.send(time.monotonic()))
         self._listen_to_silence()
         for node in self._registry.dead():
-            if await self._registry.bury(node):
+            if await self._registry.remove_dead(node):
                 self._metrics.janitor_removed.inc()
-        await self._dues.settle()
+        await self._announcements.publish_pending()
         await self._inbox.trim()
-        await self._fanout.sweep(self._registry.node)
+        await self._fanout.unsubscribe_idle(self._registry.node)
         self._metrics.janitor_runs.inc()
 
     def _listen_to_silence(self) -> None:

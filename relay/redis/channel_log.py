@@ -16,9 +16,9 @@ from relay.redis.keys import Keys
 _Call = tuple[tuple[str, str], tuple[str | int, ...]]
 """The keys and the arguments of a script."""
 
-GONE = -1
+DELETED = -1
 """The version of a deleted channel."""
-_GONE_MS = 24 * 3600 * 1000
+_DELETED_MS = 24 * 3600 * 1000
 
 KEY_MS = 5 * 60 * 1000
 """How long a sender's own key of a message is remembered."""
@@ -40,7 +40,7 @@ class LogPage(msgspec.Struct, frozen=True):
 
     `known` is False if the log is not known to continue from where the page was asked to start: it was trimmed, or a
     failover lost writes. `tip` is the id of the channel's last message. `version` is that of who may hear the
-    channel when it was read, or GONE.
+    channel when it was read, or DELETED.
     """
 
     rows: list[Message]
@@ -77,7 +77,7 @@ class HistoryPage(msgspec.Struct, frozen=True):
 
 
 class LogTip(msgspec.Struct, frozen=True):
-    """Up to where a channel's log goes, at which version of who may hear it (or GONE), at which time (ms)."""
+    """Up to where a channel's log goes, at which version of who may hear it (or DELETED), at which time (ms)."""
 
     now: int
     tip: str
@@ -152,7 +152,7 @@ class ChannelLog:
     def _read_keys(self, channel_id: str) -> tuple[str, str]:
         return self._keys.log(channel_id), self._keys.head(channel_id)
 
-    async def delivered(self, channel_ids: Sequence[str]) -> list[LogTip]:  # noqa: ARG002 - for a log with a replica
+    async def delivered_tips(self, channel_ids: Sequence[str]) -> list[LogTip]:  # noqa: ARG002 - for a log with a replica
         """Return up to where live delivery must have come, channel by channel, once it has been quiet for a moment.
 
         The list is short, or empty, where that cannot be told, or where nothing can be lost unless the subscriber's
@@ -160,7 +160,7 @@ class ChannelLog:
         """
         return []
 
-    async def enter(
+    async def add_subscriber(
         self, channel_id: str, path: SessionPath, node: str, connection: str, *, since: str | None = None
     ) -> tuple[str, int, bool] | None:
         """Note a subscriber.
@@ -175,7 +175,7 @@ class ChannelLog:
         )
         return None if reply is None else (bytes(reply[0]).decode(), int(reply[1]), bool(reply[2]))
 
-    async def leave(self, channel_id: str, connection: str) -> None:
+    async def remove_subscriber(self, channel_id: str, connection: str) -> None:
         """Forget a subscriber."""
         await self._client.call("HDEL", self._keys.subscribers(channel_id), connection)
 
@@ -186,26 +186,26 @@ class ChannelLog:
         return [(node, path) for node, path in pairs]
 
     async def version(self, channel_id: str) -> int:
-        """Return the version of who may hear a channel that was announced last, or GONE."""
+        """Return the version of who may hear a channel that was announced last, or DELETED."""
         version, gone = await self._client.call("HMGET", self._keys.head(channel_id), "version", "gone")
-        return GONE if gone else int(version or 0)
+        return DELETED if gone else int(version or 0)
 
-    async def announce(self, channel_id: str, version: int) -> None:
+    async def publish_version(self, channel_id: str, version: int) -> None:
         """Have every later message carry a version, and every node with subscribers look at it now."""
         keys = (self._keys.head(channel_id), self._keys.live(channel_id))
         await self._client.run(scripts.ANNOUNCE, keys, version)
 
-    async def erase(self, channel_id: str) -> None:
+    async def delete(self, channel_id: str) -> None:
         """End a deleted channel, with all that was said in it."""
         keys = (self._keys.head(channel_id), self._keys.live(channel_id))
         more = (self._keys.log(channel_id), self._keys.subscribers(channel_id))
-        await self._client.run(scripts.ERASE, (*keys, *more), _GONE_MS)
+        await self._client.run(scripts.ERASE, (*keys, *more), _DELETED_MS)
 
-    async def note_channel(self, node: str, channel_id: str) -> None:
+    async def add_node_channel(self, node: str, channel_id: str) -> None:
         """Note that a node has subscribers in a channel."""
         await self._client.call("SADD", self._keys.channels(node), channel_id)
 
-    async def forget_channel(self, node: str, channel_id: str) -> None:
+    async def remove_node_channel(self, node: str, channel_id: str) -> None:
         """Note that a node has no subscribers in a channel any more."""
         await self._client.call("SREM", self._keys.channels(node), channel_id)
 

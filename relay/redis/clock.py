@@ -17,7 +17,7 @@ class RedisClock:
         self._answers: deque[tuple[float, float]] = deque(maxlen=_ANSWERS)
         self._offset: float | None = None
 
-    def told(self, redis_ms: int, asked: float, answered: float) -> None:
+    def record(self, redis_ms: int, asked: float, answered: float) -> None:
         """Take Redis' time in milliseconds; the other two are `time.monotonic` before and after, in seconds."""
         self._answers.append((answered - asked, redis_ms / 1000 - (asked + answered) / 2))
         self._offset = min(self._answers)[1]

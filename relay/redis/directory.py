@@ -200,11 +200,11 @@ class Directory:
         rows = await self._client.call("XREVRANGE", self._keys.audit, "+", "-", "COUNT", limit)
         return [_audit_entry(*row) for row in reversed(rows)]
 
-    async def due(self) -> dict[str, str]:
+    async def pending_announcements(self) -> dict[str, str]:
         """Return what the rest of the cluster has yet to be told: what it is about, and what to tell."""
         return _pairs(await self._client.call("HGETALL", self._keys.due))
 
-    async def settled(self, field: str, what: str) -> None:
+    async def remove_announcement(self, field: str, what: str) -> None:
         """Note that everybody was told."""
         await self._client.run(scripts.SETTLED, self._dir, field, what)
 

@@ -27,13 +27,13 @@ class IdempotencyKeys:
         self._client = client
         self._keys = keys
 
-    async def make(self, user: str, key: str, whisper_id: str) -> IdempotencyRecord:
+    async def reserve(self, user: str, key: str, whisper_id: str) -> IdempotencyRecord:
         """Return what was promised first under this key; that is this id, if nothing was."""
         name = self._keys.whispered(user, key)
         found, ms, sent = await self._client.run(scripts.PROMISE, [name], whisper_id, KEY_MS)
         return IdempotencyRecord(bytes(found).decode(), int(ms), bytes(sent) == b"1")
 
-    async def keep(self, user: str, key: str, promise: IdempotencyRecord) -> None:
+    async def mark_sent(self, user: str, key: str, record: IdempotencyRecord) -> None:
         """Note that it was sent."""
         name = self._keys.whispered(user, key)
-        await self._client.call("SET", name, f"{promise.id} {promise.ts} 1", "XX", "PX", KEY_MS)
+        await self._client.call("SET", name, f"{record.id} {record.ts} 1", "XX", "PX", KEY_MS)

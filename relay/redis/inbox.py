@@ -63,7 +63,7 @@ class Inbox:
         self._position = "0-0"
         self._connection: AbstractConnection | None = None
 
-    async def follow(self, node: str) -> None:
+    async def switch_to(self, node: str) -> None:
         """Read this node's inbox, from its first entry on, instead of the one before."""
         self._node = node
         self._position = "0-0"

@@ -48,7 +48,9 @@ class Leases:
         holders = [_holder(rows[i], rows[i + 1]) for i in range(0, len(rows), 2)]
         return int(generation), holders, _owns(owner, path)
 
-    async def keep(self, path: SessionPath, pubkey: str, holder: Holder) -> Literal["kept", "superseded", "revoked"]:
+    async def reassert(
+        self, path: SessionPath, pubkey: str, holder: Holder
+    ) -> Literal["kept", "superseded", "revoked"]:
         """Say again that a connection holds its path, unless it no longer may."""
         kept, _, owner = await asyncio.gather(
             self._client.run(
@@ -61,7 +63,7 @@ class Leases:
             return "revoked"
         return "kept" if kept else "superseded"
 
-    async def drop(self, path: SessionPath, *, node: str, connection: str) -> None:
+    async def release(self, path: SessionPath, *, node: str, connection: str) -> None:
         """Give a path back and take the session out of presence."""
         await asyncio.gather(
             self._client.call("HDEL", self._keys.lease(path), connection),

@@ -69,11 +69,11 @@ class NodeRegistry:
         asked = time.monotonic()
         reply = await self._client.run(scripts.BEAT, [self._keys.nodes], self.node, join)
         if reply is not None:
-            self.clock.told(reply[0], asked, time.monotonic())
+            self.clock.record(reply[0], asked, time.monotonic())
             self.size = len(reply[1]) // 2
         return reply
 
-    def forgive(self) -> None:
+    def restart_timeouts(self) -> None:
         """Forget how long heartbeats have stood still: Redis was away, nobody could beat."""
         self._heard.clear()
         self.clock.forget()
@@ -92,7 +92,7 @@ class NodeRegistry:
         reply = await self._client.run(scripts.ALIVE, [self._keys.nodes], int(DEAD_AFTER_SECONDS * 1000))
         return {bytes(node).decode() for node in reply} | {self.node}
 
-    async def known(self) -> set[str]:
+    async def all_nodes(self) -> set[str]:
         """Return every node in the registry, alive or not."""
         return {bytes(node).decode() for node in await self._client.call("ZRANGE", self._keys.nodes, 0, -1)}
 
@@ -106,7 +106,7 @@ class NodeRegistry:
         await self._client.call("DEL", *keys)
         await self._client.call("ZREM", self._keys.nodes, node)
 
-    async def bury(self, node: str) -> bool:
+    async def remove_dead(self, node: str) -> bool:
         """Remove a dead node and all that it left behind. False if it lives, or another node is at it.
 
         May be repeated at any point: what tells that there is something to do is removed last.

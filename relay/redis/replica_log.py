@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from relay.model.message import order
 from relay.redis import scripts
-from relay.redis.channel_log import GONE, ChannelLog, HistoryPage, LogPage, LogTip, Retention
+from relay.redis.channel_log import DELETED, ChannelLog, HistoryPage, LogPage, LogTip, Retention
 from relay.redis.client import RedisClient
 from relay.redis.keys import Keys
 from relay.redis.read_replica import ReadReplica
@@ -55,7 +55,7 @@ class ReplicaLog(ChannelLog):
         return await super().history(channel_id, after, before, rows=rows, size=size)
 
     @override
-    async def delivered(self, channel_ids: Sequence[str]) -> list[LogTip]:
+    async def delivered_tips(self, channel_ids: Sequence[str]) -> list[LogTip]:
         marks: list[LogTip] = []
         for start in range(0, len(channel_ids), _AT_ONCE):
             keys = [self._keys.head(each) for each in channel_ids[start : start + _AT_ONCE]]
@@ -77,4 +77,4 @@ def _is_complete(page: LogPage, mark: LogTip, *, whole_ms: bool) -> bool:
 
 
 def _later(one: int, other: int) -> int:
-    return GONE if GONE in (one, other) else max(one, other)
+    return DELETED if DELETED in (one, other) else max(one, other)

@@ -20,13 +20,13 @@ class Accounts:
         self,
         *,
         directory: Directory,
-        dues: Announcements,
+        announcements: Announcements,
         audit: AuditLog,
         admins: ServerAdmins,
         registration: Registration,
     ) -> None:
         self._directory = directory
-        self._dues = dues
+        self._announcements = announcements
         self._audit = audit
         self._admins = admins
         self._registration = registration
@@ -89,7 +89,7 @@ class Accounts:
         verdict = await self._directory.remove_user(session.caller, user)
         self._audit(session.caller, "user_remove", user, verdict)
         permit(verdict)
-        await self._dues.settle()
+        await self._announcements.publish_pending()
 
     async def machines(self, session: Session) -> list[MachineInfo]:
         """Return the machines of the caller's own account."""
@@ -123,7 +123,7 @@ class Accounts:
         verdict = await self._directory.remove_machine(session.caller, owner, name)
         self._audit(session.caller, "machine_remove", f"{owner}/{name}", verdict)
         permit(verdict)
-        await self._dues.settle()
+        await self._announcements.publish_pending()
 
 
 def key_text(pubkey: bytes) -> str:

@@ -16,7 +16,7 @@ from relay.sessions.session import Session
 
 
 class Joined(msgspec.Struct, frozen=True):
-    """How a session joined a channel (`relay.channels.fanout.Subscription`), and whether its user may administer it."""
+    """How a session joined a channel (`relay.channels.fanout.ChannelJoin`), and whether its user may administer it."""
 
     position: str
     recovered: bool | None
@@ -74,11 +74,11 @@ class Channels:
             raise channel_not_found(name)
         before = session.joined.get(name)
         if before not in (None, let.channel_id):  # the name has passed on: that channel was renamed, or deleted
-            await self._fanout.refresh(before)
+            await self._fanout.apply_latest_version(before)
             if session.joined.get(name) == before:
                 await self.leave(session, name)
         node = self._registry.node
-        entry = await self._fanout.subscribe(session, let.channel_id, name, node, version=let.version, since=since)
+        entry = await self._fanout.join(session, let.channel_id, name, node, version=let.version, since=since)
         if entry is None:
             raise channel_not_found(name)
         session.joined[name] = let.channel_id
@@ -95,6 +95,6 @@ class Channels:
         valid_name(NameKind.CHANNEL, name)
         channel_id = session.joined.pop(name, None)
         if channel_id is not None:
-            self._fanout.unsubscribe(session, channel_id)
-            await self._log.leave(channel_id, session.connection)
-            session.entered.discard(channel_id)
+            self._fanout.leave(session, channel_id)
+            await self._log.remove_subscriber(channel_id, session.connection)
+            session.listed_in.discard(channel_id)

@@ -37,7 +37,7 @@ class Messages:
         fanout: FanOut,
         leases: Leases,
         inbox: Inbox,
-        promises: IdempotencyKeys,
+        idempotency_keys: IdempotencyKeys,
         registry: NodeRegistry,
         max_bytes: int,
         metrics: Metrics,
@@ -48,7 +48,7 @@ class Messages:
         self._fanout = fanout
         self._leases = leases
         self._inbox = inbox
-        self._promises = promises
+        self._idempotency_keys = idempotency_keys
         self._registry = registry
         self._max_bytes = max_bytes
         self.metrics = metrics
@@ -65,14 +65,14 @@ class Messages:
         for _ in range(_ATTEMPTS):
             channel_id = await self._joined(session, channel)
             self._check_size(size)
-            version = self._fanout.version(channel_id)
+            version = self._fanout.applied_version(channel_id)
             reply = await self._log.append(channel_id, session.path, payload, version=version, key=key)
             if reply is None:
                 raise not_member(channel)
             if isinstance(reply, str):
                 return reply
             # Who may speak here has changed: look again, and then at whether this session still may.
-            await self._fanout.review(channel_id, reply)
+            await self._fanout.apply_version(channel_id, reply)
         raise StoreUnavailable("who may hear the channel kept changing")
 
     @counted.whispers
@@ -89,21 +89,21 @@ class Messages:
         self._check_size(size)
         if target == session.path:
             raise Refusal(Code.MALFORMED, "cannot whisper to your own session")
-        promise = IdempotencyRecord(secrets.token_hex(8), 0, sent=False)
+        record = IdempotencyRecord(secrets.token_hex(8), 0, sent=False)
         if key is not None:
-            promise = await self._promises.make(session.path.user, key, promise.id)
-            if promise.sent:
-                return promise.id, promise.ts
+            record = await self._idempotency_keys.reserve(session.path.user, key, record.id)
+            if record.sent:
+                return record.id, record.ts
         holder = await self._leases.holder(target, await self._registry.alive())
         if holder is None:
             raise Refusal(Code.NOT_FOUND, f"session `{shown(str(target))}` is not online")
         whisper = Whisper(
-            *(holder.connection, session.path_text, str(target), payload, promise.id, promise.ts, key is not None)
+            *(holder.connection, session.path_text, str(target), payload, record.id, record.ts, key is not None)
         )
         sent_at = await self._inbox.send(holder.node, whisper)
         if key is not None:
-            await self._promises.keep(session.path.user, key, promise)
-        return promise.id, promise.ts or sent_at
+            await self._idempotency_keys.mark_sent(session.path.user, key, record)
+        return record.id, record.ts or sent_at
 
     async def history(
         self, session: Session, channel: str, *, after: str | int | None, before: str | None, limit: int | None
@@ -140,7 +140,7 @@ class Messages:
 
     async def _still_joined(self, session: Session, channel: str, channel_id: str, version: int) -> None:
         """Refuse to hand out what was read at a version at which the session may not hear it any more."""
-        await self._fanout.review(channel_id, version)
+        await self._fanout.apply_version(channel_id, version)
         if session.joined.get(channel) != channel_id:
             raise not_member(channel)
 
@@ -151,7 +151,7 @@ class Messages:
         # A channel that was renamed has its new name at once, also where this node has not heard of it yet.
         channel_id = await self._directory.id_of(channel)
         if channel_id is not None and channel_id in session.joined.values():
-            await self._fanout.refresh(channel_id)
+            await self._fanout.apply_latest_version(channel_id)
         if channel_id is None or session.joined.get(channel) != channel_id:
             raise not_member(channel)
         return channel_id

@@ -17,10 +17,10 @@ class Moderation:
     for a channel that is absent or hidden from the caller, `unauthorized` for one that is not.
     """
 
-    def __init__(self, *, directory: Directory, fanout: FanOut, dues: Announcements, audit: AuditLog) -> None:
+    def __init__(self, *, directory: Directory, fanout: FanOut, announcements: Announcements, audit: AuditLog) -> None:
         self._directory = directory
         self._fanout = fanout
-        self._dues = dues
+        self._announcements = announcements
         self._audit = audit
 
     async def delete(self, session: Session, channel: str) -> None:
@@ -107,13 +107,13 @@ class Moderation:
         self._audit(session.caller, operation, f"{channel} {argument}".rstrip(), verdict)
         permit(verdict, channel)
         channel_id = session.joined.get(channel)
-        await self._dues.settle()
+        await self._announcements.publish_pending()
         if channel_id is not None:  # the caller goes on under the new name, or without the channel
-            await self._fanout.refresh(channel_id)
+            await self._fanout.apply_latest_version(channel_id)
 
     async def _inside(self, session: Session, channel: str) -> str:
         """Return the id of the channel that the session has joined by this name, as of now, or ''."""
-        await self._fanout.refresh(session.joined.get(channel, ""))
+        await self._fanout.apply_latest_version(session.joined.get(channel, ""))
         return session.joined.get(channel, "")
 
     async def _inspect(self, session: Session, operation: str, channel: str) -> list[str]:

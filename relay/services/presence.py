@@ -78,15 +78,15 @@ class Presence:
         """Take a session out of presence and out of its channels. If Redis is away, that is done when it is back."""
         self._sessions.remove(session)
         for channel_id in session.joined.values():
-            self._fanout.unsubscribe(session, channel_id)
+            self._fanout.leave(session, channel_id)
         session.joined.clear()
-        await self._depart(session.path, self._registry.node, session.connection, frozenset(session.entered))
+        await self._depart(session.path, self._registry.node, session.connection, frozenset(session.listed_in))
 
     async def _depart(self, path: SessionPath, node: str, connection: str, channels: frozenset[str]) -> None:
         try:
             await asyncio.gather(
-                self._leases.drop(path, node=node, connection=connection),
-                *(self._log.leave(channel_id, connection) for channel_id in channels),
+                self._leases.release(path, node=node, connection=connection),
+                *(self._log.remove_subscriber(channel_id, connection) for channel_id in channels),
             )
         except StoreUnavailable:
             self._departed.append((path, node, connection, channels))
@@ -105,7 +105,7 @@ class Presence:
             return  # its login is under way
         node = self._registry.node
         holder = Holder(session.connection, node, session.generation)
-        match await self._leases.keep(session.path, session.pubkey, holder):
+        match await self._leases.reassert(session.path, session.pubkey, holder):
             case "superseded":
                 session.close(CloseReason.SUPERSEDED)
                 return
@@ -114,7 +114,7 @@ class Presence:
                 return
         await asyncio.gather(
             *(
-                self._log.enter(channel_id, session.path, node, session.connection)
+                self._log.add_subscriber(channel_id, session.path, node, session.connection)
                 for channel_id in session.joined.values()
             )
         )
@@ -139,7 +139,7 @@ class Presence:
 
         That is everybody for a public channel; members, server admins and subscribers for the others.
         """
-        await self._fanout.refresh(session.joined.get(name, ""))
+        await self._fanout.apply_latest_version(session.joined.get(name, ""))
         channel_id = session.joined.get(name) or await self._directory.visible_channel(name, session.caller)
         if channel_id is None:
             raise channel_not_found(name)

@@ -51,7 +51,7 @@ class Session:
         self.outbox = outbox
         self.generation = 0
         self.joined: dict[str, str] = {}
-        self.entered: set[str] = set()
+        self.listed_in: set[str] = set()
         """Ids of the channels that may list this session among their subscribers."""
         self.close_reason: CloseReason | None = None
         self.last_heard = asyncio.get_running_loop().time()

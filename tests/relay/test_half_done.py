@@ -168,7 +168,7 @@ async def test_an_operation_happens_or_does_not(redis_url: str, what: str, *, la
             assert answer in ("done", AWAY)
             assert happened or answer == AWAY, "acknowledged, and not done"
             if answer == AWAY:
-                await scene.other.parts.heart._beat()
+                await scene.other.parts.membership._beat()
             assert scene.store.due() == {}
             assert scene.store.announced(channel_id)
             await _check_victim(scene, act, lost=happened and what in TAKES_THE_CHANNEL)
@@ -238,7 +238,7 @@ async def test_a_machine_is_revoked_or_is_not(redis_url: str, *, late: bool) -> 
             answer = await _ask(scene.ann, frames.Admin(admin.MachineRemove("stolen")))
             scene.fault.mend()
             if answer == AWAY:
-                await scene.other.parts.heart._beat()
+                await scene.other.parts.membership._beat()
             gone = "stolen" not in scene.store.snapshot().machines["ann"]
             assert gone or answer == AWAY
             assert scene.store.due() == {}

@@ -395,12 +395,12 @@ def test_clocks_that_differ_do_not_make_messages_old() -> None:
     assert clock.age(0, 0) is None
     now = 50.0
     redis_now = 1_800_000_000.0 + 3600
-    clock.told(int((redis_now - 4) * 1000), now - 5, now - 1)  # a slow answer: wrong by up to two seconds
-    clock.told(int(redis_now * 1000), now - 0.001, now + 0.001)
+    clock.record(int((redis_now - 4) * 1000), now - 5, now - 1)  # a slow answer: wrong by up to two seconds
+    clock.record(int(redis_now * 1000), now - 0.001, now + 0.001)
     assert clock.age(int((redis_now - 7) * 1000), now) == pytest.approx(7, abs=0.01)
     assert clock.age(int((redis_now + 60) * 1000), now) == 0, "an id may be ahead of the clock"
     clock.forget()
-    clock.told(0, now, now)
+    clock.record(0, now, now)
     assert clock.age(0, now) == pytest.approx(0, abs=0.01), "another Redis has another clock"
 
 

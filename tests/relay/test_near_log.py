@@ -11,7 +11,7 @@ from conclave.model import SessionPath
 from relay.model.message import Message
 from relay.observability.metrics import Metrics
 from relay.redis import connect, scripts
-from relay.redis.channel_log import GONE, LogPage, LogTip, Retention
+from relay.redis.channel_log import DELETED, LogPage, LogTip, Retention
 from relay.redis.client import RedisClient
 from relay.redis.keys import Keys
 from relay.redis.node_registry import NodeRegistry
@@ -75,16 +75,16 @@ async def test_who_may_hear_a_channel_is_the_primarys_word(tmp_path: Path) -> No
         await log.append("c", ANN, b"one", version=0)
         await pair.in_step()
         pair.link.stall()
-        await log.announce("c", 7)
+        await log.publish_version("c", 7)
         before = pair.calls(pair.replica)
         read = await log.page("c", "0-0", rows=10, size=1000)
         piece = await log.history("c", None, None, rows=10, size=1000)
         assert [row.payload for row in (*read.rows, *piece.rows)] == [b"one", b"one"]
         assert (read.version, piece.version) == (7, 7)
         assert pair.calls(pair.replica) == before + 2
-        await log.erase("c")
-        assert (await log.page("c", "0-0", rows=10, size=1000)).version == GONE
-        assert (await log.history("c", None, None, rows=10, size=1000)).version == GONE
+        await log.delete("c")
+        assert (await log.page("c", "0-0", rows=10, size=1000)).version == DELETED
+        assert (await log.history("c", None, None, rows=10, size=1000)).version == DELETED
         pair.link.flow()
 
 
