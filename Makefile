@@ -14,7 +14,7 @@ IMAGE_EXTRAS := --extra client --extra server --extra otel
 TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/conclave/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve cluster test fuzz check format lint types contracts docs lock clean \
+.PHONY: help install serve cluster test fuzz mutants check format lint types contracts docs lock clean \
   deploy-tools deploy-test deploy-files
 
 help: ## Show this list
@@ -41,6 +41,9 @@ test: $(STAMP) ## Run the whole test suite (PYTEST_ARGS=)
 
 fuzz: $(STAMP) ## Fuzz what decodes the network (SECONDS= for each target, Linux only)
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+mutants: $(STAMP) ## Break the code in the places of tests/mutants/table.py and see tests fail each time
+	$(BIN)/python -m tests.mutants
 
 check: lint types contracts ## Everything a submission must pass: format, lint, types, imports, tests with coverage
 	$(MAKE) --no-print-directory test PYTEST_ARGS="--cov --cov-report=term $(PYTEST_ARGS)"
