@@ -14,8 +14,8 @@ from typing import Protocol
 from conclave.backoff import Backoff
 from conclave.client.delivery_tracker import PAGE_ROWS, DeliveryTracker
 from conclave.client.link import Link
-from conclave.client.link_errors import LinkLost, in_words, may_retry, not_before
-from conclave.errors import Code, ConclaveError, LinkError, Refusal
+from conclave.client.retry import may_retry, not_before
+from conclave.errors import ConclaveError, LinkError, LinkLost, Refusal, in_words
 from conclave.protocol.body import Body
 from conclave.protocol.events import Event, Gap, Left, Message, Renamed, Whispered
 from conclave.protocol.requests import History, Join, Joined, Page
@@ -36,8 +36,6 @@ _LEFT = {
     "private": "the channel was made private, and you are not a member of it",
     "deleted": "the channel was deleted",
 }
-
-_PASSING = frozenset({Code.INTERNAL, Code.UNAVAILABLE, Code.RATE_LIMITED})
 
 
 class Change(enum.Enum):
@@ -98,7 +96,7 @@ class Follower:
                     raise _final(error) from error
                 seconds = not_before(error)
             except Refusal as error:
-                if self._ledger is None or error.code not in _PASSING:
+                if self._ledger is None or not may_retry(error):
                     raise ConclaveError(f"server terminated the stream: {in_words(error)}") from error
                 seconds = not_before(error)
             await asyncio.sleep(max(self._backoff.wait(), seconds))
@@ -108,7 +106,7 @@ class Follower:
         try:
             joined = await link.request(Join(self._channel, since=since))
         except Refusal as error:
-            if self._ledger is not None and error.code in _PASSING:
+            if self._ledger is not None and may_retry(error):
                 raise
             raise ConclaveError(f"join rejected: {in_words(error)}") from error
         if self._ledger is None:
@@ -233,7 +231,7 @@ class Follower:
             try:
                 return await link.request(request)
             except Refusal as error:
-                if self._ledger is None or error.code not in _PASSING:
+                if self._ledger is None or not may_retry(error):
                     raise
             await asyncio.sleep(pause.wait())
 

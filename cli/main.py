@@ -12,8 +12,7 @@ import click
 
 from cli.lazy import LazyCommand, LazyGroup
 from cli.output import failure
-from conclave.client.link_errors import in_words
-from conclave.errors import ConclaveError, Refusal
+from conclave.errors import ConclaveError, Refusal, in_words
 
 _ROWS = {
     "serve": LazyCommand("cli.verbs.serve", "Run a relay, or one node of a cluster."),

@@ -5,7 +5,8 @@ from typing import Any, TypeVar
 
 import click
 
-from conclave.durations import InvalidDuration, parse
+from conclave.durations import parse
+from conclave.errors import InvalidDuration
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

@@ -2,17 +2,13 @@
 
 import re
 
-from conclave.errors import ConclaveError
+from conclave.errors import InvalidDuration
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SHAPE = re.compile(r"([0-9]{1,19})([smhd]?)", re.ASCII)
 
 LONGEST = (2**63 - 1) // 1000
 """The greatest duration in seconds: beyond it the milliseconds do not fit the wire's 64-bit integers."""
-
-
-class InvalidDuration(ConclaveError):
-    """Text that is no duration; the message is `invalid duration `{text}``."""
 
 
 def parse(text: str) -> int:

@@ -7,12 +7,10 @@ import msgspec
 
 from conclave.errors import InvalidName
 from conclave.names import NameKind, check_name
+from conclave.text import shortened
 
 PROTOCOL_VERSION = 1
 """What a v1 Hello carries; compatibility is strict equality."""
-
-_SHOWN = 200
-"""How much of a refused path its error repeats, in characters."""
 
 
 class SessionPath(msgspec.Struct, frozen=True):
@@ -34,8 +32,7 @@ class SessionPath(msgspec.Struct, frozen=True):
         """
         parts = text.split("/")
         if len(parts) != 3:  # noqa: PLR2004 - the three parts of a path
-            shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
-            raise InvalidName(f"invalid session path: `{shown}` (expected `user/machine/session`)")
+            raise InvalidName(f"invalid session path: `{shortened(text)}` (expected `user/machine/session`)")
         return cls(
             check_name(NameKind.USER, parts[0]),
             check_name(NameKind.MACHINE, parts[1]),

@@ -9,26 +9,12 @@ invisible characters.
 import enum
 import unicodedata
 
-from conclave.errors import InvalidName
-
-# Printable by category, yet drawn as nothing (Unicode: Default_Ignorable_Code_Point, and the blank braille pattern).
-INVISIBLE = frozenset(
-    chr(code)
-    for codes in (
-        (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0),
-        range(0x180B, 0x1810),
-        range(0xFE00, 0xFE10),
-        range(0xE0100, 0xE01F0),
-    )
-    for code in codes
-)
-
-_SHOWN = 200
-"""How much of a refused name its error repeats, in characters."""
+from conclave.errors import Code, InvalidName, Refusal
+from conclave.text import INVISIBLE, shortened
 
 
 class NameKind(enum.Enum):
-    """What a name names: the words for error texts, and the greatest length in characters."""
+    """A kind of name: the words for error texts, and the greatest length in characters."""
 
     USER = ("username", 64)
     MACHINE = ("machine name", 64)
@@ -48,9 +34,16 @@ def check_name(kind: NameKind, value: str) -> str:
     """
     broken = _broken_rule(value, kind.longest)
     if broken is not None:
-        shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
-        raise InvalidName(f"invalid {kind.label}: `{shown}` ({broken})")
+        raise InvalidName(f"invalid {kind.label}: `{shortened(value)}` ({broken})")
     return value
+
+
+def check_requested_name(kind: NameKind, value: str) -> str:
+    """Do the same for a name in a peer's request. Raises: Refusal, with the text of InvalidName."""
+    try:
+        return check_name(kind, value)
+    except InvalidName as error:
+        raise Refusal(Code.MALFORMED, str(error)) from None
 
 
 def _broken_rule(value: str, longest: int) -> str | None:

@@ -8,7 +8,20 @@ stays as it is, and a line break cannot forge another message because every furt
 import re
 import unicodedata
 
-from conclave.names import INVISIBLE
+# Printable by category, yet drawn as nothing (Unicode: Default_Ignorable_Code_Point, and the blank braille pattern).
+INVISIBLE = frozenset(
+    chr(code)
+    for codes in (
+        (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0),
+        range(0x180B, 0x1810),
+        range(0xFE00, 0xFE10),
+        range(0xE0100, 0xE01F0),
+    )
+    for code in codes
+)
+
+LONGEST_QUOTE = 200
+"""The length at which an error text cuts a value that it quotes, in characters."""
 
 INDENT = "    "
 """What stands before every further line of a message body."""
@@ -32,6 +45,11 @@ def visible_body(text: str) -> str:
     """As `visible`, but line breaks stay line breaks; every line after the first is indented by `INDENT`."""
     lines = re.split(r"\r\n|\n", text)
     return f"\n{INDENT}".join("".join(char if _readable(char) else _escaped(char) for char in line) for line in lines)
+
+
+def shortened(value: str) -> str:
+    """Return a value as an error text quotes it: a request may be as long as a frame, its answer need not be."""
+    return value if len(value) <= LONGEST_QUOTE else f"{value[:LONGEST_QUOTE]}…"
 
 
 def _plain(char: str) -> bool:

@@ -3,13 +3,9 @@
 import ipaddress
 from urllib.parse import urlsplit
 
-from conclave.errors import ConclaveError
+from conclave.errors import InvalidUrl
 
 _DEFAULT_PORT = {"ws": 80, "wss": 443}
-
-
-class InvalidUrl(ConclaveError):
-    """A server URL that cannot be dialled."""
 
 
 def check_url(url: str) -> str:

@@ -16,9 +16,8 @@ from bridge.session.session import BridgeSession
 from bridge.session.watermarks import Watermarks
 from bridge.tools import dispatch
 from bridge.tools.dispatch import ToolInvocation
-from conclave.client.link_errors import LinkLost, in_words
 from conclave.client.trust import Pins
-from conclave.errors import ConclaveError, ConfigError, Refusal
+from conclave.errors import ConclaveError, ConfigError, LinkLost, Refusal, in_words
 from conclave.machine.config import LocalConfig
 from conclave.protocol.requests import Request
 

@@ -14,12 +14,11 @@ from bridge.session.session import BridgeSession
 from bridge.tools.table import ToolError
 from conclave.backoff import Backoff
 from conclave.client.link import Link, connect
-from conclave.client.link_errors import LinkLost, LoginRefused, NotTrusted, in_doubt, in_words, may_retry, not_before
+from conclave.client.retry import in_doubt, may_retry, not_before, superseded
 from conclave.client.trust import Pins
-from conclave.errors import ConclaveError, LinkError, Refusal
+from conclave.errors import ConclaveError, InvalidUrl, LinkError, LinkLost, LoginRefused, NotTrusted, Refusal, in_words
 from conclave.protocol.credentials import Signer
 from conclave.protocol.requests import Request, Send, Whisper
-from conclave.urls import InvalidUrl
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.2, 30.0
 STABLE_SECONDS = 30.0
@@ -293,7 +292,7 @@ class Uplink:
         self._not_ready(str(error))
         self._expect()
         self._not_before = min(not_before(error), LONGEST_WAIT_SECONDS)
-        if isinstance(error, LinkLost | LoginRefused) and error.superseded:
+        if isinstance(error, LinkLost | LoginRefused) and superseded(error):
             self._superseded()
         elif not may_retry(error):
             self._refused(error)

@@ -12,8 +12,8 @@ from bridge.session.levels import Levels
 from bridge.session.read_state import Count, ReadState, at_time, behind, is_time, time_of
 from bridge.session.servers import Server
 from bridge.session.watermarks import Watermarks
-from conclave.client.link_errors import in_words
-from conclave.errors import Code, ConclaveError, Refusal
+from conclave.client.retry import may_retry
+from conclave.errors import Code, ConclaveError, Refusal, in_words
 from conclave.machine.config import Level
 from conclave.protocol.body import Body
 from conclave.protocol.events import Event, Gap, Left, Message, Renamed, Role, Whispered
@@ -29,7 +29,6 @@ INJECTED_ROWS = 50
 COUNTED_ROWS = 5_000
 """How many missed messages are counted before it is only said that there are more."""
 
-_PASSING = frozenset({Code.INTERNAL, Code.UNAVAILABLE, Code.RATE_LIMITED})
 
 _LEFT = {
     "kicked": "This session was removed from #{channel}.",
@@ -167,7 +166,7 @@ class BridgeSession:
             try:
                 joined: Joined = yield Join(channel)
             except Refusal as refusal:
-                if refusal.code in _PASSING:
+                if may_retry(refusal):
                     raise
                 self._lose(server, channel, "Could not join #{} again: {}", refusal)
             else:
@@ -175,7 +174,7 @@ class BridgeSession:
                 try:
                     yield from self._arrive(server, reading, joined, first=first)
                 except Refusal as refusal:
-                    if refusal.code in _PASSING:
+                    if may_retry(refusal):
                         raise
                     self._unread(server, reading, refusal)
 
@@ -308,7 +307,7 @@ class BridgeSession:
             try:
                 page: Page = yield behind(channel, reading.heard)
             except Refusal as refusal:
-                if refusal.code in _PASSING:
+                if may_retry(refusal):
                     return
                 self._lose(server, channel, "This session does not hear #{} any more: {}", refusal)
             else:
@@ -329,7 +328,7 @@ class BridgeSession:
             try:
                 yield Join(channel)
             except Refusal as refusal:
-                if refusal.code in _PASSING:
+                if may_retry(refusal):
                     return
                 gone[channel] = refusal
         strays = [name for name in server.strays.channels if name not in server.entering]

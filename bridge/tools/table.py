@@ -18,8 +18,8 @@ from bridge.session.read_state import at_time, behind, is_time
 from bridge.session.servers import Server
 from bridge.session.session import BridgeSession
 from bridge.tools.arguments import Arguments, Channel, ToServer, User, given
-from conclave.durations import InvalidDuration, parse
-from conclave.errors import Code, ConclaveError, InvalidName, Refusal
+from conclave.durations import parse
+from conclave.errors import Code, ConclaveError, InvalidDuration, InvalidName, Refusal
 from conclave.machine.config import Level
 from conclave.model import SessionPath, Visibility
 from conclave.protocol.body import Body

@@ -8,8 +8,7 @@ import msgspec
 
 from cli.online import passing_handle
 from conclave.client.link import connect
-from conclave.client.link_errors import LoginRefused, NotTrusted, in_words
-from conclave.errors import ConclaveError, LinkError, Refusal
+from conclave.errors import ConclaveError, LinkError, LoginRefused, NotTrusted, Refusal, in_words
 from conclave.machine.config import Registration
 from conclave.machine.keys import MachineKey
 from conclave.protocol.requests import Ping, Who

@@ -4,7 +4,8 @@ import click
 
 from cli.lazy import VerbGroup
 from cli.online import ask, json_option, server_option
-from conclave.machine.keys import InvalidKey, parse_public_key
+from conclave.errors import InvalidKey
+from conclave.machine.keys import parse_public_key
 from conclave.protocol.requests import ListMachines, MachineAdd, MachineRemove
 
 

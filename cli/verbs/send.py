@@ -11,8 +11,8 @@ from cli.online import connected, server_option
 from cli.running import run
 from conclave.backoff import Backoff
 from conclave.client.link import Link
-from conclave.client.link_errors import LinkLost, in_doubt, in_words, may_retry, not_before
-from conclave.errors import ConclaveError, LinkError, Refusal
+from conclave.client.retry import in_doubt, may_retry, not_before
+from conclave.errors import ConclaveError, LinkError, LinkLost, Refusal, in_words
 from conclave.protocol.body import Body
 from conclave.protocol.requests import Join, Send
 from conclave.text import visible

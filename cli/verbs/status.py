@@ -11,8 +11,7 @@ from cli.online import dial, json_option, passing_handle
 from cli.running import run
 from cli.settings import config_path, key_path
 from cli.verbs.perm import permission_lines, permission_value
-from conclave.client.link_errors import in_words
-from conclave.errors import ConclaveError, Refusal
+from conclave.errors import ConclaveError, Refusal, in_words
 from conclave.machine.config import LocalConfig, Registration, load
 from conclave.machine.keys import MachineKey
 from conclave.machine.keys import load as load_key

@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from conclave.errors import Code, LinkError, Refusal
+from conclave.errors import Code, Refusal
 from conclave.protocol.events import Event
 from conclave.protocol.requests import Request
 
@@ -42,17 +42,13 @@ class FollowUp(msgspec.Struct, frozen=True):
 class Ending(msgspec.Struct, frozen=True):
     """Why the server closed. `reason` is its sentence, None if it gave none; `shown` is what users see.
 
-    `code` and `retry_after` are what `conclave.client.link_errors.LinkLost` says of them.
+    `code` and `retry_after` are what `conclave.errors.LinkLost` says of them.
     """
 
     reason: str | None
     shown: str
     code: int | None = None
     retry_after: float | None = None
-
-
-class OutOfStep(LinkError):
-    """A frame that does not answer what was asked, or cannot be read while an answer is due."""
 
 
 Outcome = Answer[Ticket] | Received | FollowUp

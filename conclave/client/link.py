@@ -13,14 +13,13 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from conclave.client.exchange import Answer, Exchange, FollowUp, Outcome, OutOfStep, Received
-from conclave.client.link_errors import LinkLost
+from conclave.client.exchange import Answer, Exchange, FollowUp, Outcome, Received
 from conclave.client.login import LoggedIn, Login, log_in
 from conclave.client.trust import check_upgrade
 from conclave.client.v1.login import V1Login
 from conclave.client.v2.login import Greeting, V2Login
-from conclave.client.websocket import BROKEN, UpgradeRefused, WebSocket
-from conclave.errors import LinkError, Refusal
+from conclave.client.websocket import BROKEN, WebSocket
+from conclave.errors import LinkError, LinkLost, OutOfStep, Refusal, UpgradeRefused
 from conclave.protocol.credentials import Signer
 from conclave.protocol.events import Event, Role
 from conclave.protocol.requests import Ping, Request
@@ -246,7 +245,7 @@ async def connect(
 
     Raises:
         InvalidUrl: if `url` cannot be dialled.
-        LoginRefused: if the server refuses; `conclave.client.link_errors.may_retry` tells whether to come back.
+        LoginRefused: if the server refuses; `conclave.client.retry.may_retry` tells whether to come back.
         NotTrusted: if another server answers than the expected one, or one that cannot show that it is that.
         LinkError: if it cannot be reached, is no relay or does not answer in time.
     """

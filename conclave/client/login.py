@@ -6,9 +6,8 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from conclave.client.exchange import CLOSED, Exchange
-from conclave.client.link_errors import ClosedLogin, LoginRefused, in_words
 from conclave.client.websocket import BROKEN, WebSocket
-from conclave.errors import Code, FrameError, LinkError, Refusal
+from conclave.errors import ClosedLogin, Code, FrameError, LinkError, LoginRefused, Refusal, in_words
 from conclave.protocol.events import Event
 
 

@@ -12,8 +12,7 @@ import asyncio
 import logging
 from pathlib import Path
 
-from conclave.client.link_errors import NotTrusted
-from conclave.errors import ConfigError
+from conclave.errors import ConfigError, NotTrusted
 from conclave.machine.config import LocalConfig, load
 from conclave.urls import normalise
 

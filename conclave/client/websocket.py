@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from websockets.typing import Subprotocol
 
 from conclave.client.exchange import MESSAGE_BYTES
-from conclave.errors import LinkError
+from conclave.errors import LinkError, UpgradeRefused
 
 SERVER_ID_HEADER = "x-conclave-server-id"
 
@@ -29,14 +29,6 @@ _log = logging.getLogger(__name__)
 _log.setLevel(logging.INFO)  # below that, the library shows what is said
 
 _ERRNO = re.compile(r"\[Errno (\d+)\]")
-
-
-class UpgradeRefused(LinkError):
-    """A server answered the upgrade with another status."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class WebSocket:

@@ -12,14 +12,10 @@ from typing import Self
 from nacl.signing import SigningKey
 
 from conclave import base64url
-from conclave.errors import ConclaveError, KeyFileError
+from conclave.errors import InvalidKey, KeyFileError
 
 KEY_BYTES = 32
 """The length of a seed and of a public key."""
-
-
-class InvalidKey(ConclaveError, ValueError):
-    """Text that is no Ed25519 key; the message starts with `malformed key or signature: `."""
 
 
 class MachineKey:

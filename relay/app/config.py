@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from conclave import urls
-from conclave.errors import ConfigError
+from conclave.errors import ConfigError, InvalidUrl
 from relay.redis import connect
 from relay.redis.channel_log import Retention
 from relay.redis.directory import Registration
@@ -153,7 +153,7 @@ def _origins(public_urls: Iterable[str]) -> frozenset[str]:
     try:
         several = [part.strip() for text in public_urls for part in text.split(",")]
         return frozenset(urls.origin(url) for url in several if url)
-    except urls.InvalidUrl as error:
+    except InvalidUrl as error:
         raise ConfigError(f"invalid public URL: {error}") from None
 
 

@@ -2,8 +2,8 @@
 
 import enum
 
-from conclave.client import link_errors
 from conclave.errors import Code, Refusal
+from conclave.protocol import close_texts
 
 
 class CloseReason(enum.Enum):
@@ -26,12 +26,12 @@ class CloseReason(enum.Enum):
 
 
 _TEXTS = {
-    CloseReason.SUPERSEDED: link_errors.SUPERSEDED,
-    CloseReason.IDLE: link_errors.IDLE,
-    CloseReason.SLOW_READER: link_errors.SLOW,
-    CloseReason.REVOKED: link_errors.KEY_REVOKED,
-    CloseReason.USER_REMOVED: link_errors.USER_REMOVED,
-    CloseReason.SHUTDOWN: link_errors.SHUTDOWN,
+    CloseReason.SUPERSEDED: close_texts.SUPERSEDED,
+    CloseReason.IDLE: close_texts.IDLE,
+    CloseReason.SLOW_READER: close_texts.SLOW,
+    CloseReason.REVOKED: close_texts.KEY_REVOKED,
+    CloseReason.USER_REMOVED: close_texts.USER_REMOVED,
+    CloseReason.SHUTDOWN: close_texts.SHUTDOWN,
     CloseReason.MALFORMED: "what was sent is not the protocol's",
 }
 
@@ -40,5 +40,5 @@ class Ended(Refusal):
     """A login that was overtaken by what ends sessions."""
 
     def __init__(self, reason: CloseReason) -> None:
-        super().__init__(Code.UNAUTHORIZED, reason.text or link_errors.TERMINATED)
+        super().__init__(Code.UNAUTHORIZED, reason.text or close_texts.TERMINATED)
         self.reason = reason

@@ -7,14 +7,15 @@ from typing import Any
 
 import msgspec
 
-from conclave.errors import Code, InvalidName, Refusal
-from conclave.machine.keys import InvalidKey, parse_public_key
+from conclave.errors import Code, InvalidKey, InvalidName, Refusal
+from conclave.machine.keys import parse_public_key
 from conclave.model import SessionPath
 from conclave.protocol import events, requests, v2
 from conclave.protocol.credentials import NONCE_BYTES
 from conclave.protocol.v2 import CloseCode
 from conclave.protocol.v2.close_codes import login_close
-from conclave.protocol.v2.login import Limits, Ready, ServerLogin
+from conclave.protocol.v2.login import Limits, Ready
+from conclave.protocol.v2.server_login import ServerLogin
 from relay.model.close_reason import CloseReason, Ended
 from relay.model.errors import RETRY_SECONDS
 from relay.model.message import Message, order

@@ -3,12 +3,12 @@
 from conclave import base64url
 from conclave.errors import Code, Refusal
 from conclave.model import AuditEntry, MachineInfo
-from conclave.names import NameKind
+from conclave.names import NameKind, check_requested_name
 from conclave.protocol.credentials import KEY_BYTES, unknown_key
 from relay.cluster.announcements import Announcements
 from relay.redis.directory import Directory, Registration
 from relay.services.authorization import AuditLog, check_terms, new_token, permit
-from relay.services.refusals import not_admin, revoked, valid_name
+from relay.services.refusals import not_admin, revoked
 from relay.services.server_admins import ServerAdmins
 from relay.sessions.session import Session
 
@@ -97,7 +97,7 @@ class Accounts:
 
     async def add_machine(self, session: Session, name: str, pubkey: bytes) -> None:
         """Enrol a key for the caller's account; it proves itself at its first login. Raises: Refusal."""
-        valid_name(NameKind.MACHINE, name)
+        check_requested_name(NameKind.MACHINE, name)
         if len(pubkey) != KEY_BYTES:
             raise Refusal(
                 Code.MALFORMED, f"malformed key or signature: public key must be {KEY_BYTES} bytes, got {len(pubkey)}"
@@ -118,7 +118,7 @@ class Accounts:
         `user` is somebody else's account, for admins of the server; by default it is the caller's own. The key goes
         first and the signal follows: a login that is under way meets one of the two. Raises: Refusal.
         """
-        valid_name(NameKind.MACHINE, name)
+        check_requested_name(NameKind.MACHINE, name)
         owner = session.path.user if user is None else user
         verdict = await self._directory.remove_machine(session.caller, owner, name)
         self._audit(session.caller, "machine_remove", f"{owner}/{name}", verdict)

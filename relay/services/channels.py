@@ -4,14 +4,14 @@ import msgspec
 
 from conclave.errors import Code, Refusal
 from conclave.model import Visibility
-from conclave.names import NameKind
+from conclave.names import NameKind, check_requested_name
 from relay.channels.fanout import FanOut
 from relay.observability.metrics import Counter, Labelled
 from relay.redis.channel_log import ChannelLog
 from relay.redis.directory import Directory, Listing
 from relay.redis.node_registry import NodeRegistry
 from relay.services.authorization import AuditLog
-from relay.services.refusals import channel_not_found, private, revoked, valid_name, valid_position
+from relay.services.refusals import channel_not_found, private, revoked, valid_position
 from relay.sessions.session import Session
 
 
@@ -45,7 +45,7 @@ class Channels:
 
     async def create(self, session: Session, name: str, visibility: Visibility) -> None:
         """Create a channel with the caller as its creator and first member; it does not join anybody."""
-        valid_name(NameKind.CHANNEL, name)
+        check_requested_name(NameKind.CHANNEL, name)
         outcome = await self._directory.create_channel(session.caller, name, visibility)
         self._audit(session.caller, "create_channel", name, outcome)
         match outcome:
@@ -92,7 +92,7 @@ class Channels:
 
     async def leave(self, session: Session, name: str) -> None:
         """Have the session hear no more of a channel, from the moment of the call; no error if it never did."""
-        valid_name(NameKind.CHANNEL, name)
+        check_requested_name(NameKind.CHANNEL, name)
         channel_id = session.joined.pop(name, None)
         if channel_id is not None:
             self._fanout.leave(session, channel_id)

@@ -4,6 +4,7 @@ import secrets
 
 from conclave.errors import Code, Refusal
 from conclave.model import SessionPath
+from conclave.text import shortened
 from relay.channels.fanout import FanOut
 from relay.model.errors import StoreUnavailable
 from relay.model.message import START, Message
@@ -15,7 +16,7 @@ from relay.redis.inbox import Inbox, Whisper
 from relay.redis.leases import Leases
 from relay.redis.node_registry import NodeRegistry
 from relay.services import counted
-from relay.services.refusals import not_member, shown, valid_key, valid_position
+from relay.services.refusals import not_member, valid_key, valid_position
 from relay.sessions.session import Session
 
 PAGE_ROWS = 500
@@ -96,7 +97,7 @@ class Messages:
                 return record.id, record.ts
         holder = await self._leases.holder(target, await self._registry.alive())
         if holder is None:
-            raise Refusal(Code.NOT_FOUND, f"session `{shown(str(target))}` is not online")
+            raise Refusal(Code.NOT_FOUND, f"session `{shortened(str(target))}` is not online")
         whisper = Whisper(
             *(holder.connection, session.path_text, str(target), payload, record.id, record.ts, key is not None)
         )

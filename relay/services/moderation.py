@@ -1,12 +1,11 @@
 """Ruling a channel: what its creator, its admins and the server's admins may do to it."""
 
 from conclave.model import InviteInfo, Visibility
-from conclave.names import NameKind
+from conclave.names import NameKind, check_requested_name
 from relay.channels.fanout import FanOut
 from relay.cluster.announcements import Announcements
 from relay.redis.directory import Directory
 from relay.services.authorization import AuditLog, check_terms, new_token, permit
-from relay.services.refusals import valid_name
 from relay.sessions.session import Session
 
 
@@ -29,7 +28,7 @@ class Moderation:
 
     async def rename(self, session: Session, channel: str, name: str) -> None:
         """Give a channel another name. Everything else stays, subscriptions too."""
-        valid_name(NameKind.CHANNEL, name)
+        check_requested_name(NameKind.CHANNEL, name)
         await self._administer(session, "rename_channel", channel, name)
 
     async def set_visibility(self, session: Session, channel: str, visibility: Visibility) -> None:
@@ -38,18 +37,18 @@ class Moderation:
 
     async def add_member(self, session: Session, channel: str, user: str) -> None:
         """Make somebody a member, who need not exist yet, and lift a ban on them."""
-        await self._administer(session, "acl_add", channel, valid_name(NameKind.USER, user))
+        await self._administer(session, "acl_add", channel, check_requested_name(NameKind.USER, user))
 
     async def remove_member(self, session: Session, channel: str, user: str) -> None:
         """End a membership, if there is one, and take the channel from the user's sessions.
 
         An admin of the channel keeps that role, as its creator does; `demote` and `ban` take it.
         """
-        await self._administer(session, "acl_remove", channel, valid_name(NameKind.USER, user))
+        await self._administer(session, "acl_remove", channel, check_requested_name(NameKind.USER, user))
 
     async def promote(self, session: Session, channel: str, user: str) -> None:
         """Make somebody a member and an admin of the channel."""
-        await self._administer(session, "acl_promote", channel, valid_name(NameKind.USER, user))
+        await self._administer(session, "acl_promote", channel, check_requested_name(NameKind.USER, user))
 
     async def demote(self, session: Session, channel: str, user: str) -> None:
         """Take the admin's role from somebody, if they have it; a channel's creator keeps it."""
@@ -60,12 +59,12 @@ class Moderation:
         if "/" in target:
             _valid_path(target)
         else:
-            valid_name(NameKind.USER, target)
+            check_requested_name(NameKind.USER, target)
         await self._administer(session, "kick", channel, target)
 
     async def ban(self, session: Session, channel: str, user: str) -> None:
         """End a user's membership and role, take the channel from their sessions, and keep them out."""
-        await self._administer(session, "ban", channel, valid_name(NameKind.USER, user))
+        await self._administer(session, "ban", channel, check_requested_name(NameKind.USER, user))
 
     async def unban(self, session: Session, channel: str, user: str) -> None:
         """Lift a ban, if there is one. It does not bring the membership back."""
@@ -128,6 +127,6 @@ def _valid_path(text: str) -> None:
     parts = text.split("/")
     kinds = (NameKind.USER, NameKind.MACHINE, NameKind.SESSION)
     if len(parts) != len(kinds):
-        valid_name(NameKind.USER, text)
+        check_requested_name(NameKind.USER, text)
     for kind, part in zip(kinds, parts, strict=True):
-        valid_name(kind, part)
+        check_requested_name(kind, part)

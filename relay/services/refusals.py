@@ -2,23 +2,15 @@
 
 import re
 
-from conclave.errors import Code, InvalidName, Refusal
-from conclave.names import NameKind, check_name
-
-_SHOWN = 200
-"""How much of a name a refusal repeats, in characters: a request may be as long as a frame, its answer need not."""
+from conclave.errors import Code, Refusal
+from conclave.text import shortened
 
 _LONGEST_KEY = 64
 _POSITION = re.compile(r"(?:0|[1-9][0-9]{0,14})-(?:0|[1-9][0-9]{0,14})")
 
 
-def shown(name: str) -> str:
-    """Return a name as a refusal repeats it."""
-    return name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…"
-
-
 def not_member(channel: str) -> Refusal:
-    return Refusal(Code.UNAUTHORIZED, f"not a member of channel `{shown(channel)}`")
+    return Refusal(Code.UNAUTHORIZED, f"not a member of channel `{shortened(channel)}`")
 
 
 def not_admin() -> Refusal:
@@ -30,18 +22,18 @@ def revoked() -> Refusal:
 
 
 def private(channel: str) -> Refusal:
-    return Refusal(Code.UNAUTHORIZED, f"channel `{shown(channel)}` is private")
+    return Refusal(Code.UNAUTHORIZED, f"channel `{shortened(channel)}` is private")
 
 
 def channel_not_found(channel: str) -> Refusal:
     """Refuse alike whether the channel is absent or hidden from the caller."""
-    return Refusal(Code.NOT_FOUND, f"channel `{shown(channel)}` not found")
+    return Refusal(Code.NOT_FOUND, f"channel `{shortened(channel)}` not found")
 
 
 def valid_position(value: str) -> str:
     """Return `value` if it may be a message's id, as far as one can see. Raises: Refusal."""
     if not _POSITION.fullmatch(value):
-        raise Refusal(Code.MALFORMED, f"invalid position `{shown(value)}` (expected the id of a message)")
+        raise Refusal(Code.MALFORMED, f"invalid position `{shortened(value)}` (expected the id of a message)")
     return value
 
 
@@ -50,11 +42,3 @@ def valid_key(value: str) -> str:
     if not 1 <= len(value) <= _LONGEST_KEY:
         raise Refusal(Code.MALFORMED, f"a key has 1 to {_LONGEST_KEY} characters")
     return value
-
-
-def valid_name(kind: NameKind, value: str) -> str:
-    """Return `value` if it may name a `kind`. Raises: Refusal."""
-    try:
-        return check_name(kind, value)
-    except InvalidName as error:
-        raise Refusal(Code.MALFORMED, str(error)) from None

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from conclave.errors import ConfigError, InvalidName
-from conclave.machine.keys import InvalidKey, parse_public_key
+from conclave.errors import ConfigError, InvalidKey, InvalidName
+from conclave.machine.keys import parse_public_key
 from conclave.names import NameKind, check_name
 
 

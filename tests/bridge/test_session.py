@@ -9,8 +9,7 @@ from bridge.connection.effects import run_effects
 from bridge.session.early_messages import KEPT_MESSAGES
 from bridge.session.session import Entering
 from bridge.tools import dispatch
-from conclave.client.link_errors import LinkLost
-from conclave.errors import Code, Refusal
+from conclave.errors import Code, LinkLost, Refusal
 from conclave.machine.config import Level
 from conclave.protocol.body import Body
 from conclave.protocol.events import Message, Renamed

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from cli.follower import SINCE_SLACK_MS, Change, Follower
 from conclave.backoff import Backoff
 from conclave.client.link import Link
-from conclave.client.link_errors import KEY_REVOKED, LinkLost, LoginRefused
 from conclave.client.v1.exchange import V1Exchange
-from conclave.errors import Code, ConclaveError, LinkError, Refusal
+from conclave.errors import Code, ConclaveError, LinkError, LinkLost, LoginRefused, Refusal
 from conclave.model import Plain, SessionPath
 from conclave.protocol.body import Body
+from conclave.protocol.close_texts import KEY_REVOKED
 from conclave.protocol.events import Event, Gap, Left, Message, Renamed, Role, Whispered
 from conclave.protocol.requests import History, Join, Joined, Page, Request, Row
 from conclave.protocol.v1 import frames

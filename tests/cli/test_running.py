@@ -59,7 +59,7 @@ async def test_a_verb_is_interrupted_while_a_name_is_looked_up(tmp_path: Path) -
     finished = await python(
         f"{STUCK}\n"
         "from cli.main import run\n"
-        "from conclave.keys import create_or_load\n"
+        "from conclave.machine.keys import create_or_load\n"
         "from pathlib import Path\n"
         f"home = Path({str(tmp_path)!r})\n"
         "create_or_load(home / 'key')\n"

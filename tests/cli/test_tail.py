@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from conclave.client.link_errors import SUPERSEDED
 from conclave.machine.keys import create_or_load
 from conclave.model import Plain, Sealed, SessionPath
+from conclave.protocol.close_texts import SUPERSEDED
 from conclave.protocol.v1.frames import (
     ChannelMsg,
     Error,

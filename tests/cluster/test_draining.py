@@ -15,8 +15,8 @@ import pytest
 
 from conclave.backoff import Backoff
 from conclave.client.link import Link, connect
-from conclave.client.link_errors import LinkLost, may_retry
-from conclave.errors import LinkError
+from conclave.client.retry import may_retry
+from conclave.errors import LinkError, LinkLost
 from conclave.machine.keys import MachineKey
 from tests.support.metrics import scrape
 from tests.support.nodes import NodeProcess

@@ -2,20 +2,9 @@
 
 import pytest
 
-from conclave.client.link_errors import (
-    IDLE,
-    KEY_REVOKED,
-    SHUTDOWN,
-    SLOW,
-    SUPERSEDED,
-    USER_REMOVED,
-    LinkLost,
-    LoginRefused,
-    NotTrusted,
-    may_retry,
-    not_before,
-)
-from conclave.errors import Code, ConclaveError, LinkError, Refusal
+from conclave.client.retry import may_retry, not_before, superseded
+from conclave.errors import Code, ConclaveError, LinkError, LinkLost, LoginRefused, NotTrusted, Refusal
+from conclave.protocol.close_texts import IDLE, KEY_REVOKED, SHUTDOWN, SLOW, SUPERSEDED, USER_REMOVED
 from conclave.protocol.v2.close_codes import CloseCode
 
 
@@ -59,7 +48,7 @@ def test_the_reason_decides_whether_to_come_back(error: ConclaveError, retry: bo
 
 
 @pytest.mark.parametrize(
-    ("reason", "code", "superseded"),
+    ("reason", "code", "expected"),
     [
         (SUPERSEDED, None, True),
         (KEY_REVOKED, None, False),
@@ -68,10 +57,10 @@ def test_the_reason_decides_whether_to_come_back(error: ConclaveError, retry: bo
         (SUPERSEDED, CloseCode.REVOKED, False),
     ],
 )
-def test_a_superseded_link_says_so(reason: str | None, code: int | None, superseded: bool) -> None:
+def test_a_superseded_link_says_so(reason: str | None, code: int | None, expected: bool) -> None:
     """Whoever lost the path to a newer connection may want another one; whoever was thrown out may not."""
-    assert LinkLost("x", reason, code=code).superseded is superseded
-    assert LoginRefused("x", Refusal(Code.UNAUTHORIZED, reason or ""), code=code).superseded is superseded
+    assert superseded(LinkLost("x", reason, code=code)) is expected
+    assert superseded(LoginRefused("x", Refusal(Code.UNAUTHORIZED, reason or ""), code=code)) is expected
 
 
 @pytest.mark.parametrize(

@@ -412,7 +412,8 @@ def test_a_lock_held_too_long_ends_in_a_clear_error(path: Path) -> None:
 def test_commands_at_once_lose_no_change(path: Path) -> None:
     """Each reads and writes under the lock."""
     program = (
-        "import sys, pathlib; from conclave.config import Registration; from conclave.config_edit import register;"
+        "import sys, pathlib; from conclave.machine.config import Registration;"
+        "from conclave.machine.config_edit import register;"
         "sys.stdin.read();"
         "[register(pathlib.Path(sys.argv[1]), Registration(f'ws://{sys.argv[2]}-{n}', 'u', 'm')) for n in range(5)]"
     )

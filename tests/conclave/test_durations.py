@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conclave.durations import LONGEST, InvalidDuration, parse
+from conclave.durations import LONGEST, parse
+from conclave.errors import InvalidDuration
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,13 @@ import pytest
 from conclave.client import link as link_module
 from conclave.client.exchange import MESSAGE_BYTES
 from conclave.client.link import Link, Timeouts, connect
-from conclave.client.link_errors import KEY_REVOKED, SUPERSEDED, LinkLost, LoginRefused, may_retry
-from conclave.errors import Code, ConclaveError, LinkError, Refusal
+from conclave.client.retry import may_retry, superseded
+from conclave.errors import Code, ConclaveError, InvalidUrl, LinkError, LinkLost, LoginRefused, Refusal
 from conclave.machine.keys import MachineKey
 from conclave.model import Plain, SessionPath
 from conclave.protocol import requests
 from conclave.protocol.body import Body
+from conclave.protocol.close_texts import KEY_REVOKED, SUPERSEDED
 from conclave.protocol.events import Message, Role, Whispered
 from conclave.protocol.requests import Done, History, Page, Send, Sent, Sessions
 from conclave.protocol.v1 import encode
@@ -36,7 +37,6 @@ from conclave.protocol.v1.frames import (
     Whisper,
 )
 from conclave.protocol.v1.frames import History as HistoryFrame
-from conclave.urls import InvalidUrl
 from tests.support.scripted_server import Connection, ScriptedServer
 from tests.support.waiting import wait_until
 
@@ -385,7 +385,7 @@ async def test_a_kill_is_the_reason_and_answers_no_request(server: ScriptedServe
         with pytest.raises(LinkLost) as caught:
             await link.next_event()
         assert caught.value.reason == SUPERSEDED
-        assert caught.value.superseded
+        assert superseded(caught.value)
         assert not may_retry(caught.value)
 
 

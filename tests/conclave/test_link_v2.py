@@ -9,8 +9,8 @@ from aiohttp.typedefs import Handler
 
 from conclave.client import link as link_module
 from conclave.client.link import Link, Timeouts, connect, identify
-from conclave.client.link_errors import LinkLost, LoginRefused, NotTrusted, may_retry
-from conclave.errors import Code, ConclaveError, LinkError, Refusal
+from conclave.client.retry import may_retry, superseded
+from conclave.errors import Code, ConclaveError, LinkError, LinkLost, LoginRefused, NotTrusted, Refusal
 from conclave.machine.keys import MachineKey
 from conclave.protocol.body import Body
 from conclave.protocol.events import Event, Gap, Left, Message, Renamed, Role
@@ -271,7 +271,7 @@ async def test_a_close_says_why_and_when_to_come_back(
             assert (error.code, error.retry_after) == expected
             assert error.reason == ("the reason" if event is None else event["reason"])
             assert may_retry(error) is retry
-            assert error.superseded is (code == 4001)
+            assert superseded(error) is (code == 4001)
 
 
 async def test_a_connection_that_breaks_has_no_reason(server: V2ScriptedServer) -> None:

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from conclave.client.link import Timeouts, connect, identify
-from conclave.client.link_errors import LoginRefused, NotTrusted
+from conclave.errors import LoginRefused, NotTrusted
 from conclave.machine.keys import MachineKey
 from conclave.urls import origin
 from tests.support.nodes import node_object

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conclave.names import INVISIBLE
-from conclave.text import INDENT, visible, visible_body
+from conclave.text import INDENT, INVISIBLE, visible, visible_body
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from conclave.client.link_errors import NotTrusted
 from conclave.client.trust import Pins, check_cluster, check_upgrade
+from conclave.errors import NotTrusted
 from conclave.machine.config import LocalConfig, Registration, load
 from conclave.machine.config_edit import pin, register
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from conclave.urls import InvalidUrl, check_url, normalise, origin, same_server
+from conclave.errors import InvalidUrl
+from conclave.urls import check_url, normalise, origin, same_server
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conclave.errors import Code, FrameError, Refusal
+from conclave.errors import Code, FrameError, Refusal, VersionRefusal
 from conclave.model import (
     AuditEntry,
     ChannelInfo,
@@ -26,7 +26,7 @@ from conclave.model import (
 from conclave.protocol import v1
 from conclave.protocol.v1 import admin, frames
 from conclave.protocol.v1.bincode import U32, U64, Appended
-from conclave.protocol.v1.errors import VersionRefusal, display, error_frame, refusal
+from conclave.protocol.v1.errors import display, error_frame, refusal
 
 ABC = SessionPath("a", "b", "c")
 DEF = SessionPath("d", "e", "f")

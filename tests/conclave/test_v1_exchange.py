@@ -2,13 +2,13 @@
 
 import pytest
 
-from conclave.client.exchange import CLOSED, MESSAGE_BYTES, Answer, Ending, Outcome, OutOfStep, Received
-from conclave.client.link_errors import IDLE, KEY_REVOKED, SLOW, SUPERSEDED, in_words
+from conclave.client.exchange import CLOSED, MESSAGE_BYTES, Answer, Ending, Outcome, Received
 from conclave.client.v1.exchange import UNKNOWN_OPERATION, V1Exchange
-from conclave.errors import FrameError, Refusal
+from conclave.errors import FrameError, OutOfStep, Refusal, in_words
 from conclave.model import Plain, Sealed, SessionPath
 from conclave.protocol import events, requests
 from conclave.protocol.body import Body, SealedBody
+from conclave.protocol.close_texts import IDLE, KEY_REVOKED, SLOW, SUPERSEDED
 from conclave.protocol.requests import AclAdd, AclPromote, Audit, Join, Ping, Request, Send, Who
 from conclave.protocol.v1 import decode, encode
 from conclave.protocol.v1.frames import (

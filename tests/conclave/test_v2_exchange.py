@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conclave.client.exchange import CLOSED, MESSAGE_BYTES, Answer, Ending, OutOfStep, Received
+from conclave.client.exchange import CLOSED, MESSAGE_BYTES, Answer, Ending, Received
 from conclave.client.v2.exchange import V2Exchange
-from conclave.errors import Code, FrameError, Refusal
+from conclave.errors import Code, FrameError, OutOfStep, Refusal
 from conclave.protocol import events, requests
 from conclave.protocol.body import Body
 from conclave.protocol.requests import Done, History, Join, Joined, Ping, Request, Send, Sent, Who

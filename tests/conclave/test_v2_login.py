@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from conclave.base64url import encode
-from conclave.client.link_errors import ClosedLogin, NotTrusted
-from conclave.errors import Code, FrameError, Refusal
+from conclave.client.v2.login import ClientLogin, challenged_by
+from conclave.errors import ClosedLogin, Code, FrameError, InvalidUrl, NotTrusted, Refusal
 from conclave.machine.keys import MachineKey
 from conclave.protocol.credentials import LoginClaim, RegistrationClaim
 from conclave.protocol.events import Closing
 from conclave.protocol.v2 import encode_event
-from conclave.protocol.v2.login import ClientLogin, Ready, ServerLogin, challenged_by, signed_bytes
-from conclave.urls import InvalidUrl, origin
+from conclave.protocol.v2.login import Ready, signed_bytes
+from conclave.protocol.v2.server_login import ServerLogin
+from conclave.urls import origin
 
 KEY = MachineKey(b"k" * 32)
 NONCE = bytes(range(32))

@@ -9,11 +9,13 @@ import msgspec
 from nacl.signing import SigningKey
 
 from conclave import base64url
+from conclave.client.v2.login import ClientLogin
 from conclave.errors import FrameError, Refusal
 from conclave.machine.keys import MachineKey
 from conclave.protocol import events, requests, v2
 from conclave.protocol.credentials import LoginClaim, RegistrationClaim
-from conclave.protocol.v2.login import ClientLogin, Ready, ServerLogin, signed_bytes
+from conclave.protocol.v2.login import Ready, signed_bytes
+from conclave.protocol.v2.server_login import ServerLogin
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 NONCE = bytes(32)

@@ -9,10 +9,11 @@ from nacl.signing import SigningKey
 
 from conclave.backoff import Backoff
 from conclave.client.link import Link, connect
-from conclave.client.link_errors import SHUTDOWN, LinkLost, may_retry, not_before
-from conclave.errors import ConclaveError
+from conclave.client.retry import may_retry, not_before
+from conclave.errors import ConclaveError, LinkLost
 from conclave.machine.keys import MachineKey
 from conclave.protocol.body import Body
+from conclave.protocol.close_texts import SHUTDOWN
 from conclave.protocol.events import Gap, Message
 from conclave.protocol.requests import Join, Send
 from tests.support.peer import Peer, Refused

@@ -9,12 +9,12 @@ import logging
 from collections import deque
 from typing import Any, Generic
 
-from conclave.client.exchange import CLOSED, Answer, Ending, FollowUp, Outcome, OutOfStep, Received, Ticket, check_size
-from conclave.client.link_errors import KILLS, in_words
+from conclave.client.exchange import CLOSED, Answer, Ending, FollowUp, Outcome, Received, Ticket, check_size
 from conclave.client.v1.history import HistoryRead, Numbering
 from conclave.client.v1.mapping import PendingRequest, SingleRequest
-from conclave.errors import FrameError, Refusal
+from conclave.errors import FrameError, OutOfStep, Refusal, in_words
 from conclave.model import SessionPath
+from conclave.protocol.close_texts import KILLS
 from conclave.protocol.events import Event, Message, Role, Whispered
 from conclave.protocol.requests import History, Request
 from conclave.protocol.v1 import frames

@@ -10,8 +10,8 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from conclave.errors import Code, Refusal
-from conclave.machine.keys import InvalidKey, parse_public_key
+from conclave.errors import Code, InvalidKey, Refusal
+from conclave.machine.keys import parse_public_key
 from conclave.model import SessionPath
 from conclave.protocol import requests
 from conclave.protocol.body import payload_of

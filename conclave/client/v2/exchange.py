@@ -9,8 +9,8 @@ import logging
 from itertools import count
 from typing import Any, Generic
 
-from conclave.client.exchange import CLOSED, Answer, Ending, Outcome, OutOfStep, Received, Ticket, check_size
-from conclave.errors import FrameError, Refusal
+from conclave.client.exchange import CLOSED, Answer, Ending, Outcome, Received, Ticket, check_size
+from conclave.errors import FrameError, OutOfStep, Refusal
 from conclave.protocol.events import Closing
 from conclave.protocol.requests import Request
 from conclave.protocol.v2 import codec

@@ -1,13 +1,27 @@
-"""The client's login in v2, as `conclave.client.login.Login` wants it."""
+"""The client's side of the v2 login, pure: messages in, messages or the session out."""
 
-from conclave import __version__
+import re
+
+import msgspec
+
+from conclave import __version__, base64url, urls
 from conclave.client.login import LoggedIn
+from conclave.client.trust import check_cluster
 from conclave.client.v2.exchange import V2Exchange
-from conclave.protocol.credentials import Signer
-from conclave.protocol.events import Role
-from conclave.protocol.v2.login import ClientLogin, challenged_by, hello
+from conclave.errors import ClosedLogin, Code, FrameError, Refusal
+from conclave.protocol.credentials import NONCE_BYTES, Signer
+from conclave.protocol.events import Closing, Role
+from conclave.protocol.v2.close_codes import CloseCode
+from conclave.protocol.v2.codec import refusal_of
+from conclave.protocol.v2.login import PROTOCOL, Auth, Challenge, Hello, Purpose, Ready, Register, signed_bytes
 
 CLIENT = f"conclave/{__version__}"
+
+_NO_LOGIN = "the server's messages are not those of a login"
+_CLUSTER = re.compile(r"[!-~]{1,128}")
+
+_encode = msgspec.json.Encoder().encode
+_STEP: "msgspec.json.Decoder[Challenge | Ready | Closing]" = msgspec.json.Decoder(Challenge | Ready | Closing)
 
 
 class Greeting:
@@ -57,3 +71,119 @@ class V2Login:
             return (step,)
         role = Role(step.admin)
         return LoggedIn(2, step.path, (role,), V2Exchange(), cluster=self._login.cluster, heartbeat=step.heartbeat)
+
+
+class ClientLogin:
+    """The login as a client goes through it, for a known machine or, with `register`, for a new user."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        session: str,
+        signer: Signer,
+        client: str,
+        expected_cluster: str | None = None,
+        register: tuple[str, str] | None = None,
+        invite: str | None = None,
+    ) -> None:
+        """Take the URL that is dialled and the cluster id that is expected there, None if that is not known yet.
+
+        `register` is a username and a machine's name. Raises: InvalidUrl.
+        """
+        self.origin = urls.origin(url)
+        self._url = url
+        self.cluster = ""
+        """The server's cluster id, once it has said that."""
+        self._session = session
+        self._signer = signer
+        self._client = client
+        self._expected = expected_cluster
+        self._register = register
+        self._invite = invite
+
+    def hello(self) -> bytes:
+        """Return what the client opens with."""
+        return hello(self._url, self._session, self._client)
+
+    def receive(self, data: bytes | str) -> bytes | Ready:
+        """Return what to send to the server; with Ready, the login is over.
+
+        Raises:
+            Refusal: what the server refused.
+            NotTrusted: if it is another cluster than the expected one.
+            FrameError: if it does not conduct a login.
+        """
+        message = _step(data)
+        if isinstance(message, Challenge) and not self.cluster:
+            return self._answer(message)
+        if isinstance(message, Challenge) or not self.cluster:
+            raise FrameError(_NO_LOGIN)
+        return message
+
+    def _answer(self, challenge: Challenge) -> bytes:
+        nonce = _nonce(challenge)
+        if self._expected is not None:
+            check_cluster(self._url, self._expected, challenge.cluster)
+        self.cluster = challenge.cluster
+        purpose: Purpose = "auth" if self._register is None else "register"
+        signature = self._signer.sign(signed_bytes(purpose, challenge.cluster, self.origin, nonce))
+        key, proof = base64url.encode(self._signer.public_key), base64url.encode(signature)
+        if self._register is None:
+            return _encode(Auth(key, proof))
+        return _encode(Register(*self._register, key, proof, self._invite))
+
+
+def hello(url: str, session: str, client: str) -> bytes:
+    """Return what a client opens with. Raises: InvalidUrl."""
+    return _encode(Hello(PROTOCOL, session, urls.origin(url), client))
+
+
+def challenged_by(data: bytes | str) -> str:
+    """Return the cluster id in a server's answer to the hello, for who wants to know no more than that.
+
+    Raises:
+        Refusal: what the server refused.
+        FrameError: if that is no challenge.
+    """
+    step = _step(data)
+    if not isinstance(step, Challenge):
+        raise FrameError(_NO_LOGIN)
+    _nonce(step)
+    return step.cluster
+
+
+def _step(data: bytes | str) -> Challenge | Ready:
+    try:
+        step = _STEP.decode(data)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise FrameError(f"expected a step of the login: {error}") from None
+    if isinstance(step, Closing):
+        raise ClosedLogin(_login_refusal(step), step.code)
+    return step
+
+
+def _nonce(challenge: Challenge) -> bytes:
+    """Return the nonce of a challenge, once it is seen to be one that may be signed, for a cluster that has a name."""
+    if not _CLUSTER.fullmatch(challenge.cluster):
+        raise FrameError("invalid cluster id: up to 128 letters, digits and signs are expected")
+    try:
+        nonce = base64url.decode(challenge.nonce)
+    except ValueError as error:
+        raise FrameError(f"invalid nonce: {error}") from None
+    if len(nonce) != NONCE_BYTES:
+        raise FrameError(f"invalid nonce: {NONCE_BYTES} bytes are expected")
+    return nonce
+
+
+_REFUSED_WITH: dict[int, Code] = {
+    CloseCode.MALFORMED: Code.MALFORMED,
+    CloseCode.LATER: Code.UNAVAILABLE,
+    CloseCode.RESTART: Code.UNAVAILABLE,
+    CloseCode.INTERNAL: Code.INTERNAL,
+}
+
+
+def _login_refusal(closing: Closing) -> Refusal:
+    code = closing.error or _REFUSED_WITH.get(closing.code, Code.UNAUTHORIZED).value
+    return refusal_of(code, closing.reason, closing.retry_after)

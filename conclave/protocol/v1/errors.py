@@ -1,6 +1,6 @@
 """Refusals as Error frames, and Error frames as refusals."""
 
-from conclave.errors import Code, Refusal
+from conclave.errors import Code, Refusal, VersionRefusal
 from conclave.protocol.v1.frames import (
     Error,
     Internal,
@@ -10,16 +10,6 @@ from conclave.protocol.v1.frames import (
     Unauthorized,
     VersionMismatch,
 )
-
-
-class VersionRefusal(Refusal):
-    """Server and client speak different versions of the protocol; `ours` is the server's."""
-
-    def __init__(self, ours: int, theirs: int) -> None:
-        super().__init__(Code.VERSION, f"incompatible protocol version: ours={ours}, theirs={theirs}")
-        self.ours = ours
-        self.theirs = theirs
-
 
 _Sentence = MalformedFrame | Unauthorized | NotFound | Internal
 

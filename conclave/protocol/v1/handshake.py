@@ -15,11 +15,11 @@ import msgspec
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
-from conclave.errors import Code, FrameError, InvalidName, Refusal
+from conclave.errors import Code, FrameError, Refusal, VersionRefusal
 from conclave.model import PROTOCOL_VERSION
-from conclave.names import NameKind, check_name
+from conclave.names import NameKind, check_requested_name
 from conclave.protocol.credentials import KEY_BYTES, SIGNATURE_BYTES, LoginClaim, RegistrationClaim, Signer
-from conclave.protocol.v1.errors import VersionRefusal, refusal
+from conclave.protocol.v1.errors import refusal
 from conclave.protocol.v1.frames import Auth, Challenge, Error, Established, Frame, Hello, Register, Whisper, kind
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class ServerHandshake:
         if not isinstance(frame, Auth):
             _malformed("expected Register or Auth")
         self._verify(frame)
-        return LoginClaim(frame.pubkey, _valid(NameKind.SESSION, self._session))
+        return LoginClaim(frame.pubkey, check_requested_name(NameKind.SESSION, self._session))
 
     def _auth_after_register(self, claim: Register, frame: Frame) -> RegistrationClaim:
         if not isinstance(frame, Auth):
@@ -95,10 +95,10 @@ class ServerHandshake:
             raise Refusal(Code.UNAUTHORIZED, "auth key does not match the registered key")
         self._verify(frame)
         return RegistrationClaim(
-            user=_valid(NameKind.USER, claim.username),
-            machine=_valid(NameKind.MACHINE, claim.machine),
+            user=check_requested_name(NameKind.USER, claim.username),
+            machine=check_requested_name(NameKind.MACHINE, claim.machine),
             pubkey=frame.pubkey,
-            session=_valid(NameKind.SESSION, self._session),
+            session=check_requested_name(NameKind.SESSION, self._session),
             invite=claim.invite,
         )
 
@@ -118,13 +118,6 @@ class ServerHandshake:
 
 def _malformed(message: str) -> NoReturn:
     raise Refusal(Code.MALFORMED, message)
-
-
-def _valid(name_kind: NameKind, value: str) -> str:
-    try:
-        return check_name(name_kind, value)
-    except InvalidName as error:
-        raise Refusal(Code.MALFORMED, str(error)) from None
 
 
 # --- The client's side ---

@@ -1,8 +1,8 @@
 """Protocol v2: JSON objects in WebSocket text messages, under the subprotocol `conclave.v2`. See docs/protocol.md."""
 
+from conclave.errors import BadRequest
 from conclave.protocol.v2.close_codes import CloseCode
 from conclave.protocol.v2.codec import (
-    BadRequest,
     Incoming,
     Reply,
     decode_message,

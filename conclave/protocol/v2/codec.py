@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from conclave.errors import Code, FrameError, Refusal
+from conclave.errors import BadRequest, Code, FrameError, Refusal
 from conclave.protocol import events, requests
 
 LONGEST_ID = 2**53 - 1
@@ -34,14 +34,6 @@ class Incoming(msgspec.Struct, frozen=True):
 
     id: int
     request: requests.Request[Any]
-
-
-class BadRequest(Refusal):
-    """An object that is no request; `id` is its number, None if it had none."""
-
-    def __init__(self, request_id: int | None, message: str) -> None:
-        super().__init__(Code.MALFORMED, message)
-        self.id = request_id
 
 
 class Reply(msgspec.Struct, frozen=True):
