@@ -62,8 +62,9 @@ types: $(STAMP) ## Check types, tests included
 contracts: $(STAMP) ## Check which package may import which
 	$(BIN)/lint-imports --no-cache
 
-docs: $(STAMP) ## Write what the documentation takes from the code: the table of metrics
+docs: $(STAMP) ## Write what the documentation takes from the code: the table of metrics, the recording in README
 	$(BIN)/python -m relay.observability.metrics docs/operations.md
+	$(BIN)/python -m tests.docs.recording
 
 $(VENV)/.deploy: $(STAMP) requirements-deploy.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-deploy.lock
