@@ -9,7 +9,8 @@ HEAVY = {"aiohttp", "click", "structlog", "tomlkit", "filelock", "redis", "watch
 def test_the_policy_and_the_texts_need_no_network_and_no_command_line() -> None:
     """They are loaded before the first word is exchanged with Claude Code."""
     program = (
-        "import sys, bridge.handles, bridge.injection, bridge.levels, bridge.watching, bridge.watermarks\n"
+        "import sys, bridge.connection.handles, bridge.session.presentation, bridge.session.levels\n"
+        "import bridge.app.config_watch, bridge.session.watermarks\n"
         "print(*sys.modules)"
     )
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)

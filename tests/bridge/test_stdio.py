@@ -449,7 +449,7 @@ async def test_a_stream_that_is_closed_from_the_start(tmp_path: Path, closed: st
 
 async def test_it_begins_without_what_only_the_rest_needs() -> None:
     """Every open session of a machine has a bridge, and waits for it to begin."""
-    script = "import sys, bridge.stdio; print(*sorted(name.partition('.')[0] for name in sys.modules))"
+    script = "import sys, bridge.mcp.stdio; print(*sorted(name.partition('.')[0] for name in sys.modules))"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=PIPE)
     imported, _ = await process.communicate()
     assert {"asyncio", "orjson", "bridge"} <= set(imported.decode().split())

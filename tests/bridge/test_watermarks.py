@@ -208,7 +208,7 @@ def test_a_bridge_that_is_killed_while_it_writes_leaves_a_whole_file(
     """And whoever reads meanwhile never sees a part."""
     program = (
         "import sys, pathlib\n"
-        "from bridge.watermarks import Key, Watermarks\n"
+        "from bridge.session.watermarks import Key, Watermarks\n"
         "marks = Watermarks(pathlib.Path(sys.argv[1]))\n"
         "key = Key('cluster-1', 'ann/laptop/main')\n"
         "for turn in range(10**9):\n"

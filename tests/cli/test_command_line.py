@@ -167,7 +167,10 @@ async def test_a_language_without_unicode_does_not_break_the_output(tmp_path: Pa
 
 async def test_verbose_shows_the_trace_of_an_unexpected_error(tmp_path: Path) -> None:
     """Without it the user sees a line, with it whoever helps sees the place."""
-    program = "import cli.key; cli.key.create_or_load = None; from cli.main import main; import sys; sys.exit(main())"
+    program = (
+        "import cli.verbs.key; cli.verbs.key.create_or_load = None\n"
+        "from cli.main import main; import sys; sys.exit(main())"
+    )
     command = [sys.executable, "-c", program, "--config-dir", str(tmp_path), "key"]
     plain = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: ASYNC221
     verbose = subprocess.run([*command, "-v"], capture_output=True, text=True, timeout=60, check=False)  # noqa: ASYNC221
