@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Ctrl-C, a service manager, a terminal that was closed. Not on Windows."""
+"""Ctrl-C, a service manager, a terminal that was closed."""
 
 
 async def until_signalled(work: Coroutine[Any, Any, None], stopping: Callable[[], None] = lambda: None) -> None:

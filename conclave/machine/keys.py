@@ -113,8 +113,6 @@ def _create(path: Path, content: bytes) -> None:
 
 def _sync_directory(directory: Path) -> None:
     """Make a new directory entry survive a power cut: a key that a server knows must not vanish here."""
-    if os.name == "nt":
-        return
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
