@@ -1,4 +1,4 @@
-"""A node's configuration: read once, frozen."""
+"""A node's configuration: parsed once, frozen."""
 
 import os
 import re
@@ -30,7 +30,7 @@ _MESSAGE_BYTES = range(1024, 2560 * 1024 + 1)
 long as it was in a v1 frame. A page of v1 history is below that, too."""
 
 PresencePolicy = Literal["everyone", "shared"]
-"""Whom `who` without a channel shows: everybody, or those with whom the caller shares a channel."""
+"""The sessions that `who` without a channel lists: all, or those of users who share a channel with the caller."""
 
 NO_STORE = (
     "`serve` requires `--data-dir <path>` for persistent storage, `--redis-url <url>` to join a cluster, "
@@ -40,32 +40,31 @@ NO_SHARING = (
     "`--ephemeral` keeps everything in one process and cannot have more than one worker: "
     "give `--data-dir <path>` or `--redis-url <url>`"
 )
-NO_WORKERS = "more than one worker needs a Unix system"
 TWO_STORES = "`--data-dir`, `--redis-url` and `--ephemeral` exclude each other: give exactly one"
 
 
 class RedisUrl(msgspec.Struct, frozen=True):
-    """A Redis that somebody runs: redis://, rediss:// or unix://. `read_url` is a replica of it that is nearer."""
+    """An existing Redis: redis://, rediss:// or unix://. `read_url` is a read replica of it."""
 
     url: str
     read_url: str | None = None
 
 
 class DataDir(msgspec.Struct, frozen=True):
-    """A private server that keeps everything in this directory."""
+    """A private server that keeps its data in this directory."""
 
     path: Path
 
 
 class Ephemeral(msgspec.Struct, frozen=True):
-    """Everything in this process, gone with it."""
+    """A store in this process's memory, lost at its end."""
 
 
 Store = RedisUrl | DataDir | Ephemeral
 
 
 class NodeConfig(msgspec.Struct, frozen=True):
-    """All that a node is told."""
+    """The settings of a node."""
 
     host: str
     port: int
@@ -76,18 +75,18 @@ class NodeConfig(msgspec.Struct, frozen=True):
     registration: Registration = "open"
     presence: PresencePolicy = "everyone"
     origins: frozenset[str] = frozenset()
-    """Of the URLs that clients reach the relay by; none means that it does not know."""
+    """The origins of the URLs that clients reach the relay by; empty if they are not configured."""
     redis_timeout: float = 2.0
     handshake_seconds: float = 10.0
     idle_seconds: float = 60.0
     workers: int = 1
-    """How many processes serve the port."""
+    """The number of processes that serve the port."""
     metrics_address: tuple[str, int] | None = None
-    """Where metrics are served, if not beside the WebSocket."""
+    """The address of the metrics' own port; None serves them at the port for clients."""
     drain_delay: float = 0.0
-    """How long a node that stops goes on serving while it says that it is not ready, in seconds."""
+    """How long a stopping node keeps serving while it reports that it is not ready, in seconds."""
     drain_seconds: float = 0.0
-    """Over how many seconds it then closes its sessions."""
+    """The seconds over which it then closes its sessions."""
 
     @property
     def retention(self) -> Retention:
@@ -95,9 +94,9 @@ class NodeConfig(msgspec.Struct, frozen=True):
 
     @property
     def outbox_bytes(self) -> int:
-        """What may wait for one session: a page of history at its largest, and live messages behind it.
+        """The limit of one session's outbox: the largest page of history, and live messages behind it.
 
-        A body that is six times as long as JSON fits in any case.
+        A body that is six times as long in JSON fits, too.
         """
         return max(4 * 1024 * 1024 + 4 * self.max_message_bytes, 1024 * 1024 + 6 * self.max_message_bytes)
 
@@ -120,18 +119,18 @@ def parse_config(
     drain_delay: float | None = None,
     drain_seconds: float | None = None,
 ) -> NodeConfig:
-    """Check what the command line says.
+    """Return the configuration that the command line gives.
 
     Raises:
-        ConfigError: with what was expected.
+        ConfigError: a value is invalid; the text says what was expected.
     """
-    host, port = _address(bind)
+    host, port = _parse_address(bind)
     if max_message_bytes not in _MESSAGE_BYTES:
         raise ConfigError(
             f"invalid message limit {max_message_bytes} "
             f"(expected {_MESSAGE_BYTES.start} to {_MESSAGE_BYTES.stop - 1} bytes)"
         )
-    store = _store(redis_url, redis_read_url, data_dir, ephemeral=ephemeral)
+    store = _parse_store(redis_url, redis_read_url, data_dir, ephemeral=ephemeral)
     return NodeConfig(
         host=host,
         port=port,
@@ -141,15 +140,15 @@ def parse_config(
         key_prefix=key_prefix,
         registration=registration,
         presence=presence,
-        origins=_origins(public_urls),
-        workers=_workers(workers, store),
-        metrics_address=None if metrics_bind is None else _address(metrics_bind),
-        drain_delay=_drain(drain_delay, store, DEFAULT_DRAIN_DELAY),
-        drain_seconds=_drain(drain_seconds, store, DEFAULT_DRAIN_SECONDS),
+        origins=_parse_origins(public_urls),
+        workers=_parse_workers(workers, store),
+        metrics_address=None if metrics_bind is None else _parse_address(metrics_bind),
+        drain_delay=_parse_drain(drain_delay, store, DEFAULT_DRAIN_DELAY),
+        drain_seconds=_parse_drain(drain_seconds, store, DEFAULT_DRAIN_SECONDS),
     )
 
 
-def _origins(public_urls: Iterable[str]) -> frozenset[str]:
+def _parse_origins(public_urls: Iterable[str]) -> frozenset[str]:
     try:
         several = [part.strip() for text in public_urls for part in text.split(",")]
         return frozenset(urls.origin(url) for url in several if url)
@@ -157,14 +156,14 @@ def _origins(public_urls: Iterable[str]) -> frozenset[str]:
         raise ConfigError(f"invalid public URL: {error}") from None
 
 
-def _address(bind: str) -> tuple[str, int]:
+def _parse_address(bind: str) -> tuple[str, int]:
     match = re.fullmatch(r"(?:\[(?P<v6>[0-9a-fA-F:.%\w]+)\]|(?P<host>[^:\[\]]*)):(?P<port>[0-9]{1,5})", bind)
     if match is None or int(match["port"]) > 65_535:  # noqa: PLR2004 - the highest port
         raise ConfigError(f"invalid address `{bind}` (expected HOST:PORT, for example 127.0.0.1:4390 or [::1]:4390)")
     return match["v6"] or match["host"] or "0.0.0.0", int(match["port"])  # noqa: S104 - what an empty host means
 
 
-def _store(redis_url: str | None, read_url: str | None, data_dir: Path | None, *, ephemeral: bool) -> Store:
+def _parse_store(redis_url: str | None, read_url: str | None, data_dir: Path | None, *, ephemeral: bool) -> Store:
     for flag, url in (("--redis-url", redis_url), ("--redis-read-url", read_url)):
         if url is not None:
             _check_redis_url(flag, url)
@@ -183,7 +182,7 @@ def _store(redis_url: str | None, read_url: str | None, data_dir: Path | None, *
 
 
 def _check_redis_url(flag: str, url: str) -> None:
-    """Refuse what is no URL of a Redis, without quoting it: a password may be in it."""
+    """Refuse an unusable URL without quoting it: it may hold a password."""
     if not url.startswith(("redis://", "rediss://", "unix://")):
         raise ConfigError(f"invalid Redis URL in `{flag}` (expected redis://, rediss:// or unix://)")
     if not connect.is_usable(url):
@@ -193,21 +192,19 @@ def _check_redis_url(flag: str, url: str) -> None:
         )
 
 
-def _workers(text: str, store: Store) -> int:
-    alone = isinstance(store, Ephemeral)
+def _parse_workers(text: str, store: Store) -> int:
+    in_one_process = isinstance(store, Ephemeral)
     if text == "auto":
-        return 1 if alone or sys.platform == "win32" else min(_cores(), _WORKERS.stop - 1)
+        return 1 if in_one_process else min(_cores(), _WORKERS.stop - 1)
     if not re.fullmatch("[0-9]{1,3}", text) or int(text) not in _WORKERS:
         raise ConfigError(f"invalid number of workers `{text}` (expected 1 to {_WORKERS.stop - 1}, or auto)")
-    if int(text) > 1 and alone:
+    if int(text) > 1 and in_one_process:
         raise ConfigError(NO_SHARING)
-    if int(text) > 1 and sys.platform == "win32":
-        raise ConfigError(NO_WORKERS)
     return int(text)
 
 
-def _drain(seconds: float | None, store: Store, default: float) -> float:
-    """Sessions of a relay that stands alone have nowhere else to go, so unless somebody wants it, it ends at once."""
+def _parse_drain(seconds: float | None, store: Store, default: float) -> float:
+    """The default without a cluster is 0: the sessions of a single relay have no other node to move to."""
     if seconds is None:
         return default if isinstance(store, RedisUrl) else 0.0
     if not 0 <= seconds <= _LONGEST_DRAIN_SECONDS:
@@ -216,5 +213,5 @@ def _drain(seconds: float | None, store: Store, default: float) -> float:
 
 
 def _cores() -> int:
-    """How many cores this process may use; what a container is limited to in time is not among it."""
+    """Return how many cores this process may use. A container's limit of CPU time is not considered."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -1,14 +1,14 @@
-"""One node: started, ready or not, and taken down."""
+"""One node: its start, its readiness and its end."""
 
 import asyncio
 import contextlib
 import socket
 from collections.abc import Sequence
-from typing import Any
 
 import structlog
 from aiohttp import web
 
+from relay.app.client_port import ClientPort
 from relay.app.config import NodeConfig
 from relay.app.drain import close_evenly
 from relay.app.shutdown import Shutdown
@@ -19,98 +19,110 @@ from relay.observability import logs
 from relay.observability.event_loop_lag import watch_lag
 from relay.observability.metrics import Family, Metrics
 from relay.redis.connect import Make
-from relay.transport.http import STATUS_GOODBYE_SECONDS, Status, address_text, make_app, open_status_port
-from relay.transport.pre_login import PreLoginLimiter
+from relay.transport.http import STATUS_GOODBYE_SECONDS, Status, make_app, open_status_port
 
 log = structlog.get_logger()
 
-_GOODBYE_SECONDS = 4.0
-"""How long sessions that were told may take to end, and then their connections: together less than whoever stops a node
-gives it beyond the drain (docs/operations.md)."""
+_CLOSE_SECONDS = 4.0
+"""How long sessions that were told to close may take to end, and then their connections: together less than a process
+manager gives a node beyond its drain (docs/operations.md)."""
 _START_RETRY_SECONDS = 0.5
-_WAITING_SECONDS = 30.0
-"""How often a node that waits for Redis says so, as long as the reason is the same."""
-_BACKLOG = 1024
+_WAITING_LOG_SECONDS = 30.0
+"""How often a node that waits for Redis logs it, as long as the reason is the same."""
 
 
 class Node:
-    """A relay node: serves sessions from `start` to `stop`; everything that outlives it is in Redis."""
+    """A relay node. `run` serves sessions until `stop`; all state that outlives the node is in Redis."""
 
     def __init__(
         self,
         config: NodeConfig,
         make: Make,
-        near: Make | None = None,
+        make_replica: Make | None = None,
         *,
         sockets: Sequence[socket.socket] = (),
         status: Status | None = None,
     ) -> None:
-        """`make` builds redis-py clients for the cluster's Redis, `near` for a replica of it.
+        """`make` builds redis-py clients for the cluster's Redis, `make_replica` for a read replica of it.
 
-        A node that is one of several processes behind a port is given the bound `sockets` to listen on, and the
-        `status` of all of them to tell whoever asks.
+        A worker, which is one of several processes behind a port, is given the bound `sockets` to listen on and the
+        `status` of all workers to serve at /ready and /metrics.
         """
-        self._sockets = sockets
-        self._status = status or self
         self._config = config
-        self._stop = Shutdown()
+        self._is_worker = bool(sockets)
+        self._shutdown = Shutdown()
         self._failure: NodeFailure | None = None
-        self._ready = False
+        self._joined = False
         self._closed = False
         self._cluster_id = ""
-        self._doors: list[asyncio.Server] = []
-        self.parts = Components(config, make, near)
-        """What it is made of, for tests that reach inside."""
-        self._show_state(self.parts.metrics)
-        self._app = make_app(
+        self.parts = Components(config, make, make_replica)
+        """The node's components, for tests that reach inside."""
+        self._connect_gauges(self.parts.metrics)
+        app = make_app(
             serve=lambda request: self.parts.connections.serve(request, self._cluster_id, self.name),
-            why_closed=lambda: self.closed,
-            status=self._status,
+            why_closed=lambda: self.closed_reason,
+            status=status or self,
             metrics=config.metrics_address is None,
         )
+        self._client_port = ClientPort(app, config.host, config.port, sockets)
         self.address = ""
-        """Where the node listens, as HOST:PORT, once it does."""
+        """The address that the node listens at, as HOST:PORT, once it does."""
         self.status_address = ""
-        """The same for metrics that have a port of their own."""
+        """The address of the metrics' own port, if there is one."""
         self.listening = asyncio.Event()
-        """Set once it takes connections, ready or not."""
+        """Set once the node accepts connections, ready or not."""
         self.ready = asyncio.Event()
-        """Set once it has served sessions for the first time."""
+        """Set once the node has served sessions for the first time."""
 
     @property
     def name(self) -> str:
-        """This node's name in the cluster."""
+        """The node's name in the cluster; a node that was evicted gets a new one."""
         return self.parts.registry.node
 
     @property
     def is_ready(self) -> bool:
-        """Whether sessions are served right now."""
-        return self.unready is None
+        return self.unready_reason is None
+
+    @property
+    def unready_reason(self) -> str | None:
+        """The reason why balancers should not send sessions here now, or None."""
+        return "shutting down" if self._shutdown.requested.is_set() else self.closed_reason
+
+    @property
+    def closed_reason(self) -> str | None:
+        """The reason why new sessions are refused now, or None. A draining node accepts sessions for a while."""
+        if self._closed:
+            return "shutting down"
+        if not self.parts.client.is_up or not self.parts.broker.is_connected:
+            return "Redis is not reachable"
+        if not self._joined:
+            return "starting"
+        return None
 
     async def why_unready(self) -> str | None:
-        """Return why sessions are not served right now, or None."""
-        return self.unready
+        """Return `unready_reason`."""
+        return self.unready_reason
 
     async def metrics(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return self.parts.metrics.render()
 
     def families(self) -> list[Family]:
-        """Return all metrics as they stand."""
+        """Return the present values of all metrics."""
         return self.parts.metrics.families()
 
     def stop(self) -> None:
-        """Have `run` end after a drain; the second time at once."""
-        self._stop.ask()
+        """Have `run` end after a drain; the second call ends it without one."""
+        self._shutdown.request()
 
-    def hurry(self) -> None:
-        """Have `run` end without a drain: all sessions are told at once."""
-        self._stop.hurry()
+    def force_stop(self) -> None:
+        """Have `run` end without a drain: all sessions are closed now."""
+        self._shutdown.force()
 
     def fail(self, failure: NodeFailure) -> None:
-        """Have `run` end with this failure, without a drain."""
+        """Have `run` raise this failure, without a drain. The first failure counts."""
         self._failure = self._failure or failure
-        self._stop.hurry()
+        self._shutdown.force()
 
     async def run(self) -> None:
         """Serve until `stop`.
@@ -120,46 +132,44 @@ class Node:
         """
         logs.bind_node(lambda: self.name)
         async with asyncio.TaskGroup() as tasks:
-            runner = web.AppRunner(self._app, access_log=None, handle_signals=False, shutdown_timeout=_GOODBYE_SECONDS)
-            running = [
-                tasks.create_task(self.parts.client.serve()),
-                tasks.create_task(self.parts.broker.serve(self.parts.membership)),
-                tasks.create_task(self.parts.fanout.serve()),
-                tasks.create_task(watch_lag(self.parts.metrics.event_loop_lag)),
-            ]
-            if self.parts.near is not None:
-                running.append(tasks.create_task(self.parts.near.serve(self.parts.broker.drop)))
-            aside: web.AppRunner | None = None
+            background = self._start_background(tasks)
+            status_port: web.AppRunner | None = None
             try:
-                aside = await self._open_status_port()
-                await self._listen(runner)
-                if await self._join():
-                    running.append(tasks.create_task(self.parts.inbox.serve(self.parts.sessions.handle)))
-                    beating = tasks.create_task(self.parts.membership.serve())
-                    self._ready = True
-                    self.ready.set()
-                    ready = "worker.ready" if self._sockets else "conclave server listening"
-                    log.info(ready, addr=self.address, cluster=self._cluster_id)
-                    await self._stop.asked.wait()
-                    await self._drain()
-                    beating.cancel()  # else it finds the node gone from the registry, and enters it again
-                    await asyncio.wait((beating,))
-                await self._close()
+                status_port = await self._open_status_port()
+                self.address = await self._client_port.listen(shutdown_timeout=_CLOSE_SECONDS)
+                self.listening.set()
+                if await self._join_cluster():
+                    await self._serve_sessions(tasks, background)
+                await self._leave_cluster()
             finally:
-                self._turn_away()  # also after a failure, which comes here at once
+                self._refuse_sessions()  # also after a failure, which skips the drain
                 self.parts.sessions.close_all(CloseReason.SHUTDOWN)
-                await self._stop.wait_for(runner.cleanup(), 2 * _GOODBYE_SECONDS)
-                if aside is not None:
-                    await self._stop.wait_for(aside.cleanup(), STATUS_GOODBYE_SECONDS)
-                for task in running:
+                await self._shutdown.wait_for(self._client_port.close(), 2 * _CLOSE_SECONDS)
+                if status_port is not None:
+                    await self._shutdown.wait_for(status_port.cleanup(), STATUS_GOODBYE_SECONDS)
+                for task in background:
                     task.cancel()
         if self._failure is not None:
             raise self._failure
 
-    def _show_state(self, metrics: Metrics) -> None:
-        """Have the gauges ask for what they show when somebody looks at them."""
+    # --- Start ---
+
+    def _start_background(self, tasks: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Start the tasks that run for as long as the node does."""
+        background = [
+            tasks.create_task(self.parts.client.serve()),
+            tasks.create_task(self.parts.broker.serve(self.parts.membership)),
+            tasks.create_task(self.parts.fanout.serve()),
+            tasks.create_task(watch_lag(self.parts.metrics.event_loop_lag)),
+        ]
+        if self.parts.replica is not None:
+            background.append(tasks.create_task(self.parts.replica.serve(self.parts.broker.drop)))
+        return background
+
+    def _connect_gauges(self, metrics: Metrics) -> None:
+        """Have the gauges read the node's state at each scrape."""
         metrics.ready.set_function(lambda: self.is_ready)
-        metrics.draining.set_function(self._stop.asked.is_set)
+        metrics.draining.set_function(self._shutdown.requested.is_set)
         metrics.redis_up.set_function(lambda: self.parts.client.is_up)
         metrics.nodes.set_function(lambda: self.parts.registry.size)
         metrics.sessions.set_function(lambda: len(self.parts.sessions))
@@ -167,40 +177,9 @@ class Node:
         metrics.subscriptions.set_function(lambda: self.parts.fanout.subscriptions)
         metrics.outbox_bytes.set_function(lambda: sum(session.outbox.buffered for session in self.parts.sessions))
 
-    @property
-    def unready(self) -> str | None:
-        """Why sessions are not served right now, or None."""
-        return "shutting down" if self._stop.asked.is_set() else self.closed
-
-    @property
-    def closed(self) -> str | None:
-        """Why nobody can come in right now, or None: a node that drains first goes on serving whoever comes."""
-        if self._closed:
-            return "shutting down"
-        if not self.parts.client.is_up or not self.parts.broker.is_connected:
-            return "Redis is not reachable"
-        if not self._ready:
-            return "starting"
-        return None
-
-    async def _listen(self, runner: web.AppRunner) -> None:
-        await runner.setup()
-        serve = runner.server
-        assert serve is not None  # noqa: S101 - setup made it
-        host, port = self._config.host, self._config.port
-        where: list[dict[str, Any]] = [{"sock": each} for each in self._sockets] or [{"host": host, "port": port}]
-        loop = asyncio.get_running_loop()
-        try:
-            for each in where:
-                self._doors.append(await loop.create_server(lambda: PreLoginLimiter(serve()), **each, backlog=_BACKLOG))
-        except OSError as error:
-            raise not_bound(host, port, error) from error
-        self.address = address_text(self._doors[0].sockets[0].getsockname())
-        self.listening.set()
-
     async def _open_status_port(self) -> web.AppRunner | None:
-        """Open the port of the metrics, if they have one and this is the process to do it."""
-        if self._config.metrics_address is None or self._sockets:
+        """Open the metrics' own port, if one is configured. For workers, their parent opens it."""
+        if self._config.metrics_address is None or self._is_worker:
             return None
         try:
             runner, self.status_address = await open_status_port(self, *self._config.metrics_address)
@@ -209,29 +188,30 @@ class Node:
         log.info("metrics listening", addr=self.status_address)
         return runner
 
-    async def _join(self) -> bool:
-        """Enter the cluster as soon as Redis lets us; False if the node is stopped before that."""
-        for warner in self._config.admins.unpinned:
-            log.warning("admin is not pinned to a key: whoever registers the name first has the role", admin=warner)
+    async def _join_cluster(self) -> bool:
+        """Join the cluster as soon as Redis answers; False if the node is stopped before that."""
+        for admin in self._config.admins.unpinned:
+            log.warning("admin is not pinned to a key: the first user to register the name has the role", admin=admin)
         clock = asyncio.get_running_loop().time
-        said, due = "", 0.0
-        while not self._stop.asked.is_set():
+        logged, log_again_at = "", 0.0
+        while not self._shutdown.requested.is_set():
             try:
                 self._cluster_id = await self.parts.directory.cluster_id()
                 await self.parts.membership.join()
             except StoreUnavailable as error:
-                if error.why != said or clock() >= due:
-                    said, due = error.why, clock() + _WAITING_SECONDS
-                    log.warning("node.waiting", reason=said)
+                if error.why != logged or clock() >= log_again_at:
+                    logged, log_again_at = error.why, clock() + _WAITING_LOG_SECONDS
+                    log.warning("node.waiting", reason=logged)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_START_RETRY_SECONDS):
-                        await self._stop.asked.wait()
+                        await self._shutdown.requested.wait()
                 continue
-            self.parts.client.on_up(self._revive)
+            self.parts.client.on_up(self._rejoin_cluster)
             return True
         return False
 
-    async def _revive(self) -> None:
+    async def _rejoin_cluster(self) -> None:
+        """Take up the membership again after Redis was away; fail if another cluster's data is there now."""
         cluster = await self.parts.directory.cluster_id()
         if cluster != self._cluster_id:
             self.fail(
@@ -243,25 +223,39 @@ class Node:
             return
         await self.parts.membership.revive()
 
+    # --- Service, and its end ---
+
+    async def _serve_sessions(self, tasks: asyncio.TaskGroup, background: list[asyncio.Task[None]]) -> None:
+        """Serve sessions until a shutdown is requested, then drain."""
+        background.append(tasks.create_task(self.parts.inbox.serve(self.parts.sessions.handle)))
+        heartbeat = tasks.create_task(self.parts.membership.serve())
+        self._joined = True
+        self.ready.set()
+        event = "worker.ready" if self._is_worker else "conclave server listening"
+        log.info(event, addr=self.address, cluster=self._cluster_id)
+        await self._shutdown.requested.wait()
+        await self._drain()
+        heartbeat.cancel()  # a later beat would find the node gone from the registry, and register it again
+        await asyncio.wait((heartbeat,))
+
     async def _drain(self) -> None:
-        """Be unready and go on serving until balancers know; then take nobody in and tell one session after another."""
+        """Be unready and keep serving until balancers know; then refuse new sessions and close the others evenly."""
         delay, seconds = self._config.drain_delay, self._config.drain_seconds
         log.info("shutdown signal received; draining connections", sessions=len(self.parts.sessions), after=delay)
-        await self._stop.pause(delay)
-        self._turn_away()
-        await close_evenly(self.parts.sessions, seconds, self._stop)
+        await self._shutdown.pause(delay)
+        self._refuse_sessions()
+        await close_evenly(self.parts.sessions, seconds, self._shutdown)
 
-    def _turn_away(self) -> None:
+    def _refuse_sessions(self) -> None:
         self._closed = True
-        for door in self._doors:
-            door.close()
+        self._client_port.stop_listening()
         self.parts.connections.turn_away()
 
-    async def _close(self) -> None:
-        """Close whoever is left, with the reason, and leave the cluster."""
-        self._turn_away()
+    async def _leave_cluster(self) -> None:
+        """Close the remaining sessions, with the reason, and remove the node from the registry."""
+        self._refuse_sessions()
         self.parts.sessions.close_all(CloseReason.SHUTDOWN)
-        await self._stop.wait_for(self.parts.sessions.empty(), _GOODBYE_SECONDS)
+        await self._shutdown.wait_for(self.parts.sessions.empty(), _CLOSE_SECONDS)
         if len(self.parts.sessions):
             log.warning("node.sessions_cut", sessions=len(self.parts.sessions))
         with contextlib.suppress(StoreUnavailable):

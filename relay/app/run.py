@@ -1,4 +1,4 @@
-"""The life of a relay as a process lives it: exported to a collector, and with an end that says what went wrong."""
+"""A relay as a process: its telemetry, and a logged reason when it fails."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,38 +15,38 @@ log = structlog.get_logger()
 
 
 class Runnable(Protocol):
-    """What serves until it is stopped."""
+    """A node, or the parent of several: `run` serves until it is stopped."""
 
     async def run(self) -> None: ...
 
 
-async def exported(node: Node) -> None:
-    """Run a node, with what it does exported if there is a collector. Raises as `to_its_end` does."""
+async def run_node(node: Node) -> None:
+    """Run a node, and export its spans and logs if a collector is configured. Raises as `run_relay` does."""
     async with telemetry.exporting(node.name):
-        await to_its_end(node)
+        await run_relay(node)
 
 
-async def to_its_end(relay: Runnable) -> None:
-    """Run a relay. Why it fails is logged, and described there if unexpected: a trace as Python shows it quotes values.
+async def run_relay(relay: Runnable) -> None:
+    """Run a relay, and log why it fails. An unexpected exception is logged without the values that its text quotes.
 
     Raises:
-        ConclaveError: if it cannot start or cannot go on.
+        ConclaveError: it cannot start or cannot go on.
     """
-    with explained():
+    with logged_failure():
         try:
             await relay.run()
         except ConclaveError:
             raise
         except Exception as error:
-            ours = _ours(error)
-            if ours is None:
+            expected = _first_conclave_error(error)
+            if expected is None:
                 log.exception("node.failed")
-            raise ours or NodeFailure("the node failed; its log says where") from None
+            raise expected or NodeFailure("the node failed; its log says where") from None
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Log the failure that ends what is inside, as the last event; on a terminal the command line prints it already."""
+def logged_failure() -> Iterator[None]:
+    """Log a ConclaveError that ends the block as the last event; not on a terminal, where the CLI prints it already."""
     try:
         yield
     except ConclaveError as failure:
@@ -55,8 +55,8 @@ def explained() -> Iterator[None]:
         raise
 
 
-def _ours(error: BaseException) -> ConclaveError | None:
-    """Return the first failure in a group that is fit to be shown."""
+def _first_conclave_error(error: BaseException) -> ConclaveError | None:
     if isinstance(error, BaseExceptionGroup):
-        return next((ours for each in error.exceptions if (ours := _ours(each)) is not None), None)
+        found = (_first_conclave_error(each) for each in error.exceptions)
+        return next((each for each in found if each is not None), None)
     return error if isinstance(error, ConclaveError) else None

@@ -1,4 +1,4 @@
-"""The end of a process that was asked for: once to drain, a second time at once."""
+"""A process's shutdown: the first request starts a drain, a second one ends the process without it."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,52 +6,53 @@ from contextlib import suppress
 from typing import Any
 
 ONE_SIGNAL_SECONDS = 0.5
-"""Signals so close are one: Ctrl-C reaches a whole terminal, and then whoever started us passes it on as well."""
-_LAST_WORDS_SECONDS = 1.0
+"""Signals this close together count as one: Ctrl-C reaches every process of a terminal, and some pass it on as well."""
+_GRACE_SECONDS = 1.0
 
 
 class Shutdown:
-    """What was asked for, and waits that take it into account."""
+    """The state of a shutdown, and waits that a forced shutdown cuts short."""
 
     def __init__(self) -> None:
-        self.asked = asyncio.Event()
-        self.hurried = asyncio.Event()
-        """Whether the end shall come at once; `asked` is set then, too."""
-        self._asked_at: float | None = None
+        self.requested = asyncio.Event()
+        self.forced = asyncio.Event()
+        """Set once the process has to end without a drain; `requested` is set then, too."""
+        self._requested_at: float | None = None
 
-    def ask(self) -> None:
-        """Ask for the end; the second time, unless it is so soon that it is the same signal, at once."""
+    def request(self) -> None:
+        """Request a shutdown. A second request forces it, unless it belongs to the same signal."""
         now = asyncio.get_running_loop().time()
-        if self._asked_at is None:
-            self._asked_at = now
-            self.asked.set()
-        elif now - self._asked_at > ONE_SIGNAL_SECONDS:
-            self.hurried.set()
+        if self._requested_at is None:
+            self._requested_at = now
+            self.requested.set()
+        elif now - self._requested_at > ONE_SIGNAL_SECONDS:
+            self.forced.set()
 
-    def hurry(self) -> None:
-        """Ask for the end at once."""
-        self.asked.set()
-        self.hurried.set()
+    def force(self) -> None:
+        """Request a shutdown without a drain."""
+        self.requested.set()
+        self.forced.set()
 
     async def pause(self, seconds: float) -> None:
-        """Let time pass, or none any more once there is a hurry."""
+        """Sleep for `seconds`, or until the shutdown is forced."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self.hurried.wait()
+                await self.forced.wait()
 
     async def wait_for(self, ending: Coroutine[Any, Any, None], seconds: float) -> None:
-        """Wait for something that ends, for so long at most; one second more at most once there is a hurry.
+        """Run `ending` for at most `seconds`; after the shutdown is forced, for at most one more second.
 
-        What has not ended then is cancelled, and left alone if it takes more than a second even so.
+        Work that exceeds its time is cancelled, and abandoned if it does not end within another second.
+        Raises what `ending` raises.
         """
-        task, hurry = asyncio.ensure_future(ending), asyncio.ensure_future(self.hurried.wait())
+        task, forced = asyncio.ensure_future(ending), asyncio.ensure_future(self.forced.wait())
         try:
-            await asyncio.wait((task, hurry), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            if hurry.done() and not task.done():
-                await asyncio.wait((task,), timeout=min(seconds, _LAST_WORDS_SECONDS))
+            await asyncio.wait((task, forced), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if forced.done() and not task.done():
+                await asyncio.wait((task,), timeout=min(seconds, _GRACE_SECONDS))
         finally:
-            hurry.cancel()
+            forced.cancel()
             task.cancel()
-        await asyncio.wait((task,), timeout=_LAST_WORDS_SECONDS)
+        await asyncio.wait((task,), timeout=_GRACE_SECONDS)
         if task.done() and not task.cancelled():
             task.result()

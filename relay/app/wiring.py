@@ -1,4 +1,4 @@
-"""The objects of one node, put together: the only place that knows which of them need which others. No I/O."""
+"""The construction of one node's objects: the only module that knows which of them need which others. No I/O."""
 
 from relay.app.config import NodeConfig
 from relay.channels.fanout import FanOut
@@ -33,20 +33,21 @@ from relay.transport.outbox import Flusher
 
 
 class Components:
-    """What a node is made of, from the way to Redis up to the connections."""
+    """The objects of a node, from its Redis client up to its connections."""
 
-    def __init__(self, config: NodeConfig, make: Make, near: Make | None) -> None:
+    def __init__(self, config: NodeConfig, make: Make, make_replica: Make | None) -> None:
         self._keys = keys = Keys(config.key_prefix)
         self.metrics = Metrics(scripts.NAMES)
         self.sessions = SessionRegistry()
-        self.client = self._way_to(config, make)
+        self.client = self._redis_client(config, make)
         self.registry = NodeRegistry(self.client, keys)
-        self.near: ReadReplica | None = None
+        self.replica: ReadReplica | None = None
         self.channel_log = ChannelLog(self.client, keys, config.retention)
-        if near is not None:
-            self.near = ReadReplica(self.client, self._way_to(config, near, "replica"), keys, self.registry)
-            self.channel_log = ReplicaLog(self.client, keys, config.retention, self.near)
-        self.broker = Broker(self.near or self.client, confirm_timeout=config.redis_timeout)
+        if make_replica is not None:
+            replica = self._redis_client(config, make_replica, "replica")
+            self.replica = ReadReplica(self.client, replica, keys, self.registry)
+            self.channel_log = ReplicaLog(self.client, keys, config.retention, self.replica)
+        self.broker = Broker(self.replica or self.client, confirm_timeout=config.redis_timeout)
         self.inbox = Inbox(self.client, keys)
         self.directory = Directory(self.client, keys)
         self.leases = Leases(self.client, keys)
@@ -65,7 +66,7 @@ class Components:
         self.membership = self._membership(config, services.presence)
         self.connections = self._connections(config, services)
 
-    def _way_to(self, config: NodeConfig, make: Make, server: str = "primary") -> RedisClient:
+    def _redis_client(self, config: NodeConfig, make: Make, server: str = "primary") -> RedisClient:
         return RedisClient(make, timeout=config.redis_timeout, metrics=self.metrics, server=server)
 
     def _services(self, config: NodeConfig) -> Services:

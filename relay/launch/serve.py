@@ -1,16 +1,16 @@
-"""Running a node as a process: its store, its signals, its end."""
+"""`conclave serve`: a relay as a process, with its store and its signals."""
 
 import asyncio
 import signal
-import sys
 from typing import TYPE_CHECKING
 
 import msgspec
+import uvloop
 
 from conclave.errors import ConfigError
 from relay.app.config import DataDir, Ephemeral, NodeConfig, RedisUrl
 from relay.app.node import Node
-from relay.app.run import explained, exported, to_its_end
+from relay.app.run import logged_failure, run_node, run_relay
 from relay.model.errors import NodeFailure
 from relay.observability import logs
 from relay.redis import connect
@@ -24,40 +24,35 @@ def run(config: NodeConfig, *, verbose: bool = False) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        ConclaveError: if the node cannot start or cannot go on.
+        ConclaveError: if the relay cannot start or cannot go on.
     """
     logs.configure(verbose=verbose)
-    if sys.platform == "win32":
-        asyncio.run(_serve(config, verbose=verbose))
-    else:
-        import uvloop  # noqa: PLC0415 - does not exist on Windows
-
-        uvloop.run(_serve(config, verbose=verbose))
+    uvloop.run(_serve(config, verbose=verbose))
 
 
 async def _serve(config: NodeConfig, *, verbose: bool) -> None:
     match config.store:
         case RedisUrl() | Ephemeral():
-            await _run(_relay(config, config.store, verbose=verbose))
+            await _run(_make_relay(config, config.store, verbose=verbose))
         case DataDir(path):
-            from relay.store import PrivateServer  # noqa: PLC0415 - needs what Windows does not have
+            from relay.store import PrivateServer  # noqa: PLC0415 - only a data directory needs it
 
-            with explained():
+            with logged_failure():
                 server = await PrivateServer.start(path)
             try:
-                await _run(_relay(config, RedisUrl(server.url), verbose=verbose), server)
+                await _run(_make_relay(config, RedisUrl(server.url), verbose=verbose), server)
             finally:
                 await server.stop()
 
 
-def _relay(config: NodeConfig, store: RedisUrl | Ephemeral, *, verbose: bool) -> "Node | Supervisor":
-    """Return one node, or the parent of several processes that are one each."""
-    with explained():
+def _make_relay(config: NodeConfig, store: RedisUrl | Ephemeral, *, verbose: bool) -> "Node | Supervisor":
+    """Return one node, or the parent of several worker processes."""
+    with logged_failure():
         if isinstance(store, Ephemeral):
             return Node(config, _in_process())
         if config.workers == 1:
             return Node(config, *connect.with_replica(store.url, store.read_url))
-        from relay.workers import Supervisor  # noqa: PLC0415 - needs what Windows does not have
+        from relay.workers import Supervisor  # noqa: PLC0415 - only several workers need it
 
         return Supervisor(msgspec.structs.replace(config, store=store), verbose=verbose)
 
@@ -67,16 +62,16 @@ async def _run(relay: "Node | Supervisor", server: "PrivateServer | None" = None
     logs.report_strays(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, relay.stop)
-    watching = asyncio.create_task(_watch(server, relay)) if server is not None else None
+    supervising = asyncio.create_task(_supervise(server, relay)) if server is not None else None
     try:
-        await (exported(relay) if isinstance(relay, Node) else to_its_end(relay))
+        await (run_node(relay) if isinstance(relay, Node) else run_relay(relay))
     finally:
-        if watching is not None:
-            watching.cancel()
+        if supervising is not None:
+            supervising.cancel()
 
 
-async def _watch(server: "PrivateServer", relay: "Node | Supervisor") -> None:
-    """Keep the private server running; when that is hopeless, the relay ends."""
+async def _supervise(server: "PrivateServer", relay: "Node | Supervisor") -> None:
+    """Keep the private server running; the relay fails when that is hopeless."""
     try:
         await server.supervise()
     except NodeFailure as failure:

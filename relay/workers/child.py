@@ -16,7 +16,7 @@ import uvloop
 from conclave.errors import ConclaveError
 from relay.app.config import NodeConfig, RedisUrl
 from relay.app.node import Node
-from relay.app.run import exported
+from relay.app.run import run_node
 from relay.observability import logs
 from relay.observability.metrics import render
 from relay.redis import connect
@@ -62,7 +62,7 @@ class _Worker:
             logs.report_strays(loop)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, node.stop)
-            await exported(node)
+            await run_node(node)
         except ConclaveError as failure:
             self.line.send(Failed(str(failure)))
             return_code = 1
@@ -75,10 +75,10 @@ class _Worker:
 
     async def _watch_parent(self, node: Node) -> None:
         while await self.line.receive() is not None:
-            node.hurry()  # there is nothing else that a parent says later
+            node.force_stop()  # there is nothing else that a parent says later
         log.warning("worker.orphaned")
         signal.alarm(ORPHAN_SECONDS)
-        node.hurry()
+        node.force_stop()
 
     async def _announce(self, node: Node) -> None:
         await node.listening.wait()
@@ -89,7 +89,7 @@ class _Worker:
     async def _report(self, metrics: bool) -> Report:
         if self._node is None:
             return Report("starting")
-        return Report(self._node.unready, self._node.families() if metrics else [])
+        return Report(self._node.unready_reason, self._node.families() if metrics else [])
 
 
 class _Everybody:

@@ -41,7 +41,7 @@ class Supervisor:
         self._silence = silence
         self._workers: list[WorkerProcess] = []
         self._metrics = WorkerMetrics(config.workers)
-        self._stop = Shutdown()
+        self._shutdown = Shutdown()
         self._failure: ConclaveError | None = None
         self._killed = False
         self._announced = False
@@ -49,12 +49,12 @@ class Supervisor:
 
     def stop(self) -> None:
         """Have `run` end when the workers have drained; the second time at once."""
-        self._stop.ask()
+        self._shutdown.request()
 
     def fail(self, failure: ConclaveError) -> None:
         """Have `run` end with this failure, without a drain."""
         self._failure = self._failure or failure
-        self._stop.hurry()
+        self._shutdown.force()
 
     async def run(self) -> None:
         """Keep the workers running until `stop`.
@@ -72,7 +72,7 @@ class Supervisor:
             async with asyncio.TaskGroup() as tasks:
                 for worker in self._workers:
                     tasks.create_task(self._keep(worker))
-                await self._stop.asked.wait()
+                await self._shutdown.requested.wait()
                 log.info("shutdown signal received; ending the workers", workers=len(self._workers))
                 sockets.close(shares)  # else the kernel would go on taking connections that nobody accepts
                 self._signal(signal.SIGTERM)
@@ -96,21 +96,21 @@ class Supervisor:
             runner, address = await open_status_port(self, host, port)
         except OSError as error:
             raise not_bound(host, port, error) from error
-        held.push_async_callback(lambda: self._stop.wait_for(runner.cleanup(), STATUS_GOODBYE_SECONDS))
+        held.push_async_callback(lambda: self._shutdown.wait_for(runner.cleanup(), STATUS_GOODBYE_SECONDS))
         log.info("metrics listening", addr=address)
 
     async def _keep(self, worker: WorkerProcess) -> None:
         """Run one worker, life after life. What it says itself is final, a death without a word is not."""
         loop = asyncio.get_running_loop()
         deaths = 0
-        while not self._stop.asked.is_set():
+        while not self._shutdown.requested.is_set():
             born = loop.time()
             code = await worker.run(self.report, self._on_ready, silence=self._silence)
             if worker.failure is not None:
                 self.fail(NodeFailure(worker.failure))
-            elif not self._stop.asked.is_set() and not worker.listened:
+            elif not self._shutdown.requested.is_set() and not worker.listened:
                 self.fail(NodeFailure(f"worker {worker.number} ended with status {code} before it could serve"))
-            if self._stop.asked.is_set():
+            if self._shutdown.requested.is_set():
                 return
             deaths = 1 if loop.time() - born >= _STEADY_SECONDS else deaths + 1
             log.error("worker.died", worker=worker.number, status=code, lived=round(loop.time() - born, 3))
@@ -120,7 +120,7 @@ class Supervisor:
     async def _rest(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
-                await self._stop.asked.wait()
+                await self._shutdown.requested.wait()
         except TimeoutError:
             return
 
@@ -130,7 +130,7 @@ class Supervisor:
         deadline = clock() + self._config.drain_delay + self._config.drain_seconds + _GRACE_SECONDS
         hurried = False
         while any(worker.pid is not None for worker in self._workers):
-            if self._stop.hurried.is_set() and not hurried:
+            if self._shutdown.forced.is_set() and not hurried:
                 hurried = True
                 deadline = min(deadline, clock() + _HURRY_SECONDS)
                 for worker in self._workers:
@@ -155,7 +155,7 @@ class Supervisor:
     async def report(self, metrics: bool) -> Report:
         """Ask all workers how they are."""
         reports = await asyncio.gather(*(worker.ask(metrics=metrics) for worker in self._workers))
-        unready = "shutting down" if self._stop.asked.is_set() else None
+        unready = "shutting down" if self._shutdown.requested.is_set() else None
         unready = unready or next((report.unready for report in reports if report.unready is not None), None)
         if not metrics:
             return Report(unready)

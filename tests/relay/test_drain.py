@@ -1,4 +1,4 @@
-"""How sessions are spread over the time that a drain has."""
+"""A drain closes its sessions evenly, and a forced shutdown cuts it short."""
 
 import asyncio
 
@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.app.drain import pace
+from relay.app.drain import next_batch
 from relay.app.shutdown import ONE_SIGNAL_SECONDS, Shutdown
 from tests.support.waiting import pause
 
 
 def plan(sessions: int, seconds: float) -> list[tuple[float, int]]:
-    """When how many are closed, if nobody leaves by themselves."""
+    """Return the times and sizes of the batches if no session leaves on its own."""
     now, steps = 0.0, []
     while sessions:
-        batch, wait = pace(sessions, seconds - now)
+        batch, wait = next_batch(sessions, seconds - now)
         steps.append((now, batch))
         sessions -= batch
         now += wait
@@ -24,7 +24,7 @@ def plan(sessions: int, seconds: float) -> list[tuple[float, int]]:
 
 @given(st.integers(0, 20_000), st.floats(0, 3600))
 def test_all_are_closed_in_time(sessions: int, seconds: float) -> None:
-    """Whoever is left at the end is cut off by the kill."""
+    """A session that is still open at the end is cut by the kill."""
     steps = plan(sessions, seconds)
     assert sum(batch for _, batch in steps) == sessions
     assert all(batch > 0 for _, batch in steps)
@@ -46,20 +46,20 @@ def test_few_sessions_are_spread_as_well() -> None:
     assert plan(0, 20) == []
 
 
-async def test_a_signal_that_comes_twice_at_once_is_one() -> None:
+async def test_the_same_signal_from_two_senders_is_one_request() -> None:
     """Ctrl-C reaches a whole terminal, and `make`, which has it too, passes it on."""
     stop = Shutdown()
-    stop.ask()
-    stop.ask()
-    assert stop.asked.is_set()
-    assert not stop.hurried.is_set()
+    stop.request()
+    stop.request()
+    assert stop.requested.is_set()
+    assert not stop.forced.is_set()
     await pause(ONE_SIGNAL_SECONDS * 1.1)
-    stop.ask()
-    assert stop.hurried.is_set()
+    stop.request()
+    assert stop.forced.is_set()
 
 
-async def test_a_hurry_ends_every_wait() -> None:
-    """Whoever asks a second time does not want to know what there was to wait for."""
+async def test_a_forced_shutdown_ends_every_wait() -> None:
+    """A second signal means that the operator does not want to wait."""
     stop = Shutdown()
     never = asyncio.Event()
 
@@ -73,10 +73,10 @@ async def test_a_hurry_ends_every_wait() -> None:
     async with asyncio.timeout(10):
         waiting = asyncio.create_task(wait())
         await pause(0)
-        assert not stop.asked.is_set()
-        stop.hurry()
+        assert not stop.requested.is_set()
+        stop.force()
         await waiting
-    assert stop.asked.is_set(), "a hurry is a stop"
+    assert stop.requested.is_set(), "a forced shutdown is a shutdown"
 
 
 async def test_what_ends_in_time_is_waited_for() -> None:
@@ -91,7 +91,7 @@ async def test_what_ends_in_time_is_waited_for() -> None:
     async def failing() -> None:
         raise ValueError("this")
 
-    stop.hurry()
+    stop.force()
     await stop.wait_for(goodbye(), 10)
     assert said == ["goodbye"]
     with pytest.raises(ValueError, match="this"):
