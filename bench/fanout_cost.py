@@ -49,14 +49,14 @@ async def measure() -> None:
     from relay.protocol.v1 import V1Codec  # noqa: PLC0415
     from relay.redis import connect  # noqa: PLC0415
     from relay.services.server_admins import ServerAdmins  # noqa: PLC0415
+    from relay.sessions.outbox import Outbox  # noqa: PLC0415
     from relay.sessions.session import Session  # noqa: PLC0415
-    from relay.transport.outbox import Outbox  # noqa: PLC0415
 
     logs.configure()
     node = Node(NodeConfig(host="127.0.0.1", port=0, store=Ephemeral(), admins=ServerAdmins({})), connect.in_process())
     running = asyncio.create_task(node.run())
     await until(lambda: node.is_ready)
-    dialect, fanout = V1Codec(), node._fanout  # noqa: SLF001
+    encoder, fanout = V1Codec(), node._fanout  # noqa: SLF001
     flusher = node._connections._flusher  # noqa: SLF001
     loop = asyncio.get_running_loop()
     for size in SIZES:
@@ -69,7 +69,7 @@ async def measure() -> None:
                 pubkey="",
                 admin=False,
                 connection=f"{size}.{number}",
-                dialect=dialect,
+                encoder=encoder,
                 outbox=outbox,
                 interrupt=lambda: None,
                 drained=nothing_waits,

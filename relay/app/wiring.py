@@ -27,9 +27,9 @@ from relay.services.context import Services
 from relay.services.messages import Messages
 from relay.services.moderation import Moderation
 from relay.services.presence import Presence
+from relay.sessions.outbox import Flusher
 from relay.sessions.registry import SessionRegistry
 from relay.transport.connection import Connections
-from relay.transport.outbox import Flusher
 
 
 class Components:
@@ -79,7 +79,7 @@ class Components:
                 admins=config.admins,
                 registration=config.registration,
             ),
-            rule=Moderation(directory=directory, fanout=fanout, announcements=self.announcements, audit=audit),
+            moderation=Moderation(directory=directory, fanout=fanout, announcements=self.announcements, audit=audit),
             channels=Channels(
                 directory=directory,
                 channel_log=self.channel_log,

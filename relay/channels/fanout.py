@@ -300,7 +300,7 @@ class FanOut:
             return
         self.leave(session, room.id)
         session.forget(room.id)
-        session.tell(session.dialect.left(room.name, reason))
+        session.tell(session.encoder.left(room.name, reason))
         log.info("session.lost_channel", path=session.path_text, channel=room.id, reason=reason)
         with contextlib.suppress(StoreUnavailable):  # the session's end says it again
             await self._log.remove_subscriber(room.id, session.connection)

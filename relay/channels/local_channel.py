@@ -99,9 +99,9 @@ class LocalChannel:
         session, catch_up = listener.session, listener.catch_up
         for step in steps:
             if isinstance(step, Lost):
-                session.tell(session.dialect.gap(self.name, step.after))
+                session.tell(session.encoder.gap(self.name, step.after))
             elif session.path_text != step.sender:
-                session.tell(session.dialect.message(self.name, step))
+                session.tell(session.encoder.message(self.name, step))
         if catch_up is not None and catch_up.done:
             listener.catch_up = None
             self._raise_floor(listener, catch_up.position)
@@ -152,9 +152,9 @@ class LocalChannel:
                 if newcomers and order(message.id) <= order(listener.floor):
                     passed_over += 1
                     continue
-                frame = frames.get(session.dialect)
+                frame = frames.get(session.encoder)
                 if frame is None:
-                    frame = frames[session.dialect] = session.dialect.message(self.name, message)
+                    frame = frames[session.encoder] = session.encoder.message(self.name, message)
                 session.outbox.push(frame)
             if reached := len(self.listeners) - passed_over:
                 self._delivered(message, reached, began)
@@ -169,7 +169,7 @@ class LocalChannel:
             spared = order(after) < order(until) <= order(listener.floor)
             if listener.catch_up is None and not spared:
                 session = listener.session
-                session.tell(session.dialect.gap(self.name, max(after, listener.floor, key=order)))
+                session.tell(session.encoder.gap(self.name, max(after, listener.floor, key=order)))
 
     def rename(self, name: str, named: int) -> bool:
         """Take the name that the channel had at version `named`; returns whether that is news.
@@ -187,5 +187,5 @@ class LocalChannel:
                 known = session.forget(self.id)
                 session.joined[name] = self.id
                 for former in known:
-                    session.tell(session.dialect.renamed(former, name))
+                    session.tell(session.encoder.renamed(former, name))
         return old != name

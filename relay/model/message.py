@@ -5,6 +5,9 @@ import msgspec
 START = "0-0"
 """The position before every message."""
 
+PAGE_BYTES = 4 * 1024 * 1024
+"""The greatest size of a page of history, as it is stored and as it is sent. A page has one message at least."""
+
 
 class Message(msgspec.Struct, frozen=True):
     """One message of one channel.

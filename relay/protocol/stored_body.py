@@ -1,4 +1,6 @@
-"""Message bodies as they are kept in logs and sent between nodes: in v1's encoding, whoever wrote or reads them."""
+"""Message bodies as logs hold them and as nodes exchange them: in v1's encoding, whichever version a client speaks."""
+
+from typing import NamedTuple
 
 from conclave.model import Payload, Plain, Sealed
 from conclave.protocol import v1
@@ -6,23 +8,28 @@ from conclave.protocol.body import Body, body_of, payload_of
 from conclave.protocol.v1.frames import RawPayload
 
 
-def keep(payload: Payload | RawPayload) -> tuple[bytes, int]:
-    """Return what is kept of a payload, and how much of it counts against the limit for messages, in bytes."""
-    return v1.encode_payload(payload), body_size(payload)
+class StoredBody(NamedTuple):
+    """An encoded body, and how many bytes of it count against the limit for messages."""
+
+    payload: bytes
+    size: int
 
 
-def keep_body(body: Body) -> tuple[bytes, int]:
-    """Do the same for a body. Raises: Refusal."""
-    return keep(payload_of(body))
+def encode_payload(payload: Payload | RawPayload) -> StoredBody:
+    return StoredBody(v1.encode_payload(payload), _size(payload))
 
 
-def kept_body(payload: bytes) -> Body:
-    """Return the body that was kept as this."""
+def encode_body(body: Body) -> StoredBody:
+    """Raises: Refusal, if what is sealed is not base64url."""
+    return encode_payload(payload_of(body))
+
+
+def decode_body(payload: bytes) -> Body:
     return body_of(v1.decode_payload(payload))
 
 
-def body_size(payload: Payload | RawPayload) -> int:
-    """Return what the sender wrote, in bytes."""
+def _size(payload: Payload | RawPayload) -> int:
+    """Return the length of what the sender wrote, in bytes of UTF-8."""
     match payload:
         case Plain(text):
             return len(text.encode())

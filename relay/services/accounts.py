@@ -1,16 +1,19 @@
 """Users and their machines."""
 
 from conclave import base64url
-from conclave.errors import Code, Refusal
+from conclave.errors import Code, InvalidKey, Refusal
+from conclave.machine.keys import parse_public_key
 from conclave.model import AuditEntry, MachineInfo
 from conclave.names import NameKind, check_requested_name
-from conclave.protocol.credentials import KEY_BYTES, unknown_key
+from conclave.protocol.credentials import unknown_key
 from relay.cluster.announcements import Announcements
 from relay.redis.directory import Directory, Registration
 from relay.services.authorization import AuditLog, check_terms, new_token, permit
 from relay.services.refusals import not_admin, revoked
 from relay.services.server_admins import ServerAdmins
 from relay.sessions.session import Session
+
+_AUDIT_ROWS = 100
 
 
 class Accounts:
@@ -68,11 +71,11 @@ class Accounts:
         permit(verdict)
         return token
 
-    async def audit_trail(self, session: Session, limit: int) -> list[AuditEntry]:
-        """Return the newest admin operations, oldest first, for admins of the server. Raises: Refusal."""
+    async def audit_trail(self, session: Session, limit: int | None) -> list[AuditEntry]:
+        """Return the newest admin operations, 100 by default, oldest first. Server admins only. Raises: Refusal."""
         if not session.admin:
             raise not_admin()
-        return await self._directory.audit(limit)
+        return await self._directory.audit(_AUDIT_ROWS if limit is None else limit)
 
     async def users(self, session: Session) -> list[str]:
         """Return every username, for admins of the server. Raises: Refusal."""
@@ -95,14 +98,14 @@ class Accounts:
         """Return the machines of the caller's own account."""
         return await self._directory.machines(session.path.user)
 
-    async def add_machine(self, session: Session, name: str, pubkey: bytes) -> None:
-        """Enrol a key for the caller's account; it proves itself at its first login. Raises: Refusal."""
+    async def add_machine(self, session: Session, name: str, public_key: str) -> None:
+        """Enrol a key (base64url) for the caller's account; its first login proves it. Raises: Refusal."""
         check_requested_name(NameKind.MACHINE, name)
-        if len(pubkey) != KEY_BYTES:
-            raise Refusal(
-                Code.MALFORMED, f"malformed key or signature: public key must be {KEY_BYTES} bytes, got {len(pubkey)}"
-            )
-        outcome = await self._directory.add_machine(session.caller, name, key_text(pubkey))
+        try:
+            pubkey = key_text(parse_public_key(public_key))
+        except InvalidKey as error:
+            raise Refusal(Code.MALFORMED, str(error)) from None
+        outcome = await self._directory.add_machine(session.caller, name, pubkey)
         self._audit(session.caller, "machine_add", f"{session.path.user}/{name}", outcome)
         match outcome:
             case "named":

@@ -61,7 +61,7 @@ class Channels:
     async def join(self, session: Session, name: str, token: str | None, since: str | None = None) -> Joined:
         """Have the session hear a channel from now on; a good invite makes its user a member for good.
 
-        With `since`, a message's id, all that followed it comes first, as soon as `resume` is called.
+        With `since`, a message's id, all that followed it comes first, from the call of `start_replay` on.
         """
         if since is not None:
             valid_position(since)
@@ -86,8 +86,8 @@ class Channels:
             self._resumes.labels(outcome="recovered" if entry.recovered else "gap").inc()
         return Joined(entry.position, entry.recovered, let.admin)
 
-    def resume(self, session: Session) -> None:
-        """Begin to send what the session has missed in the channels that it joined with `since`."""
+    def start_replay(self, session: Session) -> None:
+        """Begin to send what a join with `since` has promised: the reply to it is written."""
         self._fanout.resume(session)
 
     async def leave(self, session: Session, name: str) -> None:

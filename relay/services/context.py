@@ -1,4 +1,4 @@
-"""What a dialect's commands are given: the session that asks, and the services that answer."""
+"""The context of a request: the session that asks, and the services that answer."""
 
 import msgspec
 
@@ -14,7 +14,7 @@ class Services(msgspec.Struct, frozen=True):
     accounts: Accounts
     channels: Channels
     messages: Messages
-    rule: Moderation
+    moderation: Moderation
     presence: Presence
 
 

@@ -1,13 +1,14 @@
-"""What is said: posts, whispers, history."""
+"""Messages: posts, whispers, history."""
 
 import secrets
+import time
 
 from conclave.errors import Code, Refusal
 from conclave.model import SessionPath
 from conclave.text import shortened
 from relay.channels.fanout import FanOut
 from relay.model.errors import StoreUnavailable
-from relay.model.message import START, Message
+from relay.model.message import PAGE_BYTES, START, Message
 from relay.observability.metrics import Metrics
 from relay.redis.channel_log import ChannelLog, HistoryPage
 from relay.redis.directory import Directory
@@ -15,13 +16,11 @@ from relay.redis.idempotency import IdempotencyKeys, IdempotencyRecord
 from relay.redis.inbox import Inbox, Whisper
 from relay.redis.leases import Leases
 from relay.redis.node_registry import NodeRegistry
-from relay.services import counted
 from relay.services.refusals import not_member, valid_key, valid_position
 from relay.sessions.session import Session
 
 PAGE_ROWS = 500
 HISTORY_ROWS = 100
-PAGE_BYTES = 4 * 1024 * 1024
 _LATEST_MS = 10**15
 _LAST_OF_MS = 2**64 - 1
 _ATTEMPTS = 5
@@ -52,15 +51,15 @@ class Messages:
         self._idempotency_keys = idempotency_keys
         self._registry = registry
         self._max_bytes = max_bytes
-        self.metrics = metrics
+        self._metrics = metrics
 
-    @counted.posts
     async def post(self, session: Session, channel: str, payload: bytes, size: int, *, key: str | None = None) -> str:
         """Keep a message, `size` bytes of body, and hand it to every session in the channel but its sender's.
 
         Returns its id. When this returns, the message is in the channel's log. With a `key` that the user has used
         here in the last five minutes, nothing is posted, and the id is that of the first message.
         """
+        began = time.monotonic()
         if key is not None:
             valid_key(key)
         for _ in range(_ATTEMPTS):
@@ -71,20 +70,35 @@ class Messages:
             if reply is None:
                 raise not_member(channel)
             if isinstance(reply, str):
+                self._metrics.publish_seconds.observe(time.monotonic() - began)
+                self._metrics.posts.inc()
                 return reply
-            # Who may speak here has changed: look again, and then at whether this session still may.
+            # The membership of the channel has changed: apply that, and see whether this session may still post.
             await self._fanout.apply_version(channel_id, reply)
         raise StoreUnavailable("who may hear the channel kept changing")
 
-    @counted.whispers
     async def whisper(
         self, session: Session, target: SessionPath, payload: bytes, size: int, *, key: str | None = None
     ) -> tuple[str, int]:
-        """Hand a message to one session on whichever node it is; it is kept nowhere.
+        """Send a message to one session, on whichever node it is. It is not stored.
 
         Returns its id and its time (ms of Redis' clock). With a `key` that the user has used for a whisper in the last
         five minutes these are the first one's, and nothing is sent again that is known to be sent.
         """
+        outcome = Code.INTERNAL.value
+        try:
+            sent = await self._whisper(session, target, payload, size, key)
+            outcome = "ok"
+            return sent
+        except Refusal as refusal:
+            outcome = refusal.code.value
+            raise
+        finally:
+            self._metrics.whispers.labels(outcome=outcome).inc()
+
+    async def _whisper(
+        self, session: Session, target: SessionPath, payload: bytes, size: int, key: str | None
+    ) -> tuple[str, int]:
         if key is not None:
             valid_key(key)
         self._check_size(size)

@@ -6,6 +6,7 @@ from relay.channels.fanout import FanOut
 from relay.cluster.announcements import Announcements
 from relay.redis.directory import Directory
 from relay.services.authorization import AuditLog, check_terms, new_token, permit
+from relay.services.refusals import valid_path_or_user
 from relay.sessions.session import Session
 
 
@@ -56,10 +57,7 @@ class Moderation:
 
     async def kick(self, session: Session, channel: str, target: str) -> None:
         """Take the channel from one session (a path) or from all of a user's; they may come back."""
-        if "/" in target:
-            _valid_path(target)
-        else:
-            check_requested_name(NameKind.USER, target)
+        valid_path_or_user(target)
         await self._administer(session, "kick", channel, target)
 
     async def ban(self, session: Session, channel: str, user: str) -> None:
@@ -121,12 +119,3 @@ class Moderation:
         self._audit(session.caller, operation, channel, verdict)
         permit(verdict, channel)
         return rows
-
-
-def _valid_path(text: str) -> None:
-    parts = text.split("/")
-    kinds = (NameKind.USER, NameKind.MACHINE, NameKind.SESSION)
-    if len(parts) != len(kinds):
-        check_requested_name(NameKind.USER, text)
-    for kind, part in zip(kinds, parts, strict=True):
-        check_requested_name(kind, part)

@@ -2,7 +2,9 @@
 
 import re
 
-from conclave.errors import Code, Refusal
+from conclave.errors import Code, InvalidName, Refusal
+from conclave.model import SessionPath
+from conclave.names import NameKind, check_requested_name
 from conclave.text import shortened
 
 _LONGEST_KEY = 64
@@ -42,3 +44,13 @@ def valid_key(value: str) -> str:
     if not 1 <= len(value) <= _LONGEST_KEY:
         raise Refusal(Code.MALFORMED, f"a key has 1 to {_LONGEST_KEY} characters")
     return value
+
+
+def valid_path_or_user(value: str) -> str:
+    """Return `value` if it may be a session's path, or a username. Raises: Refusal."""
+    if value.count("/") != 2:  # noqa: PLR2004 - a path has three parts
+        return check_requested_name(NameKind.USER, value)
+    try:
+        return str(SessionPath.parse(value))
+    except InvalidName as error:
+        raise Refusal(Code.MALFORMED, str(error)) from None

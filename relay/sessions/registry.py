@@ -47,7 +47,7 @@ class SessionRegistry:
             case Whisper(connection):
                 session = self._by_connection.get(connection)
                 if session is not None and not (signal.repeatable and session.has_heard(signal.id)):
-                    session.outbox.push(session.dialect.whisper(signal))
+                    session.outbox.push(session.encoder.whisper(signal))
             case Revoke(pubkey, reason):
                 for session in self:
                     if session.pubkey == pubkey:

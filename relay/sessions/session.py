@@ -3,15 +3,12 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 from conclave.model import SessionPath
 from relay.model.close_reason import CloseReason
 from relay.redis.directory import Caller
-from relay.transport.outbox import Outbox
-
-if TYPE_CHECKING:
-    from relay.protocol.codec import Codec
+from relay.sessions.encoder import EventEncoder
+from relay.sessions.outbox import Outbox
 
 _REMEMBERED_WHISPERS = 256
 """How many whispers that may come twice a session knows again."""
@@ -32,7 +29,7 @@ class Session:
         pubkey: str,
         admin: bool,
         connection: str,
-        dialect: "Codec",
+        encoder: EventEncoder,
         outbox: Outbox,
         interrupt: Callable[[], None],
         drained: Callable[[], Awaitable[None]],
@@ -47,7 +44,7 @@ class Session:
         self.pubkey = pubkey
         self.admin = admin
         self.connection = connection
-        self.dialect = dialect
+        self.encoder = encoder
         self.outbox = outbox
         self.generation = 0
         self.joined: dict[str, str] = {}

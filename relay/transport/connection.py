@@ -14,12 +14,14 @@ from conclave.model import SessionPath
 from conclave.protocol.credentials import LoginClaim, RegistrationClaim, timed_out
 from relay.model.close_reason import CloseReason, Ended
 from relay.observability import logs, redaction, tracing
+from relay.protocol import operations
 from relay.protocol.codec import Codec, Handshake, IncomingRequest
+from relay.protocol.framing import CLOSE, FRAME_BYTES
+from relay.protocol.operations import Reply
 from relay.services.accounts import key_text
 from relay.services.context import RequestContext, Services
+from relay.sessions.outbox import Flusher, Outbox
 from relay.sessions.session import Session
-from relay.transport.framing import CLOSE, FRAME_BYTES
-from relay.transport.outbox import Flusher, Outbox
 from relay.transport.websocket import Interrupted, ServerWebSocket, Traffic
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ class Connections:
             self._metrics.logins.labels(outcome=refusal.code.value).inc()
             why = redaction.unquoted(refusal.message)
             log.info("login.refused", code=refusal.code.value, reason=why, remote=request.remote)
-            socket.write(dialect.turned_away(refusal))
+            socket.write(dialect.login_refused(refusal))
         except _Gone as gone:
             self._metrics.logins.labels(outcome="gone").inc()
             log.debug("login.abandoned", reason=str(gone), remote=request.remote)
@@ -83,7 +85,7 @@ class Connections:
         else:
             self._metrics.logins.labels(outcome="ok").inc()
             self._metrics.login_seconds.observe(time.monotonic() - began)
-            await self._serve_session(socket, session)
+            await self._serve_session(socket, dialect, session)
         await socket.hang_up()
         return socket.response
 
@@ -106,7 +108,7 @@ class Connections:
         session = self._session(socket, dialect, SessionPath(user, machine, claim.session), claim.pubkey)
         await self._services.presence.open(session)
         socket.admit()
-        session.outbox.open(dialect.welcome(session.path, admin=session.admin))
+        session.outbox.open(dialect.login_accepted(session.path, admin=session.admin))
         return session
 
     def _session(self, socket: ServerWebSocket, dialect: Codec, path: SessionPath, pubkey: bytes) -> Session:
@@ -118,7 +120,7 @@ class Connections:
             pubkey=key_text(pubkey),
             admin=self._services.accounts.is_admin(path.user, pubkey),
             connection=secrets.token_hex(8),
-            dialect=dialect,
+            encoder=dialect,
             outbox=Outbox(
                 socket.transport,
                 self._flusher,
@@ -158,11 +160,11 @@ class Connections:
             return Ended(CloseReason.SHUTDOWN)
         return socket.excess or timed_out()
 
-    async def _serve_session(self, socket: ServerWebSocket, session: Session) -> None:
+    async def _serve_session(self, socket: ServerWebSocket, dialect: Codec, session: Session) -> None:
         logs.bind_session(session.path_text, session.connection)
         log.info("session.established")
         try:
-            reason = await self._requests(socket, session)
+            reason = await self._requests(socket, dialect, session)
         except Exception:
             log.exception("session.failed")
             reason = CloseReason.LOST
@@ -172,24 +174,26 @@ class Connections:
             await self._services.presence.close(session)
         self._metrics.closes.labels(reason=reason.value).inc()
         log.info("session.closed", reason=reason.value)
-        session.outbox.finish(session.dialect.closing(reason))
+        session.outbox.finish(session.encoder.closing(reason))
 
-    async def _requests(self, socket: ServerWebSocket, session: Session) -> CloseReason:
-        desk = RequestContext(session, self._services)
+    async def _requests(self, socket: ServerWebSocket, dialect: Codec, session: Session) -> CloseReason:
+        context = RequestContext(session, self._services)
         while session.close_reason is None:
             try:
                 data = await socket.receive()
-                call = None if data is None else session.dialect.call(data)
+                request = None if data is None else dialect.decode_request(data)
             except Interrupted:
                 continue
             except FrameError as error:
                 log.info("session.malformed", error=redaction.unquoted(str(error)))
                 return CloseReason.MALFORMED
-            if call is None:
+            if request is None:
                 return CloseReason.LEFT
             session.heard()
-            session.outbox.send(await self._answer(desk, call))
-            self._services.channels.resume(session)
+            reply = await self._answer(context, request)
+            session.outbox.send(reply.frame)
+            if reply.after is not None:
+                reply.after()
             try:
                 await socket.drain()
             except TimeoutError:
@@ -198,21 +202,21 @@ class Connections:
                 return CloseReason.LOST
         return session.close_reason
 
-    async def _answer(self, desk: RequestContext, call: IncomingRequest) -> bytes:
+    async def _answer(self, context: RequestContext, request: IncomingRequest) -> Reply:
         try:
-            reply = await call.answer(desk)
+            reply = await operations.answer(context, request)
         except Refusal as refusal:
             self._metrics.refusals.labels(code=refusal.code.value).inc()
             log.debug("request.refused", code=refusal.code.value)
-            return call.refused(refusal)
+            return Reply(request.refused(refusal))
         except Exception:
             log.exception("request.failed")
             self._metrics.refusals.labels(code=Code.INTERNAL.value).inc()
-            return call.refused(Refusal(Code.INTERNAL, "the relay failed to carry this out"))
+            return Reply(request.refused(Refusal(Code.INTERNAL, "the relay failed to carry this out")))
         longest = min(FRAME_BYTES, self._outbox_bytes)
-        if len(reply) > longest:
+        if len(reply.frame) > longest:
             self._metrics.refusals.labels(code=Code.TOO_LARGE.value).inc()
-            return call.refused(Refusal(Code.TOO_LARGE, f"the reply would exceed {longest} bytes"))
+            return Reply(request.refused(Refusal(Code.TOO_LARGE, f"the reply would exceed {longest} bytes")))
         return reply
 
 

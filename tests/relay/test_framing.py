@@ -8,7 +8,7 @@ from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_websocket import WebSocketReader
 
-from relay.transport.framing import CLOSE, binary_frame, close_frame, text_frame
+from relay.protocol.framing import CLOSE, binary_frame, close_frame, text_frame
 
 SIZES = (0, 1, 125, 126, 127, 65_535, 65_536, 65_537, 1_000_000)
 

@@ -12,9 +12,10 @@ from conclave.model import Plain, SessionPath
 from conclave.protocol.v1 import admin, frames
 from conclave.protocol.v1.codec import encode_payload
 from relay.app.config import NodeConfig, RedisUrl
+from relay.model.message import PAGE_BYTES
 from relay.redis.channel_log import GROUP_ROWS
 from relay.redis.keys import Keys
-from relay.services.messages import PAGE_BYTES, PAGE_ROWS
+from relay.services.messages import PAGE_ROWS
 from relay.services.server_admins import ServerAdmins
 from tests.support.clock import stand_still
 from tests.support.nodes import running_node

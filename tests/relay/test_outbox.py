@@ -6,7 +6,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.transport.outbox import FLUSH_BYTES, WINDOW_SECONDS, Flusher, Outbox
+from relay.sessions.outbox import FLUSH_BYTES, WINDOW_SECONDS, Flusher, Outbox
 from tests.support.waiting import wait_until
 
 LIMIT = 4 * FLUSH_BYTES

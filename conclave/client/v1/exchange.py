@@ -11,12 +11,13 @@ from typing import Any, Generic
 
 from conclave.client.exchange import CLOSED, Answer, Ending, FollowUp, Outcome, Received, Ticket, check_size
 from conclave.client.v1.history import HistoryRead, Numbering
-from conclave.client.v1.mapping import PendingRequest, SingleRequest
+from conclave.client.v1.pending import PendingMessage, PendingRequest, SingleRequest
 from conclave.errors import FrameError, OutOfStep, Refusal, in_words
 from conclave.model import SessionPath
+from conclave.protocol import requests
 from conclave.protocol.close_texts import KILLS
 from conclave.protocol.events import Event, Message, Role, Whispered
-from conclave.protocol.requests import History, Request
+from conclave.protocol.requests import Request
 from conclave.protocol.v1 import frames
 from conclave.protocol.v1.admin import APPENDED
 from conclave.protocol.v1.bodies import body_of
@@ -39,9 +40,13 @@ class V1Exchange(Generic[Ticket]):
 
     def ask(self, request: Request[Any], ticket: Ticket) -> bytes:
         """See Exchange."""
-        if isinstance(request, History):
-            return self._ask(HistoryRead(request, self._numbering), ticket)
-        return self._ask(SingleRequest(request, self._me), ticket)
+        match request:
+            case requests.History():
+                return self._ask(HistoryRead(request, self._numbering), ticket)
+            case requests.Send() | requests.Whisper():
+                return self._ask(PendingMessage(request, self._me), ticket)
+            case _:
+                return self._ask(SingleRequest(request), ticket)
 
     def open_tickets(self) -> list[Ticket]:
         """See Exchange."""
