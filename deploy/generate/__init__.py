@@ -1,6 +1,6 @@
-"""What in deploy/ is made from something else, so that nothing is written twice.
+"""The generated files of deploy/, each from its one source.
 
-| made | from |
+| generated | from |
 |---|---|
 | `grafana/*.json` | `generate/dashboards.py` |
 | `helm/files/dashboards/*.json` | the same: a chart reads only its own files |
@@ -8,5 +8,5 @@
 | descriptions in `helm/values.schema.json` | the comments of `helm/values.yaml` |
 | the table in `helm/README.md` | `helm/values.yaml` |
 
-`python -m deploy.generate` writes them (`make deploy-files`); a test compares.
+`python -m deploy.generate` (`make deploy-files`) writes them; a test compares them with their sources.
 """

@@ -1,4 +1,4 @@
-"""The dashboards: the cluster as its users feel it, one node from inside, and Redis as the nodes see it."""
+"""The dashboards: the cluster from its users' side, a node from inside, and Redis from the nodes' side."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +7,7 @@ from deploy.generate.panels import Panel, Query, Row, dashboard
 
 _NS = 'namespace=~"$namespace"'
 _NODE = f'{_NS}, instance=~"$instance"'
-# A gauge that is not summed up has a series of each worker.
+# A gauge that is not summed has one series per worker.
 _EACH = "{{instance}} {{worker}}"
 
 
@@ -48,7 +48,7 @@ def _cluster() -> Iterable[Row]:
     yield Row(
         "Traffic",
         (
-            Panel("Posts and whispers", "What clients send, per second.", (
+            Panel("Posts and whispers", "Posts and whispers from clients, per second.", (
                 Query(_rate("conclave_posts_total"), "posts"),
                 Query(_rate("conclave_whispers_total"), "whispers"),
             )),
@@ -65,7 +65,7 @@ def _cluster() -> Iterable[Row]:
         (
             Panel("Delivery", "From Redis' timestamp to the socket.", _quantiles("conclave_delivery_seconds"),
                   unit="s", red_above=0.5),
-            Panel("Publish", "How long a post waits for its acknowledgement.", _quantiles("conclave_publish_seconds"),
+            Panel("Publish", "Time from a post to its acknowledgement.", _quantiles("conclave_publish_seconds"),
                   unit="s"),
             Panel("Login", "From the first frame to the session.", _quantiles("conclave_login_seconds"), unit="s"),
         ),
@@ -88,7 +88,7 @@ def _cluster() -> Iterable[Row]:
         (
             Panel("Refusals", "By code, per second; only internal and unavailable are the relay's fault.",
                   (Query(_rate("conclave_refusals_total", "code"), "{{code}}"),)),
-            Panel("Gaps", "Live delivery lost something: noticed, read again from logs, beyond recovery.", (
+            Panel("Gaps", "Losses of live delivery: gaps, messages read from logs, gaps that no log could fill.", (
                 Query(_rate("conclave_gaps_total"), "gaps"),
                 Query(_rate("conclave_messages_refilled_total"), "messages refilled"),
                 Query(_rate("conclave_history_lost_total"), "lost"),
@@ -105,11 +105,11 @@ def _node() -> Iterable[Row]:
         "Load",
         (
             Panel("Sessions", "Connected clients.", (Query(f"conclave_sessions{{{_NODE}}}", _EACH),)),
-            Panel("Channels and subscriptions", "Channels that the node delivers, and who listens to them.", (
+            Panel("Channels and subscriptions", "Channels of this node, and the sessions that have joined them.", (
                 Query(f"conclave_channels{{{_NODE}}}", f"{_EACH} channels"),
                 Query(f"conclave_subscriptions{{{_NODE}}}", f"{_EACH} subscriptions"),
             )),
-            Panel("Event loop lag", "How late the loop runs (99th percentile): above 0.25 s the node is short of CPU.",
+            Panel("Event loop lag", "Lag of the loop (99th percentile): above 0.25 s the node is short of CPU.",
                   (Query(_quantile(0.99, "conclave_event_loop_lag_seconds", "instance", _NODE)),),
                   unit="s", red_above=0.25),
         ),
@@ -121,7 +121,7 @@ def _node() -> Iterable[Row]:
                   unit="bytes"),
             Panel("Outboxes", "Bytes that wait for sockets.", (Query(f"conclave_outbox_bytes{{{_NODE}}}", _EACH),),
                   unit="bytes"),
-            Panel("Slow readers", "Sessions closed because too much waited for them, per second.",
+            Panel("Slow readers", "Sessions closed because too many bytes waited for them, per second.",
                   (Query(_rate("conclave_session_closes_total", "instance", f'{_NODE}, reason="slow_reader"')),)),
         ),
     )  # fmt: skip
@@ -130,9 +130,9 @@ def _node() -> Iterable[Row]:
         (
             Panel("Deliveries", "Messages handed to sockets, per second.",
                   (Query(_rate("conclave_deliveries_total", "instance", _NODE)),)),
-            Panel("Subscribers per message", "How many sessions of this node one message reaches.",
+            Panel("Subscribers per message", "Sessions of this node that one message reaches.",
                   _quantiles("conclave_fanout_size", _NODE)),
-            Panel("Time of a fan-out", "How long one message occupies the loop.",
+            Panel("Time of a fan-out", "Time for which one message occupies the loop.",
                   _quantiles("conclave_fanout_seconds", _NODE), unit="s"),
         ),
     )  # fmt: skip
@@ -141,9 +141,9 @@ def _node() -> Iterable[Row]:
         (
             Panel("Ready", "1 while the node takes sessions.", (Query(f"conclave_ready{{{_NODE}}}", _EACH),)),
             Panel("Draining", "1 while the node is about to stop.", (Query(f"conclave_draining{{{_NODE}}}", _EACH),)),
-            Panel("Nodes known", "Nodes in the registry, as this one sees it.",
+            Panel("Nodes known", "Nodes in the registry, as seen by this one.",
                   (Query(f"conclave_nodes{{{_NODE}}}", _EACH),)),
-            Panel("Version", "What runs where.", (
+            Panel("Version", "Versions that run.", (
                 Query(f"sum by (version) (conclave_build_info{{{_NODE}}})", "{{version}}"),
             )),
         ),
@@ -170,7 +170,7 @@ def _redis() -> Iterable[Row]:
                   (Query(_rate("conclave_script_seconds_count", "script"), "{{script}}"),)),
             Panel("Duration", "By script, as a node waits for it (99th percentile).",
                   (Query(_quantile(0.99, "conclave_script_seconds", "script"), "{{script}}"),), unit="s"),
-            Panel("Janitor", "Runs, and what they removed of dead nodes, per second.", (
+            Panel("Janitor", "Runs, and dead nodes whose leftovers they removed, per second.", (
                 Query(_rate("conclave_janitor_runs_total"), "runs"),
                 Query(_rate("conclave_janitor_removed_total"), "removed"),
             )),
@@ -179,7 +179,7 @@ def _redis() -> Iterable[Row]:
     yield Row(
         "The server itself (redis_exporter)",
         (
-            Panel("Memory", "Retention is what fills it: see docs/operations.md.", (
+            Panel("Memory", "Retention determines it: see docs/operations.md.", (
                 Query(f"redis_memory_used_bytes{{{_NS}}}", "used"),
                 Query(f"redis_memory_max_bytes{{{_NS}}} > 0", "limit"),
             ), unit="bytes"),
@@ -198,13 +198,13 @@ DASHBOARDS: dict[str, dict[str, Any]] = {
     "cluster": dashboard(
         uid="conclave-cluster",
         title="Conclave / Cluster",
-        about="What the users of a cluster feel, and what they do.",
+        about="A cluster from its users' side: traffic, delays, failures.",
         rows=_cluster(),
     ),
     "node": dashboard(
         uid="conclave-node",
         title="Conclave / Node",
-        about="One node, or some, from inside.",
+        about="One or more nodes from inside.",
         rows=_node(),
         by_instance=True,
     ),

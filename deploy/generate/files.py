@@ -11,7 +11,7 @@ _BEGIN, _END = "<!-- values -->\n", "<!-- /values -->"
 
 
 def generated(deploy: Path) -> dict[Path, str]:
-    """Return what the generated files below `deploy` have to contain. Writes nothing."""
+    """Return the content that each generated file below `deploy` must have. Writes nothing."""
     chart = deploy / "helm"
     values = read_values((chart / "values.yaml").read_text())
     files = {chart / "files" / "rules.yaml": (deploy / "prometheus" / "rules.yaml").read_text()}
@@ -46,7 +46,7 @@ def _table(values: list[Value]) -> str:
     groups = {value.path[:depth] for value in values for depth in range(1, len(value.path))}
     leaves = [value for value in values if value.path not in groups]
     rows = [f"| `{value.name}` | {_cell(value.description)} | {_default(value)} |" for value in leaves]
-    return "\n".join(["| Value | What it is | Default |", "|---|---|---|", *rows]) + "\n"
+    return "\n".join(["| Value | Meaning | Default |", "|---|---|---|", *rows]) + "\n"
 
 
 def _default(value: Value) -> str:

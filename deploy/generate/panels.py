@@ -1,4 +1,4 @@
-"""Grafana's JSON for what the dashboards are made of: rows of panels, each with its queries."""
+"""Dashboards as rows of panels with queries, and their form in Grafana's JSON."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A PromQL expression and how its series are called."""
+    """A PromQL expression, with the names of its series."""
 
     expr: str
     legend: str = "{{instance}}"

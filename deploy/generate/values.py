@@ -23,7 +23,7 @@ class Value:
 
 
 def read_values(text: str) -> list[Value]:
-    """Return the described values in the order of the file. A description goes on in the comment lines below it."""
+    """Return the described values in the file's order. A description may continue in the comment lines below it."""
     defaults = yaml.safe_load(text)
     found: list[Value] = []
     path: list[str] = []

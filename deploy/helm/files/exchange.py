@@ -1,7 +1,7 @@
-"""What `helm test` runs in the image: one user registers, joins a channel and hears there what another session says.
+"""The program of `helm test`: a user registers, joins a channel and receives there what another session posts.
 
-Reads SERVER (a ws:// or wss:// URL) and EXPECT_REGISTRATION (the server's policy) from the environment; keeps its key
-in /keys, or in KEYS. Leaves behind a user `helm-test-…`; removes the channel.
+It runs in the image. It reads SERVER (a ws:// or wss:// URL) and EXPECT_REGISTRATION (the server's policy) from the
+environment, and keeps its key in /keys, or in KEYS. It leaves behind a user `helm-test-…`, and removes the channel.
 """
 
 import os
@@ -29,26 +29,26 @@ def succeed(verb: str, *words: str) -> None:
         sys.exit(f"FAILED: conclave {verb}")
 
 
-def is_heard(channel: str, text: str) -> bool:
-    """Say a text; return whether another session, which listens to the channel, hears it in time."""
+def is_delivered(channel: str, text: str) -> bool:
+    """Post a text; return whether another session, which follows the channel, receives it in time."""
     command = ["conclave", "--config-dir", KEYS, "tail", "--server", SERVER, "--channel", channel, "--as", "listener"]
-    with subprocess.Popen([*command, "--since", "1m"], stdout=subprocess.PIPE) as listener:
-        assert listener.stdout is not None
+    with subprocess.Popen([*command, "--since", "1m"], stdout=subprocess.PIPE) as follower:
+        assert follower.stdout is not None
         try:
             succeed("send", "--channel", channel, text)
             deadline = time.monotonic() + SECONDS
-            heard = b""
+            received = b""
             while (left := deadline - time.monotonic()) > 0:
-                if select.select([listener.stdout], [], [], left)[0]:
-                    new = os.read(listener.stdout.fileno(), 65536)
-                    heard += new
-                    if text.encode() in heard:
+                if select.select([follower.stdout], [], [], left)[0]:
+                    new = os.read(follower.stdout.fileno(), 65536)
+                    received += new
+                    if text.encode() in received:
                         return True
                     if not new:
                         return False
             return False
         finally:
-            listener.kill()
+            follower.kill()
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def main() -> None:
     succeed("register", "--username", name, "--machine", "test")
     succeed("channel create", name)
     succeed("join", name)
-    if not is_heard(name, "hello from helm test"):
+    if not is_delivered(name, "hello from helm test"):
         sys.exit("FAILED: the message did not arrive")
     succeed("channel delete", name)
     print("PASSED: registered, joined, and heard a message")

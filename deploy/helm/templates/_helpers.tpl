@@ -3,7 +3,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* What the names of all objects start with; leaves room for the longest suffix. */}}
+{{/* The prefix of all objects' names; leaves room for the longest suffix. */}}
 {{- define "conclave.fullname" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 45 | trimSuffix "-" }}
@@ -79,7 +79,7 @@ CONCLAVE_LOG_FORMAT: {{ .Values.relay.logFormat | quote }}
 CONCLAVE_DRAIN_DELAY: {{ .Values.drain.delaySeconds | quote }}
 CONCLAVE_DRAIN_SECONDS: {{ .Values.drain.seconds | quote }}
 {{- with include "conclave.knownUrls" . }}
-{{- /* What runs inside of the cluster, `helm test` for one, dials the Service. */}}
+{{- /* Clients inside of the cluster, such as `helm test`, dial the Service. */}}
 CONCLAVE_PUBLIC_URLS: {{ printf "%s,%s" . (include "conclave.serviceUrl" $) | quote }}
 {{- end }}
 {{- with .Values.relay.otlpEndpoint }}
@@ -87,7 +87,7 @@ CONCLAVE_OTLP_ENDPOINT: {{ . | quote }}
 {{- end }}
 {{- end }}
 
-{{/* Where the environment of a node gets the URL of its Redis. */}}
+{{/* The source of the Redis URL in a node's environment. */}}
 {{- define "conclave.redisEnv" -}}
 {{- if .Values.valkey.enabled -}}
 - name: CONCLAVE_REDIS_URL
@@ -108,7 +108,7 @@ CONCLAVE_OTLP_ENDPOINT: {{ . | quote }}
 {{- end }}
 {{- end }}
 
-{{/* Seconds from SIGTERM to the end of the longest drain, and some more. */}}
+{{/* Seconds from SIGTERM to the kill: the longest drain, and the margin. */}}
 {{- define "conclave.gracePeriod" -}}
 {{- add .Values.drain.delaySeconds .Values.drain.seconds .Values.drain.marginSeconds }}
 {{- end }}
@@ -132,7 +132,7 @@ CONCLAVE_OTLP_ENDPOINT: {{ . | quote }}
 {{- join "," $urls }}
 {{- end }}
 
-{{/* The same where it is all of them: not with a wildcard, whose names only relay.publicUrls can list. */}}
+{{/* The same if the list is complete. With a wildcard it is not: only relay.publicUrls can list its names. */}}
 {{- define "conclave.knownUrls" -}}
 {{- $hosts := list }}
 {{- if .Values.ingress.enabled }}
@@ -157,7 +157,7 @@ CONCLAVE_OTLP_ENDPOINT: {{ . | quote }}
 ws://{{ include "conclave.fullname" . }}.{{ .Release.Namespace }}.svc:{{ .Values.service.port }}
 {{- end }}
 
-{{/* What values.schema.json cannot say: which values need or exclude each other. */}}
+{{/* Rules that values.schema.json cannot express: values that need or exclude each other. */}}
 {{- define "conclave.validate" -}}
 {{- if and .Values.valkey.enabled .Values.redis.existingSecret }}
 {{- fail "redis.existingSecret and valkey.enabled exclude each other: give one of them" }}
