@@ -158,7 +158,7 @@ class Node:
         """Start the tasks that run for as long as the node does."""
         background = [
             tasks.create_task(self.parts.client.serve()),
-            tasks.create_task(self.parts.broker.serve(self.parts.membership)),
+            tasks.create_task(self.parts.broker.serve()),
             tasks.create_task(self.parts.fanout.serve()),
             tasks.create_task(watch_lag(self.parts.metrics.event_loop_lag)),
         ]

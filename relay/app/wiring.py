@@ -3,7 +3,9 @@
 from relay.app.config import NodeConfig
 from relay.channels.fanout import FanOut
 from relay.cluster.announcements import Announcements
+from relay.cluster.janitor import Janitor
 from relay.cluster.membership import Membership
+from relay.cluster.probe import Probe
 from relay.observability.metrics import Metrics
 from relay.protocol.v1 import V1Codec
 from relay.protocol.v2 import V2Codec
@@ -63,7 +65,22 @@ class Components:
             directory=self.directory, channel_log=self.channel_log, inbox=self.inbox, registry=self.registry
         )
         services = self._services(config)
-        self.membership = self._membership(config, services.presence)
+        self.janitor = Janitor(
+            registry=self.registry,
+            announcements=self.announcements,
+            inbox=self.inbox,
+            fanout=self.fanout,
+            sessions=self.sessions,
+            idle_seconds=config.idle_seconds,
+            metrics=self.metrics,
+        )
+        self.membership = Membership(
+            registry=self.registry,
+            inbox=self.inbox,
+            probe=Probe(client=self.client, keys=keys, broker=self.broker, metrics=self.metrics),
+            janitor=self.janitor,
+            reassert_sessions=services.presence.reassert,
+        )
         self.connections = self._connections(config, services)
 
     def _redis_client(self, config: NodeConfig, make: Make, server: str = "primary") -> RedisClient:
@@ -109,21 +126,6 @@ class Components:
                 registry=self.registry,
                 policy=config.presence,
             ),
-        )
-
-    def _membership(self, config: NodeConfig, presence: Presence) -> Membership:
-        return Membership(
-            client=self.client,
-            keys=self._keys,
-            registry=self.registry,
-            broker=self.broker,
-            inbox=self.inbox,
-            fanout=self.fanout,
-            announcements=self.announcements,
-            presence=presence,
-            sessions=self.sessions,
-            idle_seconds=config.idle_seconds,
-            metrics=self.metrics,
         )
 
     def _connections(self, config: NodeConfig, services: Services) -> Connections:

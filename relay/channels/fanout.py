@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from functools import partial
 
 import msgspec
 import structlog
@@ -65,10 +66,10 @@ class FanOut:
         self._observe_seconds = metrics.fanout_seconds.observe
         self._observe_age = metrics.delivery_seconds.observe
         self._rooms: dict[str, LocalChannel] = {}
-        self._by_topic: dict[str, LocalChannel] = {}
         self._idle: dict[str, LocalChannel] = {}
         self._replays = Replays(channel_log, self._review)
         self._doubtful: asyncio.Queue[LocalChannel] = asyncio.Queue()
+        broker.on_resubscribed(self._on_resubscribed)
 
     def __len__(self) -> int:
         return len(self._rooms)
@@ -94,7 +95,6 @@ class FanOut:
         room = self._rooms.get(channel_id)
         if room is None:
             room = self._rooms[channel_id] = LocalChannel(channel_id, name, version, self._delivered)
-            self._by_topic[self._keys.live(channel_id)] = room
         else:
             room.rename(name, version)
         if (listener := room.listeners.get(session.connection)) is not None and since is None:
@@ -105,7 +105,7 @@ class FanOut:
         session.listed_in.add(channel_id)
         try:
             _, entered = await asyncio.gather(
-                self._broker.subscribe(self._keys.live(channel_id)),
+                self._broker.subscribe(self._keys.live(channel_id), partial(self._receive, room)),
                 self._log.add_subscriber(channel_id, session.path, node, session.connection, since=since),
             )
         finally:
@@ -147,7 +147,7 @@ class FanOut:
             if self._idle.get(room.id) is not room:
                 continue  # while another one was let go of, somebody came, or another sweep was quicker
             if room.unused and now - room.idle_since >= LINGER_SECONDS:
-                del self._idle[room.id], self._rooms[room.id], self._by_topic[self._keys.live(room.id)]
+                del self._idle[room.id], self._rooms[room.id]
                 await self._broker.unsubscribe(self._keys.live(room.id))
                 await self._log.remove_node_channel(node, room.id)
                 if room.id in self._rooms:  # somebody came meanwhile
@@ -155,11 +155,8 @@ class FanOut:
 
     # --- Delivery: called by the broker; nothing here awaits ---
 
-    def heard(self, topic: str, data: bytes) -> None:
-        """Take a live message, or the announcement that who may hear the channel has changed."""
-        room = self._by_topic.get(topic)
-        if room is None:
-            return
+    def _receive(self, room: LocalChannel, data: bytes) -> None:
+        """Take a live message, or the announcement of a new version, which is empty."""
         if data:
             if room.live(parse_live(data)):
                 self._metrics.gaps.inc()
@@ -167,8 +164,8 @@ class FanOut:
             room.feed.doubt()
         self._check(room)
 
-    def caught_up(self) -> None:
-        """Live delivery is back after an interruption: every channel's log has to be looked at."""
+    def _on_resubscribed(self) -> None:
+        """Have every channel's log read: live messages may have been lost."""
         for room in self._rooms.values():
             room.interrupted = room.interrupted or (room.started and room.feed.is_live)
             room.feed.doubt()

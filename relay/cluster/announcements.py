@@ -1,8 +1,9 @@
-"""Telling the cluster what the directory has decided, before the decision is acknowledged.
+"""Announcements: what the directory has decided is told to the cluster before the operation is acknowledged.
 
-An operation and the note of what has to be announced are one step in the directory. Announcing is a second one, in
-other hash slots; whoever made the change does it and strikes the note out. A node that dies in between, or loses Redis,
-leaves the note, and the next heartbeat of any node makes up for it. Announcing twice does no harm.
+An operation and its pending announcement are written in one step in the directory. The announcement itself goes to
+other hash slots, in a second step; the node that carried out the operation makes it and then removes the entry. If that
+node dies in between, or loses Redis, the entry stays and the janitor of any node makes the announcement. Announcing
+twice does no harm.
 """
 
 import structlog
@@ -16,7 +17,7 @@ log = structlog.get_logger()
 
 
 class Announcements:
-    """What is due to be announced."""
+    """The pending announcements of the cluster."""
 
     def __init__(self, *, directory: Directory, channel_log: ChannelLog, inbox: Inbox, registry: NodeRegistry) -> None:
         self._directory = directory
@@ -25,23 +26,22 @@ class Announcements:
         self._registry = registry
 
     async def publish_pending(self) -> None:
-        """Announce all that is due, from whatever node.
+        """Make every pending announcement, whichever node left it.
 
-        When it returns, no message that is posted later reaches a session that lost the right to it. Raises:
-        StoreUnavailable.
+        No message that is posted after this returns reaches a session that lost its channel. Raises: StoreUnavailable.
         """
-        for field, what in (await self._directory.pending_announcements()).items():
-            await self._announce(field, *what.split(" "))
-            await self._directory.remove_announcement(field, what)
+        for subject, announcement in (await self._directory.pending_announcements()).items():
+            await self._publish(subject, *announcement.split(" "))
+            await self._directory.remove_announcement(subject, announcement)
 
-    async def _announce(self, field: str, what: str, *more: str) -> None:
-        match what:
+    async def _publish(self, subject: str, kind: str, *arguments: str) -> None:
+        match kind:
             case "changed":
-                await self._log.publish_version(field, int(more[0]))
+                await self._log.publish_version(subject, int(arguments[0]))
             case "deleted":
-                await self._log.delete(field)
+                await self._log.delete(subject)
             case "revoked" | "user_removed":
-                signal = Revoke(field.removeprefix("key:"), what)
+                signal = Revoke(subject.removeprefix("key:"), kind)
                 await self._inbox.broadcast(await self._registry.all_nodes(), signal)
             case _:
-                log.error("due.unknown", what=what)
+                log.error("due.unknown", what=kind)

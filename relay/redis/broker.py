@@ -1,57 +1,61 @@
-"""Live delivery: one connection that listens to every topic this node has subscribers for.
+"""Live delivery: one connection that is subscribed to every topic of this node, and hands each message to its handler.
 
-Pub/sub loses what is published while the connection is away. The broker does not hide that: it tells its listener when
-a connection was lost and when all topics are subscribed again, and the listener reads the logs for what it missed.
+Pub/sub loses what is published while the connection is away. The broker does not hide that: when every topic is
+subscribed again it calls those that registered with `on_resubscribed`, and they read the logs for what is missing.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
 from redis.asyncio.connection import AbstractConnection
 
 from relay.model.errors import StoreUnavailable
-from relay.redis.client import BROKEN
+from relay.redis.failures import CONNECTION_ERRORS, RECONNECT_SECONDS
 
 log = structlog.get_logger()
 
-_RETRY_SECONDS = 0.1
-_UNBROKEN_READS = 64
-"""How many buffered messages are handled before other tasks get a turn."""
+_READS_PER_TURN = 64
+"""The number of buffered messages that are handled before other tasks get a turn."""
 
-
-class TopicHandler(Protocol):
-    """Who hears the topics."""
-
-    def heard(self, topic: str, data: bytes) -> None:
-        """Take one message of one topic. Called in the order of publication, without pause; must not block."""
-
-    def caught_up(self) -> None:
-        """All topics are subscribed again after the connection was lost; what was published meanwhile is missing."""
+Handler = Callable[[bytes], None]
+"""Takes the messages of one topic in the order of publication. It must not block or raise."""
 
 
 class Source(Protocol):
-    """Where subscriptions are made."""
+    """The server at which topics are subscribed."""
 
     async def connection(self) -> AbstractConnection:
         """Open a connection without a read time-out. Raises: StoreUnavailable."""
 
     def count_error(self) -> None:
-        """Count that one was lost."""
+        """Count a connection that was lost."""
 
     def count_reconnect(self) -> None:
-        """Count that one was made anew."""
+        """Count a connection that was made again."""
+
+
+class _Topic:
+    """A handler, and the confirmation of its topic on the present connection."""
+
+    __slots__ = ("confirmed", "handle")
+
+    def __init__(self, handle: Handler) -> None:
+        self.handle = handle
+        self.confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 class Broker:
-    """Subscriptions of one node."""
+    """The subscriptions of one node."""
 
     def __init__(self, source: Source, *, confirm_timeout: float) -> None:
-        """`confirm_timeout` bounds how long a subscription may stay unconfirmed, in seconds."""
+        """`confirm_timeout` bounds the time that a subscription may stay unconfirmed, in seconds."""
         self._source = source
         self._timeout = confirm_timeout
         self._connection: AbstractConnection | None = None
-        self._topics: dict[str, asyncio.Future[None]] = {}
+        self._topics: dict[bytes, _Topic] = {}
+        self._on_resubscribed: list[Callable[[], None]] = []
         self._connected = False
         self._lost = False
         self._sending = asyncio.Lock()
@@ -61,46 +65,59 @@ class Broker:
         """Whether every topic is subscribed on a working connection."""
         return self._connected
 
-    async def subscribe(self, topic: str) -> None:
-        """Listen to a topic; when this returns, every later publication is heard. Raises: StoreUnavailable."""
-        confirmed = self._topics.get(topic)
-        if confirmed is None:
-            confirmed = self._topics[topic] = asyncio.get_running_loop().create_future()
+    def on_resubscribed(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called each time that every topic is subscribed on a new connection.
+
+        Messages that were published while there was none were not delivered.
+        """
+        self._on_resubscribed.append(callback)
+
+    async def subscribe(self, topic: str, handle: Handler) -> None:
+        """Subscribe to a topic; `handle` gets every message that is published after this returns.
+
+        A topic has one handler: that of the last call. Raises: StoreUnavailable.
+        """
+        name = topic.encode()
+        subscription = self._topics.get(name)
+        if subscription is None:
+            subscription = self._topics[name] = _Topic(handle)
             await self._send("SUBSCRIBE", topic)
+        else:
+            subscription.handle = handle
         try:
             async with asyncio.timeout(self._timeout):
-                await asyncio.shield(confirmed)
+                await asyncio.shield(subscription.confirmed)
         except TimeoutError:
             raise StoreUnavailable(f"subscription was not confirmed within {self._timeout:g} s") from None
 
     async def unsubscribe(self, topic: str) -> None:
-        """Stop listening to a topic."""
-        if self._topics.pop(topic, None) is not None:
+        """End a subscription. The handler is not called from now on."""
+        if self._topics.pop(topic.encode(), None) is not None:
             await self._send("UNSUBSCRIBE", topic)
 
     async def _send(self, *command: str) -> None:
-        """Write a command; if the connection is away, the next one starts from `_topics` anyway."""
+        """Write a command. If the connection is away, the next one subscribes to all of `_topics` anyway."""
         connection = self._connection
         if connection is None:
             return
         try:
             async with self._sending:
                 await connection.send_command(*command)
-        except BROKEN as error:
+        except CONNECTION_ERRORS as error:
             log.warning("broker.write_failed", error=str(error))
             await connection.disconnect(nowait=True)
 
     def drop(self, reason: str) -> None:
-        """Give up the present connection, for instance because it has gone deaf; a new one is made."""
+        """Give up the present connection, for instance because nothing arrives on it; `serve` makes a new one."""
         if self._connection is not None:
             log.warning("broker.dropped", reason=reason)
             self._connected = False
             self._reading.cancel()
 
-    async def serve(self, listener: TopicHandler) -> None:
-        """Keep a connection and hand what it hears to `listener`, until cancelled."""
+    async def serve(self) -> None:
+        """Keep a connection and hand its messages to the topics' handlers, until cancelled."""
         while True:
-            self._reading = asyncio.ensure_future(self._listen(listener))
+            self._reading = asyncio.ensure_future(self._listen())
             try:
                 await asyncio.wait([self._reading])
                 if self._connection is not None:
@@ -110,11 +127,11 @@ class Broker:
                 self._connected = False
                 await self._hang_up()
             error = None if self._reading.cancelled() else self._reading.exception()
-            if error is not None and not isinstance(error, (*BROKEN, StoreUnavailable)):
+            if error is not None and not isinstance(error, (*CONNECTION_ERRORS, StoreUnavailable)):
                 raise error
             if error is not None:
                 log.debug("broker.lost", error=str(error))
-            await asyncio.sleep(_RETRY_SECONDS)
+            await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _hang_up(self) -> None:
         self._reading.cancel()
@@ -122,44 +139,49 @@ class Broker:
         if connection is not None:
             await connection.disconnect(nowait=True)
 
-    async def _listen(self, listener: TopicHandler) -> None:
+    async def _listen(self) -> None:
         connection = await self._source.connection()
         self._connection = connection
         loop = asyncio.get_running_loop()
-        for topic, confirmed in self._topics.items():
-            if confirmed.done():
-                self._topics[topic] = loop.create_future()
-        missing = set(self._topics)
-        if missing:
+        for topic in self._topics.values():
+            if topic.confirmed.done():
+                topic.confirmed = loop.create_future()
+        unconfirmed = set(self._topics)
+        if unconfirmed:
             async with self._sending:
-                await connection.send_command("SUBSCRIBE", *missing)
+                await connection.send_command("SUBSCRIBE", *unconfirmed)
         else:
-            self._restored(listener)
+            self._resubscribed()
         reads = 0
         while True:
-            kind, topic, data = await connection.read_response()
+            kind, name, data = await connection.read_response()
             if kind == b"message":
-                listener.heard(bytes(topic).decode(), data)
+                self._dispatch(bytes(name), data)
             elif kind == b"subscribe":
-                name = bytes(topic).decode()
-                self._confirm(name)
-                if missing:
-                    missing.discard(name)
-                    if not missing:
-                        self._restored(listener)
+                self._confirm(bytes(name))
+                if unconfirmed:
+                    unconfirmed.discard(bytes(name))
+                    if not unconfirmed:
+                        self._resubscribed()
             reads += 1
-            if reads % _UNBROKEN_READS == 0:
+            if reads % _READS_PER_TURN == 0:
                 await asyncio.sleep(0)
 
-    def _confirm(self, topic: str) -> None:
-        confirmed = self._topics.get(topic)
-        if confirmed is not None and not confirmed.done():
-            confirmed.set_result(None)
+    def _dispatch(self, name: bytes, data: bytes) -> None:
+        topic = self._topics.get(name)
+        if topic is not None:
+            topic.handle(data)
 
-    def _restored(self, listener: TopicHandler) -> None:
+    def _confirm(self, name: bytes) -> None:
+        topic = self._topics.get(name)
+        if topic is not None and not topic.confirmed.done():
+            topic.confirmed.set_result(None)
+
+    def _resubscribed(self) -> None:
         self._connected = True
         if self._lost:
             self._lost = False
             self._source.count_reconnect()
         log.debug("broker.connected", topics=len(self._topics))
-        listener.caught_up()
+        for callback in self._on_resubscribed:
+            callback()

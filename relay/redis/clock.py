@@ -1,35 +1,35 @@
-"""What time it is in Redis, as this node sees it.
+"""Redis' clock, as this node estimates it.
 
-The age of a message is a difference between Redis' clock, which stamped it, and the present. The node's own clock may
-differ by more than that age, so it is not asked: Redis says its time with every heartbeat, and the node counts on from
-there with a clock that nobody sets. Of the last answers the quickest counts; it is wrong by half its way at most.
+The age of a message is the difference between its time, by Redis' clock, and the present. The node's own wall clock may
+be wrong by more than that. So each heartbeat returns Redis' time, and the node adds the monotonic time that has passed
+since. Of the last replies the fastest counts; its error is half its round trip at most.
 """
 
 from collections import deque
 
-_ANSWERS = 8
+_REPLIES = 8
 
 
 class RedisClock:
-    """Redis' clock, continued from its last answers."""
+    """An estimate of Redis' clock from its last replies."""
 
     def __init__(self) -> None:
-        self._answers: deque[tuple[float, float]] = deque(maxlen=_ANSWERS)
+        self._replies: deque[tuple[float, float]] = deque(maxlen=_REPLIES)
         self._offset: float | None = None
 
     def record(self, redis_ms: int, asked: float, answered: float) -> None:
-        """Take Redis' time in milliseconds; the other two are `time.monotonic` before and after, in seconds."""
-        self._answers.append((answered - asked, redis_ms / 1000 - (asked + answered) / 2))
-        self._offset = min(self._answers)[1]
+        """Record a reply: Redis' time in milliseconds; `time.monotonic` before and after the request, in seconds."""
+        self._replies.append((answered - asked, redis_ms / 1000 - (asked + answered) / 2))
+        self._offset = min(self._replies)[1]
 
     def forget(self) -> None:
-        """Trust no earlier answer: it may be another Redis now."""
-        self._answers.clear()
+        """Use no earlier reply: it may have come from another server."""
+        self._replies.clear()
 
     def age(self, redis_ms: int, now: float) -> float | None:
-        """Return how long before `now` (`time.monotonic`) that was, in seconds and never negative.
+        """Return the age of a time at `now` (`time.monotonic`), in seconds and never negative.
 
-        None before Redis was asked. An id may be ahead of the clock, and so may an estimate.
+        None before the first reply. The id of a message may be ahead of the clock, and so may the estimate.
         """
         if self._offset is None:
             return None

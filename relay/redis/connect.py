@@ -1,4 +1,4 @@
-"""How redis-py clients are made: one set of options for every place, real or in process."""
+"""Factories of redis-py clients: one set of options for every client, real or in process."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,13 +11,13 @@ Make = Callable[..., Redis]
 
 _OPTIONS: dict[str, Any] = {
     "protocol": 2,  # RESP3 formats a debug string for every published message
-    "retry": Retry(NoBackoff(), 0),  # what to do about an outage is decided in relay.redis.client
+    "retry": Retry(NoBackoff(), 0),  # relay.redis.client decides what an outage means
     "decode_responses": False,
 }
 
 
 def real(url: str) -> Make:
-    """Return a maker of clients for redis://, rediss:// or unix:// URLs."""
+    """Return a factory of clients for a redis://, rediss:// or unix:// URL."""
 
     def make(**options: Any) -> Redis:
         return Redis.from_url(url, **_OPTIONS, **options)
@@ -26,21 +26,21 @@ def real(url: str) -> Make:
 
 
 def is_usable(url: str) -> bool:
-    """Whether clients can be made for a URL, all of its options included. Nothing is connected."""
+    """Whether clients can be made for a URL with all of its options. Nothing is connected."""
     try:
-        real(url)().connection_pool.make_connection()  # type: ignore[no-untyped-call]  # where options are used
-    except Exception:  # noqa: BLE001 - any kind, whatever option is wrong; the text may quote a part of a password
+        real(url)().connection_pool.make_connection()  # type: ignore[no-untyped-call]  # this uses the options
+    except Exception:  # noqa: BLE001 - of any type, depending on the option; the text may quote a part of a password
         return False
     return True
 
 
 def with_replica(url: str, read_url: str | None) -> tuple[Make, Make | None]:
-    """Return the makers for a server and for a replica of it, if there is one."""
+    """Return the factories for a server and for its replica, if there is one."""
     return real(url), None if read_url is None else real(read_url)
 
 
 def in_process() -> Make:
-    """Return a maker of clients that share one new, empty server inside this process.
+    """Return a factory of clients that share one new, empty server inside this process.
 
     Raises:
         ImportError: if fakeredis is not installed.

@@ -1,7 +1,8 @@
-"""Whispers that their senders have given keys of their own, so that a repeated one is the same whisper.
+"""Idempotency keys of whispers: a whisper that is repeated under its key is the same whisper.
 
-A whisper's promise and its way into an inbox are two steps, in two hash slots. In between it is promised and not known
-to be sent: whoever repeats it then sends it again under the same id, and the session that has it already drops it.
+Reserving a key and putting the whisper into an inbox are two steps, in two hash slots. Between them the whisper is
+reserved and not known to be sent. A sender that repeats it then sends it again under the same id, and a session that
+already received it drops it.
 """
 
 import msgspec
@@ -13,7 +14,7 @@ from relay.redis.keys import Keys
 
 
 class IdempotencyRecord(msgspec.Struct, frozen=True):
-    """A whisper's id, its time (ms of Redis' clock), and whether it is known to be sent."""
+    """The id of a whisper, its time (ms of Redis' clock), and whether it is known to be sent."""
 
     id: str
     ts: int
@@ -21,19 +22,19 @@ class IdempotencyRecord(msgspec.Struct, frozen=True):
 
 
 class IdempotencyKeys:
-    """What is remembered for five minutes. Every method raises StoreUnavailable."""
+    """The keys of the last five minutes. Every method raises StoreUnavailable."""
 
     def __init__(self, client: RedisClient, keys: Keys) -> None:
         self._client = client
         self._keys = keys
 
     async def reserve(self, user: str, key: str, whisper_id: str) -> IdempotencyRecord:
-        """Return what was promised first under this key; that is this id, if nothing was."""
+        """Reserve a key for this id. Returns the record of the id that reserved it first."""
         name = self._keys.whispered(user, key)
         found, ms, sent = await self._client.run(scripts.PROMISE, [name], whisper_id, KEY_MS)
         return IdempotencyRecord(bytes(found).decode(), int(ms), bytes(sent) == b"1")
 
     async def mark_sent(self, user: str, key: str, record: IdempotencyRecord) -> None:
-        """Note that it was sent."""
+        """Record that the whisper was sent."""
         name = self._keys.whispered(user, key)
         await self._client.call("SET", name, f"{record.id} {record.ts} 1", "XX", "PX", KEY_MS)

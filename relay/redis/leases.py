@@ -1,9 +1,9 @@
-"""Presence: which connection on which node holds which session path.
+"""Leases: the connection, and its node, that holds a session path.
 
-A path is held through a lease. Taking it is one script that hands out a generation greater than all earlier ones and
-names the earlier holders; the taker tells their nodes. An earlier holder stays in the lease until it is gone, so a
-taker that dies before it told anybody leaves that to whoever looks at the lease next. Of any number of racing logins
-the one with the greatest generation survives.
+Taking a lease is one script. It assigns a generation greater than all earlier ones and returns the earlier holders,
+whose nodes the taker signals. An earlier holder stays in the lease until its connection has ended, so if the taker dies
+before it has sent the signals, the next taker sends them. Of any number of racing logins the one with the greatest
+generation survives.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 class Leases:
-    """Leases and the lists of sessions per node. Every method raises StoreUnavailable."""
+    """The leases, and the list of sessions of each node. Every method raises StoreUnavailable."""
 
     def __init__(self, client: RedisClient, keys: Keys) -> None:
         self._client = client
@@ -35,10 +35,10 @@ class Leases:
     async def take(
         self, path: SessionPath, pubkey: str, *, node: str, connection: str
     ) -> tuple[int, list[Holder], bool]:
-        """Take a path and show the session as present.
+        """Take a path and list the session as present.
 
-        Returns the generation, the earlier holders, and whether `pubkey` was still enrolled after the lease was taken:
-        a key that is revoked from then on finds the session in the lists.
+        Returns the generation, the earlier holders, and whether `pubkey` was still enrolled after the lease was taken.
+        A revocation after that finds the session in the lists.
         """
         (generation, rows), _, owner = await asyncio.gather(
             self._client.run(scripts.LEASE_TAKE, [self._keys.lease(path)], connection, node),
@@ -51,7 +51,7 @@ class Leases:
     async def reassert(
         self, path: SessionPath, pubkey: str, holder: Holder
     ) -> Literal["kept", "superseded", "revoked"]:
-        """Say again that a connection holds its path, unless it no longer may."""
+        """Write again that a connection holds its path, unless the path was taken or the key revoked meanwhile."""
         kept, _, owner = await asyncio.gather(
             self._client.run(
                 scripts.LEASE_KEEP, [self._keys.lease(path)], holder.connection, holder.node, holder.generation
@@ -64,14 +64,14 @@ class Leases:
         return "kept" if kept else "superseded"
 
     async def release(self, path: SessionPath, *, node: str, connection: str) -> None:
-        """Give a path back and take the session out of presence."""
+        """Give a path up and take the session out of the list of its node."""
         await asyncio.gather(
             self._client.call("HDEL", self._keys.lease(path), connection),
             self._client.call("HDEL", self._keys.sessions(node), connection),
         )
 
     async def holder(self, path: SessionPath, alive: set[str]) -> Holder | None:
-        """Return who holds a path, among the nodes that are alive."""
+        """Return the holder of a path, among the nodes that are alive; None if there is none."""
         rows = await self._client.call("HGETALL", self._keys.lease(path))
         holders = [holder for row in rows.items() if (holder := _holder(*row)).node in alive]
         return max(holders, key=lambda holder: holder.generation, default=None)
@@ -83,7 +83,7 @@ class Leases:
 
 
 def _owns(owner: bytes | None, path: SessionPath) -> bool:
-    """Whether a key's owner is this path's machine; a revoked key may have been enrolled elsewhere since."""
+    """Whether a key belongs to the machine of this path. A revoked key may have been enrolled elsewhere since."""
     return owner is not None and bytes(owner).decode() == f"{path.user}/{path.machine}"
 
 
