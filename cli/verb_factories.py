@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from cli.lazy import Verb
-from cli.online import ask, channel_option, json_option, server_option
+from cli.options import channel_option, json_option, server_option
+from cli.server_request import print_reply
 from conclave.protocol.requests import Request
 
 _EXAMPLE = "conclave {path} --server wss://chat.example --channel ops"
@@ -22,7 +23,7 @@ def user_verb(
     @channel_option
     @click.argument("user", metavar=target)
     def verb(server: str, channel: str, user: str) -> None:
-        ask(server, request(channel, user))
+        print_reply(server, request(channel, user))
 
     return verb
 
@@ -35,6 +36,6 @@ def list_verb(path: str, request: Callable[[str], Request[Any]], text: str) -> c
     @channel_option
     @json_option
     def verb(server: str, channel: str, as_json: bool) -> None:
-        ask(server, request(channel), as_json)
+        print_reply(server, request(channel), as_json)
 
     return verb

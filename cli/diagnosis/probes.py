@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from cli.online import passing_handle
+from cli.server_request import transient_handle
 from conclave.client.link import connect
 from conclave.errors import ConclaveError, LinkError, LoginRefused, NotTrusted, Refusal, in_words
 from conclave.machine.config import Registration
@@ -45,7 +45,7 @@ class Probe(msgspec.Struct, frozen=True):
 
 async def probe_all(servers: tuple[Registration, ...], key: MachineKey) -> tuple[Probe, ...]:
     """Probe all servers at once; the results are in the order of the registrations."""
-    probes = (_probe(server, key, passing_handle(number)) for number, server in enumerate(servers, 1))
+    probes = (_probe(server, key, transient_handle(number)) for number, server in enumerate(servers, 1))
     return tuple(await asyncio.gather(*probes))
 
 

@@ -4,8 +4,9 @@ import click
 
 from cli import output
 from cli.lazy import Verb
-from cli.online import fetch, server_option
-from cli.replies import shown
+from cli.options import server_option
+from cli.reply_format import formatted
+from cli.server_request import fetch_result
 from conclave.protocol.requests import Audit
 
 
@@ -27,7 +28,7 @@ def command(server: str, limit: int, as_json: bool) -> None:
     Refused operations are in it, too. Needs a server of version 0.4 or later.
     """
     request = Audit(limit)
-    reply = shown(request, fetch(server, request))
+    reply = formatted(request, fetch_result(server, request))
     for line, value in zip(reply.lines, reply.value, strict=True):
         if as_json:
             output.document(value)

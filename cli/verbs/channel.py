@@ -3,7 +3,8 @@
 import click
 
 from cli.lazy import VerbGroup
-from cli.online import ask, json_option, server_option
+from cli.options import json_option, server_option
+from cli.server_request import print_reply
 from conclave.errors import ConfigError
 from conclave.model import Visibility
 from conclave.protocol.requests import ChannelCreate, ChannelDelete, ChannelRename, ChannelVisibility, ListChannels
@@ -24,7 +25,7 @@ def command() -> None:
 )
 def create(server: str, name: str, visibility: str) -> None:
     """Create a channel; you become its administrator and first member."""
-    ask(server, ChannelCreate(name, _tier(visibility)))
+    print_reply(server, ChannelCreate(name, _tier(visibility)))
 
 
 @command.command("list", example="conclave channel list --server wss://chat.example --json")
@@ -32,7 +33,7 @@ def create(server: str, name: str, visibility: str) -> None:
 @json_option
 def list_(server: str, as_json: bool) -> None:
     """List the public channels and those you are a member of."""
-    ask(server, ListChannels(), as_json)
+    print_reply(server, ListChannels(), as_json)
 
 
 @command.command("delete", example="conclave channel delete --server wss://chat.example ops")
@@ -40,7 +41,7 @@ def list_(server: str, as_json: bool) -> None:
 @click.argument("name")
 def delete(server: str, name: str) -> None:
     """Delete a channel with its members, invites, bans and messages. There is no way back."""
-    ask(server, ChannelDelete(name))
+    print_reply(server, ChannelDelete(name))
 
 
 @command.command("rename", example="conclave channel rename --server wss://chat.example ops operations")
@@ -49,7 +50,7 @@ def delete(server: str, name: str) -> None:
 @click.argument("new_name", metavar="NEW")
 def rename(server: str, name: str, new_name: str) -> None:
     """Give a channel another name. Members, invites, bans, messages and who is listening stay as they are."""
-    ask(server, ChannelRename(name, new_name))
+    print_reply(server, ChannelRename(name, new_name))
 
 
 @command.command(
@@ -64,7 +65,7 @@ def rename(server: str, name: str, new_name: str) -> None:
 @click.argument("name")
 @click.argument("visibility", metavar="TIER")
 def set_visibility(server: str, name: str, visibility: str) -> None:
-    ask(server, ChannelVisibility(name, _tier(visibility)))
+    print_reply(server, ChannelVisibility(name, _tier(visibility)))
 
 
 def _tier(text: str) -> Visibility:

@@ -8,8 +8,8 @@ from cli.diagnosis.facts import Place, gather
 from cli.diagnosis.finding import Finding, Verdict
 from cli.diagnosis.table import examine
 from cli.lazy import Verb
-from cli.online import json_option
-from cli.running import run
+from cli.options import json_option
+from cli.run_async import run
 from cli.settings import config_path, key_path
 from conclave.text import visible
 

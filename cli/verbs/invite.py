@@ -6,8 +6,8 @@ import click
 from typing_extensions import override
 
 from cli.lazy import Verb, VerbGroup
-from cli.online import ask, channel_option, json_option, server_option
-from cli.terms import lifetime, terms_options
+from cli.options import channel_option, invite_options, json_option, seconds, server_option
+from cli.server_request import print_reply
 from cli.verb_factories import list_verb
 from conclave.protocol.requests import InviteCreate, InviteList, InviteRevoke
 
@@ -26,11 +26,11 @@ def command() -> None:
 )
 @server_option
 @channel_option
-@terms_options
+@invite_options
 @json_option
 def create(server: str, channel: str, uses: int | None, expires_in: str | None, as_json: bool) -> None:
     """Make a token that lets whoever redeems it into a private channel, with `conclave join --token`."""
-    ask(server, InviteCreate(channel, uses, lifetime(expires_in)), as_json)
+    print_reply(server, InviteCreate(channel, uses, seconds(expires_in)), as_json)
 
 
 class _TokenVerb(Verb):
@@ -49,7 +49,7 @@ class _TokenVerb(Verb):
 @click.argument("token")
 def revoke(server: str, token: str) -> None:
     """Revoke a token. Who became a member with it stays one; the reply does not tell whether there was such a token."""
-    ask(server, InviteRevoke(token))
+    print_reply(server, InviteRevoke(token))
 
 
 command.add_command(

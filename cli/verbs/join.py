@@ -3,8 +3,9 @@
 import click
 
 from cli.lazy import Verb
-from cli.online import ask, server_option
+from cli.options import server_option
 from cli.output import notice
+from cli.server_request import print_reply
 from cli.settings import config_path
 from conclave.machine.config import Level, Override
 from conclave.machine.config_edit import set_override
@@ -23,7 +24,7 @@ def command(server: str, channel: str, token: str | None, level: str | None) -> 
     join_channel tool.
     """
     chosen = None if level is None else Level.parse(level)
-    ask(server, Join(channel, token))
+    print_reply(server, Join(channel, token))
     if chosen is not None:
         set_override(config_path(), Override(server, chosen, channel))
     notice("access verified; a live session subscribes through its own join_channel tool")

@@ -3,7 +3,8 @@
 import click
 
 from cli.lazy import VerbGroup
-from cli.online import ask, json_option, server_option
+from cli.options import json_option, server_option
+from cli.server_request import print_reply
 from conclave.errors import InvalidKey
 from conclave.machine.keys import parse_public_key
 from conclave.protocol.requests import ListMachines, MachineAdd, MachineRemove
@@ -24,7 +25,7 @@ def add(server: str, name: str, pubkey: str) -> None:
         parse_public_key(pubkey)
     except InvalidKey as error:
         raise InvalidKey(f"invalid public key: {error}") from error
-    ask(server, MachineAdd(name, pubkey.strip()))
+    print_reply(server, MachineAdd(name, pubkey.strip()))
 
 
 @command.command("list", example="conclave machine list --server wss://chat.example")
@@ -32,7 +33,7 @@ def add(server: str, name: str, pubkey: str) -> None:
 @json_option
 def list_(server: str, as_json: bool) -> None:
     """List your machines: name, public key, when it was added."""
-    ask(server, ListMachines(), as_json)
+    print_reply(server, ListMachines(), as_json)
 
 
 @command.command("remove", example="conclave machine remove --server wss://chat.example desktop")
@@ -40,4 +41,4 @@ def list_(server: str, as_json: bool) -> None:
 @click.argument("name")
 def remove(server: str, name: str) -> None:
     """Revoke a machine's key and end its sessions. Removing your last machine locks you out."""
-    ask(server, MachineRemove(name))
+    print_reply(server, MachineRemove(name))

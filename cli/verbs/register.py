@@ -6,8 +6,9 @@ import click
 
 from cli import output
 from cli.lazy import Verb
-from cli.online import passing_handle, server_option
-from cli.running import run
+from cli.options import server_option
+from cli.run_async import run
+from cli.server_request import transient_handle
 from cli.settings import config_path, key_path
 from conclave.client.link import connect
 from conclave.client.trust import Pins
@@ -51,5 +52,5 @@ async def _claim(
     server: str, key: MachineKey, claim: tuple[str, str], invite: str | None, expected: str | None
 ) -> tuple[str, str | None]:
     """Register; return the path, and the cluster that it counts at."""
-    async with await connect(server, key, passing_handle(), register=claim, invite=invite, cluster=expected) as link:
+    async with await connect(server, key, transient_handle(), register=claim, invite=invite, cluster=expected) as link:
         return link.path, link.cluster

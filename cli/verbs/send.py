@@ -7,8 +7,9 @@ import click
 
 from cli import output
 from cli.lazy import Verb
-from cli.online import connected, server_option
-from cli.running import run
+from cli.options import server_option
+from cli.run_async import run
+from cli.server_request import connected
 from conclave.backoff import Backoff
 from conclave.client.link import Link
 from conclave.client.retry import in_doubt, may_retry, not_before

@@ -5,8 +5,8 @@ import msgspec
 
 from cli import output
 from cli.lazy import VerbGroup
-from cli.online import connected, passing_handle
-from cli.running import run
+from cli.run_async import run
+from cli.server_request import connected, transient_handle
 from cli.settings import config_path
 from conclave.client.link import identify
 from conclave.errors import ConfigError
@@ -69,7 +69,7 @@ def trust(url: str) -> None:
     registration = load(config_path()).registration(url)
     if registration is None:
         raise ConfigError(f"no registration for `{url}` (see `conclave server list`)")
-    before, now = registration.cluster, run(identify(url, passing_handle()))
+    before, now = registration.cluster, run(identify(url, transient_handle()))
     output.data(f"before: {_named(before)}")
     output.data(f"now: {_named(now)}")
     if before != now and not pin(config_path(), url, now, over=before):

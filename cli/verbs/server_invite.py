@@ -3,8 +3,8 @@
 import click
 
 from cli.lazy import VerbGroup
-from cli.online import ask, json_option, server_option
-from cli.terms import lifetime, terms_options
+from cli.options import invite_options, json_option, seconds, server_option
+from cli.server_request import print_reply
 from conclave.protocol.requests import ServerInviteCreate
 
 _EXAMPLE = "conclave server-invite create --server wss://chat.example --uses 1 --expires-in 1d"
@@ -17,11 +17,11 @@ def command() -> None:
 
 @command.command("create", example=_EXAMPLE)
 @server_option
-@terms_options
+@invite_options
 @json_option
 def create(server: str, uses: int | None, expires_in: str | None, as_json: bool) -> None:
     """Make a token with which somebody may register: `conclave register --invite TOKEN`.
 
     Needs a server of version 0.4 or later.
     """
-    ask(server, ServerInviteCreate(uses, lifetime(expires_in)), as_json)
+    print_reply(server, ServerInviteCreate(uses, seconds(expires_in)), as_json)

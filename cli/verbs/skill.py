@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from cli import output
+from cli.command_reference import command_reference
 from cli.lazy import VerbGroup
-from cli.reference import command_reference
 from conclave.errors import ConclaveError
 
 _DEFAULT_FOLDER = "~/.claude/skills"

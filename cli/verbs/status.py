@@ -7,8 +7,9 @@ import msgspec
 
 from cli import output
 from cli.lazy import Verb
-from cli.online import dial, json_option, passing_handle
-from cli.running import run
+from cli.options import json_option
+from cli.run_async import run
+from cli.server_request import dial, transient_handle
 from cli.settings import config_path, key_path
 from cli.verbs.perm import permission_lines, permission_value
 from conclave.errors import ConclaveError, Refusal, in_words
@@ -55,7 +56,7 @@ def command(as_json: bool) -> int:
 async def _probe_all(servers: tuple[Registration, ...], key: MachineKey) -> list[Probe]:
     async with asyncio.TaskGroup() as tasks:
         probes = [
-            tasks.create_task(_probe(server, key, passing_handle(number))) for number, server in enumerate(servers, 1)
+            tasks.create_task(_probe(server, key, transient_handle(number))) for number, server in enumerate(servers, 1)
         ]
     return [probe.result() for probe in probes]
 
@@ -75,7 +76,7 @@ async def _probe(server: Registration, key: MachineKey, handle: str) -> Probe:
 async def _count_others(url: str, key: MachineKey, handle: str) -> int:
     async with await dial(url, key, handle) as link:
         reply = await link.request(Who())
-        ours = f"{link.path.rpartition('/')[0]}/{passing_handle()}-"  # the other probes may be there, too
+        ours = f"{link.path.rpartition('/')[0]}/{transient_handle()}-"  # the other probes may be there, too
         return sum(not path.startswith(ours) for path in reply.sessions)
 
 

@@ -7,8 +7,9 @@ import click
 from cli import output
 from cli.follower import Change, Follower, Screen
 from cli.lazy import Verb
-from cli.online import dial, passing_handle, server_option
-from cli.running import run
+from cli.options import server_option
+from cli.run_async import run
+from cli.server_request import dial, transient_handle
 from cli.settings import key_path
 from conclave.durations import parse
 from conclave.machine.keys import load
@@ -30,7 +31,7 @@ def command(server: str, channel: str, handle: str | None, since: str | None, as
 
     Further lines of a message are indented. Whispers to this session are shown, too. Ctrl-C ends it.
     """
-    session = passing_handle() if handle is None else check_name(NameKind.SESSION, handle)
+    session = transient_handle() if handle is None else check_name(NameKind.SESSION, handle)
     seconds = None if since is None else parse(since)
     key = load(key_path())
     screen: Screen = _Json() if as_json else _Text(server)

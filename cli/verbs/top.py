@@ -10,7 +10,7 @@ import msgspec
 
 from cli import output
 from cli.lazy import Verb
-from cli.running import run
+from cli.run_async import run
 from conclave.signals import until_signalled
 
 if TYPE_CHECKING:

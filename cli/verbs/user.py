@@ -3,7 +3,8 @@
 import click
 
 from cli.lazy import VerbGroup
-from cli.online import ask, json_option, server_option
+from cli.options import json_option, server_option
+from cli.server_request import print_reply
 from conclave.protocol.requests import ListUsers, UserRemove
 
 
@@ -17,7 +18,7 @@ def command() -> None:
 @json_option
 def list_(server: str, as_json: bool) -> None:
     """List every user of the server."""
-    ask(server, ListUsers(), as_json)
+    print_reply(server, ListUsers(), as_json)
 
 
 @command.command("remove", example="conclave user remove --server wss://chat.example bob")
@@ -28,4 +29,4 @@ def remove(server: str, username: str) -> None:
 
     What they wrote in other channels stays. The name is free again for anybody.
     """
-    ask(server, UserRemove(username))
+    print_reply(server, UserRemove(username))

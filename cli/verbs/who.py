@@ -3,7 +3,8 @@
 import click
 
 from cli.lazy import Verb
-from cli.online import ask, json_option, server_option
+from cli.options import json_option, server_option
+from cli.server_request import print_reply
 from conclave.protocol.requests import Who
 
 
@@ -16,4 +17,4 @@ def command(server: str, channel: str | None, as_json: bool) -> None:
 
     The server's list contains the session that asks.
     """
-    ask(server, Who(channel), as_json)
+    print_reply(server, Who(channel), as_json)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.running import run
+from cli.run_async import run
 from tests.support.command_line import Finished
 
 STUCK = """
@@ -44,7 +44,7 @@ async def test_it_does_not_wait_for_a_name_that_nobody_resolves() -> None:
     finished = await python(
         f"{STUCK}\n"
         "import asyncio\n"
-        "from cli.running import run\n"
+        "from cli.run_async import run\n"
         "async def ask():\n"
         "    async with asyncio.timeout(0.1):\n"
         "        await asyncio.get_running_loop().getaddrinfo('chat.example', 443)\n"

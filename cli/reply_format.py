@@ -25,14 +25,14 @@ from conclave.protocol.requests import (
 from conclave.text import visible
 
 
-class Shown(msgspec.Struct, frozen=True):
+class FormattedReply(msgspec.Struct, frozen=True):
     """A result as lines of text, and as the value that `--json` prints."""
 
     lines: list[str]
     value: Any
 
 
-def shown(request: Request[Any], result: Any) -> Shown:
+def formatted(request: Request[Any], result: Any) -> FormattedReply:
     """Return the result of a request in both forms. Names in the lines are made visible; the value keeps them."""
     match request, result:
         case Who(channel), Sessions(paths):
@@ -45,24 +45,24 @@ def shown(request: Request[Any], result: Any) -> Shown:
             return _SHOW[type(result)](result)
 
 
-def _done(name: str) -> Shown:
-    return Shown([f"✓ {visible(name or 'ok')}"], {"ok": name})
+def _done(name: str) -> FormattedReply:
+    return FormattedReply([f"✓ {visible(name or 'ok')}"], {"ok": name})
 
 
-def _sessions(channel: str | None, paths: tuple[str, ...]) -> Shown:
+def _sessions(channel: str | None, paths: tuple[str, ...]) -> FormattedReply:
     scope = "server" if channel is None else visible(channel)
-    return Shown([f"[{scope}] {', '.join(map(visible, paths))}"], {"channel": channel, "sessions": paths})
+    return FormattedReply([f"[{scope}] {', '.join(map(visible, paths))}"], {"channel": channel, "sessions": paths})
 
 
-def _joined(result: Joined) -> Shown:
-    return Shown([f"✓ joined {visible(result.channel)}"], {"joined": result.channel})
+def _joined(result: Joined) -> FormattedReply:
+    return FormattedReply([f"✓ joined {visible(result.channel)}"], {"joined": result.channel})
 
 
-def _token(result: Token) -> Shown:
-    return Shown([f"invite token: {visible(result.token)}"], {"token": result.token})
+def _token(result: Token) -> FormattedReply:
+    return FormattedReply([f"invite token: {visible(result.token)}"], {"token": result.token})
 
 
-def _channels(result: Channels) -> Shown:
+def _channels(result: Channels) -> FormattedReply:
     lines = [
         f"{visible(row.name)}\t{row.visibility.value}" + ("\t(member)" if row.member else "") for row in result.channels
     ]
@@ -71,33 +71,33 @@ def _channels(result: Channels) -> Shown:
         | ({} if row.admin is None else {"admin": row.admin})
         for row in result.channels
     ]
-    return Shown(lines, value)
+    return FormattedReply(lines, value)
 
 
-def _machines(result: Machines) -> Shown:
+def _machines(result: Machines) -> FormattedReply:
     lines = [f"{visible(row.name)}\t{visible(row.pubkey)}\t{visible(row.added_at)}" for row in result.machines]
-    return Shown(lines, msgspec.to_builtins(result.machines))
+    return FormattedReply(lines, msgspec.to_builtins(result.machines))
 
 
-def _users(result: Users) -> Shown:
-    return Shown([visible(user) for user in result.users], result.users)
+def _users(result: Users) -> FormattedReply:
+    return FormattedReply([visible(user) for user in result.users], result.users)
 
 
-def _invites(result: Invites) -> Shown:
+def _invites(result: Invites) -> FormattedReply:
     lines = [
         f"{visible(invite.token)}\tuses: {'unlimited' if invite.uses_remaining is None else invite.uses_remaining}"
         f"\texpires: {visible(invite.expires_at or 'never')}"
         for invite in result.invites
     ]
-    return Shown(lines, msgspec.to_builtins(result.invites))
+    return FormattedReply(lines, msgspec.to_builtins(result.invites))
 
 
-def _trail(result: Trail) -> Shown:
+def _trail(result: Trail) -> FormattedReply:
     rows = [msgspec.structs.astuple(entry) for entry in result.entries]
-    return Shown(["\t".join(map(visible, row)) for row in rows], msgspec.to_builtins(result.entries))
+    return FormattedReply(["\t".join(map(visible, row)) for row in rows], msgspec.to_builtins(result.entries))
 
 
-_SHOW: dict[type, Callable[[Any], Shown]] = {
+_SHOW: dict[type, Callable[[Any], FormattedReply]] = {
     Joined: _joined,
     Token: _token,
     Channels: _channels,
