@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from conclave.conformance import suite
-from conclave.conformance.__main__ import run
-from conclave.conformance.verdict import Check
+from conclave_conformance import suite
+from conclave_conformance.command import main
+from conclave_conformance.verdict import Check
 from relay.launch.balancer import Balancer
 from tests.support.meddler import Json, Meddler, meddling
 from tests.support.nodes import cluster, running_node
@@ -30,8 +30,8 @@ PAGE = (ROOT_FOLDER / "docs" / "protocol.md").read_text()
 async def examine(*arguments: str) -> tuple[int, str, str]:
     """Run the program as its user does; returns exit code, output and errors."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "conclave.conformance", *arguments),
-        cwd=ROOT_FOLDER,
+        *(sys.executable, "-m", "conclave_conformance", *arguments),
+        cwd=ROOT_FOLDER / "conformance",
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -349,9 +349,9 @@ async def test_the_list_needs_no_server() -> None:
 
 def test_the_script_is_there() -> None:
     """The entry that a package manager makes a program of."""
-    scripts = tomllib.loads((ROOT_FOLDER / "pyproject.toml").read_text())["project"]["scripts"]
+    scripts = tomllib.loads((ROOT_FOLDER / "conformance" / "pyproject.toml").read_text())["project"]["scripts"]
     module, _, name = scripts["conclave-conformance"].partition(":")
-    assert getattr(importlib.import_module(module), name) is run
+    assert getattr(importlib.import_module(module), name) is main
 
 
 # --- The checks and the page ---

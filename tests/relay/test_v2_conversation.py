@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from conclave.conformance.client import Asked
-from conclave.conformance.company import Company
+from conclave_conformance.client import Asked
+from conclave_conformance.company import Company
 from tests.support.conversation import SESSIONS, Sending, Talk
 from tests.support.nodes import node_object
 

@@ -9,9 +9,9 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
-from conclave.conformance.client import Client
-from conclave.conformance.company import Company, Scene, username
-from conclave.conformance.verdict import Json, same
+from conclave_conformance.client import Client
+from conclave_conformance.company import Company, Scene, username
+from conclave_conformance.verdict import Json, same
 
 SESSIONS = ("ann", "again", "bob")
 OWNER = {"ann": "ann", "again": "ann", "bob": "bob"}

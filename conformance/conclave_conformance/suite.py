@@ -8,15 +8,15 @@ from typing import Literal
 
 import msgspec
 
-from conclave.conformance.asking import CLOSES, REQUESTS
-from conclave.conformance.client import Unreachable
-from conclave.conformance.company import Company, Scene
-from conclave.conformance.logins import LOGIN, UPGRADE
-from conclave.conformance.machines import MACHINES
-from conclave.conformance.resuming import RESUME
-from conclave.conformance.ruling import CHANNELS, RULING
-from conclave.conformance.talking import HISTORY, MESSAGES, WHISPERS
-from conclave.conformance.verdict import Check, Failed, Skipped
+from conclave_conformance.asking import CLOSES, REQUESTS
+from conclave_conformance.client import Unreachable
+from conclave_conformance.company import Company, Scene
+from conclave_conformance.logins import LOGIN, UPGRADE
+from conclave_conformance.machines import MACHINES
+from conclave_conformance.resuming import RESUME
+from conclave_conformance.ruling import CHANNELS, RULING
+from conclave_conformance.talking import HISTORY, MESSAGES, WHISPERS
+from conclave_conformance.verdict import Check, Failed, Skipped
 
 _SECTIONS = (UPGRADE, LOGIN, REQUESTS, CHANNELS, MESSAGES, WHISPERS, HISTORY, RULING, MACHINES, RESUME, CLOSES)
 

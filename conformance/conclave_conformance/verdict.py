@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from conclave.conformance.company import Scene
+    from conclave_conformance.company import Scene
 
 Json = dict[str, Any]
 

@@ -10,10 +10,10 @@ import sys
 import click
 import msgspec
 
-from conclave.conformance.client import Client, Unreachable
-from conclave.conformance.company import Company
-from conclave.conformance.suite import CHECKS, Outcome, chosen, run
-from conclave.conformance.verdict import Check
+from conclave_conformance.client import Client, Unreachable
+from conclave_conformance.company import Company
+from conclave_conformance.suite import CHECKS, Outcome, chosen, run
+from conclave_conformance.verdict import Check
 
 _SHOWN_AS = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
 

@@ -10,7 +10,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from websockets.typing import Subprotocol
 
-from conclave.conformance.verdict import Failed, Json, expect, shown
+from conclave_conformance.verdict import Failed, Json, expect, shown
 
 SUBPROTOCOL = "conclave.v2"
 WAIT_SECONDS = 10.0

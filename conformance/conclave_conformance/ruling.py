@@ -2,9 +2,9 @@
 
 from datetime import datetime
 
-from conclave.conformance.client import Client
-from conclave.conformance.company import Scene, post, username
-from conclave.conformance.verdict import Failed, Json, Section, expect, holds, same
+from conclave_conformance.client import Client
+from conclave_conformance.company import Scene, post, username
+from conclave_conformance.verdict import Failed, Json, Section, expect, holds, same
 
 CHANNELS = Section("channels")
 RULING = Section("ruling")

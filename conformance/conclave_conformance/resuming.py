@@ -2,9 +2,9 @@
 
 import asyncio
 
-from conclave.conformance.client import Client
-from conclave.conformance.company import Scene, post, post_all
-from conclave.conformance.verdict import Json, Section, expect, holds, same, shown
+from conclave_conformance.client import Client
+from conclave_conformance.company import Scene, post, post_all
+from conclave_conformance.verdict import Json, Section, expect, holds, same, shown
 
 RESUME = Section("resume")
 

@@ -2,8 +2,8 @@
 
 from nacl.signing import SigningKey
 
-from conclave.conformance.company import MACHINE, Scene, b64, proof, username
-from conclave.conformance.verdict import Section, expect, holds, same
+from conclave_conformance.company import MACHINE, Scene, b64, proof, username
+from conclave_conformance.verdict import Section, expect, holds, same
 
 MACHINES = Section("machines")
 

@@ -6,8 +6,8 @@ import time
 
 from websockets.exceptions import ConnectionClosed
 
-from conclave.conformance.company import Scene, username
-from conclave.conformance.verdict import Failed, Section, Skipped, expect, holds, same
+from conclave_conformance.company import Scene, username
+from conclave_conformance.verdict import Failed, Section, Skipped, expect, holds, same
 
 REQUESTS = Section("requests")
 CLOSES = Section("closes")

@@ -1,8 +1,8 @@
 """Messages, whispers, keys and history."""
 
-from conclave.conformance.client import Client
-from conclave.conformance.company import Scene, post, post_all
-from conclave.conformance.verdict import Json, Section, expect, holds, same, texts
+from conclave_conformance.client import Client
+from conclave_conformance.company import Scene, post, post_all
+from conclave_conformance.verdict import Json, Section, expect, holds, same, texts
 
 MESSAGES = Section("messages")
 WHISPERS = Section("whispers")

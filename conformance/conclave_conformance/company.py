@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from nacl.signing import SigningKey
 
-from conclave.conformance.client import Client, Unreachable
-from conclave.conformance.verdict import Failed, Json, Skipped, holds, same
+from conclave_conformance.client import Client, Unreachable
+from conclave_conformance.verdict import Failed, Json, Skipped, holds, same
 
 MACHINE = "laptop"
 NONCE_BYTES = 32

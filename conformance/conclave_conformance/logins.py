@@ -1,8 +1,8 @@
 """The upgrade and the login."""
 
-from conclave.conformance.client import SUBPROTOCOL, Client, Unreachable
-from conclave.conformance.company import MACHINE, NONCE_BYTES, Scene, b64, proof, unb64
-from conclave.conformance.verdict import Json, Section, Skipped, expect, holds, same
+from conclave_conformance.client import SUBPROTOCOL, Client, Unreachable
+from conclave_conformance.company import MACHINE, NONCE_BYTES, Scene, b64, proof, unb64
+from conclave_conformance.verdict import Json, Section, Skipped, expect, holds, same
 
 UPGRADE = Section("upgrade")
 LOGIN = Section("login")
