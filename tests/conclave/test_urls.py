@@ -19,6 +19,7 @@ from conclave.urls import check_url, normalise, origin, same_server
 def test_spellings_of_one_server_are_the_same(spelling: str) -> None:
     """Registrations and permissions must not split over a slash."""
     assert normalise(spelling) == "wss://chat.example"
+    assert same_server(spelling, "wss://chat.example")
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ MUTANTS = (
         path=f"{_LUA}/lease_bury.lua",
         old="== ARGV[2]",
         new="== ''",
-        tests=("tests/cluster/test_node_death.py",),
+        tests=("tests/relay/test_dead_node.py",),
     ),
     Mutant(
         "A session whose key was revoked goes on until its node hears of it",
@@ -247,7 +247,7 @@ MUTANTS = (
         path="relay/observability/metrics/instruments.py",
         old="value if value in known else OTHER for",
         new="value for",
-        tests=("tests/relay/test_instruments.py",),
+        tests=("tests/relay/test_metrics.py",),
     ),
     Mutant(
         "A page from a replica that lags is taken for the end of the log",
