@@ -249,7 +249,7 @@ class Node:
     def _refuse_sessions(self) -> None:
         self._closed = True
         self._client_port.stop_listening()
-        self.parts.connections.turn_away()
+        self.parts.connections.refuse_logins()
 
     async def _leave_cluster(self) -> None:
         """Close the remaining sessions, with the reason, and remove the node from the registry."""

@@ -6,6 +6,7 @@ from relay.cluster.announcements import Announcements
 from relay.cluster.janitor import Janitor
 from relay.cluster.membership import Membership
 from relay.cluster.probe import Probe
+from relay.cluster.session_records import SessionRecords
 from relay.observability.metrics import Metrics
 from relay.protocol.v1 import V1Codec
 from relay.protocol.v2 import V2Codec
@@ -64,6 +65,9 @@ class Components:
         self.announcements = Announcements(
             directory=self.directory, channel_log=self.channel_log, inbox=self.inbox, registry=self.registry
         )
+        self.records = SessionRecords(
+            sessions=self.sessions, leases=self.leases, channel_log=self.channel_log, registry=self.registry
+        )
         services = self._services(config)
         self.janitor = Janitor(
             registry=self.registry,
@@ -79,7 +83,7 @@ class Components:
             inbox=self.inbox,
             probe=Probe(client=self.client, keys=keys, broker=self.broker, metrics=self.metrics),
             janitor=self.janitor,
-            reassert_sessions=services.presence.reassert,
+            records=self.records,
         )
         self.connections = self._connections(config, services)
 
@@ -118,6 +122,7 @@ class Components:
             ),
             presence=Presence(
                 sessions=self.sessions,
+                records=self.records,
                 leases=self.leases,
                 directory=directory,
                 channel_log=self.channel_log,
@@ -132,7 +137,7 @@ class Components:
         v2 = V2Codec(origins=config.origins, idle_seconds=config.idle_seconds, message_bytes=config.max_message_bytes)
         return Connections(
             services=services,
-            dialects=(V1Codec(), v2),
+            codecs=(V1Codec(), v2),
             flusher=Flusher(self.metrics.sent_bytes.inc),
             metrics=self.metrics,
             outbox_bytes=config.outbox_bytes,

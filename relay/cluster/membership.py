@@ -1,12 +1,12 @@
 """A node's membership of the cluster: joining, the heartbeat, the return after an eviction or an outage of Redis."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import structlog
 
 from relay.cluster.janitor import Janitor
 from relay.cluster.probe import Probe
+from relay.cluster.session_records import SessionRecords
 from relay.model.errors import StoreUnavailable
 from relay.redis.inbox import Inbox
 from relay.redis.node_registry import BEAT_SECONDS, NodeRegistry
@@ -24,14 +24,13 @@ class Membership:
         inbox: Inbox,
         probe: Probe,
         janitor: Janitor,
-        reassert_sessions: Callable[[], Awaitable[None]],
+        records: SessionRecords,
     ) -> None:
-        """`reassert_sessions` writes the sessions of this node to Redis again, under its present name."""
         self._registry = registry
         self._inbox = inbox
         self._probe = probe
         self._janitor = janitor
-        self._reassert_sessions = reassert_sessions
+        self._records = records
 
     async def join(self) -> None:
         """Join the cluster; a node that was in it before gets a new name. Raises: StoreUnavailable."""
@@ -39,7 +38,7 @@ class Membership:
         await self._inbox.switch_to(self._registry.node)
         await self._probe.subscribe(self._registry.node)
         if former is not None:
-            await self._reassert_sessions()
+            await self._records.reassert()
             await self._registry.remove(former)
         log.info("node.joined", node=self._registry.node)
 
@@ -47,7 +46,7 @@ class Membership:
         """Return after an outage of Redis, under the same name if it was not evicted. Raises: StoreUnavailable."""
         self._registry.restart_timeouts()
         if await self._registry.beat():
-            await self._reassert_sessions()
+            await self._records.reassert()
         else:
             await self.join()
 

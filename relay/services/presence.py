@@ -1,34 +1,30 @@
-"""Who is here: opening and closing sessions on this node, and seeing those of all nodes."""
+"""Presence: sessions that appear and disappear, and the lists of those that are there."""
 
 import asyncio
-from collections import deque
 
-import structlog
-
-from conclave.model import SessionPath
 from conclave.protocol.credentials import unknown_key
 from relay.channels.fanout import FanOut
-from relay.model.close_reason import CloseReason, Ended
+from relay.cluster.session_records import SessionRecords
+from relay.model.close_reason import Ended
 from relay.model.errors import StoreUnavailable
 from relay.redis.channel_log import ChannelLog
 from relay.redis.directory import Directory
 from relay.redis.inbox import Inbox, Supersede
-from relay.redis.leases import Holder, Leases
+from relay.redis.leases import Leases
 from relay.redis.node_registry import NodeRegistry
 from relay.services.refusals import channel_not_found
 from relay.sessions.registry import SessionRegistry
 from relay.sessions.session import Session
 
-log = structlog.get_logger()
-
 
 class Presence:
-    """SessionRegistry come and go; everybody sees the same list on every node."""
+    """The sessions of all nodes. Every node shows the same list."""
 
     def __init__(
         self,
         *,
         sessions: SessionRegistry,
+        records: SessionRecords,
         leases: Leases,
         directory: Directory,
         channel_log: ChannelLog,
@@ -37,8 +33,9 @@ class Presence:
         registry: NodeRegistry,
         policy: str,
     ) -> None:
-        """`policy` is `everyone` or `shared`: whom a session sees without naming a channel."""
+        """`policy` is `everyone` or `shared`: the sessions that a user sees without naming a channel."""
         self._sessions = sessions
+        self._records = records
         self._leases = leases
         self._directory = directory
         self._log = channel_log
@@ -46,12 +43,11 @@ class Presence:
         self._inbox = inbox
         self._registry = registry
         self._policy = policy
-        self._departed: deque[tuple[SessionPath, str, str, frozenset[str]]] = deque()
 
     async def open(self, session: Session) -> None:
-        """Make a session present under its path and supersede whoever held the path. Raises: Refusal.
+        """Make a session present under its path, and supersede the path's earlier holders. Raises: Refusal.
 
-        The session is in this node's table before the lease is taken, so a signal that follows the lease finds it.
+        The session is in this node's registry before the lease is taken: a signal that follows the lease finds it.
         """
         node = self._registry.node
         self._sessions.add(session)
@@ -61,83 +57,46 @@ class Presence:
             )
             session.generation = generation
             _check(enrolled=enrolled, same_node=self._registry.node == node)
-            await asyncio.gather(*(self._supersede(holder) for holder in holders))
+            await asyncio.gather(*(self._inbox.send(holder.node, Supersede(holder.connection)) for holder in holders))
         except BaseException:
             self._sessions.remove(session)
-            await self._depart(session.path, node, session.connection, frozenset())
+            await self._remove_records(session, node, frozenset())
             raise
         if session.close_reason is not None:
             reason = session.close_reason
             await self.close(session)
             raise Ended(reason)
 
-    async def _supersede(self, holder: Holder) -> None:
-        await self._inbox.send(holder.node, Supersede(holder.connection))
-
     async def close(self, session: Session) -> None:
-        """Take a session out of presence and out of its channels. If Redis is away, that is done when it is back."""
+        """End a session's presence and take it out of its channels. During an outage of Redis its records follow."""
         self._sessions.remove(session)
         for channel_id in session.joined.values():
             self._fanout.leave(session, channel_id)
         session.joined.clear()
-        await self._depart(session.path, self._registry.node, session.connection, frozenset(session.listed_in))
+        await self._remove_records(session, self._registry.node, frozenset(session.listed_in))
 
-    async def _depart(self, path: SessionPath, node: str, connection: str, channels: frozenset[str]) -> None:
-        try:
-            await asyncio.gather(
-                self._leases.release(path, node=node, connection=connection),
-                *(self._log.remove_subscriber(channel_id, connection) for channel_id in channels),
-            )
-        except StoreUnavailable:
-            self._departed.append((path, node, connection, channels))
-
-    async def reassert(self) -> None:
-        """Say again what this node serves and what has left, after an outage. Raises: StoreUnavailable.
-
-        A session whose path was taken meanwhile, or whose key was revoked, is closed.
-        """
-        for _ in range(len(self._departed)):
-            await self._depart(*self._departed.popleft())
-        await asyncio.gather(*(self._reassert(session) for session in self._sessions))
-
-    async def _reassert(self, session: Session) -> None:
-        if not session.generation:
-            return  # its login is under way
-        node = self._registry.node
-        holder = Holder(session.connection, node, session.generation)
-        match await self._leases.reassert(session.path, session.pubkey, holder):
-            case "superseded":
-                session.close(CloseReason.SUPERSEDED)
-                return
-            case "revoked":
-                session.close(CloseReason.REVOKED)
-                return
-        await asyncio.gather(
-            *(
-                self._log.add_subscriber(channel_id, session.path, node, session.connection)
-                for channel_id in session.joined.values()
-            )
-        )
+    async def _remove_records(self, session: Session, node: str, channels: frozenset[str]) -> None:
+        await self._records.remove(session.path, node=node, connection=session.connection, channels=channels)
 
     async def everybody(self, session: Session) -> list[str]:
-        """Return the paths of all sessions on all nodes that the caller may see. Raises: StoreUnavailable.
+        """Return the paths of all sessions that the caller may see, sorted. Raises: StoreUnavailable.
 
         Under the policy `shared` these are the sessions of users who are members of one of the caller's channels, or
-        are in a channel that this session has joined; admins of the server see everybody.
+        are in a channel that this session has joined. Admins of the server see every session.
         """
         alive = await self._registry.alive()
         paths = await self._leases.sessions(alive)
         if self._policy == "everyone" or session.admin:
             return paths
         users = await self._directory.acquaintances(session.path.user)
-        rooms = await asyncio.gather(*(self._log.subscribers(channel_id) for channel_id in session.joined.values()))
-        users |= {path.partition("/")[0] for room in rooms for node, path in room if node in alive}
+        joined = await asyncio.gather(*(self._log.subscribers(channel_id) for channel_id in session.joined.values()))
+        users |= {path.partition("/")[0] for subscribers in joined for node, path in subscribers if node in alive}
         return [path for path in paths if path.partition("/")[0] in users]
 
     async def in_channel(self, session: Session, name: str) -> list[str]:
-        """Return the paths of a channel's subscribers on all nodes, for those who may see them. Raises: Refusal.
+        """Return the paths of the sessions in a channel, on all nodes, sorted. Raises: Refusal.
 
-        That is everybody for a public channel; members, server admins and subscribers for the others.
+        Everybody may see those of a public channel; for other channels, members, server admins and the sessions in it.
         """
         await self._fanout.apply_latest_version(session.joined.get(name, ""))
         channel_id = session.joined.get(name) or await self._directory.visible_channel(name, session.caller)
@@ -148,7 +107,7 @@ class Presence:
 
 
 def _check(*, enrolled: bool, same_node: bool) -> None:
-    """Refuse a login whose ground has moved while it took its lease."""
+    """Refuse a login whose key was revoked, or whose node was evicted, before the lease was taken."""
     if not enrolled:
         raise unknown_key()
     if not same_node:

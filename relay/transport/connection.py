@@ -1,187 +1,101 @@
-"""A connection's life: handshake, login, requests one after the other, close."""
+"""The life of a connection: upgrade, login, requests one after the other, close."""
 
-import asyncio
-import secrets
-import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
 
-from conclave.errors import Code, ConclaveError, FrameError, Refusal
-from conclave.model import SessionPath
-from conclave.protocol.credentials import LoginClaim, RegistrationClaim, timed_out
-from relay.model.close_reason import CloseReason, Ended
-from relay.observability import logs, redaction, tracing
+from conclave.errors import Code, FrameError, Refusal
+from relay.model.close_reason import CloseReason
+from relay.observability import logs, redaction
+from relay.observability.metrics import Metrics
 from relay.protocol import operations
-from relay.protocol.codec import Codec, Handshake, IncomingRequest
-from relay.protocol.framing import CLOSE, FRAME_BYTES
+from relay.protocol.codec import Codec, IncomingRequest
+from relay.protocol.framing import FRAME_BYTES
 from relay.protocol.operations import Reply
-from relay.services.accounts import key_text
 from relay.services.context import RequestContext, Services
-from relay.sessions.outbox import Flusher, Outbox
+from relay.sessions.outbox import Flusher
 from relay.sessions.session import Session
+from relay.transport.login import Logins, accept
 from relay.transport.websocket import Interrupted, ServerWebSocket, Traffic
-
-if TYPE_CHECKING:
-    from relay.observability.metrics import Metrics
 
 log = structlog.get_logger()
 
 
 class Connections:
-    """Serves connections, each in its request's task."""
+    """Serves connections, each in the task of its HTTP request."""
 
     def __init__(
         self,
         *,
         services: Services,
-        dialects: Sequence[Codec],
+        codecs: Sequence[Codec],
         flusher: Flusher,
-        metrics: "Metrics",
+        metrics: Metrics,
         outbox_bytes: int,
         handshake_seconds: float,
     ) -> None:
-        """`dialects` are the protocol versions that are spoken; one of them has no subprotocol and is for the rest."""
+        """`codecs` are the protocol versions; one of them has no subprotocol and serves clients that offer none."""
         self._services = services
-        self._dialects = {dialect.subprotocol: dialect for dialect in dialects}
-        self._flusher = flusher
+        self._codecs = {codec.subprotocol: codec for codec in codecs}
         self._metrics = metrics
         self._traffic = Traffic(metrics.received_bytes.inc, metrics.sent_bytes.inc)
-        self._outbox_bytes = outbox_bytes
-        self._handshake_seconds = handshake_seconds
-        self._greeted: set[ServerWebSocket] = set()
-        self._closed = False
+        self._longest_reply = min(FRAME_BYTES, outbox_bytes)
+        self._logins = Logins(
+            services=services,
+            flusher=flusher,
+            metrics=metrics,
+            outbox_bytes=outbox_bytes,
+            handshake_seconds=handshake_seconds,
+        )
 
-    def turn_away(self) -> None:
-        """Refuse whoever has not logged in yet: the node shuts down."""
-        self._closed = True
-        for socket in self._greeted:
-            socket.interrupt()
+    def refuse_logins(self) -> None:
+        """Refuse every client that has not logged in yet: the node shuts down."""
+        self._logins.refuse_all()
 
     async def serve(self, request: web.Request, cluster: str, node: str) -> web.StreamResponse:
         """Serve one client from the upgrade to the close."""
-        dialect = self._chosen(request)
+        codec = self._negotiated(request)
         try:
             socket = await ServerWebSocket.accept(
-                request, cluster, subprotocol=dialect.subprotocol, text=dialect.text, traffic=self._traffic
+                request, cluster, subprotocol=codec.subprotocol, text=codec.text, traffic=self._traffic
             )
         except ConnectionError:
-            return web.Response(status=400)  # nobody is there to read it
-        began = time.monotonic()
-        try:
-            with tracing.login():
-                session = await self._log_in(socket, dialect, dialect.handshake(cluster, node))
-        except Refusal as refusal:
-            self._metrics.logins.labels(outcome=refusal.code.value).inc()
-            why = redaction.unquoted(refusal.message)
-            log.info("login.refused", code=refusal.code.value, reason=why, remote=request.remote)
-            socket.write(dialect.login_refused(refusal))
-        except _Gone as gone:
-            self._metrics.logins.labels(outcome="gone").inc()
-            log.debug("login.abandoned", reason=str(gone), remote=request.remote)
-            socket.write(CLOSE)
-        else:
-            self._metrics.logins.labels(outcome="ok").inc()
-            self._metrics.login_seconds.observe(time.monotonic() - began)
-            await self._serve_session(socket, dialect, session)
+            return web.Response(status=400)  # the client is gone and reads no answer
+        session = await self._logins.log_in(socket, codec, codec.handshake(cluster, node), remote=request.remote)
+        if session is not None:
+            await self._serve_session(socket, codec, session)
         await socket.hang_up()
         return socket.response
 
-    def _chosen(self, request: web.Request) -> Codec:
-        """Return the protocol version that the client asks for; whoever asks for none that is known gets the first."""
+    def _negotiated(self, request: web.Request) -> Codec:
+        """Return the first protocol version that the client offers and the node has, else the one without a name."""
         offers = ",".join(request.headers.getall("Sec-WebSocket-Protocol", ())).split(",")
-        known = (self._dialects[offer.strip()] for offer in offers if offer.strip() in self._dialects)
-        return next(known, self._dialects[None])
+        known = (self._codecs[offer.strip()] for offer in offers if offer.strip() in self._codecs)
+        return next(known, self._codecs[None])
 
-    async def _log_in(self, socket: ServerWebSocket, dialect: Codec, handshake: Handshake) -> Session:
-        accounts = self._services.accounts
-        claim = await self._shake_hands(socket, handshake)
-        # From here on nothing of the peer's is waited for, so the handshake's deadline cannot hit a registration.
-        if isinstance(claim, RegistrationClaim):
-            await accounts.enroll(claim.user, claim.machine, claim.pubkey, claim.invite)
-            user, machine = claim.user, claim.machine
-            log.info("user.registered", user=user, machine=machine)
-        else:
-            user, machine = await accounts.authenticate(claim.pubkey)
-        session = self._session(socket, dialect, SessionPath(user, machine, claim.session), claim.pubkey)
-        await self._services.presence.open(session)
-        socket.admit()
-        session.outbox.open(dialect.login_accepted(session.path, admin=session.admin))
-        return session
-
-    def _session(self, socket: ServerWebSocket, dialect: Codec, path: SessionPath, pubkey: bytes) -> Session:
-        def overflowed() -> None:
-            session.close(CloseReason.SLOW_READER)
-
-        session = Session(
-            path=path,
-            pubkey=key_text(pubkey),
-            admin=self._services.accounts.is_admin(path.user, pubkey),
-            connection=secrets.token_hex(8),
-            encoder=dialect,
-            outbox=Outbox(
-                socket.transport,
-                self._flusher,
-                limit=self._outbox_bytes,
-                on_overflow=overflowed,
-                clock=asyncio.get_running_loop().time,
-            ),
-            interrupt=socket.interrupt,
-            drained=socket.drained,
-        )
-        socket.on_progress = session.heard
-        return session
-
-    async def _shake_hands(self, socket: ServerWebSocket, handshake: Handshake) -> LoginClaim | RegistrationClaim:
-        self._greeted.add(socket)
-        try:
-            async with asyncio.timeout(self._handshake_seconds):
-                while True:
-                    data = await socket.receive()
-                    if data is None:
-                        raise _Gone("closed during the handshake")
-                    step = handshake.receive(data)
-                    if isinstance(step, LoginClaim | RegistrationClaim):
-                        return step
-                    socket.write(step)
-        except TimeoutError:
-            raise timed_out() from None
-        except Interrupted:
-            raise self._why_interrupted(socket) from None
-        except FrameError as error:
-            raise Refusal(Code.MALFORMED, str(error)) from None
-        finally:
-            self._greeted.discard(socket)
-
-    def _why_interrupted(self, socket: ServerWebSocket) -> Refusal:
-        if self._closed:
-            return Ended(CloseReason.SHUTDOWN)
-        return socket.excess or timed_out()
-
-    async def _serve_session(self, socket: ServerWebSocket, dialect: Codec, session: Session) -> None:
+    async def _serve_session(self, socket: ServerWebSocket, codec: Codec, session: Session) -> None:
         logs.bind_session(session.path_text, session.connection)
         log.info("session.established")
         try:
-            reason = await self._requests(socket, dialect, session)
+            accept(socket, codec, session)
+            reason = await self._serve_requests(socket, codec, session)
         except Exception:
             log.exception("session.failed")
             reason = CloseReason.LOST
-            raise
         finally:
             session.close(CloseReason.LOST)
             await self._services.presence.close(session)
         self._metrics.closes.labels(reason=reason.value).inc()
         log.info("session.closed", reason=reason.value)
-        session.outbox.finish(session.encoder.closing(reason))
+        session.outbox.finish(codec.closing(reason))
 
-    async def _requests(self, socket: ServerWebSocket, dialect: Codec, session: Session) -> CloseReason:
+    async def _serve_requests(self, socket: ServerWebSocket, codec: Codec, session: Session) -> CloseReason:
         context = RequestContext(session, self._services)
         while session.close_reason is None:
             try:
                 data = await socket.receive()
-                request = None if data is None else dialect.decode_request(data)
+                request = None if data is None else codec.decode_request(data)
             except Interrupted:
                 continue
             except FrameError as error:
@@ -203,22 +117,20 @@ class Connections:
         return session.close_reason
 
     async def _answer(self, context: RequestContext, request: IncomingRequest) -> Reply:
+        """Carry out a request. A refusal and a defect are replies, too; a session outlives both."""
         try:
             reply = await operations.answer(context, request)
         except Refusal as refusal:
-            self._metrics.refusals.labels(code=refusal.code.value).inc()
             log.debug("request.refused", code=refusal.code.value)
-            return Reply(request.refused(refusal))
+            return self._refused(request, refusal)
         except Exception:
             log.exception("request.failed")
-            self._metrics.refusals.labels(code=Code.INTERNAL.value).inc()
-            return Reply(request.refused(Refusal(Code.INTERNAL, "the relay failed to carry this out")))
-        longest = min(FRAME_BYTES, self._outbox_bytes)
-        if len(reply.frame) > longest:
-            self._metrics.refusals.labels(code=Code.TOO_LARGE.value).inc()
-            return Reply(request.refused(Refusal(Code.TOO_LARGE, f"the reply would exceed {longest} bytes")))
+            return self._refused(request, Refusal(Code.INTERNAL, "the relay failed to carry this out"))
+        if len(reply.frame) > self._longest_reply:
+            too_large = Refusal(Code.TOO_LARGE, f"the reply would exceed {self._longest_reply} bytes")
+            return self._refused(request, too_large)
         return reply
 
-
-class _Gone(ConclaveError):
-    """The peer left before it logged in."""
+    def _refused(self, request: IncomingRequest, refusal: Refusal) -> Reply:
+        self._metrics.refusals.labels(code=refusal.code.value).inc()
+        return Reply(request.refused(refusal))

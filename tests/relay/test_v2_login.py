@@ -6,12 +6,15 @@ import aiohttp
 import pytest
 from nacl.signing import SigningKey
 
+from relay.protocol.v2 import V2Codec
 from relay.redis.scripts import LEASE_TAKE
+from relay.services.accounts import Accounts
 from relay.transport.pre_login import ADMISSION_BYTES
 from relay.transport.websocket import SERVER_ID_HEADER
 from tests.support.gate import Gate
+from tests.support.metrics import scrape
 from tests.support.nodes import node_object, running_node
-from tests.support.peer import Peer, Peers
+from tests.support.peer import Peer, Peers, Refused
 from tests.support.ruling import ROOT
 from tests.support.v2_peer import V2Closed, V2Peer, V2Peers, origin_of, proof_of
 from tests.support.waiting import wait_until
@@ -253,3 +256,41 @@ async def test_both_versions_have_their_own_last_words(url: str, peers: Peers) -
     message = await peer.ws.receive(timeout=10)
     assert message.type is aiohttp.WSMsgType.BINARY
     assert not message.data.startswith(b"{")
+
+
+@pytest.mark.parametrize("register", [True, False])
+async def test_a_defect_during_a_login_is_answered_and_counted(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, register: bool
+) -> None:
+    """Not a connection that breaks without a word: a client of either version is told, and so are the operators."""
+    async with node_object(redis_url) as node:
+        url = f"ws://{node.address}/"
+
+        async def fail(*_: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(Accounts, "enroll" if register else "authenticate", fail)
+        with pytest.raises(V2Closed) as caught:
+            await V2Peer.login(url, KEY, register=("ann", "laptop") if register else None)
+        assert (caught.value.code, caught.value.event["error"]) == (1011, "internal")
+        with pytest.raises(Refused, match=r"^internal error: the relay failed to carry this out$"):
+            await Peer.login(url, KEY, register=("ann", "laptop") if register else None)
+        assert (await scrape(url))("logins_total", outcome="internal") == 2
+        assert not len(node.parts.sessions)
+
+
+async def test_a_defect_after_a_login_ends_the_session(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a code that sends the client back, and with nothing left behind."""
+    async with node_object(redis_url) as node:
+        ann = await V2Peer.login(f"ws://{node.address}/", KEY, register=("ann", "laptop"))
+
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(V2Codec, "decode_request", fail)
+        with pytest.raises(ConnectionResetError):
+            await ann.ask("ping")
+        assert ann.ws.close_code == 1011
+        await wait_until(lambda: not len(node.parts.sessions), what="the session is gone")
+        assert (await scrape(f"ws://{node.address}/"))("session_closes_total", reason="lost") == 1
+        await ann.close()
