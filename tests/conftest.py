@@ -7,10 +7,18 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.support.programs import end_fork_server
 from tests.support.redis_server import RedisProcess
 
 settings.register_profile("conclave", deadline=None)  # how long an example takes is the machine's affair
 settings.load_profile("conclave")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_server() -> Iterator[None]:
+    """End the server that forks nodes and command lines; it starts when it is first needed."""
+    yield
+    end_fork_server()
 
 
 @pytest.fixture(scope="session")

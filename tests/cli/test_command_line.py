@@ -148,9 +148,9 @@ def test_an_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 async def test_a_closed_standard_output_ends_the_command_quietly(tmp_path: Path) -> None:
     """`conclave … | head -1` must not print a traceback."""
-    process = await start(tmp_path, "key", env={"PYTHONUNBUFFERED": "1"})
-    transport = process._transport.get_pipe_transport(1)  # type: ignore[attr-defined] # asyncio hides the pipe
-    transport.close()
+    process = await start(tmp_path, "key", env={"PYTHONUNBUFFERED": "1"}, installed=True)
+    assert process.stdout is not None
+    process.stdout._transport.close()  # type: ignore[attr-defined] # asyncio hides the pipe
     assert process.stderr is not None
     assert await process.stderr.read() == b""
     assert await process.wait() == -signal.SIGPIPE
@@ -158,9 +158,8 @@ async def test_a_closed_standard_output_ends_the_command_quietly(tmp_path: Path)
 
 async def test_a_language_without_unicode_does_not_break_the_output(tmp_path: Path) -> None:
     """A cron job has the C locale."""
-    finished = await conclave(
-        tmp_path, "server", "remove", "ws://x", env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    )
+    env = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    finished = await conclave(tmp_path, "server", "remove", "ws://x", env=env, installed=True)
     assert finished.code == 1
     assert finished.err == "\\u274c no registration for `ws://x` (see `conclave server list`)\n"
 
@@ -188,7 +187,7 @@ def test_completions_are_a_script_for_conclave(capsys: pytest.CaptureFixture[str
 async def test_the_completion_script_is_answered(tmp_path: Path) -> None:
     """What the script asks for when the user presses the key."""
     env = {"_CONCLAVE_COMPLETE": "bash_complete", "COMP_WORDS": "conclave ser", "COMP_CWORD": "1"}
-    finished = await conclave(tmp_path, env=env)
+    finished = await conclave(tmp_path, env=env, installed=True)
     assert finished.out.split() == ["plain,serve", "plain,server", "plain,server-invite"]
 
 

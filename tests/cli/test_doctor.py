@@ -27,8 +27,9 @@ from conclave.model import SessionPath
 from conclave.protocol.v1.frames import Frame, Ping, Pong, Presence, Unauthorized
 from relay.services.server_admins import ServerAdmins
 from tests.support.command_line import Finished
-from tests.support.nodes import CONCLAVE, running_node
+from tests.support.nodes import running_node
 from tests.support.peer import Peer
+from tests.support.programs import CONCLAVE
 from tests.support.scripted_server import Connection, ScriptedServer
 
 BRIDGE = {"command": "conclave", "args": ["bridge"]}

@@ -16,7 +16,7 @@ from cli.diagnosis.table import CHECKS, examine
 from conclave.errors import ConfigError
 from conclave.machine.config import Level, LocalConfig, Override, Registration
 from conclave.machine.keys import MachineKey
-from tests.support.nodes import CONCLAVE
+from tests.support.programs import CONCLAVE
 
 DIRECTORY = Path("/home/ann/deck")
 URL, OTHER = "wss://chat.example", "wss://other.example"

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import json
 import signal
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from conclave.protocol.v1.frames import (
     Whisper,
 )
 from tests.support.command_line import start
+from tests.support.programs import Process
 from tests.support.scripted_server import Connection, ScriptedServer
 from tests.support.waiting import wait_until
 
@@ -199,7 +199,8 @@ async def test_a_reader_who_has_seen_enough_ends_tail_quietly(server: ScriptedSe
     server.answer = channel.answer
     async with tailing(server, directory) as process:
         await line(process)
-        process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined] # asyncio hides the pipe
+        assert process.stdout is not None
+        process.stdout._transport.close()  # type: ignore[attr-defined] # asyncio hides the pipe
 
         async def ended() -> bool:
             with contextlib.suppress(ConnectionError):

@@ -19,7 +19,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[NodeProcess]:
-    node = NodeProcess("--data-dir", str(tmp_path / "data"))
+    node = NodeProcess("--data-dir", str(tmp_path / "data"), installed=True)
     try:
         await node.start()
         yield node

@@ -7,7 +7,8 @@ import re
 import shlex
 from pathlib import Path
 
-from tests.support.nodes import CONCLAVE, NodeProcess
+from tests.support.nodes import NodeProcess
+from tests.support.programs import CONCLAVE
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.chart import CHART, Object, render
-from tests.support.nodes import CONCLAVE, NodeProcess
+from tests.support.nodes import NodeProcess
 from tests.support.ports import free_port
+from tests.support.programs import CONCLAVE
 
 _SCRIPT = CHART / "files" / "exchange.py"
 _INGRESS = {"enabled": True, "host": "chat.example", "tlsSecret": "tls"}

@@ -8,7 +8,6 @@ import asyncio
 import json
 import os
 from abc import ABC, abstractmethod
-from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,7 +22,8 @@ from conclave.client.link import connect
 from conclave.machine.config import CONFIG_NAME, KEY_NAME, Registration
 from conclave.machine.config_edit import register
 from conclave.machine.keys import create_or_load
-from tests.support.nodes import CONCLAVE, resident_bytes
+from tests.support.nodes import resident_bytes
+from tests.support.programs import CONCLAVE, PIPE, Process, fork
 from tests.support.waiting import wait_until
 
 SECONDS = 30.0
@@ -36,7 +36,7 @@ class BridgeProcess(ABC):
 
     def __init__(self, home: Path, *arguments: str, directory: Path | None = None) -> None:
         """`home` is its configuration directory, `directory` where it is started."""
-        self._command = [str(CONCLAVE), "--config-dir", str(home), "bridge", *arguments]
+        self._arguments = ["--config-dir", str(home), "bridge", *arguments]
         self._directory = directory or home
         self.events: list[dict[str, Any]] = []
         """The parameters of the channel notifications."""
@@ -114,8 +114,8 @@ class RawBridge(BridgeProcess):
         return int(status.partition("VmHWM:")[2].split(maxsplit=1)[0]) * 1024
 
     async def _start(self) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            *self._command, cwd=self._directory, stdin=PIPE, stdout=PIPE, stderr=PIPE, limit=64 * 1024 * 1024
+        self._process = await fork(
+            *self._arguments, cwd=self._directory, stdin=PIPE, stdout=PIPE, stderr=PIPE, limit=64 * 1024 * 1024
         )
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._read_log())]
         await self.request("initialize", {"protocolVersion": REVISION})
@@ -218,7 +218,7 @@ class SdkBridge(BridgeProcess):
         # It does not tell the exit code of what it started, so a shell in between does.
         parameters = StdioServerParameters(
             command="/bin/sh",
-            args=["-c", '"$@"; echo $? > "$EXIT_CODE"', "sh", *self._command],
+            args=["-c", '"$@"; echo $? > "$EXIT_CODE"', "sh", str(CONCLAVE), *self._arguments],
             env={**os.environ, "EXIT_CODE": str(self._code)},
             cwd=self._directory,
         )

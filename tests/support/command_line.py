@@ -2,11 +2,11 @@
 
 import asyncio
 import os
-import sys
-from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 
 import msgspec
+
+from tests.support.programs import DEVNULL, PIPE, Process, fork, launch
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -17,21 +17,28 @@ class Finished(msgspec.Struct, frozen=True):
     err: str
 
 
-async def start(directory: Path, *arguments: str, env: dict[str, str] | None = None) -> Process:
-    """Start `conclave` with this configuration directory; the caller waits for it or ends it."""
+async def start(
+    directory: Path, *arguments: str, env: dict[str, str] | None = None, installed: bool = False
+) -> Process:
+    """Start `conclave` with this configuration directory; the caller waits for it or ends it.
+
+    It is forked, or with `installed` started as its user does.
+    """
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("CONCLAVE_", "_CONCLAVE_"))}
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "cli.main", "--config-dir", str(directory), *arguments),
-        stdin=asyncio.subprocess.DEVNULL,
+    return await (launch if installed else fork)(
+        *("--config-dir", str(directory), *arguments),
+        stdin=DEVNULL,
         stdout=PIPE,
         stderr=PIPE,
         env={**clean, "PYTHONUTF8": "1", **(env or {})},
     )
 
 
-async def conclave(directory: Path, *arguments: str, env: dict[str, str] | None = None) -> Finished:
+async def conclave(
+    directory: Path, *arguments: str, env: dict[str, str] | None = None, installed: bool = False
+) -> Finished:
     """Run `conclave` to its end."""
-    process = await start(directory, *arguments, env=env)
+    process = await start(directory, *arguments, env=env, installed=installed)
     try:
         async with asyncio.timeout(60):
             out, err = await process.communicate()

@@ -8,8 +8,8 @@ import uuid
 from pathlib import Path
 from typing import Self
 
-from tests.support.nodes import CONCLAVE
 from tests.support.ports import free_ports
+from tests.support.programs import CONCLAVE
 from tests.support.waiting import wait_until
 
 

@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,9 +16,8 @@ from relay.app.node import Node
 from relay.redis import connect
 from relay.redis.connect import Make
 from relay.services.server_admins import ServerAdmins
+from tests.support.programs import DEVNULL, PIPE, Process, fork, launch
 from tests.support.waiting import wait_until
-
-CONCLAVE = Path(sys.executable).with_name("conclave")
 
 
 @asynccontextmanager
@@ -57,12 +55,13 @@ def resident_bytes(pid: int) -> int:
 
 
 class NodeProcess:
-    """`conclave serve` as its user starts it."""
+    """`conclave serve` as a process: forked, or with `installed` as its user starts it."""
 
-    def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, *arguments: str, environment: dict[str, str] | None = None, installed: bool = False) -> None:
         self._arguments = arguments
         self._environment = environment or {}
-        self._process: asyncio.subprocess.Process | None = None
+        self._launch = launch if installed else fork
+        self._process: Process | None = None
         self._logging: asyncio.Task[None] | None = None
         self.log: list[str] = []
         self.address = ""
@@ -93,14 +92,10 @@ class NodeProcess:
     async def start(self) -> None:
         """Start, and return once sessions are served. A restart keeps the address."""
         self.log.clear()
-        self._process = await asyncio.create_subprocess_exec(
-            str(CONCLAVE),
-            "serve",
-            "--bind",
-            self.address or "127.0.0.1:0",
-            *self._arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
+        self._process = await self._launch(
+            *("serve", "--bind", self.address or "127.0.0.1:0", *self._arguments),
+            stdin=DEVNULL,
+            stderr=PIPE,
             start_new_session=True,
             env={**_environment(), **self._environment},
         )
@@ -113,7 +108,7 @@ class NodeProcess:
             raise AssertionError(f"the node ended with {self._process.returncode}:\n" + "\n".join(self.log[-20:]))
         return any(words in line for line in self.log)
 
-    async def _read_log(self, process: asyncio.subprocess.Process) -> None:
+    async def _read_log(self, process: Process) -> None:
         assert process.stderr is not None
         async for raw in process.stderr:
             line = raw.decode(errors="replace").rstrip()

@@ -8,9 +8,10 @@ import pty
 import re
 import signal
 import struct
-import sys
 import termios
 from typing import Self
+
+from tests.support.programs import Process, fork
 
 _ESCAPE = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07)")
 HOME = "\x1b[H"
@@ -27,7 +28,7 @@ class Screen:
         self._arguments = arguments
         self._size = (columns, rows)
         self._environment = environment or {}
-        self._process: asyncio.subprocess.Process
+        self._process: Process
         self._terminal = -1
 
     async def __aenter__(self) -> Self:
@@ -36,8 +37,8 @@ class Screen:
         self.resize(*self._size, tell=False)
         asyncio.get_running_loop().add_reader(self._terminal, self._read)
         clean = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES", "NO_COLOR"}}
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "cli.main", *self._arguments),
+        self._process = await fork(
+            *self._arguments,
             stdin=inside,
             stdout=inside,
             stderr=inside,
