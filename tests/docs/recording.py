@@ -14,7 +14,8 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support.nodes import CONCLAVE, NodeProcess
+from tests.support.nodes import NodeProcess
+from tests.support.programs import CONCLAVE
 
 SVG = Path(__file__).parents[2] / "docs" / "images" / "talk.svg"
 TERMINALS = ("ann, on her laptop", "an agent, on the build server")
