@@ -1,4 +1,4 @@
-"""Every alert fires when it should, is quiet when it should be, and leads to a section that says what to do."""
+"""Every alert fires when it should, is quiet when it should be, and links to a section that says what to do."""
 
 import re
 import subprocess
@@ -28,7 +28,7 @@ def _flat(name: str, value: float = 1, node: str = _A, more: str = "") -> Series
 
 
 def _growing(name: str, step: float, node: str = _A, more: str = "") -> Series:
-    """A counter that grows by so much every 30 seconds."""
+    """A counter that grows by this amount every 30 seconds."""
     return _sample(name, f"0+{step}x{_EVER}", node, more)
 
 
@@ -78,7 +78,7 @@ def _healthy(node: str) -> Series:
 
 
 def _node(node: str = _A, **changed: Series) -> Series:
-    """A healthy node but for some of its series, which are named without `conclave_`."""
+    """The series of a healthy node, except for the given ones, which are named without `conclave_`."""
     kept = {k: v for k, v in _healthy(node).items() if not any(k.startswith(f"conclave_{name}{{") for name in changed)}
     return _join(kept, *changed.values())
 
@@ -226,14 +226,14 @@ def test_rules_are_valid() -> None:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
-def test_alert_fires_when_it_should_and_only_then(scenario: Scenario, tmp_path: Path) -> None:
-    """An alert that cannot fire is worse than none, and one that cries wolf is switched off."""
+def test_alert_fires_when_it_should_and_not_otherwise(scenario: Scenario, tmp_path: Path) -> None:
+    """An alert that cannot fire is worse than none, and one with false alarms is switched off."""
     done = try_out(scenario, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_alert_is_tried_both_ways() -> None:
-    """A new alert needs a case that fires and one that does not."""
+def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
+    """A new alert without both cases may never fire, or always."""
     for alert in alerts():
         firing = {scenario.firing for scenario in SCENARIOS.values() if scenario.alert == alert}
         assert {0, 1} <= firing, alert
@@ -242,7 +242,7 @@ def test_every_alert_is_tried_both_ways() -> None:
 
 @pytest.mark.parametrize("alert", alerts().values(), ids=list(alerts()))
 def test_alert_says_what_it_means_and_what_to_do(alert: dict[str, Any]) -> None:
-    """Whoever is woken reads the summary on a small screen and then follows the link."""
+    """An operator who is woken reads the summary on a small screen and then follows the link."""
     said = alert["annotations"]
     assert alert["labels"]["severity"] in {"critical", "warning"}
     assert said.keys() == {"summary", "description", "runbook"}
@@ -256,13 +256,13 @@ def test_alert_says_what_it_means_and_what_to_do(alert: dict[str, Any]) -> None:
         assert word in section, f"the runbook of {alert['alert']} lacks {word}"
 
 
-def test_runbooks_have_alerts() -> None:
-    """A section that no alert leads to is about an alert that was renamed."""
+def test_every_section_belongs_to_an_alert() -> None:
+    """A section without an alert describes one that was renamed."""
     titles = re.findall(r"^#### (Conclave\w+)$", _OPERATIONS.read_text(), re.MULTILINE)
     assert sorted(titles) == sorted(alerts())
 
 
-def test_links_of_the_page_lead_somewhere() -> None:
+def test_links_of_the_page_have_targets() -> None:
     """A runbook is read under pressure."""
     text = _OPERATIONS.read_text()
     titles = {_anchor(title) for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
@@ -290,5 +290,5 @@ def _section(anchor: str) -> str:
 
 
 def _anchor(title: str) -> str:
-    """Return a heading's anchor as Markdown on the web has it."""
+    """Return the anchor that Markdown renderers give a heading."""
     return re.sub(r"[^\w -]", "", title.strip().lower()).replace(" ", "-")

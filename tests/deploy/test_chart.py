@@ -1,4 +1,4 @@
-"""What the chart promises to who installs it, property by property."""
+"""The properties that the chart promises to an operator, one by one."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ def _environment(container: Object) -> dict[str, Any]:
     return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container["env"]}
 
 
-def test_nothing_secret_is_a_value() -> None:
+def test_no_value_is_a_secret() -> None:
     """Values end up in repositories and in Helm's own records; a Redis password must not."""
     chart = render({"redis": {"existingSecret": "r", "readUrlKey": "near"}, "admins": {"existingSecret": "a"}})
     assert _environment(chart.container) == {
@@ -29,7 +29,7 @@ def test_nothing_secret_is_a_value() -> None:
 
 
 def test_settings_reach_the_node() -> None:
-    """A value that changes nothing is worse than none."""
+    """A value without effect is worse than none."""
     chart = render(
         {
             "relay": {
@@ -64,7 +64,7 @@ def test_settings_reach_the_node() -> None:
 
 
 def test_changed_setting_restarts_the_nodes() -> None:
-    """A node reads its configuration once; without a new checksum a change would wait for the next accident."""
+    """A node reads its configuration once; without a new checksum a change would wait for the next restart."""
 
     def checksum(values: Object) -> str:
         annotations: dict[str, str] = render(values)["Deployment"]["spec"]["template"]["metadata"]["annotations"]
@@ -74,13 +74,13 @@ def test_changed_setting_restarts_the_nodes() -> None:
     assert checksum({}) != checksum({"relay": {"presence": "shared"}})
 
 
-def test_new_chart_alone_restarts_nothing() -> None:
+def test_a_new_chart_version_alone_restarts_no_node() -> None:
     """The chart's version in the pods' labels would roll the cluster for a corrected comment."""
     labels = render()["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert not {"helm.sh/chart", "app.kubernetes.io/version"} & labels.keys()
 
 
-def test_selector_is_found_by_everything_that_selects() -> None:
+def test_every_selector_matches_the_labels_of_its_pods() -> None:
     """A label that one side lacks leaves a Service without nodes, or a policy without effect."""
     chart = render({**_SECRET, "commonLabels": {"team": "chat"}, "podLabels": {"x": "y"}})
     labels = chart["Deployment"]["spec"]["template"]["metadata"]["labels"].items()
@@ -120,8 +120,8 @@ def test_every_object_has_the_usual_labels() -> None:
         ({"fullnameOverride": "talk"}, "acme", "talk"),
     ],
 )
-def test_names(values: Object, release: str, name: str) -> None:
-    """Two releases in one namespace must not share a name, and who names them decides."""
+def test_names_contain_the_release_and_can_be_replaced(values: Object, release: str, name: str) -> None:
+    """Two releases in one namespace must not share a name, and an operator may choose it."""
     assert render(values, release=release)["Deployment"]["metadata"]["name"] == name
 
 
@@ -139,7 +139,7 @@ def test_node_is_not_killed_while_it_drains(drain: tuple[int, int, int]) -> None
 
 
 def test_node_serves_until_balancers_have_noticed() -> None:
-    """A login that is sent to a node whose door is closed fails."""
+    """A login that is sent to a node that accepts no sessions fails."""
     chart = render()
     probe = chart.container["readinessProbe"]
     noticed = probe["periodSeconds"] * probe["failureThreshold"]
@@ -147,7 +147,7 @@ def test_node_serves_until_balancers_have_noticed() -> None:
 
 
 def test_rollout_never_drops_below_capacity() -> None:
-    """A deploy that takes a node before another is there overloads the ones that are left."""
+    """A deploy that stops a node before another is ready overloads the remaining ones."""
     spec = render()["Deployment"]["spec"]
     assert spec["replicas"] == 3
     assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
@@ -155,7 +155,7 @@ def test_rollout_never_drops_below_capacity() -> None:
 
 
 def test_liveness_is_not_readiness() -> None:
-    """While Redis is away nodes must stay: restarting them would end every session for nothing."""
+    """While Redis is away nodes must stay: a restart would end every session to no purpose."""
     container = render().container
     assert container["livenessProbe"]["httpGet"] == {"path": "/health", "port": "ws"}
     assert container["startupProbe"]["httpGet"] == {"path": "/health", "port": "ws"}
@@ -170,14 +170,14 @@ def test_load_balancers_notice_a_drain_in_time() -> None:
 
 
 def test_evictions_take_one_node_at_a_time() -> None:
-    """Draining machines for an upgrade must not take two nodes at once, nor wait for one that is broken anyway."""
+    """Draining machines for an upgrade must not stop two nodes together, nor wait for one that is broken."""
     spec = render()["PodDisruptionBudget"]["spec"]
     assert spec["maxUnavailable"] == 1
     assert spec["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
 
 
 def test_nodes_spread() -> None:
-    """A zone or a machine that goes away should take as few nodes with it as possible."""
+    """The loss of a zone or a machine should cost as few nodes as possible."""
     pod = render().pod
     assert [constraint["topologyKey"] for constraint in pod["topologySpreadConstraints"]] == [
         "topology.kubernetes.io/zone",
@@ -188,7 +188,7 @@ def test_nodes_spread() -> None:
 
 
 def test_own_affinity_replaces_the_default() -> None:
-    """Who says where nodes go means it."""
+    """An explicit affinity must not be combined with the default one."""
     constraint = {"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {}}
     pod = render({"affinity": {"nodeAffinity": {}}, "topologySpreadConstraints": [constraint]}).pod
     assert pod["affinity"] == {"nodeAffinity": {}}
@@ -241,7 +241,7 @@ def test_network_policy_lets_through_what_a_node_needs() -> None:
     [("http://collector:4318", 4318), ("https://otel.example/v1", 443), ("http://collector", 80)],
 )
 def test_network_policy_opens_the_port_of_the_collector(endpoint: str, port: int) -> None:
-    """A policy that blocks the traces of the endpoint that was just configured is a riddle."""
+    """A policy that blocks the traces to a configured endpoint is hard to find."""
     egress = render({**_SECRET, "relay": {"otlpEndpoint": endpoint}})["NetworkPolicy"]["spec"]["egress"]
     assert egress[-1]["ports"] == [{"port": port, "protocol": "TCP"}]
 
@@ -259,7 +259,7 @@ def test_bundled_valkey_is_reached_by_nodes_only() -> None:
 
 
 async def test_bundled_valkey_refuses_writes_before_it_is_killed(tmp_path: Path) -> None:
-    """The kernel ends what is above the limit, again after every restart, which reads as much from the log."""
+    """The kernel kills a server above the limit, again after every restart, because it reads as much from the log."""
     valkey = render().of("StatefulSet", "valkey")
     assert valkey is not None
     [container] = valkey["spec"]["template"]["spec"]["containers"]
@@ -278,7 +278,7 @@ async def test_bundled_valkey_refuses_writes_before_it_is_killed(tmp_path: Path)
 
 
 def test_bundled_valkey_grows_with_its_values() -> None:
-    """Who gives it more memory says how much of it the data may take."""
+    """A larger memory limit has its own limit for the data."""
     valkey = render({"valkey": {"enabled": True, "maxMemory": "2gb"}}).of("StatefulSet", "valkey")
     assert valkey is not None
     [container] = valkey["spec"]["template"]["spec"]["containers"]
@@ -286,7 +286,7 @@ def test_bundled_valkey_grows_with_its_values() -> None:
 
 
 def test_metrics_stay_inside() -> None:
-    """What clients can reach has no port for metrics, however the Service is exposed."""
+    """The Service that clients reach has no port for metrics, however it is exposed."""
     chart = render({**_SECRET, "service": {"type": "LoadBalancer"}})
     assert [port["name"] for port in chart["Service"]["spec"]["ports"]] == ["ws"]
     metrics = chart.of("Service", "metrics")
@@ -295,7 +295,7 @@ def test_metrics_stay_inside() -> None:
     assert metrics["spec"]["publishNotReadyAddresses"] is True
 
 
-# --- Ways in ---
+# --- Service, Ingress, Gateway ---
 
 
 @pytest.mark.parametrize(
@@ -307,21 +307,21 @@ def test_metrics_stay_inside() -> None:
         ("alb", "alb.ingress.kubernetes.io/load-balancer-attributes", "idle_timeout.timeout_seconds=3900"),
     ],
 )
-def test_ingress_keeps_quiet_sessions(controller: str, annotation: str, value: str) -> None:
-    """Most controllers end what is silent for a minute, which is how long a client may be silent."""
+def test_ingress_keeps_idle_sessions(controller: str, annotation: str, value: str) -> None:
+    """Most controllers close a connection that is idle for a minute, which is as long as a client may be idle."""
     ingress = render({"websocketTimeoutSeconds": 3900, "ingress": {"enabled": True, "controller": controller}})
     assert ingress["Ingress"]["metadata"]["annotations"][annotation] == value
 
 
-def test_own_annotation_wins() -> None:
-    """The chart's guess must not outweigh what somebody wrote."""
+def test_an_annotation_of_the_operator_takes_precedence() -> None:
+    """The chart's default must not override an explicit annotation."""
     own = {"nginx.ingress.kubernetes.io/proxy-read-timeout": "60", "cert-manager.io/cluster-issuer": "le"}
     annotations = render({"ingress": {"enabled": True, "annotations": own}})["Ingress"]["metadata"]["annotations"]
     assert annotations == {**own, "nginx.ingress.kubernetes.io/proxy-send-timeout": "3600"}
 
 
 def test_ingress_and_route_lead_to_the_service() -> None:
-    """By its port and with the host that was asked for; only the WebSocket's path, not the metrics."""
+    """By its port and with the configured host; only the WebSocket's path, not the metrics."""
     chart = render(
         {
             "service": {"port": 8080},
@@ -341,8 +341,8 @@ def test_ingress_and_route_lead_to_the_service() -> None:
     assert rule["matches"] == [{"path": {"type": "Exact", "value": "/"}}]
 
 
-def test_public_urls_follow_the_ways_in() -> None:
-    """Nodes are told under which URLs they are reached, without anybody writing them twice."""
+def test_public_urls_follow_ingress_and_route() -> None:
+    """Nodes know their public URLs without a second setting for them."""
     chart = render(
         {
             "ingress": {"enabled": True, "host": "a.example", "tlsSecret": "tls"},
@@ -358,7 +358,7 @@ def test_public_urls_follow_the_ways_in() -> None:
 
 
 def test_wildcard_is_no_public_url() -> None:
-    """Nobody dials an asterisk; and whoever comes by a name that it stands for would be refused for another name."""
+    """A wildcard is no address, and a client that dials a name that matches it would be refused for another name."""
     ingress = {"enabled": True, "host": "*.a.example"}
     route = {"enabled": True, "parentRefs": [{"name": "g"}], "hostnames": ["*.b.example"]}
     chart = render({"ingress": ingress, "httpRoute": route})
@@ -375,7 +375,7 @@ def test_wildcard_is_no_public_url() -> None:
 
 
 def test_autoscaler_counts_cpu_and_sessions() -> None:
-    """Sessions are what fills a node that nobody talks on; and the Deployment must not fight the autoscaler."""
+    """Sessions fill a node without traffic; and the Deployment must not fight the autoscaler."""
     chart = render({"autoscaling": {"enabled": True, "targetSessions": 3000, "minReplicas": 4, "maxReplicas": 9}})
     assert "replicas" not in chart["Deployment"]["spec"]
     spec = chart["HorizontalPodAutoscaler"]["spec"]
@@ -389,7 +389,7 @@ def test_autoscaler_counts_cpu_and_sessions() -> None:
 
 
 def test_alerts_and_dashboards_are_the_ones_of_deploy() -> None:
-    """One set of rules and dashboards, whoever installs them; and scraped under the job that they ask for."""
+    """One set of rules and dashboards for every installation; and scraped under the job that they query."""
     enabled = {"enabled": True}
     chart = render({"metrics": {"serviceMonitor": enabled, "prometheusRule": enabled, "dashboards": enabled}})
     rules = chart.of("PrometheusRule", "metrics")
@@ -411,19 +411,19 @@ def test_alerts_and_dashboards_are_the_ones_of_deploy() -> None:
 
 
 def test_image_by_digest() -> None:
-    """A digest names one image for ever; a tag given beside it must not win."""
+    """A digest names one image for good; a tag beside it must not win."""
     digest = "sha256:" + "0" * 64
     image = {"repository": "registry.example/conclave", "tag": "1.0", "digest": digest}
     assert render({"image": image}).container["image"] == f"registry.example/conclave@{digest}"
     assert render({"image": {"tag": "1.0"}}).container["image"] == "conclave:1.0"
 
 
-def test_version_is_the_programs() -> None:
+def test_version_is_that_of_the_program() -> None:
     """The chart installs the version of the relay that it was released with, unless told otherwise."""
     assert render().container["image"] == f"conclave:{__version__}"
 
 
-def test_extras_arrive() -> None:
+def test_extra_environment_volumes_and_mounts_reach_the_node() -> None:
     """A certificate authority for rediss:// needs all three."""
     volume = {"name": "ca", "configMap": {"name": "ca"}}
     mount = {"name": "ca", "mountPath": "/ca"}

@@ -1,4 +1,4 @@
-"""What `helm test` runs in a cluster, run against a node with the settings that the chart gives it."""
+"""The program of `helm test`, run against a node with the settings that the chart gives it."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ _INGRESS = {"enabled": True, "host": "chat.example", "tlsSecret": "tls"}
     ids=str,
 )
 async def test_exchange_succeeds_with_the_rendered_settings(values: Object, redis_url: str, tmp_path: Path) -> None:
-    """The test pod dials the Service, which must be a way in also where public URLs are others."""
+    """The test pod dials the Service, whose URL must be accepted also where the public URLs are others."""
     chart = render(values)
     pod = next(item for item in chart.objects if item["kind"] == "Pod")
     asked = {entry["name"]: entry["value"] for entry in pod["spec"]["containers"][0]["env"]}

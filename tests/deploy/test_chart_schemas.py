@@ -1,4 +1,4 @@
-"""Everything that the chart renders, over a matrix of values, is what Kubernetes and its operators accept."""
+"""Everything that the chart renders, over a matrix of values, is accepted by Kubernetes and its operators."""
 
 import os
 from functools import cache
@@ -83,7 +83,7 @@ _CUSTOM = {
 
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
 def test_lint_finds_nothing(values: dict[str, Any]) -> None:
-    """Lint's warnings are what installs fail on later."""
+    """A warning of the linter is a later failure of an install."""
     done = helm("lint", "--strict", values=values)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -91,7 +91,7 @@ def test_lint_finds_nothing(values: dict[str, Any]) -> None:
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
 @pytest.mark.parametrize("version", KUBERNETES)
 def test_every_object_fits_kubernetes_schemas(version: str, values: dict[str, Any]) -> None:
-    """A misspelt field is dropped in silence by some clusters and refuses the install in others."""
+    """Some clusters drop a misspelt field silently, others refuse the install."""
     for item in render(values).objects:
         if item["kind"] in _CUSTOM:
             jsonschema.validate(item, _custom_schema(item["kind"], item["apiVersion"].split("/")[1]))
@@ -101,13 +101,13 @@ def test_every_object_fits_kubernetes_schemas(version: str, values: dict[str, An
 
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
 def test_no_two_objects_have_one_name(values: dict[str, Any]) -> None:
-    """Of two objects of a kind with one name, the later replaces the earlier in silence."""
+    """Of two objects of a kind with one name, the later silently replaces the earlier."""
     names = [(item["apiVersion"], item["kind"], item["metadata"]["name"]) for item in render(values).objects]
     assert len(names) == len(set(names))
 
 
 def test_everything_is_in_the_matrix() -> None:
-    """A template that no set of values renders is a template that nobody has looked at."""
+    """A template that no set of values renders is tested by nothing."""
     kinds = {item["kind"] for values in MATRIX.values() for item in render(values).objects}
     written = {
         line.removeprefix("kind:").strip()

@@ -1,4 +1,4 @@
-"""Values: every one described and used, a wrong one refused by name, and notes that tell the next step."""
+"""Values: each is described and used, an invalid one is refused by name, and the notes name the next step."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from tests.support.chart import CHART, Object, refusal, render
 
 
 def test_every_value_has_a_description_and_a_rule() -> None:
-    """Somebody who sets a value reads the schema's description in their editor, or README."""
+    """An operator reads the schema's description in an editor, or in README."""
     schema = json.loads((CHART / "values.schema.json").read_text())
     for path, rule in _rules(schema):
         assert rule.get("description", "").endswith("."), f"{path} is not described"
@@ -21,8 +21,8 @@ def test_every_value_has_a_description_and_a_rule() -> None:
             assert rule["additionalProperties"] is False, f"{path} takes anything"
 
 
-def test_schema_and_values_name_the_same() -> None:
-    """A value that only one of them knows is refused, or checked by nothing."""
+def test_schema_and_values_have_the_same_names() -> None:
+    """A value that only one of them has is refused, or checked by nothing."""
     schema = json.loads((CHART / "values.schema.json").read_text())
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     by_rule = {path for path, _ in _rules(schema)} - {("global",)}
@@ -83,16 +83,16 @@ def test_schema_and_values_name_the_same() -> None:
     ],
     ids=str,
 )
-def test_wrong_value_is_refused_by_name(values: Object, words: list[str]) -> None:
-    """A typing error that installs with the default is found in production."""
+def test_an_invalid_value_is_refused_by_name(values: Object, words: list[str]) -> None:
+    """A typing error that silently installs the default is found in production."""
     said = refusal(values)
     for word in words:
         assert word in said
 
 
 @pytest.mark.parametrize("value", ["commonLabels", "podLabels"])
-def test_own_labels_of_the_chart_are_nobody_elses(value: str) -> None:
-    """What selectors look for must stay, or a Service has no nodes; any other label is welcome."""
+def test_labels_of_the_chart_are_reserved(value: str) -> None:
+    """Labels that selectors need must stay, or a Service has no nodes; any other label is accepted."""
     labels = render()["Deployment"]["metadata"]["labels"]
     for name in labels:
         assert f"/{value}/{name.replace('/', '~1')}" in refusal({value: {name: "x"}})
@@ -112,7 +112,7 @@ def test_own_labels_of_the_chart_are_nobody_elses(value: str) -> None:
     ids=str,
 )
 def test_value_at_its_limit_or_without_effect_is_accepted(values: Object) -> None:
-    """A rule that refuses more than it has to is in the way."""
+    """A rule that refuses valid values is a defect, too."""
     assert render(values).objects
 
 
@@ -141,14 +141,14 @@ def test_value_at_its_limit_or_without_effect_is_accepted(values: Object) -> Non
     ids=str,
 )
 def test_notes_tell_the_url_and_the_next_command(tmp_path: Path, values: Object, lines: list[str]) -> None:
-    """The moment after an install is when somebody wants to see it work."""
+    """After an install, an operator wants to see it work."""
     notes = _notes(tmp_path, values)
     for line in lines:
         assert line in notes
 
 
-def test_notes_are_silent_about_what_is_done(tmp_path: Path) -> None:
-    """A warning that is always there is read by nobody."""
+def test_notes_do_not_warn_of_what_is_configured(tmp_path: Path) -> None:
+    """A warning that always appears is not read."""
     notes = _notes(
         tmp_path,
         {"redis": {"existingSecret": "r"}, "admins": {"existingSecret": "a"}, "relay": {"registration": "invite"}},
@@ -158,7 +158,7 @@ def test_notes_are_silent_about_what_is_done(tmp_path: Path) -> None:
 
 
 def _notes(directory: Path, values: Object) -> str:
-    """Render NOTES.txt, which helm itself shows only at an install."""
+    """Render NOTES.txt, which helm shows only at an install."""
     chart = directory / "conclave"
     shutil.copytree(CHART, chart)
     templates = chart / "templates"

@@ -1,4 +1,4 @@
-"""compose.yaml and its balancer: the parts fit each other, and the balancer does with real nodes what it should."""
+"""compose.yaml and its balancer: the parts match each other, and the balancer works with real nodes."""
 
 import asyncio
 import os
@@ -26,15 +26,15 @@ def compose() -> dict[str, Any]:
     return document
 
 
-def test_parts_of_the_cluster_are_there(compose: dict[str, Any]) -> None:
-    """Three nodes, their store, the way in, and the two that watch."""
+def test_all_services_are_defined(compose: dict[str, Any]) -> None:
+    """Three nodes, their store, the balancer, Prometheus and Grafana."""
     assert compose["services"].keys() == {
         *_NODES, "balancer", "valkey", "redis-exporter", "prometheus", "grafana",
     }  # fmt: skip
 
 
-def test_services_may_do_little(compose: dict[str, Any]) -> None:
-    """What is copied from here runs somewhere else tomorrow."""
+def test_services_have_few_rights(compose: dict[str, Any]) -> None:
+    """People copy this file to machines that are no playground."""
     for name, service in compose["services"].items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
@@ -43,7 +43,7 @@ def test_services_may_do_little(compose: dict[str, Any]) -> None:
 
 
 def test_mounted_files_exist(compose: dict[str, Any]) -> None:
-    """Docker makes an empty directory of a file that is missing."""
+    """Docker creates an empty directory for a missing file."""
     for service in compose["services"].values():
         for volume in service.get("volumes", ()):
             source = volume.split(":")[0]
@@ -59,8 +59,8 @@ def test_node_is_not_killed_while_it_drains(compose: dict[str, Any]) -> None:
         assert int(service["stop_grace_period"].removesuffix("s")) >= drain + 10
 
 
-def test_balancer_notices_before_the_door_closes(compose: dict[str, Any]) -> None:
-    """A login that is sent to a node in between fails."""
+def test_balancer_notices_before_sessions_are_refused(compose: dict[str, Any]) -> None:
+    """A login that reaches the node in between fails."""
     check = re.search(r"check inter (\d+)s fall (\d+)", (_DEPLOY / "haproxy.cfg").read_text())
     assert check is not None
     for name in _NODES:
@@ -69,7 +69,7 @@ def test_balancer_notices_before_the_door_closes(compose: dict[str, Any]) -> Non
 
 
 def test_every_node_is_behind_the_balancer_and_scraped(compose: dict[str, Any]) -> None:
-    """A fourth node that is forgotten in one of three files is a long search."""
+    """A fourth node that is missing in one of three files is hard to notice."""
     balanced = re.findall(r"server (\S+) (\S+):4390", (_DEPLOY / "haproxy.cfg").read_text())
     scrape = yaml.safe_load((_DEPLOY / "prometheus" / "prometheus.yaml").read_text())["scrape_configs"]
     [targets] = [job["static_configs"][0]["targets"] for job in scrape if job["job_name"] == "conclave"]
@@ -94,7 +94,7 @@ def test_grafana_finds_its_dashboards_and_data(compose: dict[str, Any]) -> None:
 async def test_balancer_sends_sessions_to_nodes_that_are_ready(
     nodes: list[NodeProcess], peers: Peers, tmp_path: Path
 ) -> None:
-    """The same file as in compose.yaml, with these nodes' addresses: spread, and around a node that is gone."""
+    """With the addresses of these nodes in the same file: sessions are spread, and avoid a node that has ended."""
     port = free_port()
     text = (_DEPLOY / "haproxy.cfg").read_text().replace("bind :4390", f"bind 127.0.0.1:{port}")
     for name, node in zip(_NODES, nodes, strict=True):

@@ -1,4 +1,4 @@
-"""The dashboards: what Grafana needs is there, every query parses, and panels do not lie upon each other."""
+"""The dashboards: they are valid for Grafana, every query parses, and panels do not overlap."""
 
 import json
 import re
@@ -18,8 +18,8 @@ def _panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
     return (panel for panel in dashboard["panels"] if panel["type"] != "row")
 
 
-def test_the_three_are_there() -> None:
-    """What users feel, what a node does, what Redis does; each with an address of its own that does not change."""
+def test_there_are_three_dashboards() -> None:
+    """The cluster, a node, Redis; each with an address that does not change."""
     assert {name: dashboard["uid"] for name, dashboard in _DASHBOARDS.items()} == {
         "cluster": "conclave-cluster",
         "node": "conclave-node",
@@ -28,8 +28,8 @@ def test_the_three_are_there() -> None:
 
 
 @pytest.mark.parametrize("dashboard", _DASHBOARDS.values(), ids=_DASHBOARDS)
-def test_panels_lie_side_by_side(dashboard: dict[str, Any]) -> None:
-    """Grafana moves what overlaps, and saves something else than what is here."""
+def test_panels_do_not_overlap(dashboard: dict[str, Any]) -> None:
+    """Grafana moves overlapping panels and then saves another layout than this one."""
     taken: set[tuple[int, int]] = set()
     for panel in dashboard["panels"]:
         place = panel["gridPos"]
@@ -47,7 +47,7 @@ def test_panels_lie_side_by_side(dashboard: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("dashboard", _DASHBOARDS.values(), ids=_DASHBOARDS)
 def test_panels_explain_themselves_and_follow_the_variables(dashboard: dict[str, Any]) -> None:
-    """A panel that ignores the chosen namespace shows another cluster's trouble."""
+    """A panel that ignores the chosen namespace shows another cluster."""
     variables = {variable["name"] for variable in dashboard["templating"]["list"]}
     for panel in _panels(dashboard):
         assert panel["description"].endswith("."), panel["title"]
@@ -62,7 +62,7 @@ def test_panels_explain_themselves_and_follow_the_variables(dashboard: dict[str,
 
 @pytest.mark.parametrize("dashboard", _DASHBOARDS.values(), ids=_DASHBOARDS)
 def test_every_query_parses(dashboard: dict[str, Any], tmp_path: Path) -> None:
-    """A panel with a query that does not parse is a red corner, seen first when it is needed."""
+    """A panel with an invalid query shows nothing, which is noticed when it is needed."""
     rules = [
         {"record": f"q:{panel['id']}_{target['refId']}", "expr": _filled(target["expr"])}
         for panel in _panels(dashboard)
@@ -81,8 +81,8 @@ def test_every_query_parses(dashboard: dict[str, Any], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dashboard", _DASHBOARDS.values(), ids=_DASHBOARDS)
-def test_workers_of_a_node_are_told_apart(dashboard: dict[str, Any]) -> None:
-    """Every series of a node with several workers is there once for each: four lines of one name say nothing."""
+def test_the_series_of_workers_are_distinguishable(dashboard: dict[str, Any]) -> None:
+    """A node with several workers has each series once per worker; lines with one name say nothing."""
     for panel in _panels(dashboard):
         for target in panel["targets"]:
             if re.match(r"(conclave|process)_\w+\{", target["expr"]):

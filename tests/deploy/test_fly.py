@@ -1,4 +1,4 @@
-"""The configuration for Fly.io fits what a node does."""
+"""The configuration for Fly.io matches the behaviour of a node."""
 
 import tomllib
 from pathlib import Path
@@ -22,14 +22,14 @@ def test_machine_is_not_killed_while_it_drains(fly: dict[str, Any]) -> None:
     assert int(fly["kill_timeout"].removesuffix("s")) >= drain + 10
 
 
-def test_proxy_notices_before_the_door_closes(fly: dict[str, Any]) -> None:
-    """A login that is sent to a machine in between fails."""
+def test_proxy_notices_before_sessions_are_refused(fly: dict[str, Any]) -> None:
+    """A login that reaches the machine in between fails."""
     [check] = fly["http_service"]["checks"]
     assert int(fly["env"]["CONCLAVE_DRAIN_DELAY"]) > 2 * int(check["interval"].removesuffix("s"))
 
 
 def test_sessions_go_where_they_can_be_served(fly: dict[str, Any]) -> None:
-    """Readiness decides, connections are what counts, and no machine is stopped under its sessions."""
+    """Readiness decides, connections are counted, and no machine is stopped under its sessions."""
     service = fly["http_service"]
     assert [check["path"] for check in service["checks"]] == ["/ready"]
     assert service["concurrency"]["type"] == "connections"
@@ -40,15 +40,15 @@ def test_sessions_go_where_they_can_be_served(fly: dict[str, Any]) -> None:
 
 
 def test_ports_are_the_nodes(fly: dict[str, Any]) -> None:
-    """A port that nobody listens on fails the deploy, metrics in silence."""
+    """A port without a listener fails the deploy, or silently the metrics."""
     assert fly["env"]["CONCLAVE_BIND"].endswith(f":{fly['http_service']['internal_port']}")
     assert fly["env"]["CONCLAVE_METRICS_BIND"].endswith(f":{fly['metrics']['port']}")
     assert fly["metrics"]["path"] == "/metrics"
     assert fly["checks"]["alive"]["port"] == fly["http_service"]["internal_port"]
 
 
-def test_machines_keep_nothing(fly: dict[str, Any]) -> None:
-    """Nodes are stateless: a volume would pin a machine to its host; and a secret is not in a file."""
+def test_machines_have_neither_volumes_nor_secrets(fly: dict[str, Any]) -> None:
+    """Nodes are stateless: a volume would pin a machine to its host; and secrets are not in files."""
     assert not {"mounts", "mount"} & fly.keys()
     assert (
         not {"CONCLAVE_REDIS_URL", "CONCLAVE_REDIS_READ_URL", "CONCLAVE_ADMINS", "CONCLAVE_DATA_DIR"}
@@ -57,7 +57,7 @@ def test_machines_keep_nothing(fly: dict[str, Any]) -> None:
 
 
 def test_guide_names_every_secret() -> None:
-    """What the file leaves out is what the guide must say."""
+    """Settings that the file omits must be in the guide."""
     guide = (_DEPLOY / "fly.md").read_text()
     for secret in ("CONCLAVE_REDIS_URL", "CONCLAVE_REDIS_READ_URL", "CONCLAVE_ADMINS", "CONCLAVE_PUBLIC_URLS"):
         assert secret in guide

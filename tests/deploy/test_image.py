@@ -1,4 +1,4 @@
-"""The image: how its file is written, and what comes out when its steps are carried out."""
+"""The image: the rules of its file, and the result of its steps."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_hadolint_finds_nothing() -> None:
-    """Its rules are what reviewers of images look for."""
+    """Its rules are the ones that reviewers of images check."""
     done = subprocess.run(
         [Path(sys.executable).with_name("hadolint"), "--no-color", _DOCKERFILE],
         capture_output=True,
@@ -47,7 +47,7 @@ def test_hadolint_finds_nothing() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_nothing_needs_a_shell(stages: list[list[Instruction]]) -> None:
+def test_no_step_needs_a_shell(stages: list[list[Instruction]]) -> None:
     """A shell between Docker and the node would keep SIGTERM for itself, and may not be there at all."""
     for instruction in stages[-1] + stages[0]:
         if instruction.name in {"RUN", "CMD", "ENTRYPOINT"}:
@@ -56,8 +56,8 @@ def test_nothing_needs_a_shell(stages: list[list[Instruction]]) -> None:
             assert json.loads(instruction.rest.split("CMD", 1)[1])[0] == "python"
 
 
-def test_image_is_nobody_and_stops_on_sigterm(stages: list[list[Instruction]]) -> None:
-    """Kubernetes can tell that a numeric user is not root; the name of one it cannot."""
+def test_image_has_a_numeric_user_and_stops_on_sigterm(stages: list[list[Instruction]]) -> None:
+    """Kubernetes can check that a numeric user is not root; it cannot check a name."""
     said = {instruction.name: instruction.rest for instruction in stages[-1]}
     assert said["USER"] == f"{_UID}:{_UID}"
     assert said["STOPSIGNAL"] == "SIGTERM"
@@ -65,7 +65,7 @@ def test_image_is_nobody_and_stops_on_sigterm(stages: list[list[Instruction]]) -
 
 
 def test_everything_that_is_installed_is_locked(stages: list[list[Instruction]]) -> None:
-    """What pip takes from an index is checked by hash, and never built from source."""
+    """Packages from an index are checked by hash, and never built from source."""
     installs = [step.words for step in stages[0] if step.name == "RUN" and "install" in step.words]
     for words in installs:
         assert "--no-deps" in words
@@ -74,20 +74,20 @@ def test_everything_that_is_installed_is_locked(stages: list[list[Instruction]])
 
 
 def test_last_stage_carries_no_tools_of_the_build(stages: list[list[Instruction]]) -> None:
-    """What is not in the image has no vulnerabilities."""
+    """A tool that is not in the image has no vulnerability there."""
     assert [step.rest for step in stages[-1] if step.name == "COPY"] == ["--from=build /opt/conclave /opt/conclave"]
     assert not [step for step in stages[-1] if step.name in {"RUN", "ADD"}]
 
 
 def test_no_registry_is_named() -> None:
-    """Where images come from is set up where they are built and run."""
+    """The registry is configured where images are built and run."""
     for path in (_DOCKERFILE, _PROJECT / "deploy" / "compose.yaml", _PROJECT / "deploy" / "helm" / "values.yaml"):
         for image in re.findall(r"(?:FROM|IMAGE=|image:|repository:)\s*(\S+)", path.read_text()):
             assert "." not in image.split("/")[0].split(":")[0], f"{image} in {path.name}"
 
 
-def test_image_has_what_the_tests_have() -> None:
-    """The image's lock is a part of the lock that every test runs with: the same versions and the same hashes."""
+def test_image_has_the_versions_of_the_tests() -> None:
+    """The image's lock is a part of the suite's lock: the same versions and the same hashes."""
     tested = _locked(_PROJECT / "requirements.lock")
     for name in ("image", "build"):
         locked = _locked(_PROJECT / "deploy" / f"requirements-{name}.lock")
@@ -99,7 +99,7 @@ def test_image_has_what_the_tests_have() -> None:
 
 
 def test_build_sees_what_it_copies_and_nothing_else(stages: list[list[Instruction]]) -> None:
-    """A file that .dockerignore hides fails a build; one that it does not hide may carry a secret into it."""
+    """A file hidden by .dockerignore fails the build; a file that is not hidden may carry a secret into it."""
     ignored = (_DOCKERFILE.with_name("Dockerfile.dockerignore")).read_text().splitlines()
     assert "*" in ignored
     copied = {source for step in stages[0] if step.name == "COPY" for source in step.rest.split()[:-1]}
@@ -108,7 +108,7 @@ def test_build_sees_what_it_copies_and_nothing_else(stages: list[list[Instructio
 
 @pytest.mark.timeout(300)
 async def test_steps_build_a_node_that_works(image: Path, tmp_path: Path) -> None:
-    """It serves, is healthy, passes the chart's test, ends cleanly, and writes nothing where the root is read-only."""
+    """The node serves, is healthy, passes the chart's test, ends cleanly, and writes nothing to a read-only root."""
     store = RedisProcess(tmp_path / "redis", tcp=True)
     await store.start()
     port = free_port()
@@ -139,8 +139,8 @@ async def test_steps_build_a_node_that_works(image: Path, tmp_path: Path) -> Non
         store.close()
 
 
-def test_everybody_may_read_the_image(image: Path) -> None:
-    """The node's user owns nothing of it, and a cluster may choose another one."""
+def test_every_user_can_read_the_image(image: Path) -> None:
+    """The node's user owns no file of it, and a cluster may choose another user."""
     for path in (image / "opt").rglob("*"):
         if not path.is_symlink():
             needed = stat.S_IROTH | (stat.S_IXOTH if path.is_dir() else 0)
@@ -148,7 +148,7 @@ def test_everybody_may_read_the_image(image: Path) -> None:
 
 
 def _base_environment() -> dict[str, str]:
-    """What python:slim gives: a python on PATH."""
+    """The environment of python:slim: a python on PATH."""
     bin_directory = Path(sys.base_prefix) / "bin"
     return {"PATH": f"{bin_directory}:/usr/bin:/bin", "HOME": os.environ["HOME"]}
 
@@ -178,6 +178,6 @@ def _files(root: Path) -> dict[str, int]:
 
 
 def _locked(path: Path) -> dict[str, str]:
-    """Return what a lock file says of each package."""
+    """Return the entry of each package in a lock file."""
     entries = re.split(r"\n(?=[a-z])", path.read_text())
     return {entry.split("==")[0]: entry.strip() for entry in entries if "==" in entry}

@@ -1,4 +1,4 @@
-"""What alerts and dashboards ask for is what nodes serve: nothing is asked of a metric that no code counts."""
+"""Alerts and dashboards query only metrics that nodes serve."""
 
 import json
 import re
@@ -54,12 +54,12 @@ def _served(text: str) -> set[str]:
 
 
 async def test_every_metric_in_a_rule_is_served(nodes: list[NodeProcess]) -> None:
-    """An alert on a metric that was renamed never fires again."""
+    """An alert on a renamed metric never fires again."""
     assert _IN_RULES - _served(await nodes[0].text("/metrics")) == _OF_WORKERS
 
 
-async def test_every_metric_in_a_rule_is_served_of_each_worker(redis_url: str) -> None:
-    """Several processes behind one port serve what one does, and what their parent counts."""
+async def test_every_metric_in_a_rule_is_served_for_each_worker(redis_url: str) -> None:
+    """Several processes behind one port serve the metrics of one, and those of their supervisor."""
     node = NodeProcess("--redis-url", redis_url, "--workers", "2")
     try:
         await node.start()
@@ -69,17 +69,17 @@ async def test_every_metric_in_a_rule_is_served_of_each_worker(redis_url: str) -
 
 
 async def test_every_metric_in_a_dashboard_is_served(nodes: list[NodeProcess]) -> None:
-    """A panel on a metric that was renamed is empty, which looks like good news."""
+    """A panel on a renamed metric is empty, which looks like good news."""
     assert _IN_DASHBOARDS - _served(await nodes[0].text("/metrics")) == set()
 
 
-async def test_promise_of_deliveries_is_a_bucket(nodes: list[NodeProcess]) -> None:
+async def test_the_objective_of_deliveries_is_a_bucket(nodes: list[NodeProcess]) -> None:
     """The alerts ask which deliveries took at most 0.5 s, and Prometheus does not interpolate there."""
     assert 'conclave_delivery_seconds_bucket{le="0.5"}' in await nodes[0].text("/metrics")
 
 
 async def test_rules_find_data_on_a_busy_cluster(nodes: list[NodeProcess], peers: Peers, tmp_path: Path) -> None:
-    """Names are half of it: after some traffic every series that a rule reads has samples, and the promises a value."""
+    """After some traffic every series that a rule reads has samples, and the objectives have a value."""
     talkers = [await peers.register(node.url, f"guest{node.pid}") for node in nodes]
     await talkers[0].create("plaza")
     for talker in talkers:

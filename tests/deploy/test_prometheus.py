@@ -9,7 +9,7 @@ from tests.support.waiting import wait_until
 
 
 async def test_cluster_is_watched(nodes: list[NodeProcess], peers: Peers, tmp_path: Path) -> None:
-    """Every node is scraped, every rule can be evaluated, sessions are counted, and nobody is woken for nothing."""
+    """Every node is scraped, every rule can be evaluated, sessions are counted, and no alert fires."""
     for node in nodes:
         await peers.register(node.url, f"guest{node.pid}")
     async with prometheus(nodes, tmp_path) as watcher:
@@ -19,8 +19,8 @@ async def test_cluster_is_watched(nodes: list[NodeProcess], peers: Peers, tmp_pa
         assert await watcher.query('ALERTS{alertstate="firing"}') == []
 
 
-async def test_dead_node_is_noticed(nodes: list[NodeProcess], tmp_path: Path) -> None:
-    """From the kill to an alert that waits for its time to be over: labels, rules and scrapes fit each other."""
+async def test_a_dead_node_raises_an_alert(nodes: list[NodeProcess], tmp_path: Path) -> None:
+    """From the kill to a pending alert: labels, rules and scrapes match each other."""
     async with prometheus(nodes, tmp_path) as watcher:
         await wait_until(lambda: _has(watcher, 'sum(up{job="conclave"})', 3), timeout=30, what="all nodes are up")
         await nodes[1].kill()

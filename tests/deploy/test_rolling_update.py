@@ -1,4 +1,4 @@
-"""A rolling update by the chart's own settings costs nobody anything: no message, no login, no crowd."""
+"""A rolling update with the chart's settings loses no message, fails no login and causes no crowd."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ def settings() -> Settings:
 
 
 class Load:
-    """Everybody who is there during an update, and what is wrong in the end."""
+    """The clients during an update, and the flaws that they found."""
 
     def __init__(self, url: str, home: Path) -> None:
         self.url = url
@@ -63,7 +63,7 @@ class Load:
 
     @asynccontextmanager
     async def going_on(self) -> AsyncIterator[None]:
-        """Have everybody talk and listen inside the `async with`; returns when all have heard all that was said."""
+        """Let all clients post and receive inside the `async with`; returns when all have received every message."""
         reader = await V2Peer.register(self.url, "reader")
         for channel in ("plaza", "desk"):
             await reader.create(channel)
@@ -128,7 +128,7 @@ class Load:
             await reader.close()
 
     def flaws(self) -> Iterator[str]:
-        """What somebody lost, in words."""
+        """The losses of a client, in words."""
         yield from self.newcomers.failures
         for each in self.everybody:
             yield from each.failures
@@ -152,7 +152,7 @@ class Load:
 
 
 def closes(pod: Pod) -> list[float]:
-    """When a pod told sessions to go because it ended, by its own log."""
+    """The times at which a pod closed sessions because it ended, from its log."""
     events: list[Any] = [json.loads(line) for line in pod.node.log if line.startswith("{")]
     return [
         datetime.fromisoformat(event["timestamp"]).timestamp()
@@ -162,14 +162,16 @@ def closes(pod: Pod) -> list[float]:
 
 
 def crowd(moments: Sequence[float], seconds: float) -> float:
-    """Return the greatest share of moments that lie within so many seconds."""
+    """Return the greatest share of moments within this number of seconds."""
     moments = sorted(moments)
     return max(bisect_right(moments, at + seconds) - n for n, at in enumerate(moments)) / len(moments)
 
 
 @pytest.mark.timeout(180)
-async def test_nobody_loses_anything(settings: Settings, redis_url: str, tmp_path: Path) -> None:
-    """Deploys happen at noon. Everything that was acknowledged is there, and everybody who comes is let in at once."""
+async def test_a_rolling_update_loses_no_message_and_fails_no_login(
+    settings: Settings, redis_url: str, tmp_path: Path
+) -> None:
+    """Deploys happen at noon. Every acknowledged message arrives, and every login succeeds at its first attempt."""
     async with Deployment(settings, redis_url) as relay:
         load = Load(relay.url, tmp_path)
         async with load.going_on():
@@ -194,7 +196,7 @@ def one_node(settings: Settings, **changes: Any) -> Settings:
 
 
 async def test_without_the_delay_logins_fail(settings: Settings, redis_url: str) -> None:
-    """What the delay is for; and if the replay did not show it, the test above would say nothing about logins."""
+    """The purpose of the delay; and proof that the test above would notice failed logins."""
     hasty = one_node(settings, environment={**settings.environment, "CONCLAVE_DRAIN_DELAY": "0"})
     async with Deployment(hasty, redis_url) as relay:
         newcomers, done = Newcomers(relay.url), asyncio.Event()
@@ -206,7 +208,7 @@ async def test_without_the_delay_logins_fail(settings: Settings, redis_url: str)
 
 
 async def test_with_too_little_grace_sessions_are_cut(settings: Settings, redis_url: str) -> None:
-    """What the margin is for: a node that is killed has sessions left that nobody has told anything."""
+    """The purpose of the margin: a killed node still has sessions, which get no reason."""
     short = one_node(settings, grace=settings.drain_seconds / 2)
     async with Deployment(short, redis_url) as relay:
         guests = [Guest(relay.url, f"guest{n}", SCALE) for n in range(10)]

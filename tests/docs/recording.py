@@ -30,7 +30,7 @@ class Line(NamedTuple):
 
 
 class _Person:
-    """Somebody with a home directory, who types into one terminal."""
+    """A user with a home directory, at one terminal."""
 
     def __init__(self, terminal: int, home: Path, url: str, shown: list[Line]) -> None:
         self._terminal = terminal

@@ -1,4 +1,4 @@
-"""The published protocol: every example is what the code reads and writes, nothing is missing, and the client works."""
+"""The published protocol: the code reads and writes every example, no message is missing, and the client works."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ def blocks(language: str) -> list[str]:
 
 
 def examples() -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
-    """Every frame, with the request that it answers if it is a reply."""
+    """Every frame; a reply comes with its request."""
     for block in blocks("json"):
         asked: dict[int, dict[str, Any]] = {}
         for line in block.splitlines():
@@ -69,8 +69,8 @@ def written(frame: dict[str, Any], asked: dict[str, Any] | None) -> bytes:
 
 
 @pytest.mark.parametrize(("frame", "asked"), EXAMPLES, ids=lambda value: json.dumps(value)[:40])
-def test_an_example_is_what_the_code_reads_and_writes(frame: dict[str, Any], asked: dict[str, Any] | None) -> None:
-    """Field by field: an example with a field that does not exist would mislead whoever copies it."""
+def test_the_code_reads_and_writes_every_example(frame: dict[str, Any], asked: dict[str, Any] | None) -> None:
+    """Field by field: an example with a field that does not exist would mislead its readers."""
     assert json.loads(written(frame, asked)) == frame
 
 
@@ -115,7 +115,7 @@ class Script:
         self.lines: list[str] = []
 
     async def run(self, *arguments: str) -> asyncio.subprocess.Process:
-        """Start it; what it prints is collected."""
+        """Start the program and collect its output."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-u", str(self._path), *arguments),
             stdout=asyncio.subprocess.PIPE,
@@ -138,7 +138,7 @@ class Script:
 
 
 async def test_the_client_works(redis_url: str, tmp_path: Path) -> None:
-    """It registers, joins, says hello, is killed, and hears afterwards what it has missed."""
+    """It registers, joins, posts a greeting, is killed, and receives afterwards what it has missed."""
     key, script = b64(bytes(SigningKey.generate())), Script(tmp_path)
     async with running_node(redis_url) as url:
         bob = await V2Peer.register(url, "bob")

@@ -1,7 +1,7 @@
 """Fuzzing with libFuzzer: `python -m tests.fuzz [--seconds N] [--corpus DIR] [TARGET ...]`; all targets by default.
 
-Each target runs in a process of its own, because libFuzzer ends the one in which it runs. What it finds is left in
-`.fuzz/` as a file that `python -m tests.fuzz TARGET --again FILE` tries again. Exit code 1 if it found something.
+Each target runs in a process of its own, because libFuzzer ends the one in which it runs. A finding is kept in
+`.fuzz/` as a file that `python -m tests.fuzz TARGET --again FILE` repeats. The exit code is 1 if there is a finding.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What decoding may cost: time and memory in proportion to the input."""
+"""The cost of decoding: time and memory in proportion to the input."""
 
 import time
 import tracemalloc
@@ -15,7 +15,7 @@ SECONDS_PER_BYTE = 20e-6
 
 @contextmanager
 def bounded(size: int) -> Iterator[None]:
-    """Raise AssertionError if what is done inside costs more than an input of `size` bytes may."""
+    """Raise AssertionError if the body costs more than decoding an input of `size` bytes may."""
     if not tracemalloc.is_tracing():
         tracemalloc.start()
     tracemalloc.reset_peak()

@@ -1,4 +1,4 @@
-"""What decodes JSON from the network: both sides of protocol v2 and of its login."""
+"""The decoders of JSON from the network: both sides of protocol v2 and of its login."""
 
 import json
 import re
@@ -32,7 +32,7 @@ _LONGEST_ID = 2**53 - 1
 
 
 def request(data: bytes) -> None:
-    """Either a request, which survives being written; or a refusal with the number of the object; or no object."""
+    """A request that survives a round trip, or a refusal with the id of the object, or no object."""
     read = [_read(data)]
     try:
         read.append(_read(data.decode()))
@@ -57,7 +57,7 @@ def _read(data: bytes | str) -> v2.Incoming | v2.BadRequest | FrameError:
 
 
 def _agrees(data: bytes, result: v2.Incoming | v2.BadRequest | FrameError) -> None:
-    """Compare with what the standard library makes of it: whoever sent an object with a number is answered with it."""
+    """Compare with the standard library: an object with an id is answered with that id."""
     if data.count(b"[") + data.count(b"{") > _DEEP:
         return
     try:
@@ -73,7 +73,7 @@ def _agrees(data: bytes, result: v2.Incoming | v2.BadRequest | FrameError) -> No
 
 
 def message(data: bytes) -> None:
-    """An event or a reply, or a FrameError; whatever a reply answers, its result is read or refused."""
+    """An event, a reply or a FrameError; the result of a reply is read or refused, whichever request it answers."""
     try:
         read = v2.decode_message(data)
     except FrameError:
@@ -90,7 +90,7 @@ def message(data: bytes) -> None:
 
 
 def server_login(data: bytes) -> None:
-    """Nobody is let in but who has signed, and all that can be wrong is a Refusal with a short text."""
+    """A login needs a valid signature; every error is a Refusal with a short text."""
     for login in (_server(), _server(greeted=True), _server(origins=frozenset({ORIGIN}))):
         step: object = None
         try:
@@ -111,7 +111,7 @@ def _server(*, greeted: bool = False, origins: frozenset[str] = frozenset()) -> 
 
 
 def client_login(data: bytes) -> None:
-    """A client answers one challenge at most, and all that can be wrong is a Refusal, or that it is no login."""
+    """A client answers one challenge at most; every error is a Refusal, or says that the messages are no login."""
     for register in (None, ("ann", "laptop")):
         login = ClientLogin(url=ORIGIN, session="razel", signer=KEY, client="fuzz", register=register)
         answers = 0
@@ -125,14 +125,14 @@ def client_login(data: bytes) -> None:
 
 
 def _text(part: bytes) -> str | bytes:
-    """A WebSocket hands out text that is UTF-8; what is not goes in as bytes."""
+    """A WebSocket delivers text that is UTF-8; other input is passed as bytes."""
     try:
         return part.decode()
     except UnicodeDecodeError:
         return part
 
 
-# --- What to begin with ---
+# --- Seeds ---
 
 
 def _frames() -> list[Any]:

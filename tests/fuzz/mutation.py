@@ -1,4 +1,4 @@
-"""Changes to JSON that keep it JSON, or nearly: what bytes that are flipped at random seldom find."""
+"""Mutations of JSON that are still JSON, or nearly: bytes that are flipped at random seldom are."""
 
 import json
 import random
@@ -12,10 +12,10 @@ _LATEST = 20
 
 
 def mutated(data: bytes, seed: int, longest: int, others: list[bytes]) -> bytes | None:
-    """Return an input with one thing changed in its last JSON object; None if there is none, or it gets too long.
+    """Return an input with one change in its last JSON object; None if there is none, or it gets too long.
 
-    Now and then it is another input that is changed: which code of the decoder a message reaches is seen by the fuzzer
-    only where that is Python, so most of the first inputs look alike to it.
+    Sometimes another input is changed instead. The fuzzer sees which code a message reaches only where that is Python,
+    so most of the first inputs look alike to it.
     """
     rng = random.Random(seed)  # noqa: S311 - nothing secret
     data = rng.choice([data, data, *others[seed % len(others) :][:1]])
@@ -34,7 +34,7 @@ def mutated(data: bytes, seed: int, longest: int, others: list[bytes]) -> bytes 
 
 
 def _change(value: dict[str, Any], donor: dict[str, Any], rng: random.Random) -> None:
-    """Change, remove or add a field, here or in an object within."""
+    """Change, remove or add a field, in this object or a nested one."""
     inner = [each for each in value.values() if isinstance(each, dict)]
     if inner and rng.random() < 0.4:
         _change(rng.choice(inner), donor, rng)

@@ -1,4 +1,4 @@
-"""The decoders that read what others sent, each with what must hold for whatever comes, and inputs to begin with."""
+"""The decoders of network input, each with its invariants for any input, and its seeds."""
 
 from collections.abc import Callable
 
@@ -9,14 +9,14 @@ from tests.fuzz.bounds import bounded
 
 
 class Target(msgspec.Struct, frozen=True):
-    """`check` raises whatever is not to be; `is_json` tells how to change inputs."""
+    """`check` raises if an invariant is broken; `is_json` selects the mutations."""
 
     check: Callable[[bytes], None]
     seeds: list[bytes]
     is_json: bool = False
 
     def run(self, data: bytes) -> None:
-        """Raise if something does not hold for this input, bounds included."""
+        """Raise if an invariant is broken for this input, bounds included."""
         with bounded(len(data)):
             self.check(data)
 

@@ -15,8 +15,8 @@ SECONDS = 2
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_what_must_hold_holds_for_the_seeds(name: str) -> None:
-    """On every platform, with every version of Python: among them what was found before."""
+def test_the_invariants_hold_for_the_seeds(name: str) -> None:
+    """On every platform, with every version of Python; earlier findings are among the seeds."""
     target = TARGETS[name]
     for seed in target.seeds:
         target.check(seed)  # caches fill
@@ -26,7 +26,7 @@ def test_what_must_hold_holds_for_the_seeds(name: str) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris has wheels for Linux on x86-64 only")
 @pytest.mark.parametrize("name", TARGETS)
 async def test_a_few_seconds_find_nothing(name: str, tmp_path: Path) -> None:
-    """In a process of its own: whatever it does to that, this test tells."""
+    """In a process of its own, so that a crash fails this test only."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.fuzz", name, "--seconds", str(SECONDS)),
         cwd=tmp_path,

@@ -1,4 +1,4 @@
-"""What decodes protocol v1: frames, kept payloads, and bincode with every kind of field."""
+"""The decoders of protocol v1: frames, stored payloads, and bincode with every kind of field."""
 
 import enum
 from typing import Any
@@ -13,7 +13,7 @@ from tests.support.v1_forms import FORMS
 
 
 def frame(data: bytes) -> None:
-    """A frame that survives being written, or a FrameError; the type is told alike without the rest."""
+    """A frame that survives a round trip, or a FrameError; the type is the same without the rest."""
     try:
         read = v1.decode(data)
     except FrameError:
@@ -62,7 +62,7 @@ _CODEC = codec_for(_Everything)
 
 
 def bincode(data: bytes) -> None:
-    """A value that survives being written, and a position within the bytes; or a FrameError."""
+    """A value that survives a round trip, and a position within the bytes; or a FrameError."""
     try:
         value, at = _CODEC.decode(data, 0)
     except FrameError:
