@@ -14,6 +14,7 @@ from typing import Protocol
 from conclave.backoff import Backoff
 from conclave.client.delivery_tracker import PAGE_ROWS, DeliveryTracker
 from conclave.client.link import Link
+from conclave.client.marks import at_time
 from conclave.client.retry import may_retry, not_before
 from conclave.errors import ConclaveError, LinkError, LinkLost, Refusal, in_words
 from conclave.protocol.body import Body
@@ -23,7 +24,7 @@ from conclave.protocol.requests import History, Join, Joined, Page
 CHECK_SECONDS = 30.0
 """How often the history is read though nothing calls for it: v1 tells a kick or a delete by nothing else."""
 
-AHEAD_LIMIT = PAGE_ROWS
+UNPLACED_LIMIT = PAGE_ROWS
 """How many live messages are accounted for before the history is read up to them."""
 
 SINCE_SLACK_MS = 5_000
@@ -78,7 +79,7 @@ class Follower:
         self._screen = screen
         self._backoff = backoff or Backoff()
         self._check_seconds = check_seconds
-        self._ledger: DeliveryTracker | None = None
+        self._tracker: DeliveryTracker | None = None
 
     async def run(self) -> None:
         """Follow until something final ends it.
@@ -92,32 +93,32 @@ class Follower:
                 async with await self._dial() as link:
                     await self._follow(link)
             except LinkError as error:
-                if self._ledger is None or not may_retry(error):
+                if self._tracker is None or not may_retry(error):
                     raise _final(error) from error
                 seconds = not_before(error)
             except Refusal as error:
-                if self._ledger is None or not may_retry(error):
+                if self._tracker is None or not may_retry(error):
                     raise ConclaveError(f"server terminated the stream: {in_words(error)}") from error
                 seconds = not_before(error)
             await asyncio.sleep(max(self._backoff.wait(), seconds))
 
     async def _follow(self, link: Link) -> None:
-        since = None if self._ledger is None else self._ledger.joining(link.version)
+        since = None if self._tracker is None else self._tracker.reconnected(link.version)
         try:
             joined = await link.request(Join(self._channel, since=since))
         except Refusal as error:
-            if self._ledger is not None and may_retry(error):
+            if self._tracker is not None and may_retry(error):
                 raise
             raise ConclaveError(f"join rejected: {in_words(error)}") from error
-        if self._ledger is None:
-            self._ledger = await self._begin(link, joined)
+        if self._tracker is None:
+            self._tracker = await self._begin(link, joined)
         else:
             self._screen.changed(Change.RESUMED, self._channel)
         try:
-            if joined.recovered is None and not self._ledger.is_at(joined.position):
-                await self._catch_up(link, self._ledger)  # else the server says by itself what was missed
+            if joined.recovered is None and not self._tracker.is_at(joined.position):
+                await self._catch_up(link, self._tracker)  # else the server says by itself what was missed
             self._backoff.reset()
-            await self._listen(link, self._ledger)
+            await self._listen(link, self._tracker)
         except LinkLost as error:
             if may_retry(error):
                 self._screen.changed(Change.LOST, self._channel)
@@ -126,16 +127,16 @@ class Follower:
     async def _begin(self, link: Link, joined: Joined) -> DeliveryTracker:
         """Find the position to start from: that of the join, or one by the server's clock."""
         if self._since is None and joined.position is not None:
-            ledger = DeliveryTracker(link.server_ms(), joined.position, link.version)
+            tracker = DeliveryTracker(joined.position, ms=link.server_ms(), version=link.version)
         elif self._since is None:
-            ledger = DeliveryTracker(await self._near_end(link), version=link.version)
-            async for page in self._unread(link, ledger):
-                ledger.page(page)  # older than the first line
+            tracker = DeliveryTracker(at_time(await self._near_end(link)), version=link.version)
+            async for page in self._unread(link, tracker):
+                tracker.page(page)  # older than the first line
         else:
             start = max(0, link.server_ms() - self._since * 1000 - SINCE_SLACK_MS)
-            ledger = DeliveryTracker(start, version=link.version)
+            tracker = DeliveryTracker(at_time(start), version=link.version)
         self._screen.started(self._channel, link.path)
-        return ledger
+        return tracker
 
     async def _near_end(self, link: Link) -> int:
         """Return a time with few rows behind it, whatever the clocks say: one with a row behind it, or 0 if none has.
@@ -156,15 +157,15 @@ class Follower:
                 empty_at = middle
         return at
 
-    async def _listen(self, link: Link, ledger: DeliveryTracker) -> None:
+    async def _listen(self, link: Link, tracker: DeliveryTracker) -> None:
         clock = asyncio.get_running_loop().time
         check_seconds = self._check_seconds if link.version == 1 else math.inf
         check_at = clock() + check_seconds
         covered = 0  # how many of the next events had arrived before the history was last read
         while True:
-            if clock() >= check_at or ledger.ahead >= AHEAD_LIMIT:
+            if clock() >= check_at or tracker.unplaced >= UNPLACED_LIMIT:
                 covered = link.queued
-                await self._catch_up(link, ledger)
+                await self._catch_up(link, tracker)
                 check_at = clock() + check_seconds
             try:
                 async with asyncio.timeout_at(None if math.isinf(check_at) else check_at):
@@ -176,12 +177,12 @@ class Follower:
                 self._heard(event)
             else:
                 self._follow_rename(event.channel)
-                show = None if known else ledger.live(event)
+                show = None if known else tracker.live(event)
                 if show is None:
                     if not known:
                         covered = link.queued
-                        await self._catch_up(link, ledger)
-                    show = ledger.settle(event)
+                        await self._catch_up(link, tracker)
+                    show = not tracker.take_echo(event)
                 if show:
                     self._screen.message(self._channel, event.from_, event.body, event.ts)
 
@@ -203,19 +204,19 @@ class Follower:
             self._screen.renamed(self._channel, name)
             self._channel = name
 
-    async def _catch_up(self, link: Link, ledger: DeliveryTracker) -> None:
-        """Read the history from the ledger's position to its end, and show what was not shown yet."""
-        async for page in self._unread(link, ledger):
+    async def _catch_up(self, link: Link, tracker: DeliveryTracker) -> None:
+        """Read the history from the tracker's position to its end, and show what was not shown yet."""
+        async for page in self._unread(link, tracker):
             if page.lost:
                 self._screen.gap(self._channel)
-            for row in ledger.page(page):
+            for row in tracker.page(page):
                 self._screen.message(self._channel, row.from_, row.body, row.ts)
 
-    async def _unread(self, link: Link, ledger: DeliveryTracker) -> AsyncIterator[Page]:
-        """Yield the pages behind the ledger's position, each to be entered before the next one is asked for."""
+    async def _unread(self, link: Link, tracker: DeliveryTracker) -> AsyncIterator[Page]:
+        """Yield the pages behind the tracker's position, each to be entered before the next one is asked for."""
         more = True
         while more:
-            page = await self._read(link, ledger.following(self._channel))
+            page = await self._read(link, tracker.next_page(self._channel))
             yield page
             more = page.more
 
@@ -231,7 +232,7 @@ class Follower:
             try:
                 return await link.request(request)
             except Refusal as error:
-                if self._ledger is None or not may_retry(error):
+                if self._tracker is None or not may_retry(error):
                     raise
             await asyncio.sleep(pause.wait())
 

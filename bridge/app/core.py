@@ -5,8 +5,8 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from bridge.app.app import Options
 from bridge.app.config_watch import watch
+from bridge.app.options import Options
 from bridge.connection.effects import run_effects
 from bridge.mcp.protocol import Outlet, ToolResult
 from bridge.session import presentation
@@ -40,7 +40,7 @@ class Core:
         self._pins = Pins(options.config_path, options.config)
         self._watermarks = Watermarks(options.state)
         self._session = BridgeSession([Server(url) for url in options.urls], self._levels, self._watermarks, outlet)
-        self._switchboard: Connections | None = None
+        self._connections: Connections | None = None
         self._started = asyncio.Event()
         self._offers = dispatch.offered(self._session)
 
@@ -64,13 +64,13 @@ class Core:
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            if not (call.tool.effect and asked.is_set()):
+            if not (not call.tool.idempotent and asked.is_set()):
                 running.cancel()
         return await running
 
     async def _carry_out(self, call: ToolInvocation, asked: asyncio.Event) -> ToolResult:
         try:
-            return ToolResult(await run_effects(call.steps, partial(self._ask, call, asked)))
+            return ToolResult(await run_effects(call.effects, partial(self._ask, call, asked)))
         except Refusal as refusal:
             return _failure(in_words(refusal))
         except LinkLost as error:
@@ -81,13 +81,13 @@ class Core:
             self._changed()
 
     async def _ask(self, call: ToolInvocation, asked: asyncio.Event, request: Request[Any]) -> Any:
-        def departs() -> None:
+        def before_send() -> None:
             call.permit()
             asked.set()
 
         await self._started.wait()
-        assert self._switchboard is not None  # noqa: S101 - it was started
-        return await self._switchboard.uplink(call.server).ask(request, departs)
+        assert self._connections is not None  # noqa: S101 - it was started
+        return await self._connections.ask(call.server, request, before_send)
 
     def _changed(self) -> None:
         """Have the tools listed again, if they are other ones now."""
@@ -102,13 +102,13 @@ class Core:
         """Connect to the servers, follow the configuration, keep the watermarks; ends by being cancelled."""
         from bridge.connection.connections import Connections  # noqa: PLC0415 - brings the WebSocket client along
 
-        switchboard = self._switchboard = Connections(
+        connections = self._connections = Connections(
             self._session, self._options.key, self._options.handle, self._pins, self._changed
         )
         self._started.set()
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(switchboard.run())
+                tasks.create_task(connections.run())
                 tasks.create_task(
                     watch(self._options.config_path, self._reconfigured, self._repeated, self._misconfigured)
                 )
@@ -135,7 +135,7 @@ class Core:
 
 
 def _lost(call: ToolInvocation, error: LinkLost) -> str:
-    if call.tool.effect:
+    if not call.tool.idempotent:
         return f"connection to `{call.server.url}` lost ({error}); it may have happened: look before you retry"
     return f"connection to `{call.server.url}` lost; retry"
 

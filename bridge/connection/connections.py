@@ -1,18 +1,23 @@
-"""The uplinks of one bridge, and which of them lead to the same cluster.
+"""The uplinks of one bridge. Several URLs that lead to one cluster share one uplink.
 
-A cluster tells its id before the login. Of several URLs that lead to one, the first that the owner configured names it,
-whichever answered first; the others become further ways to it, for when the first one does not answer.
+A cluster tells its id before the login. Of several URLs with one id, the first in the owner's configuration names the
+server, whichever answered first; the others become further ways to it, for when the first one does not answer.
 """
 
 import asyncio
 from collections.abc import Callable
+from typing import TypeVar
 
 from bridge.connection.handles import Handle
-from bridge.connection.uplink import SameCluster, Uplink
+from bridge.connection.uplink import Uplink
+from bridge.errors import SameCluster
 from bridge.session.servers import Server
 from bridge.session.session import BridgeSession
 from conclave.client.trust import Pins
 from conclave.protocol.credentials import Signer
+from conclave.protocol.requests import Request
+
+R = TypeVar("R")
 
 
 class Connections:
@@ -23,52 +28,68 @@ class Connections:
     ) -> None:
         """`changed` is called when the list of tools may be another one."""
         self._session = session
-        self._uplinks = [Uplink(server, session, self, key, handle) for server in session.servers]
+        self._uplinks = [
+            Uplink(server, session, key=key, handle=handle, pins=pins, claim=self.claim, changed=changed)
+            for server in session.servers
+        ]
         self._running: dict[Uplink, asyncio.Task[None]] = {}
-        self._claims: dict[str, Uplink] = {}
-        self.pins = pins
+        self._claims: dict[str, Server] = {}
         self._merging = asyncio.Lock()
-        self._successors: dict[Uplink, Uplink] = {}
-        """For an uplink that gave way to another one: that one."""
-        self.changed = changed
+        self._changed = changed
 
     async def run(self) -> None:
-        """Keep everything connected; does not return by itself."""
+        """Keep all servers connected; ends only by being cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for uplink in self._uplinks:
-                self._running[uplink] = tasks.create_task(uplink.run())
+                self._running[uplink] = tasks.create_task(self._keep(uplink))
             await asyncio.Event().wait()
 
-    def uplink(self, server: Server) -> Uplink:
-        """Return a server's uplink; for one that was merged into another meanwhile, that of the other."""
-        return next(each for each in self._uplinks if each.server is server or server.url in each.server.urls)
+    async def ask(self, server: Server, request: Request[R], before_send: Callable[[], None]) -> R:
+        """Ask a server, as `CurrentLink.ask`; one that was merged into another is asked through that one."""
+        return await self.uplink(server.url).current.ask(request, before_send)
 
-    def claim(self, uplink: Uplink, server_id: str) -> None:
-        owner = self._claims.setdefault(server_id, uplink)
-        if owner is not uplink:
-            raise SameCluster(owner)
-        uplink.server.id = server_id
+    def uplink(self, url: str) -> Uplink:
+        """Return the uplink that a URL belongs to now."""
+        return next(each for each in self._uplinks if url in each.server.urls)
 
-    async def merge(self, uplink: Uplink, owner: Uplink) -> bool:
-        async with self._merging:  # each takes a moment, and the owner may have given way to another one meanwhile
-            while owner in self._successors:
-                owner = self._successors[owner]
-            return await self._merge(uplink, owner)
+    def claim(self, server: Server, server_id: str) -> None:
+        """Note to which cluster a server's uplink is about to log in. Raises: SameCluster."""
+        owner = self._claims.setdefault(server_id, server)
+        if owner is not server:
+            raise SameCluster(owner.url)
+        server.id = server_id
 
-    async def _merge(self, uplink: Uplink, owner: Uplink) -> bool:
-        stays = min(uplink, owner, key=self._uplinks.index)
-        goes = owner if stays is uplink else uplink
-        if goes is owner:
-            goes.stand_down(f"it is the same server as `{stays.server.url}`; target that one instead")
+    async def _keep(self, uplink: Uplink) -> None:
+        try:
+            while True:
+                try:
+                    return await uplink.run()
+                except SameCluster as same:
+                    if not await self.merge(uplink, same.known):
+                        return None
+        finally:
+            uplink.close()
+
+    async def merge(self, uplink: Uplink, known: str) -> bool:
+        """Merge an uplink with that of the URL `known`, which leads to the same cluster; tell if `uplink` stays."""
+        async with self._merging:  # a merge takes a moment, in which another one may replace the uplink of that URL
+            other = self.uplink(known)
+            if other is uplink:  # that was the case
+                return True
+            stays, goes = sorted((uplink, other), key=self._uplinks.index)
+            await self._merge(stays=stays, goes=goes, running=uplink)
+            return stays is uplink
+
+    async def _merge(self, *, stays: Uplink, goes: Uplink, running: Uplink) -> None:
+        url = stays.server.url
+        goes.stand_down(f"it is the same server as `{url}`; target that one instead")
+        if goes is not running:
             self._running[goes].cancel()
             await asyncio.wait([self._running[goes]])
-            self._claims = {id_: stays if who is goes else who for id_, who in self._claims.items()}
+        self._claims = {id_: stays.server if who is goes.server else who for id_, who in self._claims.items()}
         stays.server.absorb(goes.server)
         self._uplinks.remove(goes)
-        self._successors[goes] = stays
         if goes.server in self._session.servers:
             self._session.servers.remove(goes.server)
-        text = f"`{goes.server.url}` is the same server as `{stays.server.url}`; target `{stays.server.url}`."
-        self._session.notice(stays.server, text)
-        self.changed()
-        return stays is uplink
+        self._session.notice(stays.server, f"`{goes.server.url}` is the same server as `{url}`; target `{url}`.")
+        self._changed()

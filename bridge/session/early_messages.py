@@ -1,20 +1,20 @@
-"""Messages that came before it was known what to do with them. Pure.
+"""Messages that arrive before it is known which joined channel they belong to. Pure.
 
-A session is in a channel when the server says so, and the first messages may come before that; they wait for the rest
-of the way in. A v1 server does not say that a channel was renamed: its messages just come under another name, and wait
-until the server was asked about the old one.
+The first messages of a channel may arrive before the join is answered, and wait until what was missed is shown. A v1
+server does not announce that a channel was renamed: its messages come under another name, and wait until the server was
+asked about the old one.
 """
 
-from bridge.session.read_state import size
+from conclave.protocol.body import Body
 from conclave.protocol.events import Message
 
 KEPT_MESSAGES = 500
 KEPT_CHARS = 4 * 1024 * 1024
-"""How many messages of one server wait, and how much of them; what comes beyond that has to be read in the history."""
+"""The number and the total length of the messages of one server that may wait; the history has the others."""
 
 
 class EarlyMessages:
-    """What waits at one server, by channel and in its order."""
+    """The waiting messages of one server, by channel and in their order."""
 
     def __init__(self) -> None:
         self._messages: dict[str, list[Message]] = {}
@@ -27,8 +27,8 @@ class EarlyMessages:
         return list(self._messages)
 
     def keep(self, message: Message) -> None:
-        """Have a message wait, if there is room for it."""
-        chars = size(message.body)
+        """Keep a message, if there is room for it."""
+        chars = _size(message.body)
         if self._count >= KEPT_MESSAGES or self._chars + chars > KEPT_CHARS:
             self._overflowed = True
             return
@@ -37,11 +37,11 @@ class EarlyMessages:
         self._chars += chars
 
     def take(self, channel: str) -> tuple[list[Message], bool]:
-        """Remove and return what waits of a channel; False if some of it may be missing."""
+        """Remove and return the messages of a channel; False with them if some may be missing."""
         messages = self._messages.pop(channel, [])
         complete = not self._overflowed
         self._count -= len(messages)
-        self._chars -= sum(size(message.body) for message in messages)
+        self._chars -= sum(_size(message.body) for message in messages)
         self._overflowed = self._overflowed and bool(self._messages)
         return messages, complete
 
@@ -49,3 +49,7 @@ class EarlyMessages:
         self._messages.clear()
         self._count = self._chars = 0
         self._overflowed = False
+
+
+def _size(body: Body) -> int:
+    return len(body.text or "") if body.sealed is None else len(body.sealed.ciphertext)

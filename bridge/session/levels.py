@@ -14,17 +14,13 @@ import shlex
 
 import msgspec
 
-from conclave.errors import ConclaveError
+from bridge.errors import AboveCeiling
 from conclave.machine.config import Level, LocalConfig, Override
 from conclave.text import visible
 from conclave.urls import normalise
 
 Urls = list[str] | tuple[str, ...]
 """All URLs that are known to lead to one cluster, in any spelling."""
-
-
-class AboveCeiling(ConclaveError):
-    """A level that only the owner can give; the text names the command."""
 
 
 class _Scope(msgspec.Struct, frozen=True):

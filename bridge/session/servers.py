@@ -1,11 +1,11 @@
-"""What the bridge knows of the servers that it is registered at."""
+"""The bridge's state of the servers that it is registered at."""
 
 import time
 from collections.abc import Callable
 
 from bridge.session.early_messages import EarlyMessages
-from bridge.session.read_state import ReadState
 from bridge.session.watermarks import Key, server_key
+from conclave.client.delivery_tracker import DeliveryTracker
 from conclave.urls import same_server
 
 
@@ -14,28 +14,29 @@ class Server:
 
     def __init__(self, url: str) -> None:
         self.urls = [url]
-        """In the owner's order and spelling; the first one names the server, the others are ways to it."""
+        """In the owner's order and spelling; the first one names the server, the others are further ways to it."""
         self.id: str | None = None
-        """The cluster's id; None until it was told, and for servers that have none."""
+        """The cluster's id; None before it was told, and for servers without one."""
         self.path = ""
-        """Who this session is there; empty before the first login."""
+        """The session's path there; empty before the first login."""
         self.version = 0
+        """The version of the protocol on the present connection."""
         self.marks_version = 0
-        """The version of the protocol whose positions the marks of `channels` are."""
+        """The version of the protocol that the positions in `channels` belong to."""
         self.up = False
         self.admin = False
-        self.channels: dict[str, ReadState] = {}
-        """What this session has joined."""
-        self.ruled: set[str] = set()
-        """Channels that this session's user is known to administer."""
-        self.entering: set[str] = set()
-        """Channels that are being joined, or whose missed messages are being counted."""
+        self.channels: dict[str, DeliveryTracker] = {}
+        """The channels that the session has joined."""
+        self.administered: set[str] = set()
+        """The channels that the session's user is known to administer."""
+        self.joining: set[str] = set()
+        """The channels that are being joined, or whose missed messages are being counted."""
         self.left: set[str] = set()
-        """What this session was in on this connection, and has left or is leaving; the last of it may still come."""
-        self.strays = EarlyMessages()
-        """Messages of channels that the session is on its way into, or has not heard of."""
+        """The channels that the session has left, or is leaving, on this connection; late messages may still come."""
+        self.early = EarlyMessages()
+        """Messages of channels that are being joined, or that are not known."""
         self.now_ms: Callable[[], int] = _local_ms
-        """The server's clock."""
+        """The server's clock, in Unix milliseconds."""
 
     @property
     def url(self) -> str:
@@ -43,62 +44,64 @@ class Server:
 
     @property
     def key(self) -> Key:
-        """Under what this session's watermarks there are kept."""
+        """The key of this session's watermarks there."""
         return Key(server_key(self.id, self.url), self.path)
 
     def is_at(self, url: str) -> bool:
-        """Tell whether a URL, in whatever spelling, leads here."""
+        """Tell if a URL, in any spelling, leads to this server."""
         return any(same_server(known, url) for known in self.urls)
 
-    def rules(self, channel: str, admin: bool | None) -> None:
-        """Note whether this session's user administers a channel, if that is known."""
+    def set_administered(self, channel: str, admin: bool | None) -> None:
+        """Note if the session's user administers a channel; None changes nothing."""
         if admin is not None:
-            (self.ruled.add if admin else self.ruled.discard)(channel)
+            (self.administered.add if admin else self.administered.discard)(channel)
 
-    def leaves(self, channel: str) -> None:
-        """Note that this session is leaving a channel; it hears it until the server has said so."""
+    def begin_leave(self, channel: str) -> None:
+        """Note that the session is leaving a channel; its messages come until the server has confirmed that."""
         self.left.add(channel)
 
-    def drop(self, channel: str) -> None:
-        """Note that this session is not in a channel any more."""
+    def remove(self, channel: str) -> None:
+        """Note that the session is not in a channel any more."""
         if self.channels.pop(channel, None) is not None:
             self.left.add(channel)
-        self.ruled.discard(channel)
-        self.entering.discard(channel)
-        self.strays.take(channel)
+        self.administered.discard(channel)
+        self.joining.discard(channel)
+        self.early.take(channel)
 
     def rename(self, old: str, new: str) -> None:
-        if old in self.ruled:
-            self.ruled.remove(old)
-            self.ruled.add(new)
-        if old in self.entering:
-            self.entering.remove(old)
-            self.entering.add(new)
+        if old in self.administered:
+            self.administered.remove(old)
+            self.administered.add(new)
+        if old in self.joining:
+            self.joining.remove(old)
+            self.joining.add(new)
         if old in self.channels:
             self.channels[new] = self.channels.pop(old)
             self.left.add(old)
         self.left.discard(new)
 
-    def begin(self) -> None:
-        """Note that a new connection has come up, on which nothing has been joined, left or heard."""
-        self.entering -= self.channels.keys()
+    def reconnected(self) -> None:
+        """Note a new connection, on which nothing was joined, left or received yet."""
+        self.joining -= self.channels.keys()
         self.left.clear()
-        self.strays.clear()
+        self.early.clear()
+        for tracker in self.channels.values():
+            tracker.forget_echoes()
 
-    def name_of(self, reading: ReadState) -> str | None:
-        """Return what the channel of an account is called now; None if the session has left it."""
-        return next((name for name, known in self.channels.items() if known is reading), None)
+    def name_of(self, tracker: DeliveryTracker) -> str | None:
+        """Return the present name of a tracker's channel; None if the session has left it."""
+        return next((name for name, known in self.channels.items() if known is tracker), None)
 
     @property
-    def puzzled(self) -> bool:
-        """Whether messages came of which the server has to be asked where they belong."""
-        return not self.entering.issuperset(self.strays.channels)
+    def has_unknown_channels(self) -> bool:
+        """True if messages came of channels that are not known, so that the server has to be asked about them."""
+        return not self.joining.issuperset(self.early.channels)
 
     def absorb(self, other: "Server") -> None:
-        """Take over what another turned out to be: the same cluster, under a URL that was configured later."""
+        """Take over the state of another server that is the same cluster, under a URL that was configured later."""
         self.urls += other.urls
         self.channels = other.channels | self.channels
-        self.ruled |= other.ruled
+        self.administered |= other.administered
 
 
 def _local_ms() -> int:

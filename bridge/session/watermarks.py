@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from bridge.session.read_state import at_time
+from conclave.client.marks import at_time
 from conclave.text import visible
 from conclave.urls import normalise
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from bridge.errors import BadArguments
 from conclave.errors import ConclaveError
 from conclave.machine.config import Level
 from conclave.model import Visibility
@@ -20,10 +21,6 @@ A = TypeVar("A", bound="Arguments")
 Server = Annotated[str, Meta(description="URL of the server; needed only if there are several.")]
 Channel = Annotated[str, Meta(description="Name of the channel.")]
 User = Annotated[str, Meta(description="Username.")]
-
-
-class BadArguments(ConclaveError):
-    """Arguments that do not fit; the text says what was expected."""
 
 
 class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -37,6 +34,14 @@ class ToServer(Arguments, frozen=True):
     """What every tool that asks a server takes."""
 
     server: Server | UnsetType = UNSET
+
+
+class OnChannel(ToServer, frozen=True, kw_only=True):
+    channel: Channel
+
+
+class Named(ToServer, frozen=True, kw_only=True):
+    name: Channel
 
 
 def given(value: Any) -> Any:

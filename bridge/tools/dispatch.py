@@ -6,10 +6,13 @@ from typing import Any
 
 import msgspec
 
+from bridge.errors import ToolError
+from bridge.session.effects import Effects
 from bridge.session.servers import Server
 from bridge.session.session import BridgeSession
 from bridge.tools import arguments
-from bridge.tools.table import TOOLS, Effects, Offer, Tool, ToolError
+from bridge.tools.table import TOOLS
+from bridge.tools.tool import Offer, Tool
 
 
 class ToolInvocation(msgspec.Struct, frozen=True):
@@ -20,7 +23,7 @@ class ToolInvocation(msgspec.Struct, frozen=True):
 
     tool: Tool
     server: Server
-    steps: Effects
+    effects: Effects[str]
     permit: Callable[[], None]
 
 
@@ -42,8 +45,8 @@ def offered(session: BridgeSession) -> frozenset[Offer]:
             offers.add(Offer.SEND)
         if session.level(server, None).may_emit:
             offers.add(Offer.WHISPER)
-        if server.admin or server.ruled:
-            offers.add(Offer.RULE)
+        if server.admin or server.administered:
+            offers.add(Offer.ADMIN)
     return frozenset(offers)
 
 
@@ -59,7 +62,8 @@ def begin(session: BridgeSession, name: str, given: dict[str, Any]) -> ToolInvoc
         raise ToolError(f"unknown tool `{name}`")
     server = _server(session, tool, given)
     read = arguments.read(tool.takes, given)
-    return ToolInvocation(tool, server, tool.steps(session, server, read), partial(tool.permit, session, server, read))
+    permit = partial(tool.permit, session, server, read)
+    return ToolInvocation(tool, server, tool.effects(session, server, read), permit)
 
 
 def _server(session: BridgeSession, tool: Tool, given: dict[str, Any]) -> Server:

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
-from bridge.session.levels import AboveCeiling, Levels
+from bridge.errors import AboveCeiling, BadArguments, ToolError
+from bridge.session.levels import Levels
 from bridge.session.servers import Server
-from bridge.session.session import COUNTED_ROWS, INJECTED_ROWS, BridgeSession
+from bridge.session.session import COUNTED_ROWS, SHOWN_ROWS, BridgeSession
 from bridge.session.watermarks import Watermarks
 from bridge.tools import arguments, dispatch
-from bridge.tools.arguments import BadArguments
-from bridge.tools.table import TOOLS, Offer, ToolError
+from bridge.tools.table import TOOLS
+from bridge.tools.tool import Offer
 from conclave.errors import Code, Refusal
 from conclave.machine.config import Level, LocalConfig
 from conclave.model import Visibility
@@ -66,7 +67,7 @@ class Desk:
 
     def run(self, name: str, answers: list[Any], **arguments: Any) -> tuple[str, list[Request[Any]]]:
         """Carry out a tool with these answers of the server; return its text and what it asked."""
-        steps = dispatch.begin(self.session, name, arguments).steps
+        steps = dispatch.begin(self.session, name, arguments).effects
         return walked(steps, answers)
 
 
@@ -135,7 +136,7 @@ def test_the_first_join_misses_nothing(desk: Desk) -> None:
     text, asked = desk.run("join_channel", [Joined("ops", "5-0", admin=True), Page((), more=False)], channel="ops")
     assert text == "joined ops"
     assert asked == [Join("ops")]
-    assert Offer.RULE in dispatch.offered(desk.session)
+    assert Offer.ADMIN in dispatch.offered(desk.session)
 
 
 def test_a_second_run_shows_what_was_said_in_between(tmp_path: Path) -> None:
@@ -153,24 +154,24 @@ def test_a_second_run_shows_what_was_said_in_between(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "said"), [(INJECTED_ROWS + 1, "51 messages"), (COUNTED_ROWS, "More than 5000 messages")]
+    ("count", "said"), [(SHOWN_ROWS + 1, "51 messages"), (COUNTED_ROWS, "More than 5000 messages")]
 )
 def test_too_much_is_announced_in_one_line(desk: Desk, count: int, said: str) -> None:
     """A session's context is dear; what it does not want to read it does not have to."""
     server = desk.servers[0]
     desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
     more = count == COUNTED_ROWS
-    walked(desk.session.entering(server), [Joined("ops", "90000-0", admin=False), Page(rows(6, 5 + count), more=more)])
+    walked(desk.session.rejoin(server), [Joined("ops", "90000-0", admin=False), Page(rows(6, 5 + count), more=more)])
     assert desk.screen.contents == [f"{said} missed in #ops, catch_up to read them."]
-    desk.session.heard(server, message(90_001))
+    desk.session.receive(server, message(90_001))
     assert desk.session.unread_from(server, "ops") == "5-0", "a live message must not jump over what was missed"
 
 
 def test_catching_up_reads_page_after_page(desk: Desk) -> None:
     """The second call begins where the first one ended."""
     desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
-    reading = desk.servers[0].channels["ops"]
-    reading.skip(reading.count("", 0), "300-0")
+    tracker = desk.servers[0].channels["ops"]
+    tracker.skip(tracker.missed("", 0), "300-0")
     text, asked = desk.run("catch_up", [Page(rows(6, 105), more=True)], channel="ops")
     assert asked == [History("ops", after="5-0", limit=100)]
     assert text.endswith("call catch_up again, to read on.")
@@ -182,8 +183,8 @@ def test_catching_up_reads_page_after_page(desk: Desk) -> None:
 def test_what_was_lost_is_said_where_it_is_missing(desk: Desk) -> None:
     """A page begins behind a loss, or ends before one, which the next one then begins with."""
     desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
-    reading = desk.servers[0].channels["ops"]
-    reading.skip(reading.count("", 0), "300-0")
+    tracker = desk.servers[0].channels["ops"]
+    tracker.skip(tracker.missed("", 0), "300-0")
     cut = [Page(rows(8, 10), more=True, lost=True), Page(rows(20, 30), more=False, lost=True)]
     first, asked = desk.run("catch_up", cut, channel="ops")
     assert asked == [History("ops", after="5-0", limit=100), History("ops", after="10-0", limit=97)]
@@ -226,7 +227,7 @@ def test_levels_decide_what_is_shown_and_said(tmp_path: Path) -> None:
     with pytest.raises(ToolError, match=r"permission denied: whispers on `ws://one.example` are below `converse`"):
         desk.run("whisper", [], target="bob/laptop/main", text="hello")
     desk.run("set_perm", [], channel="ops", level="mute")
-    desk.session.heard(server, message(6))
+    desk.session.receive(server, message(6))
     assert not desk.screen.contents
     desk.run("set_perm", [], channel="ops", level="converse")
     text, (sent,) = desk.run("send_channel", [None], channel="ops", text="hello")
@@ -234,7 +235,7 @@ def test_levels_decide_what_is_shown_and_said(tmp_path: Path) -> None:
     assert isinstance(sent, Send)
     assert (sent.channel, sent.body) == ("ops", Body(text="hello"))
     assert sent.key, "so that it can be sent again if the answer is lost"
-    desk.session.heard(server, Whispered("bob/laptop/main", Body(text="psst")))
+    desk.session.receive(server, Whispered("bob/laptop/main", Body(text="psst")))
     assert desk.screen.metas == [{"server": ONE, "from": "bob/laptop/main", "kind": "whisper"}]
 
 
@@ -245,7 +246,7 @@ def test_a_level_that_is_lowered_while_a_call_waits_counts(desk: Desk) -> None:
         dispatch.begin(desk.session, "whisper", {"target": "bob/laptop/main", "text": "hello"}),
     ]
     for call in calls:
-        next(call.steps)
+        next(call.effects)
         call.permit()
     desk.run("set_perm", [], level="mute")
     for call in calls:
@@ -258,11 +259,11 @@ def test_a_channel_that_is_gone_is_forgotten(desk: Desk) -> None:
     server = desk.servers[0]
     for reason in ("kicked", "deleted", "a reason of a later version"):
         desk.run("join_channel", [Joined("ops", "5-0", admin=True), Page((), more=False)], channel="ops")
-        desk.session.heard(server, Left("ops", reason))
+        desk.session.receive(server, Left("ops", reason))
         assert not server.channels
-        assert Offer.RULE not in dispatch.offered(desk.session)
+        assert Offer.ADMIN not in dispatch.offered(desk.session)
     desk.run("join_channel", [Joined("ops", "5-0", admin=True), Page((), more=False)], channel="ops")
-    walked(desk.session.entering(server), [Refusal(Code.UNAUTHORIZED, "banned from channel `ops`")])
+    walked(desk.session.rejoin(server), [Refusal(Code.UNAUTHORIZED, "banned from channel `ops`")])
     assert not server.channels
     assert len(desk.screen.contents) == 4
 
@@ -273,8 +274,8 @@ def test_notices_about_channels_of_any_name_are_harmless(desk: Desk, name: str) 
     server = desk.servers[0]
     for event in (Left(name, "kicked"), Left("ops", name), Gap(name, "5-0"), Renamed(name, f"{name}x")):
         desk.run("join_channel", [Joined(name, "5-0", admin=False), Page((), more=False)], channel=name)
-        desk.session.heard(server, event)
-    walked(desk.session.entering(server), [Refusal(Code.UNAUTHORIZED, name) for _ in server.channels])
+        desk.session.receive(server, event)
+    walked(desk.session.rejoin(server), [Refusal(Code.UNAUTHORIZED, name) for _ in server.channels])
     assert len(desk.screen.contents) >= 5
     for content in desk.screen.contents:
         assert content.isprintable()
@@ -286,7 +287,7 @@ def test_a_server_that_cannot_just_now_is_asked_again(desk: Desk) -> None:
     server = desk.servers[0]
     desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
     with pytest.raises(Refusal):
-        walked(desk.session.entering(server), [Refusal(Code.UNAVAILABLE, "the relay cannot reach its store")])
+        walked(desk.session.rejoin(server), [Refusal(Code.UNAVAILABLE, "the relay cannot reach its store")])
     assert "ops" in server.channels
 
 
@@ -294,7 +295,7 @@ def test_a_renamed_channel_goes_on_under_its_new_name(desk: Desk) -> None:
     """With its level and its watermark."""
     server = desk.servers[0]
     desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops", perm="notify")
-    desk.session.heard(server, Renamed("ops", "operations"))
+    desk.session.receive(server, Renamed("ops", "operations"))
     assert desk.session.level(server, "operations") is Level.NOTIFY
     assert desk.session.unread_from(server, "operations") == "5-0"
 
@@ -303,7 +304,7 @@ def test_what_was_on_its_way_when_a_channel_was_left_is_no_new_name(desk: Desk) 
     """A server that tells positions tells new names, too: nothing has to be guessed there."""
     server = desk.servers[0]
     desk.run("join_channel", [Joined("dev", "5-0", admin=False)], channel="dev")
-    desk.session.heard(server, message(6))
+    desk.session.receive(server, message(6))
     assert list(server.channels) == ["dev"]
     assert not desk.screen.contents
 
@@ -312,11 +313,11 @@ def test_a_server_that_changes_its_version_is_read_on_from_a_time(desk: Desk) ->
     """Positions of one version mean nothing in the other; the session must not stumble over its own mark."""
     server = desk.servers[0]
     desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
-    walked(desk.session.entering(server), [Joined("ops", "5-0", admin=False), Page((), more=False)])
-    desk.session.heard(server, message(6))
+    walked(desk.session.rejoin(server), [Joined("ops", "5-0", admin=False), Page((), more=False)])
+    desk.session.receive(server, message(6))
     server.version = 1
     answers = [Joined("ops"), Users(("ann",)), Page(rows(6, 7), more=True), Page((), more=False)]
-    _, asked = walked(desk.session.entering(server), answers)
+    _, asked = walked(desk.session.rejoin(server), answers)
     assert asked[2] == History("ops", after_ts=5)
     assert desk.screen.contents[-1].count("text 7") == 1
 
@@ -338,11 +339,11 @@ def test_who_rules_a_channel_is_found_out_where_joining_does_not_tell(desk: Desk
     """Over v1 only the ACL tells: those who do not administer a channel may not see it."""
     nothing = Page((), more=False)
     desk.run("join_channel", [Joined("ops"), Users(("ann",)), nothing], channel="ops")
-    assert desk.servers[0].ruled == {"ops"}
+    assert desk.servers[0].administered == {"ops"}
     no = Refusal(Code.UNAUTHORIZED, "no")
     _, asked = desk.run("join_channel", [Joined("dev"), no, nothing], channel="dev")
     assert asked[1] == AclList("dev")
-    assert desk.servers[0].ruled == {"ops"}
+    assert desk.servers[0].administered == {"ops"}
 
 
 def test_who_rules_a_channel_may_change(desk: Desk) -> None:
@@ -353,11 +354,11 @@ def test_who_rules_a_channel_may_change(desk: Desk) -> None:
     with pytest.raises(ToolError, match=r"not an admin on `ws://one.example`"):
         desk.run("kick", [no], channel="ops", target="bob")
     assert desk.run("kick", [None], channel="ops", target="bob")[0] == "bob"
-    assert Offer.RULE in dispatch.offered(desk.session)
+    assert Offer.ADMIN in dispatch.offered(desk.session)
     with pytest.raises(ToolError):
         desk.run("acl_list", [no], channel="ops")
-    assert Offer.RULE not in dispatch.offered(desk.session)
-    desk.session.heard(server, Role(admin=True))
+    assert Offer.ADMIN not in dispatch.offered(desk.session)
+    desk.session.receive(server, Role(admin=True))
     desk.run("acl_list", [Users(())], channel="ops")
-    desk.session.heard(server, Role(admin=False))
-    assert Offer.RULE not in dispatch.offered(desk.session), "that was the administrator of the server"
+    desk.session.receive(server, Role(admin=False))
+    assert Offer.ADMIN not in dispatch.offered(desk.session), "that was the administrator of the server"

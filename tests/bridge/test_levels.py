@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.session.levels import AboveCeiling, Levels
+from bridge.errors import AboveCeiling
+from bridge.session.levels import Levels
 from cli.main import run
 from conclave.machine.config import Level, LocalConfig, Override, Registration, load
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from bridge.connection.effects import run_effects
+from bridge.errors import JoinInProgress
 from bridge.session.early_messages import KEPT_MESSAGES
-from bridge.session.session import Entering
 from bridge.tools import dispatch
 from conclave.errors import Code, LinkLost, Refusal
 from conclave.machine.config import Level
@@ -33,7 +33,7 @@ def desk(tmp_path: Path) -> Desk:
 def speak(desk: Desk, version: int) -> None:
     """Have the server speak a version of the protocol, on its first connection."""
     desk.servers[0].version = version
-    walked(desk.session.entering(desk.servers[0]), [None])
+    walked(desk.session.rejoin(desk.servers[0]), [None])
 
 
 def said(text: str, channel: str = "ops", id_: str | None = None) -> Message:
@@ -49,7 +49,7 @@ def join(desk: Desk, channel: str) -> None:
 
 
 def begun(desk: Desk, name: str, **arguments: Any) -> Any:
-    return dispatch.begin(desk.session, name, arguments).steps
+    return dispatch.begin(desk.session, name, arguments).effects
 
 
 # --- What was missed ---
@@ -72,9 +72,9 @@ async def test_a_connection_lost_while_counting_loses_no_message(desk: Desk, ver
 
     with pytest.raises(LinkLost):
         await run_effects(begun(desk, "join_channel", channel="ops"), ask)
-    desk.session.heard(server, said("still in the queue", id_=placed and "41-0"))
+    desk.session.receive(server, said("still in the queue", id_=placed and "41-0"))
     back = [Joined("ops", placed and "41-0", admin=False), Page(rows(6, 30), more=False)]
-    _, asked = walked(desk.session.entering(server), back)
+    _, asked = walked(desk.session.rejoin(server), back)
     assert asked[1] == History("ops", after="5-0")
     assert shown(desk) == ["25 messages missed in #ops; shown now.", *(f"text {number}" for number in range(6, 31))]
 
@@ -87,7 +87,7 @@ def test_a_refusal_while_counting_leaves_it_to_catch_up(desk: Desk) -> None:
     answers = [Joined("ops", "9-0", admin=False), Page(rows(6, 7), more=True), BUSY]
     assert desk.run("join_channel", answers, channel="ops")[0] == "joined ops"
     assert "could not be read" in desk.screen.contents[0]
-    desk.session.heard(server, said("live", id_="10-0"))
+    desk.session.receive(server, said("live", id_="10-0"))
     assert shown(desk)[1:] == ["live"]
     assert desk.session.unread_from(server, "ops") == "5-0"
 
@@ -99,9 +99,9 @@ def test_what_comes_while_counting_is_shown_once_and_after_it(desk: Desk) -> Non
     steps = begun(desk, "join_channel", channel="ops")
     next(steps)
     steps.send(Joined("ops", admin=False))
-    desk.session.heard(server, said("text 8"))
-    desk.session.heard(server, said("text 9"))
-    with pytest.raises(Entering):
+    desk.session.receive(server, said("text 8"))
+    desk.session.receive(server, said("text 9"))
+    with pytest.raises(JoinInProgress):
         next(begun(desk, "join_channel", channel="ops"))
     with pytest.raises(StopIteration):
         steps.send(Page(rows(6, 8), more=False))
@@ -114,13 +114,13 @@ def test_a_first_join_starts_behind_what_was_said_before(desk: Desk) -> None:
     steps = begun(desk, "join_channel", channel="ops")
     next(steps)
     assert steps.send(Joined("ops")) == AclList("ops")
-    desk.session.heard(server, said("text 7"))
+    desk.session.receive(server, said("text 7"))
     steps.throw(NO_ADMIN)
     steps.send(Page(rows(6, 8), more=True))
     with pytest.raises(StopIteration):
         steps.send(UP_TO_DATE)
-    desk.session.heard(server, said("text 8"))
-    desk.session.heard(server, said("text 9"))
+    desk.session.receive(server, said("text 8"))
+    desk.session.receive(server, said("text 9"))
     assert shown(desk) == ["text 7", "text 8", "text 9"]
     _, asked = walked(desk.session.settle(server), [Page(rows(9, 9), more=False)])
     assert asked == [History("ops", after="8-0")]
@@ -132,7 +132,7 @@ def test_a_first_join_at_mute_leaves_the_first_second_to_catch_up(desk: Desk) ->
     server = desk.servers[0]
     desk.run("join_channel", [Joined("ops"), NO_ADMIN, Page(rows(6, 8), more=False)], channel="ops", perm="mute")
     assert desk.session.unread_from(server, "ops").startswith("@")
-    assert server.channels["ops"].heard == "8-0"
+    assert server.channels["ops"].received == "8-0"
 
 
 def test_a_channel_that_is_left_while_counting(desk: Desk) -> None:
@@ -145,7 +145,7 @@ def test_a_channel_that_is_left_while_counting(desk: Desk) -> None:
     desk.run("leave_channel", [None], channel="ops")
     with pytest.raises(StopIteration):
         steps.send(Page(rows(6, 8), more=False))
-    assert (list(server.channels), server.entering, shown(desk)) == ([], set(), [])
+    assert (list(server.channels), server.joining, shown(desk)) == ([], set(), [])
 
 
 def test_a_channel_that_is_renamed_while_counting(desk: Desk) -> None:
@@ -156,12 +156,12 @@ def test_a_channel_that_is_renamed_while_counting(desk: Desk) -> None:
     steps = begun(desk, "join_channel", channel="ops")
     next(steps)
     steps.send(Joined("ops", "7-0", admin=False))
-    desk.session.heard(server, Renamed("ops", "works"))
-    desk.session.heard(server, said("text 8", "works", "8-0"))
+    desk.session.receive(server, Renamed("ops", "works"))
+    desk.session.receive(server, said("text 8", "works", "8-0"))
     with pytest.raises(StopIteration):
         steps.send(Page(rows(6, 7), more=False))
     assert shown(desk)[-3:] == ["text 6", "text 7", "text 8"]
-    assert server.entering == set()
+    assert server.joining == set()
     assert desk.session.unread_from(server, "works") == "8-0"
 
 
@@ -171,7 +171,7 @@ def test_the_messages_that_wait_are_bounded(desk: Desk) -> None:
     steps = begun(desk, "join_channel", channel="ops")
     next(steps)
     for number in range(KEPT_MESSAGES + 1):
-        desk.session.heard(server, said(f"text {number}"))
+        desk.session.receive(server, said(f"text {number}"))
     steps.send(Joined("ops", admin=False))
     with pytest.raises(StopIteration):
         steps.send(UP_TO_DATE)
@@ -190,10 +190,10 @@ def test_joining_one_channel_does_not_rename_another(desk: Desk) -> None:
     desk.run("set_perm", [], channel="alpha", level="converse")
     steps = begun(desk, "join_channel", channel="beta")
     assert next(steps) == Join("beta")
-    desk.session.heard(server, said("early", "beta"))
-    assert not server.puzzled
+    desk.session.receive(server, said("early", "beta"))
+    assert not server.has_unknown_channels
     assert steps.send(Joined("beta")) == AclList("beta")
-    desk.session.heard(server, said("late", "beta"))
+    desk.session.receive(server, said("late", "beta"))
     steps.throw(NO_ADMIN)
     with pytest.raises(StopIteration):
         steps.send(UP_TO_DATE)
@@ -207,7 +207,7 @@ def test_a_refused_join_leaves_nothing_behind(desk: Desk) -> None:
     for _ in range(2):
         with pytest.raises(Refusal):
             desk.run("join_channel", [NOT_FOUND], channel="ops")
-    assert not desk.servers[0].puzzled
+    assert not desk.servers[0].has_unknown_channels
 
 
 def test_leaving_one_channel_does_not_rename_another(desk: Desk) -> None:
@@ -217,11 +217,11 @@ def test_leaving_one_channel_does_not_rename_another(desk: Desk) -> None:
     join(desk, "beta")
     steps = begun(desk, "leave_channel", channel="beta")
     assert next(steps) == Leave("beta")
-    desk.session.heard(server, said("one", "beta"))
+    desk.session.receive(server, said("one", "beta"))
     with pytest.raises(StopIteration):
         steps.send(None)
-    desk.session.heard(server, said("two", "beta"))
-    assert not server.puzzled
+    desk.session.receive(server, said("two", "beta"))
+    assert not server.has_unknown_channels
     assert list(server.channels) == ["alpha"]
     assert shown(desk) == ["one"]
 
@@ -232,8 +232,8 @@ def test_a_new_name_is_adopted_when_the_old_one_is_not_found(desk: Desk) -> None
     for channel in ("ops", "dev"):
         join(desk, channel)
     desk.run("set_perm", [], channel="ops", level="converse")
-    desk.session.heard(server, said("hi", "works"))
-    assert server.puzzled
+    desk.session.receive(server, said("hi", "works"))
+    assert server.has_unknown_channels
     assert not shown(desk), "nobody knows yet at which level"
     _, asked = walked(desk.session.settle(server), [NOT_FOUND, Joined("dev"), UP_TO_DATE])
     assert asked[:2] == [Join("ops"), Join("dev")]
@@ -257,7 +257,7 @@ def test_no_level_moves_to_a_name_in_doubt(desk: Desk, answers: list[Any], names
     for channel in ("ops", "dev"):
         join(desk, channel)
         desk.run("set_perm", [], channel=channel, level="converse")
-    desk.session.heard(server, said("hi", "works"))
+    desk.session.receive(server, said("hi", "works"))
     walked(desk.session.settle(server), [*answers, UP_TO_DATE])
     assert list(server.channels) == names
     assert desk.session.level(server, "works") is Level.NOTIFY
@@ -268,9 +268,9 @@ def test_a_server_that_cannot_tell_just_now_is_asked_later(desk: Desk) -> None:
     """Until then the name stays in doubt."""
     server = desk.servers[0]
     join(desk, "ops")
-    desk.session.heard(server, said("hi", "works"))
+    desk.session.receive(server, said("hi", "works"))
     walked(desk.session.settle(server), [BUSY])
-    assert server.puzzled
+    assert server.has_unknown_channels
     walked(desk.session.settle(server), [NOT_FOUND, UP_TO_DATE])
     assert list(server.channels) == ["works"]
 
@@ -280,8 +280,8 @@ def test_where_renames_are_told_an_unknown_channel_is_none_of_ours(desk: Desk) -
     server = desk.servers[0]
     speak(desk, 2)
     desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
-    desk.session.heard(server, said("hi", "works", "9-0"))
-    assert (list(server.channels), server.puzzled) == (["ops"], False)
+    desk.session.receive(server, said("hi", "works", "9-0"))
+    assert (list(server.channels), server.has_unknown_channels) == (["ops"], False)
 
 
 # --- Settling ---
@@ -292,18 +292,18 @@ def test_a_channel_that_is_taken_away_is_given_up_when_settling(desk: Desk) -> N
     server = desk.servers[0]
     for channel in ("ops", "dev"):
         join(desk, channel)
-        desk.session.heard(server, said("hi", channel))
+        desk.session.receive(server, said("hi", channel))
     dev = Page((Row("7-0", 7, "bob/laptop/main", Body(text="hi")),), more=False)
     walked(desk.session.settle(server), [Refusal(Code.UNAUTHORIZED, "not subscribed"), dev])
     assert list(server.channels) == ["dev"]
     assert "does not hear #ops any more" in desk.screen.contents[-1]
-    assert not server.channels["dev"].unsettled
+    assert not server.channels["dev"].unplaced
 
 
 def test_a_server_that_cannot_settle_just_now_is_asked_later(desk: Desk) -> None:
     """Its store is away: the connection is as good as before."""
     server = desk.servers[0]
     join(desk, "ops")
-    desk.session.heard(server, said("hi"))
+    desk.session.receive(server, said("hi"))
     walked(desk.session.settle(server), [BUSY])
-    assert server.channels["ops"].unsettled
+    assert server.channels["ops"].unplaced

@@ -6,6 +6,7 @@ import pytest
 
 from bridge.connection.connections import Connections
 from bridge.connection.handles import Handle
+from bridge.errors import SameCluster
 from conclave.client.trust import Pins
 from conclave.machine.config import LocalConfig
 from conclave.machine.keys import create_or_load
@@ -20,10 +21,12 @@ async def test_a_call_that_was_begun_before_two_servers_became_one_finds_its_way
     desk = Desk(tmp_path, ONE, OTHER)
     pins = Pins(tmp_path / "config.toml", LocalConfig())
     key = create_or_load(tmp_path / "key")
-    switchboard = Connections(desk.session, key, Handle("me", explicit=True), pins, lambda: None)
+    connections = Connections(desk.session, key, Handle("me", explicit=True), pins, lambda: None)
     one, two = list(desk.servers)
-    first, second = switchboard.uplink(one), switchboard.uplink(two)
+    first, second = connections.uplink(one.url), connections.uplink(two.url)
     assert first is not second
-    switchboard.claim(first, "cluster")
-    assert not await switchboard.merge(second, first)
-    assert switchboard.uplink((one, two)[late]) is first
+    connections.claim(one, "cluster")
+    with pytest.raises(SameCluster) as same:
+        connections.claim(two, "cluster")
+    assert not await connections.merge(second, same.value.known)
+    assert connections.uplink((one, two)[late].url) is first

@@ -115,14 +115,14 @@ MUTANTS = (
     ),
     Mutant(
         "A client signs the challenge of another cluster than the one it expects",
-        path="conclave/protocol/v2/login.py",
+        path="conclave/client/v2/login.py",
         old="if self._expected is not None:",
         new="if self._expected is None:",
         tests=("tests/conclave/test_v2_login.py",),
     ),
     Mutant(
         "A relay with public URLs accepts a login that was signed for another origin",
-        path="conclave/protocol/v2/login.py",
+        path="conclave/protocol/v2/server_login.py",
         old="if self._origins and origin not in self._origins:",
         new="if False:",
         tests=("tests/conclave/test_v2_login.py",),
