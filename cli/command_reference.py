@@ -1,4 +1,4 @@
-"""The help of every command in one text, the same on every machine."""
+"""The help of all commands as one text, the same on every machine."""
 
 import copy
 
@@ -12,7 +12,7 @@ _WIDTH = 100
 def command_reference(root: click.Group) -> str:
     """Return the help of every command of the tree, in the order of the help, as Markdown.
 
-    Neither the terminal nor the environment has a say in it. What every command takes is left out of each.
+    The text does not depend on the terminal or the environment. Options that every command takes are left out.
     """
     context = click.Context(root, info_name="conclave", terminal_width=_WIDTH, max_content_width=_WIDTH)
     return "\n".join(_sections(root, context))

@@ -30,7 +30,7 @@ def invite_options(command: _Command) -> _Command:
         "--uses", type=click.IntRange(1, 2**32 - 1), help="How many users may redeem it; unlimited unless given."
     )
     expires = click.option(
-        "--expires-in", metavar="DURATION", help="How long it is good: 90, 30s, 10m, 2h, 7d; for ever unless given."
+        "--expires-in", metavar="DURATION", help="Its lifetime: 90, 30s, 10m, 2h, 7d; unlimited unless given."
     )
     return uses(expires(command))
 

@@ -1,7 +1,7 @@
-"""What a command prints: data on standard output, everything else on standard error.
+"""Output of commands: data on standard output, everything else on standard error.
 
 Names and texts from other people pass `conclave.text` on their way here; JSON keeps them as they are, with escapes for
-whatever a terminal would act upon.
+characters that a terminal would act upon.
 """
 
 import os
@@ -19,7 +19,7 @@ _NOT_SHOWN = re.compile(r"[^ -~]")
 
 
 def data(line: str) -> None:
-    """Print one line of data and flush it: whoever reads a pipe gets it now."""
+    """Print one line of data and flush it, so that the reader of a pipe gets it immediately."""
     try:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
@@ -43,7 +43,7 @@ def notice(text: str) -> None:
 
 
 def failure(text: str) -> None:
-    """Print why the command failed: one line whatever the text, and whatever logging is set to."""
+    """Print the reason of a failure: always one line, independent of the log level."""
     line = f"❌ {visible(text)}"
     notice(f"{_RED}{line}{_PLAIN}" if _colourful(sys.stderr) else line)
 
@@ -58,9 +58,9 @@ def _json_escape(char: str) -> str:
 
 
 def _die_of_closed_pipe() -> NoReturn:
-    """End as every Unix filter ends whose reader has seen enough: quietly, by SIGPIPE.
+    """End by SIGPIPE, silently, as a Unix filter does when its reader is gone.
 
-    The signal is not left to its default from the start, because a socket that a server closed raises it, too.
+    SIGPIPE does not have its default action from the start, because a socket that the server closed raises it, too.
     """
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)

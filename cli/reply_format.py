@@ -1,4 +1,4 @@
-"""Results as people and as scripts read them."""
+"""Results of requests as text for people and as JSON for scripts. Pure."""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +33,10 @@ class FormattedReply(msgspec.Struct, frozen=True):
 
 
 def formatted(request: Request[Any], result: Any) -> FormattedReply:
-    """Return the result of a request in both forms. Names in the lines are made visible; the value keeps them."""
+    """Return the result of a request in both forms.
+
+    Names in the lines are escaped for terminals; the value keeps them as they are.
+    """
     match request, result:
         case Who(channel), Sessions(paths):
             return _sessions(channel, paths)

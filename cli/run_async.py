@@ -1,4 +1,4 @@
-"""Running what talks to a server, so that the command ends when its deadlines have passed."""
+"""An `asyncio.run` that does not wait for name lookups, so that a command ends when its deadlines have passed."""
 
 import asyncio
 import threading
@@ -13,9 +13,9 @@ _T = TypeVar("_T")
 
 
 class _Abandonable(ThreadPoolExecutor):
-    """Runs each blocking call in a thread that nothing waits for, not even the end of the program.
+    """Runs each blocking call in a daemon thread: not even the end of the program waits for it.
 
-    The system's look-up of a name cannot be interrupted, and lasts as long as no name server answers.
+    The system's lookup of a name cannot be interrupted, and lasts until a name server answers.
     """
 
     @override
@@ -36,7 +36,7 @@ class _Abandonable(ThreadPoolExecutor):
 
 
 def run(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """Do what asyncio.run does, without waiting at the end for threads that still wait for the system."""
+    """Run a coroutine as asyncio.run does, but leave threads behind that still wait for the system."""
     return asyncio.run(_with_abandonable_threads(coroutine))
 
 

@@ -1,7 +1,7 @@
-"""`python -m cli.supervised VERB…`: the command line, ended when its standard input does.
+"""`python -m cli.supervised VERB…`: the command line, which ends when its standard input does.
 
-Whoever starts it so holds the other end of a pipe, and the pipe closes even if that process is killed. This holds on
-every Unix, where only Linux could end a child with its parent.
+The supervisor holds the other end of a pipe, and the kernel closes the pipe even if the supervisor is killed. This
+works on every Unix; only Linux can bind the life of a child to its parent by other means.
 """
 
 import os
@@ -13,7 +13,7 @@ import time
 from cli.main import main
 
 GRACE_SECONDS = 10.0
-"""From SIGTERM to SIGKILL."""
+"""The time from SIGTERM to SIGKILL."""
 
 
 def _end_with_standard_input() -> None:

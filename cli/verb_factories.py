@@ -1,4 +1,4 @@
-"""Verbs that ask one question about a channel and differ in a word."""
+"""Factories for verbs that send one request about a channel and differ only in that request."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ _EXAMPLE = "conclave {path} --server wss://chat.example --channel ops"
 def user_verb(
     path: str, request: Callable[[str, str], Request[Any]], text: str, *, target: str = "USER", example: str = "bob"
 ) -> click.Command:
-    """Make the verb `path` (for example `acl add`): a request about a channel and somebody."""
+    """Make the verb `path` (for example `acl add`): a request about a channel and a user."""
 
     @click.command(path.rsplit(maxsplit=1)[-1], cls=Verb, help=text, example=f"{_EXAMPLE.format(path=path)} {example}")
     @server_option
@@ -29,7 +29,7 @@ def user_verb(
 
 
 def list_verb(path: str, request: Callable[[str], Request[Any]], text: str) -> click.Command:
-    """Make the verb `path` (for example `acl list`): what only the admins of a channel may see."""
+    """Make the verb `path` (for example `acl list`): a list that only the admins of a channel may see."""
 
     @click.command(path.rsplit(maxsplit=1)[-1], cls=Verb, help=text, example=_EXAMPLE.format(path=path))
     @server_option

@@ -30,7 +30,7 @@ ConclaveError
 ├── NodeFailure                the node cannot start or go on (relay.model.errors)
 ├── Unanswered                 a message was sent and nothing tells if it was posted (cli.verbs.send)
 ├── Rejected                   the server refused a message or a join (cli.verbs.send)
-├── NoPage                     an answer that is not a relay's metrics page (cli.dashboard.page)
+├── NoMetrics                  an answer that is not the metrics of a relay (cli.dashboard.snapshot)
 └── InvalidTarget              text that is not the address of nodes (cli.dashboard.targets)
 """
 

@@ -1,1 +1,1 @@
-"""What `conclave top` shows: nodes found, asked for their metrics, and put into a table."""
+"""`conclave top`: find the nodes, scrape their metrics, lay the figures out as a table."""

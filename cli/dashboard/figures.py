@@ -1,17 +1,17 @@
-"""What is known about each node, and about all of them together."""
+"""Figures about each node, and totals over all of them. Pure."""
 
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from cli.dashboard.page import Page, gauge, label, quantile, rate
+from cli.dashboard.snapshot import Snapshot, gauge, label, quantile, rate
 
 SLOWEST = 0.99
-"""The share of the observations that a lag is about."""
+"""Lags are this quantile of the observations."""
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """One node. What it does not say, or what cannot be told yet, is None. Rates are per second, lags in seconds."""
+    """One node. Rates are per second, lags in seconds. None: no such metric, or a rate that is not known yet."""
 
     version: str | None
     state: str | None
@@ -28,11 +28,11 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     redis_up: bool | None
     refusals: float | None
     registered: float | None
-    """How many nodes this one sees in the cluster."""
+    """The number of nodes that this one sees in the cluster."""
 
 
-class Row(msgspec.Struct, frozen=True):
-    """A node that was asked: its figures, or why there are none."""
+class NodeRow(msgspec.Struct, frozen=True):
+    """A node and its figures, or the reason why there are none."""
 
     node: str
     figures: Figures | None
@@ -57,11 +57,11 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     refusals: float | None
 
 
-def figures(pages: Sequence[Page]) -> Figures:
-    """Say what a node's pages say, oldest first: rates between the last two, lags over all of them."""
-    new = pages[-1]
-    last = pages[-2] if len(pages) > 1 else None
-    first = pages[0] if len(pages) > 1 else None
+def figures(snapshots: Sequence[Snapshot]) -> Figures:
+    """Return the figures from a node's snapshots, oldest first: rates between the last two, lags over all of them."""
+    new = snapshots[-1]
+    last = snapshots[-2] if len(snapshots) > 1 else None
+    first = snapshots[0] if len(snapshots) > 1 else None
     redis_up = gauge(new, "redis_up", min)
     return Figures(
         version=label(new, "build_info", "version"),
@@ -81,7 +81,7 @@ def figures(pages: Sequence[Page]) -> Figures:
     )
 
 
-def totals(rows: Iterable[Row]) -> Totals:
+def totals(rows: Iterable[NodeRow]) -> Totals:
     asked = list(rows)
     known = [row.figures for row in asked if row.figures is not None]
     return Totals(
@@ -101,10 +101,10 @@ def totals(rows: Iterable[Row]) -> Totals:
     )
 
 
-def _state(page: Page) -> str | None:
-    if (gauge(page, "draining", max) or 0) > 0:
+def _state(snapshot: Snapshot) -> str | None:
+    if (gauge(snapshot, "draining", max) or 0) > 0:
         return "draining"
-    ready = gauge(page, "ready", min)
+    ready = gauge(snapshot, "ready", min)
     return None if ready is None else "ready" if ready > 0 else "not ready"
 
 

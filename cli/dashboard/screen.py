@@ -1,4 +1,4 @@
-"""The dashboard in a terminal, drawn anew after each look and whenever the size changes."""
+"""The dashboard in a terminal, drawn after each scrape and whenever the size changes."""
 
 import asyncio
 import signal
@@ -10,14 +10,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cli.dashboard import text
-from cli.dashboard.scrape import View
+from cli.dashboard import layout
+from cli.dashboard.scraper import View
 
 _STYLES = {"ready": "green", "up": "green", "draining": "yellow", "not ready": "yellow", "down": "red"}
 
 
 class Dashboard:
-    """One view, laid out for the width that there is when it is drawn."""
+    """One view, laid out for the width of the terminal at the time of drawing."""
 
     def __init__(self, view: View, clock: str) -> None:
         self._view = view
@@ -25,24 +25,24 @@ class Dashboard:
 
     def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
         view = self._view
-        yield Text.assemble(("conclave", "bold"), f"  {text.summary(view.totals)}  {self._clock}")
-        for line in text.problems(view.rows, view.problems):
+        yield Text.assemble(("conclave", "bold"), f"  {layout.summary(view.totals)}  {self._clock}")
+        for line in layout.problems(view.rows, view.problems):
             yield Text(line, style="red")
         yield Text()
-        yield _table(text.table(view.rows, options.max_width))
+        yield _table(layout.table(view.rows, options.max_width))
 
 
-async def show(look: Callable[[], Awaitable[View]], interval: float) -> None:
-    """Show what each look shows, `interval` seconds from one to the next, until cancelled. The terminal is restored."""
+async def show(scrape: Callable[[], Awaitable[View]], interval: float) -> None:
+    """Scrape every `interval` seconds and draw the view, until cancelled. The terminal is restored at the end."""
     loop = asyncio.get_running_loop()
     with Live(Text("asking the nodes"), screen=True, auto_refresh=False) as live:
         loop.add_signal_handler(signal.SIGWINCH, live.refresh)
         live.refresh()
         while True:
-            next_look = loop.time() + interval
-            view = await look()
+            next_scrape = loop.time() + interval
+            view = await scrape()
             live.update(Dashboard(view, time.strftime("%H:%M:%S")), refresh=True)
-            await asyncio.sleep(max(0.0, next_look - loop.time()))
+            await asyncio.sleep(max(0.0, next_scrape - loop.time()))
 
 
 def _table(lines: list[list[str]]) -> Table:
@@ -56,4 +56,4 @@ def _table(lines: list[list[str]]) -> Table:
 
 
 def _style(cell: str) -> str:
-    return "red" if cell == text.NO_ANSWER else _STYLES.get(cell, "")
+    return "red" if cell == layout.NO_ANSWER else _STYLES.get(cell, "")

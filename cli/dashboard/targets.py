@@ -1,4 +1,4 @@
-"""Which nodes are meant: what the command line says, and what its names lead to."""
+"""The addresses of the nodes: targets on the command line, and the lookup of their names."""
 
 import asyncio
 import re
@@ -11,7 +11,7 @@ from conclave.errors import ConclaveError
 
 DEFAULT_PORT = 4390
 CLUSTER_PORTS = range(DEFAULT_PORT + 1, DEFAULT_PORT + 10)
-"""Where `conclave cluster` puts its nodes unless told otherwise."""
+"""The default ports of the nodes of `conclave cluster`."""
 LOOPBACK = "127.0.0.1"
 MOST_PORTS = 100
 LOOK_UP_SECONDS = 2.0
@@ -31,7 +31,7 @@ class InvalidTarget(ConclaveError):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A name and some ports, as they were written. A name with several addresses means a node at each of them."""
+    """A host name and ports, as on the command line. A name with several addresses stands for a node at each."""
 
     scheme: str
     host: str
@@ -39,7 +39,7 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Address(msgspec.Struct, frozen=True):
-    """Where one node is, and what it is called in the table. `ip` is an address, `host` is what it was found by."""
+    """The address of one node. `host` is the name that led to `ip`; `name` is the node's name in the table."""
 
     scheme: str
     host: str
@@ -66,7 +66,7 @@ def parse_target(text: str) -> Target:
 
 
 class Finder:
-    """Looks the names up whenever it is asked, because nodes come and go; what cannot be found is in `problems`."""
+    """Looks the names up at every call, because nodes come and go. `problems` has the failures of the last call."""
 
     def __init__(self, targets: Sequence[Target], *, deadline: float = LOOK_UP_SECONDS) -> None:
         self.problems: list[str] = []
@@ -75,7 +75,7 @@ class Finder:
         self._last: dict[Target, list[Address]] = {}
 
     async def find(self) -> list[Address]:
-        """Return every address once. A name that cannot be looked up leads where it did the last time."""
+        """Return every address once. A name whose lookup fails keeps its last addresses."""
         self.problems = []
         found = await asyncio.gather(*map(self._find, self._targets))
         return list(dict.fromkeys(address for addresses in found for address in addresses))
@@ -89,7 +89,7 @@ class Finder:
 
 
 class LocalFinder:
-    """The nodes of `conclave cluster` on this machine that answer or once did; if there are none, a single relay."""
+    """Finds the nodes of `conclave cluster` on this machine that accept connections, or did once; else a lone relay."""
 
     def __init__(self, ports: Sequence[int] = CLUSTER_PORTS, alone: int = DEFAULT_PORT) -> None:
         self.problems: list[str] = []
@@ -108,7 +108,7 @@ class LocalFinder:
 async def _look_up(host: str, deadline: float) -> list[str]:
     async with asyncio.timeout(deadline):
         found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    # A node may have an address of each kind; without being told otherwise it listens at the older one.
+    # A name may have addresses of both families; by default a node listens on IPv4 only.
     v4 = [address[0] for family, _, _, _, address in found if family is socket.AF_INET]
     v6 = [address[0] for family, _, _, _, address in found if family is socket.AF_INET6]
     return sorted({str(address) for address in v4 or v6})
@@ -133,5 +133,5 @@ async def _accepts(port: int) -> bool:
 
 
 def bracketed(host: str) -> str:
-    """Write a host as it stands before a port."""
+    """Return a host as it is written before a port: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host

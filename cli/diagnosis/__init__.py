@@ -1,1 +1,1 @@
-"""What `conclave doctor` looks at: facts are gathered first, and judged afterwards by pure functions."""
+"""`conclave doctor`: facts are gathered first (with I/O), and checks judge them afterwards (pure functions)."""

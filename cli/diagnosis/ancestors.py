@@ -1,4 +1,4 @@
-"""The Claude Code session that this process was started in, and how that was started, as far as it can be seen."""
+"""The Claude Code process among the ancestors of this process, and its command line as far as it is visible."""
 
 import os
 import re
@@ -21,7 +21,7 @@ _ALLOWED = "--channels"
 
 
 class Process(msgspec.Struct, frozen=True):
-    """A running program. `whole` is False if arguments may be missing: a program can write over its own."""
+    """A running process. `whole` is False if arguments may be missing: a process can overwrite its own."""
 
     pid: int
     argv: tuple[str, ...]
@@ -35,12 +35,12 @@ class Process(msgspec.Struct, frozen=True):
 
     @property
     def prints(self) -> bool:
-        """Whether Claude Code was started to answer one question, without a session."""
+        """True for print mode: one answer, without a session."""
         return not {"-p", "--print"}.isdisjoint(self.argv)
 
     @property
     def development_channels(self) -> tuple[str, ...]:
-        """The servers and plugins that may push events without being on a list of allowed ones."""
+        """The servers and plugins that may push events without being on the list of allowed ones."""
         return _values(self.argv, _DEVELOPMENT)
 
     @property
@@ -49,7 +49,7 @@ class Process(msgspec.Struct, frozen=True):
 
 
 def _values(argv: tuple[str, ...], option: str) -> tuple[str, ...]:
-    """Return the values of an option that takes any number of them; what is no channel may be a prompt behind them."""
+    """Return the channels that an option of many values names. Another value may be a prompt, and is skipped."""
     found: list[str] = []
     taking = False
     for word in argv:
@@ -63,11 +63,11 @@ def _values(argv: tuple[str, ...], option: str) -> tuple[str, ...]:
 
 
 Look = Callable[[int], Awaitable[tuple[Process, int] | None]]
-"""Given a process id: the process and its parent's id, None if it cannot be seen."""
+"""Maps a process id to the process and its parent's id; None if the process is not visible."""
 
 
 async def claude_above(pid: int, look: Look) -> Process | None:
-    """Return the nearest Claude Code among a process and its ancestors; None if none is to be seen."""
+    """Return the nearest Claude Code among a process and its ancestors; None if none is visible."""
     for _ in range(_GENERATIONS):
         seen = await look(pid)
         if seen is None:
@@ -82,14 +82,14 @@ async def claude_above(pid: int, look: Look) -> Process | None:
 
 
 def this_system() -> Look:
-    """Return the way to look at processes that works here."""
+    """Return the way to inspect processes on this system: /proc or `ps`."""
     return look_in_proc if Path("/proc/self/stat").exists() else ask_ps
 
 
 async def look_in_proc(pid: int) -> tuple[Process, int] | None:
     folder = Path("/proc") / str(pid)
     try:
-        # After the name, which is in parentheses and may contain any: the state, and the parent.
+        # The name is in parentheses and may contain some itself; the state and the parent follow.
         parent = int((folder / "stat").read_bytes().rpartition(b")")[2].split()[1])
         line = (folder / "cmdline").read_bytes()
     except (OSError, IndexError, ValueError):

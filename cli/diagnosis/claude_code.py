@@ -1,4 +1,4 @@
-"""Judging the Claude Code side: is it there, does it start a bridge here, and does it let the bridge speak."""
+"""Checks of Claude Code: its version, its entry for the bridge, and the permission of the bridge to push events."""
 
 import shlex
 import shutil
@@ -18,7 +18,7 @@ _PROVIDERS = {
     "CLAUDE_CODE_USE_FOUNDRY": "Microsoft Foundry",
 }
 _PLACES = ("HOME", "XDG_CONFIG_HOME", "APPDATA", "USERPROFILE")
-"""Where a program without `--config-dir` looks for its configuration depends on these."""
+"""Variables that decide on the default configuration directory."""
 
 _OFF = frozenset({"", "0", "false", "no", "off"})
 
@@ -41,7 +41,7 @@ def claude(facts: Facts) -> list[Finding]:
     return [ok(f"Claude Code {version} at {installed.path}")]
 
 
-# --- Does it start a bridge? ---
+# --- The entry that starts a bridge ---
 
 
 def entry(facts: Facts) -> list[Finding]:
@@ -79,7 +79,7 @@ def _entry(each: Entry, facts: Facts) -> Finding:
 
 
 def _bridge(each: Entry, facts: Facts) -> list[Finding]:
-    """Judge what the bridge of an entry finds when it starts, where that is something else than is looked at here."""
+    """Check the start of an entry's bridge where its key and configuration are not those of this command."""
     what, named = f"the bridge of the server entry `{each.name}`", each.configuration
     own = facts.place.environment
     moved = [name for name in _PLACES if name in each.environment and each.environment[name] != own.get(name)]
@@ -118,7 +118,7 @@ def _unregistered(what: str, url: str, each: Entry) -> Finding:
 
 
 def _startable(command: str, facts: Facts) -> bool:
-    """Tell whether a command is found; one with variables of Claude Code's own in it is believed."""
+    """Tell whether a command is on PATH. One with variables, which Claude Code expands, counts as found."""
     return "${" in command or shutil.which(command, path=facts.place.environment.get("PATH")) is not None
 
 
@@ -126,7 +126,7 @@ def _remove(each: Entry) -> str:
     return f"`{shlex.join(['claude', 'mcp', 'remove', '--scope', each.scope.value, each.name])}`"
 
 
-# --- Does it let the bridge speak? ---
+# --- Channels: the permission to push events ---
 
 
 def session(facts: Facts) -> list[Finding]:

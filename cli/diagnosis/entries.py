@@ -1,6 +1,6 @@
-"""What Claude Code's own files say: which MCP servers a session in a directory starts, and what its owner forbids.
+"""Claude Code's own files: the MCP servers that a session in a directory starts, and the managed settings.
 
-The files belong to another program. They are read, never written, and anything at all may stand in them.
+The files belong to another program. They are read, never written, and their content may be anything.
 """
 
 import enum
@@ -15,7 +15,7 @@ COMMANDS = frozenset({"conclave", "conclave-cli"})
 
 
 class Scope(enum.Enum):
-    """Whose sessions start a server: this user's in this directory, everybody's in this directory, all of this user."""
+    """The sessions that start a server: those of this user here, of everybody here, or of this user everywhere."""
 
     LOCAL = "local"
     PROJECT = "project"
@@ -23,9 +23,9 @@ class Scope(enum.Enum):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """An MCP server that Claude Code starts, with these words as command line; `folder` is what it was set up for.
+    """An MCP server that Claude Code starts, with `words` as command line; `folder` is the directory of its scope.
 
-    `environment` is what it gets besides Claude Code's own.
+    `environment` has the variables that it gets besides Claude Code's own.
     """
 
     name: str
@@ -41,21 +41,21 @@ class Entry(msgspec.Struct, frozen=True):
 
     @property
     def handle(self) -> str | None:
-        """The handle that the bridge is told to take."""
+        """The value of `--as`, None without it."""
         return next(reversed(self._given("--as")), None)
 
     @property
     def servers(self) -> tuple[str, ...]:
-        """The URLs that the bridge is told to keep to."""
+        """The values of `--server`."""
         return tuple(self._given("--server"))
 
     @property
     def configuration(self) -> str | None:
-        """The directory that the bridge is told to find its key and its configuration in."""
+        """The value of `--config-dir`, None without it."""
         return next(reversed(self._given("--config-dir")), None)
 
     def _given(self, option: str) -> list[str]:
-        """Return what the command line says behind an option, each time."""
+        """Return all values of an option of the command line."""
         values = []
         for word, following in zip(self.words, (*self.words[1:], None), strict=True):
             if word.startswith(f"{option}="):
@@ -66,16 +66,16 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Entries(msgspec.Struct, frozen=True):
-    """What is a bridge, or is called one; `unread` are the files that should be there to read and are not, and why."""
+    """The entries that start a bridge or have its name. `unread` has the reason for each file that cannot be read."""
 
     found: tuple[Entry, ...] = ()
     unread: tuple[str, ...] = ()
 
 
 def read_entries(directory: Path, user_file: Path) -> Entries:
-    """Return the entries that count for a session in `directory`; `user_file` is Claude Code's own `.claude.json`.
+    """Return the entries that apply to a session in `directory`; `user_file` is Claude Code's own `.claude.json`.
 
-    Where several have one name, Claude Code takes the whole of the nearest one, and so does this.
+    Of several entries with one name the nearest one applies as a whole, as in Claude Code.
     """
     unread: list[str] = []
     user = _read(user_file, unread)
@@ -89,7 +89,7 @@ def read_entries(directory: Path, user_file: Path) -> Entries:
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """The managed settings of a machine: whether they switch channels off; `unread` says why they are not known."""
+    """The managed settings of a machine. `forbids`: they switch channels off. `unread`: why they are not known."""
 
     path: Path
     forbids: bool = False
@@ -103,7 +103,7 @@ def read_policy(path: Path) -> Policy:
 
 
 def _project_keys(directory: Path) -> list[Path]:
-    """Return what the settings for `directory` may be kept under: itself, or the repository that it is in."""
+    """Return the directories under which the settings for `directory` may be stored: itself, and its repository."""
     try:
         root = next((folder for folder in (directory, *directory.parents) if (folder / ".git").exists()), directory)
     except OSError:
@@ -127,14 +127,14 @@ def _servers(value: Any, scope: Scope, folder: Path) -> list[Entry]:
 
 
 def _at(value: Any, *keys: str) -> dict[str, Any]:
-    """Return the object that is found by following the keys, empty if that leads nowhere."""
+    """Return the object at a path of keys; empty if there is none."""
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value if isinstance(value, dict) else {}
 
 
 def _read(path: Path, unread: list[str]) -> Any:
-    """Return a file's JSON, None if there is no such file; if it cannot be read, say so in `unread`."""
+    """Return the JSON of a file, None without one. The reason of a failure is added to `unread`."""
     try:
         if not path.exists():
             return None

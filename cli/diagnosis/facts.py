@@ -1,4 +1,4 @@
-"""What there is to judge, gathered all at once."""
+"""The facts that the checks judge, gathered concurrently."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ _POLICY_PLACE = "/etc/claude-code/managed-settings.json"
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where to look: a session's directory, its environment, the process to look upwards from, and the files."""
+    """The place to examine: a session's directory, environment and process, and the files that concern it."""
 
     directory: Path
     environment: Mapping[str, str]
@@ -55,14 +55,14 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Commands(msgspec.Struct, frozen=True):
-    """Where `conclave` is found by its name, and the folder of the one that runs now, if that is installed at all."""
+    """The path of `conclave` on PATH, and the folder of the running one if that is installed."""
 
     found: str | None
     own_folder: Path | None
 
 
 class Claude(msgspec.Struct, frozen=True):
-    """Where `claude` is found by its name, and its version, or why that is not known."""
+    """The path of `claude` on PATH, and its version, or in `unknown` the reason why that is not known."""
 
     path: str | None
     version: tuple[int, int, int] | None = None
@@ -70,7 +70,7 @@ class Claude(msgspec.Struct, frozen=True):
 
 
 class KeyFile(msgspec.Struct, frozen=True):
-    """The machine's key, or why there is none; `mode` is None if the file is not there."""
+    """The machine's key, or in `error` the reason why there is none; `mode` is None if the file is absent."""
 
     path: Path
     mode: int | None
@@ -79,7 +79,7 @@ class KeyFile(msgspec.Struct, frozen=True):
 
 
 class Elsewhere(msgspec.Struct, frozen=True):
-    """What is in another configuration directory that an entry names. `config` is the reason if it cannot be read."""
+    """Another configuration directory, which an entry names. `config` is the error if it cannot be read."""
 
     directory: Path
     key: KeyFile
@@ -87,7 +87,7 @@ class Elsewhere(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """All that the checks look at. `config` is the reason if it cannot be read."""
+    """Everything that the checks judge. `config` is the error if it cannot be read."""
 
     place: Place
     commands: Commands
@@ -99,16 +99,16 @@ class Facts(msgspec.Struct, frozen=True):
     config: LocalConfig | ConfigError
     probes: tuple[Probe, ...]
     elsewhere: Mapping[str, Elsewhere] = msgspec.field(default_factory=dict)
-    """By what the entries say."""
+    """By the directory's name in the entries."""
 
     @property
     def inside(self) -> bool:
-        """Whether this runs in a Claude Code session, which says so even where its process cannot be seen."""
+        """True in a Claude Code session: its process is visible, or it has set its variable."""
         return self.above is not None or bool(self.place.environment.get("CLAUDECODE"))
 
 
 async def gather(place: Place) -> Facts:
-    """Look at everything; nothing that is missing, broken or slow makes it fail or wait long."""
+    """Gather the facts. Missing, broken or slow parts neither fail it nor delay it beyond their deadlines."""
     key, config = read_key(place.key_path), _config(place.config_path)
     async with asyncio.TaskGroup() as tasks:
         claude = tasks.create_task(_claude(place))
@@ -130,7 +130,7 @@ async def gather(place: Place) -> Facts:
 
 
 def _elsewhere(place: Place, entries: Entries) -> dict[str, Elsewhere]:
-    """Look into the configuration directories that entries name, if they are other ones."""
+    """Read the configuration directories that entries name, except the one of this command."""
     here = place.config_path.parent
     named = {each.configuration for each in entries.found}
     found = {}

@@ -1,4 +1,4 @@
-"""What a check says."""
+"""The result of a check."""
 
 import enum
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Verdict(enum.Enum):
-    """How a thing is. Only a problem keeps a session from taking part; unknown is what cannot be seen from here."""
+    """The verdict of a check. Only a problem keeps a session from taking part; unknown means not visible from here."""
 
     OK = "ok"
     WARNING = "warning"
@@ -15,7 +15,7 @@ class Verdict(enum.Enum):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """A verdict in a sentence, and what to do about it. Names are as they came: make them visible to show them."""
+    """A verdict, a sentence about it, and a remedy. Names in it are not escaped yet for terminals."""
 
     verdict: Verdict
     text: str

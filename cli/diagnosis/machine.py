@@ -1,4 +1,4 @@
-"""Judging this machine: its programs, its key, its configuration."""
+"""Checks of this machine: its programs, key, configuration and levels."""
 
 import shlex
 import stat

@@ -1,4 +1,4 @@
-"""Asking every registered server who we are there, what time it is, and who is online."""
+"""Probing every registered server: our identity there, its clock, and the sessions that are online."""
 
 import asyncio
 import time
@@ -15,12 +15,12 @@ from conclave.protocol.requests import Ping, Who
 from conclave.urls import check_url
 
 DEADLINE = 12.0
-"""Seconds after which a server counts as unreachable, whatever it is still busy with."""
+"""The time limit, in seconds, after which a server counts as unreachable."""
 _NAME_SECONDS = 8.0
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a server said. `ahead_ms` is its clock less ours, `round_trip_ms` the time that a ping took."""
+    """The answer of a server. `ahead_ms` is its clock minus ours, `round_trip_ms` the duration of a ping."""
 
     path: str
     admin: bool
@@ -31,9 +31,9 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Probe(msgspec.Struct, frozen=True):
-    """One registration, and the server's answer, or why there is none.
+    """One registration, and the server's answer, or in `error` the reason why there is none.
 
-    `refused` if it does not know our key, `untrusted` if it may not be the server that it should be.
+    `refused`: the server does not know our key. `untrusted`: it may not be the pinned cluster.
     """
 
     server: Registration
@@ -44,7 +44,7 @@ class Probe(msgspec.Struct, frozen=True):
 
 
 async def probe_all(servers: tuple[Registration, ...], key: MachineKey) -> tuple[Probe, ...]:
-    """Probe all servers at once; the results are in the order of the registrations."""
+    """Probe all servers concurrently; the results are in the order of the registrations."""
     probes = (_probe(server, key, transient_handle(number)) for number, server in enumerate(servers, 1))
     return tuple(await asyncio.gather(*probes))
 
@@ -74,7 +74,7 @@ async def _ask(url: str, key: MachineKey, handle: str, cluster: str | None) -> A
 
 
 async def _check_name(url: str) -> None:
-    """Have the host's name looked up once, apart from the connection, so that it is told what does not answer."""
+    """Look up the host name before connecting, so that a failure names the lookup as its cause."""
     parts = urlsplit(url)
     try:
         async with asyncio.timeout(_NAME_SECONDS):
@@ -82,4 +82,4 @@ async def _check_name(url: str) -> None:
     except TimeoutError:
         raise LinkError(f"the name `{parts.hostname}` was not resolved within {_NAME_SECONDS:g}s") from None
     except (OSError, UnicodeError):
-        return  # connecting fails in the same way, and says so in its own words
+        return  # connecting fails in the same way, with a message of its own

@@ -1,4 +1,4 @@
-"""Asking another program a question, without ever being held up by it."""
+"""Running another program for one line of its output, within a deadline."""
 
 import asyncio
 import contextlib
@@ -11,14 +11,14 @@ _LINE_BYTES = 2 * 1024 * 1024  # more than the longest command line that `ps` ca
 _LINES = 50
 
 _GRACE = 1.0
-"""Seconds that a program has to end by itself, after it has answered or missed its deadline."""
+"""The time in seconds for a program to end after its answer or its deadline; then it is killed."""
 
 
 async def first_match(pattern: re.Pattern[str], *command: str, deadline: float) -> re.Match[str] | None:
     """Run a program and return the first match in a line of its output; None if there is none.
 
-    It gets no input and no terminal, `deadline` seconds to answer, and then little more to end before it is killed
-    with all that it started.
+    The program gets no input and no terminal. It has `deadline` seconds to answer, and another second to end before it
+    is killed with all its children.
 
     Raises:
         OSError: if it cannot be started.
@@ -56,7 +56,7 @@ async def _end(process: Process, output: asyncio.StreamReader) -> None:
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    # Without this, waiting lasts as long as anybody whom the program left behind holds its output open.
+    # Without this, waiting lasts as long as a child that the program left behind holds its output open.
     process._transport.close()  # type: ignore[attr-defined] # noqa: SLF001 - asyncio offers no other way
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_GRACE):

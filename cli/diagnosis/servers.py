@@ -1,4 +1,4 @@
-"""Judging the servers, and the place that a bridge of this directory would take there."""
+"""Checks of the registered servers, and of the handle that a bridge in this directory would take there."""
 
 import shlex
 from datetime import timedelta
@@ -51,7 +51,7 @@ def clock(facts: Facts) -> list[Finding]:
 
 
 def duplicate(facts: Facts) -> list[Finding]:
-    """Point out URLs that lead to one cluster; a cluster without an id is told apart by its URL."""
+    """Report URLs that lead to one cluster; a cluster without an id is identified by its URL."""
     findings: list[Finding] = []
     first: dict[str, str] = {}
     for probe, answer in _answered(facts):

@@ -1,4 +1,4 @@
-"""Every check, in the order in which they are shown."""
+"""The table of checks, in the order of the output."""
 
 from collections.abc import Callable
 
@@ -25,5 +25,5 @@ CHECKS: dict[str, Callable[[Facts], list[Finding]]] = {
 
 
 def examine(facts: Facts) -> list[tuple[str, Finding]]:
-    """Return what every check finds, each with the check's name."""
+    """Return the findings of every check, each with the name of the check."""
     return [(name, finding) for name, check in CHECKS.items() for finding in check(facts)]

@@ -9,7 +9,7 @@ from conclave.protocol.requests import AclAdd, AclDemote, AclList, AclPromote, A
 
 @click.group("acl", cls=VerbGroup, example="conclave acl add --server wss://chat.example --channel ops bob")
 def command() -> None:
-    """Who belongs to a channel, and who rules it with you."""
+    """Members and admins of a channel."""
 
 
 for verb in (
@@ -21,15 +21,15 @@ for verb in (
     user_verb(
         "acl remove",
         AclRemove,
-        """End a user's membership, and take the channel from their live sessions.
+        """End a user's membership and remove their live sessions from the channel.
 
-        They may come back unless the channel is private; `conclave ban` keeps them out.
+        Unless the channel is private, they may join again; `conclave ban` prevents that.
         """,
     ),
     user_verb(
         "acl promote",
         AclPromote,
-        """Make a user a member and an admin of a channel: they may do with it what its creator may.
+        """Make a user a member and an admin of a channel, with the same rights as its creator.
 
         Needs a server of version 0.4 or later.
         """,
@@ -37,7 +37,7 @@ for verb in (
     user_verb(
         "acl demote",
         AclDemote,
-        """Take the admin's role from a user, who stays a member. The creator of a channel keeps the role.
+        """Take the admin role from a user, who stays a member. The creator of a channel keeps the role.
 
         Needs a server of version 0.4 or later.
         """,

@@ -18,14 +18,14 @@ from conclave.protocol.requests import Audit
     default=100,
     show_default=True,
     metavar="N",
-    help="How many operations at most: the newest ones.",
+    help="The maximum number of operations: the newest ones.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def command(server: str, limit: int, as_json: bool) -> None:
-    """Show who ruled what: every admin operation, oldest first; for admins of the server.
+    """Show the audit log of a server: every admin operation, oldest first; for admins of the server.
 
-    A line is the time, the session that asked, the operation, its target and the outcome, with tabs in between.
-    Refused operations are in it, too. Needs a server of version 0.4 or later.
+    Each line has the time, the session that sent the request, the operation, its target and the outcome, separated by
+    tabs. Refused operations are included. Needs a server of version 0.4 or later.
     """
     request = Audit(limit)
     reply = formatted(request, fetch_result(server, request))

@@ -14,12 +14,14 @@ from cli.settings import config_directory, state_directory
     cls=Verb,
     example=["claude mcp add --scope local conclave -- conclave bridge", "conclave bridge --as reviewer"],
 )
-@click.option("--server", "servers", multiple=True, metavar="URL", help="Only this server; may be repeated.")
-@click.option("--as", "handle", metavar="HANDLE", help="The session's handle; the directory's name unless given.")
+@click.option("--server", "servers", multiple=True, metavar="URL", help="Use only this server; repeatable.")
+@click.option(
+    "--as", "handle", metavar="HANDLE", help="The handle of the session; by default the name of the directory."
+)
 def command(servers: tuple[str, ...], handle: str | None) -> None:
     """Connect a Claude Code session to the servers that this machine is registered at.
 
-    Speaks MCP on standard input and output: Claude Code starts it. It ends when standard input does.
+    An MCP server on standard input and output, started by Claude Code. It ends when standard input does.
     """
     from bridge.app import app  # noqa: PLC0415 - not needed for help
     from bridge.connection import handles  # noqa: PLC0415 - not needed for help

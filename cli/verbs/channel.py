@@ -24,7 +24,7 @@ def command() -> None:
     "--visibility", default=Visibility.PUBLIC.value, show_default=True, metavar="TIER", help=f"{_TIERS.capitalize()}."
 )
 def create(server: str, name: str, visibility: str) -> None:
-    """Create a channel; you become its administrator and first member."""
+    """Create a channel; you become its admin and first member."""
     print_reply(server, ChannelCreate(name, _tier(visibility)))
 
 
@@ -40,7 +40,7 @@ def list_(server: str, as_json: bool) -> None:
 @server_option
 @click.argument("name")
 def delete(server: str, name: str) -> None:
-    """Delete a channel with its members, invites, bans and messages. There is no way back."""
+    """Delete a channel with its members, invites, bans and messages. This cannot be undone."""
     print_reply(server, ChannelDelete(name))
 
 
@@ -49,16 +49,16 @@ def delete(server: str, name: str) -> None:
 @click.argument("name")
 @click.argument("new_name", metavar="NEW")
 def rename(server: str, name: str, new_name: str) -> None:
-    """Give a channel another name. Members, invites, bans, messages and who is listening stay as they are."""
+    """Rename a channel. Members, invites, bans, messages and the sessions in it stay as they are."""
     print_reply(server, ChannelRename(name, new_name))
 
 
 @command.command(
     "set-visibility",
     example="conclave channel set-visibility --server wss://chat.example ops private",
-    help=f"""Say who finds a channel: {_TIERS}.
+    help=f"""Set the visibility of a channel: {_TIERS}.
 
-    Making a channel private takes it from the sessions of those who are not members.
+    When a channel becomes private, sessions of users who are not members are removed from it.
     """,
 )
 @server_option

@@ -20,32 +20,31 @@ if TYPE_CHECKING:
 
 MOST_NODES = 9
 
-# A node as its user starts it. -P: what lies in the current directory is nothing to it.
+# A node as a user starts it. -P: no module is imported from the current directory.
 _NODE = (sys.executable, "-P", "-m", "cli.supervised", "serve")
 
 
 @click.command("cluster", cls=Verb, example="conclave cluster --nodes 3 --data-dir .data")
-@click.option(
-    "--nodes", type=click.IntRange(1, MOST_NODES), default=3, show_default=True, help="How many nodes to start."
-)
+@click.option("--nodes", type=click.IntRange(1, MOST_NODES), default=3, show_default=True, help="The number of nodes.")
 @click.option(
     "--bind",
     default="127.0.0.1:4390",
     show_default=True,
     metavar="HOST:PORT",
-    help="Where clients connect; the nodes take the ports behind it.",
+    help="The address for clients; the nodes take the ports that follow.",
 )
 @click.option(
     "--data-dir",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Keep everything, and the nodes' logs, in this directory.",
+    help="The directory for all data, and for the logs of the nodes.",
 )
 def command(nodes: int, bind: str, data_dir: Path) -> None:
-    """Run a whole cluster on this machine, without a Redis: for trying it out, and trying what it bears.
+    """Run a whole cluster on this machine, without a Redis of your own: to try it out, and to try to break it.
 
-    One private store, some nodes, and a balancer before them: one URL for clients. A node that dies is named, and the
-    others go on. Ctrl-C ends all of it. Nodes read the environment variables of `conclave serve`.
+    One private store, several nodes, and a load balancer in front of them: one URL for clients. When a node dies, its
+    number is printed and the others go on. Ctrl-C ends everything. Nodes read the environment variables of
+    `conclave serve`.
     """
     from relay.app.config import parse_config  # noqa: PLC0415
     from relay.launch.local_cluster import Plan, run  # noqa: PLC0415
@@ -61,7 +60,7 @@ def command(nodes: int, bind: str, data_dir: Path) -> None:
 
 
 class _Terminal:
-    """Says what happens to whoever started the cluster."""
+    """Reports the events of the cluster in the terminal."""
 
     def __init__(self, plan: "Plan") -> None:
         self._plan = plan
@@ -88,7 +87,7 @@ class _Terminal:
 
 
 def _own_name() -> str:
-    """How this program is called in this shell."""
+    """Return the command by which this program can be called in this shell."""
     called = Path(sys.argv[0])
     found = shutil.which("conclave")
     if called.name != "conclave" or (found is not None and called.exists() and Path(found).samefile(called)):
@@ -97,7 +96,7 @@ def _own_name() -> str:
 
 
 def _reachable(host: str) -> str:
-    """Where to connect from this machine to what listens at `host`."""
+    """Return the host to which a client on this machine connects if a server listens at `host`."""
     if host in {"0.0.0.0", "::"}:  # noqa: S104 - every address of the machine
         return "127.0.0.1" if host == "0.0.0.0" else "[::1]"  # noqa: S104
     return f"[{host}]" if ":" in host else host

@@ -1,4 +1,4 @@
-"""`conclave doctor`: what a Claude Code session needs to take part, and what is missing."""
+"""`conclave doctor`: the needs of a Claude Code session, checked one by one."""
 
 import click
 import msgspec
@@ -19,13 +19,13 @@ _MARK = {Verdict.OK: "✓", Verdict.WARNING: "!", Verdict.PROBLEM: "✗", Verdic
 @click.command("doctor", cls=Verb, example="conclave doctor")
 @json_option
 def command(as_json: bool) -> int:
-    """Find out why a Claude Code session in this directory does not take part, or whether it can.
+    """Find out why a Claude Code session in this directory receives no messages.
 
-    Looks at the programs, Claude Code's settings, the key, the configuration and every registered server, and says what
-    to do about each thing that is not as it should be. Changes nothing. Run it where the session is: in its directory,
-    or in the session itself, where it also sees how that was started.
+    Checks the programs, the settings of Claude Code, the key, the configuration and every registered server, and names
+    a remedy for each problem. Changes nothing. Run it in the directory of the session, or in the session itself, where
+    it also checks how that session was started.
 
-    ✓ is good, ! a warning, ✗ a problem, ? what cannot be seen. Exits with 1 if there is a problem.
+    ✓ is good, ! is a warning, ✗ is a problem, ? could not be checked. Exits with 1 if there is a problem.
     """
     found = examine(run(gather(Place.here(key_path(), config_path()))))
     if as_json:

@@ -29,12 +29,12 @@ def command() -> None:
 @invite_options
 @json_option
 def create(server: str, channel: str, uses: int | None, expires_in: str | None, as_json: bool) -> None:
-    """Make a token that lets whoever redeems it into a private channel, with `conclave join --token`."""
+    """Create a token for a private channel. A user who redeems it with `conclave join --token` becomes a member."""
     print_reply(server, InviteCreate(channel, uses, seconds(expires_in)), as_json)
 
 
 class _TokenVerb(Verb):
-    """A verb whose argument is a token: 32 characters, of which the first may be the dash that options begin with."""
+    """A verb with a token as argument: 32 characters, of which the first may be a dash, as in an option."""
 
     @override
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -48,12 +48,12 @@ class _TokenVerb(Verb):
 @server_option
 @click.argument("token")
 def revoke(server: str, token: str) -> None:
-    """Revoke a token. Who became a member with it stays one; the reply does not tell whether there was such a token."""
+    """Revoke a token. Members who joined with it stay members. The reply is the same for an unknown token."""
     print_reply(server, InviteRevoke(token))
 
 
 command.add_command(
     list_verb(
-        "invite list", InviteList, "List the outstanding tokens of a channel, how often and until when each is good."
+        "invite list", InviteList, "List the valid tokens of a channel, with the remaining uses and the expiry of each."
     )
 )

@@ -20,8 +20,8 @@ from conclave.protocol.requests import Join
 def command(server: str, channel: str, token: str | None, level: str | None) -> None:
     """Check that you may join a channel, or redeem an invite to it.
 
-    The session of this command ends at once: to listen use `conclave tail`, or in a live Claude Code session its
-    join_channel tool.
+    The session of this command ends immediately. To receive messages use `conclave tail`, or the join_channel tool of a
+    live Claude Code session.
     """
     chosen = None if level is None else Level.parse(level)
     print_reply(server, Join(channel, token))

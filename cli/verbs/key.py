@@ -1,4 +1,4 @@
-"""`conclave key`: offline, and quick: it needs neither the network nor the server's parts."""
+"""`conclave key`: offline and fast; it imports neither the network client nor the server."""
 
 import click
 
@@ -11,9 +11,9 @@ from conclave.machine.keys import create_or_load
 @click.command("key", cls=Verb, example="conclave key")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def command(as_json: bool) -> None:
-    """Show this machine's public key, and make the key if there is none yet.
+    """Show the public key of this machine; create the key if there is none yet.
 
-    Another of your machines enrols it with `conclave machine add`.
+    To enrol it, run `conclave machine add` on another of your machines.
     """
     text = create_or_load(key_path()).public_text
     if as_json:

@@ -17,10 +17,10 @@ def command() -> None:
 
 @command.command("add", example="conclave machine add --server wss://chat.example --name desktop --pubkey KEY")
 @server_option
-@click.option("--name", required=True, help="What to call the machine.")
-@click.option("--pubkey", required=True, metavar="KEY", help="What `conclave key` prints on that machine.")
+@click.option("--name", required=True, help="The name of the new machine.")
+@click.option("--pubkey", required=True, metavar="KEY", help="The output of `conclave key` on that machine.")
 def add(server: str, name: str, pubkey: str) -> None:
-    """Enrol another machine under your username. On that machine, `conclave server add` comes next."""
+    """Enrol another machine under your username. Then run `conclave server add` on that machine."""
     try:
         parse_public_key(pubkey)
     except InvalidKey as error:
@@ -32,7 +32,7 @@ def add(server: str, name: str, pubkey: str) -> None:
 @server_option
 @json_option
 def list_(server: str, as_json: bool) -> None:
-    """List your machines: name, public key, when it was added."""
+    """List your machines: name, public key, time of enrolment."""
     print_reply(server, ListMachines(), as_json)
 
 

@@ -6,9 +6,9 @@ from conclave.protocol.requests import Ban, Bans, Kick, Unban
 kick = user_verb(
     "kick",
     Kick,
-    """Take a channel from one session (a path, user/machine/session) or from all sessions of a user.
+    """Remove one session (a path, user/machine/session) or all sessions of a user from a channel.
 
-    They stay connected, and may join again; `conclave ban` keeps them out.
+    They stay connected and may join again; `conclave ban` prevents that.
     """,
     target="TARGET",
     example="bob/laptop/main",
@@ -16,10 +16,10 @@ kick = user_verb(
 ban = user_verb(
     "ban",
     Ban,
-    """Keep a user out of a channel: end their membership and role, and take it from their live sessions.
+    """Ban a user from a channel: end their membership and role, and remove their live sessions from it.
 
-    The user need not exist. `conclave unban` lifts it.
+    The user need not exist. `conclave unban` lifts the ban.
     """,
 )
-unban = user_verb("unban", Unban, "Lift a ban. It does not bring the membership back.")
-bans = list_verb("bans", Bans, "List who is banned from a channel; for its admins.")
+unban = user_verb("unban", Unban, "Lift a ban. The membership does not come back.")
+bans = list_verb("bans", Bans, "List the users who are banned from a channel; for its admins.")

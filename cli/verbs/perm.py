@@ -23,7 +23,7 @@ from conclave.text import visible
 from conclave.urls import check_url
 
 WHISPERS = "<whisper>"
-"""What stands in the place of a channel where the level is for whispers."""
+"""Stands for whispers in the place of a channel."""
 
 _UPDATED = "permission updated: bridges follow it at once, also those that are running"
 
@@ -50,7 +50,7 @@ def permission_lines(config: LocalConfig) -> list[str]:
 
 
 def permission_value(config: LocalConfig) -> dict[str, Any]:
-    """Return the same for `--json`."""
+    """Return the same table for `--json`."""
     return {
         "default_permission": config.default_permission.value,
         "overrides": msgspec.to_builtins(config.overrides),
@@ -63,17 +63,17 @@ def _scope_options(command: _Command) -> _Command:
         click.option("--whisper", is_flag=True, help="The whispers of the server."),
         click.option("--channel", help="One channel of the server."),
         click.option("--server", metavar="URL", help="The server; with --channel or --whisper."),
-        click.option("--ceiling", is_flag=True, help="How far an agent may raise a level by itself."),
+        click.option("--ceiling", is_flag=True, help="The highest level that an agent may set for its own session."),
     ):
         command = option(command)
     return command
 
 
 def _scope(ceiling: bool, server: str | None, channel: str | None, whisper: bool) -> Scope | None:
-    """Return what the options name, None for what holds everywhere: the default level, or the ceiling.
+    """Return the scope that the options name; None stands for the default level or the ceiling.
 
     Raises:
-        ConfigError: if they name nothing, or two things.
+        ConfigError: for an incomplete scope, or two scopes.
     """
     if ceiling and (server is not None or channel is not None or whisper):
         raise ConfigError("--ceiling holds everywhere: it takes no --server, --channel or --whisper")
@@ -90,10 +90,11 @@ def _scope(ceiling: bool, server: str | None, channel: str | None, whisper: bool
 
 @click.group("perm", cls=VerbGroup, example="conclave perm set converse --server wss://chat.example --channel ops")
 def command() -> None:
-    """What an agent may do with what it hears: mute, notify, converse or act. Offline.
+    """Permission levels of agents: mute, notify, converse or act. Offline.
 
-    A channel, or the whispers of a server, may have a level of its own; for all else there is the default. An agent may
-    change the levels of its own session, but raise none above the ceiling, unless you gave that level here yourself.
+    A channel, or the whispers of a server, may have a level of its own; the default level applies to everything else.
+    An agent may change the levels of its own session, up to the ceiling or the level that you have set here, whichever
+    is higher.
     """
 
 
@@ -109,10 +110,10 @@ def command() -> None:
 @click.argument("level")
 @_scope_options
 def set_(level: str, ceiling: bool, server: str | None, channel: str | None, whisper: bool) -> None:
-    """Set the level of a channel, of whispers, or the default; or the ceiling.
+    """Set the level of a channel, of whispers, or the default level; or the ceiling.
 
-    mute: the agent does not hear of it. notify: it tells its human. converse: it may also answer. act: it may also do
-    what is asked.
+    mute: the agent does not receive messages. notify: it tells its user about them. converse: it may also answer. act:
+    it may also do what they ask.
     """
     scope, chosen = _scope(ceiling, server, channel, whisper), Level.parse(level)
     if ceiling:
@@ -127,7 +128,7 @@ def set_(level: str, ceiling: bool, server: str | None, channel: str | None, whi
 @command.command("unset", example="conclave perm unset --server wss://chat.example --channel ops")
 @_scope_options
 def unset(ceiling: bool, server: str | None, channel: str | None, whisper: bool) -> None:
-    """Remove the level of a channel or of whispers, so that the default holds; without options, reset the default."""
+    """Remove the level of a channel or of whispers, so that the default applies; without options, reset the default."""
     scope = _scope(ceiling, server, channel, whisper)
     if ceiling:
         if not unset_ceiling(config_path()):

@@ -24,18 +24,18 @@ from conclave.text import visible
     "register", cls=Verb, example="conclave register --server wss://chat.example --username ann --machine laptop"
 )
 @server_option
-@click.option("--username", required=True, metavar="NAME", help="The name to claim.")
-@click.option("--machine", metavar="NAME", help="What to call this machine; its host name unless given.")
-@click.option("--invite", metavar="TOKEN", help="An invite to the server, where it registers only who has one.")
+@click.option("--username", required=True, metavar="NAME", help="The username to claim.")
+@click.option("--machine", metavar="NAME", help="The name of this machine; by default its host name.")
+@click.option("--invite", metavar="TOKEN", help="A server invite, if the server requires one.")
 def command(server: str, username: str, machine: str | None, invite: str | None) -> None:
-    """Claim a username at a server, with this machine as its first one.
+    """Claim a username at a server, with this machine as the first one of that user.
 
-    Makes this machine's key if there is none yet. To enrol a second machine under a name that you have, use
+    Creates the key of this machine if there is none yet. To enrol a second machine under your username, run
     `conclave machine add` on the first one and `conclave server add` on the second.
     """
     user = check_name(NameKind.USER, username)
     machine = check_name(NameKind.MACHINE, machine or platform.node())
-    config = load(config_path())  # one that cannot be read is better known before the name is claimed
+    config = load(config_path())  # an unreadable one must be known before the name is claimed
     expected = Pins(config_path(), config).expected(server)
     path, cluster = run(_claim(server, create_or_load(key_path()), (user, machine), invite, expected))
     claimed, machine, _ = path.split("/", 2)
@@ -51,6 +51,6 @@ def command(server: str, username: str, machine: str | None, invite: str | None)
 async def _claim(
     server: str, key: MachineKey, claim: tuple[str, str], invite: str | None, expected: str | None
 ) -> tuple[str, str | None]:
-    """Register; return the path, and the cluster that it counts at."""
+    """Register; return the session path, and the id of the cluster if the server has one."""
     async with await connect(server, key, transient_handle(), register=claim, invite=invite, cluster=expected) as link:
         return link.path, link.cluster

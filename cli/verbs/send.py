@@ -19,11 +19,11 @@ from conclave.protocol.requests import Join, Send
 from conclave.text import visible
 
 AGAIN_SECONDS = 20.0
-"""How long a message whose answer was lost is tried to be sent again."""
+"""The time limit for sending a message again whose reply was lost."""
 
 
 class Unanswered(ConclaveError):
-    """The message was sent, and nobody knows what became of it. With `again`, to send it once more repeats nothing."""
+    """The message was sent, and its outcome is unknown. `again`: sending it once more does not post it twice."""
 
     def __init__(self, cause: LinkLost | Refusal, *, again: bool) -> None:
         why = in_words(cause) if isinstance(cause, Refusal) else str(cause)
@@ -34,7 +34,7 @@ class Unanswered(ConclaveError):
 
 
 class Rejected(ConclaveError):
-    """The server has refused; nothing was posted."""
+    """The server has refused the request; nothing was posted."""
 
     def __init__(self, what: str, refusal: Refusal) -> None:
         super().__init__(f"{what} rejected: {in_words(refusal)}")
@@ -49,9 +49,9 @@ class Rejected(ConclaveError):
 def command(server: str, channel: str, text: str) -> None:
     """Post one message to a channel.
 
-    If the connection is lost before the server has confirmed the message, or the server cannot tell whether it was
-    posted, it is sent again, and still posted once. A server of protocol v1 cannot tell that it is the same one: then
-    this fails, and says so.
+    If the connection is lost before the server has confirmed the message, or the server does not know whether it was
+    posted, the message is sent again and is still posted only once. A server of protocol v1 cannot recognise a repeated
+    message; there the command fails and says that the message may have been delivered.
     """
     run(_send(server, Send(channel, Body(text=text), secrets.token_urlsafe(16))))
     output.success(f"sent to {visible(channel)}")
@@ -68,10 +68,10 @@ async def _send(server: str, message: Send) -> None:
 
 
 async def _send_again(server: str, message: Send, unanswered: Unanswered) -> None:
-    """Send a message until there is an answer, or its answer is lost again. The first one may have arrived anyway.
+    """Send a message until there is a reply, or its reply is lost again.
 
     Raises:
-        Unanswered: if it cannot be made sure of.
+        Unanswered: if the outcome stays unknown: the first copy may have arrived.
     """
     pause, lost, seconds = Backoff(first=0.2, longest=2.0), unanswered.lost, unanswered.seconds
     try:

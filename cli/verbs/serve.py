@@ -15,7 +15,7 @@ _STORES = ("redis_url", "data_dir", "ephemeral")
 
 
 class _Several(click.ParamType[str]):
-    """One value per flag; in the environment several, separated by commas."""
+    """One value per flag; in the environment, several values separated by commas."""
 
     envvar_list_splitter = ","
 
@@ -38,30 +38,32 @@ class _Several(click.ParamType[str]):
     show_default=True,
     show_envvar=True,
     metavar="HOST:PORT",
-    help="Where to listen.",
+    help="The address to listen on.",
 )
 @click.option(
     "--data-dir",
     envvar="CONCLAVE_DATA_DIR",
     show_envvar=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="One durable relay without a Redis: keep everything in this directory.",
+    help="Run one durable relay without a Redis: all data is in this directory.",
 )
 @click.option(
     "--redis-url",
     envvar="CONCLAVE_REDIS_URL",
     show_envvar=True,
     metavar="URL",
-    help="One node of a cluster, on this Redis: redis://, rediss:// or unix://.",
+    help="Run one node of a cluster on this Redis: redis://, rediss:// or unix://.",
 )
 @click.option(
     "--redis-read-url",
     envvar="CONCLAVE_REDIS_READ_URL",
     show_envvar=True,
     metavar="URL",
-    help="A replica of that Redis that is nearer to this node: live messages and pages of history come from it.",
+    help="A read replica of that Redis, near this node: live messages and pages of history come from it.",
 )
-@click.option("--ephemeral", is_flag=True, help="One throwaway relay: everything in memory, gone with the process.")
+@click.option(
+    "--ephemeral", is_flag=True, help="Run one throwaway relay: all data is in memory and ends with the process."
+)
 @click.option(
     "--admin",
     "admins",
@@ -69,7 +71,7 @@ class _Several(click.ParamType[str]):
     multiple=True,
     envvar="CONCLAVE_ADMINS",
     show_envvar=True,
-    help="Server administrator, best pinned to a key; repeatable, or several separated by commas.",
+    help="An admin of the server, preferably pinned to a key; repeatable, or several separated by commas.",
 )
 @click.option(
     "--registration",
@@ -78,7 +80,7 @@ class _Several(click.ParamType[str]):
     default="open",
     show_default=True,
     show_envvar=True,
-    help="Who may register: everybody, only the administrators named here, or also who has a server invite.",
+    help="Who may register: everybody, only the admins named here, or also users with a server invite.",
 )
 @click.option(
     "--presence",
@@ -87,7 +89,7 @@ class _Several(click.ParamType[str]):
     default="everyone",
     show_default=True,
     show_envvar=True,
-    help="Whom `who` shows without a channel: everybody, or only people who share a channel with the one who asks.",
+    help="The sessions that `who` shows without a channel: all, or those of users who share a channel with the caller.",
 )
 @click.option(
     "--public-url",
@@ -96,8 +98,8 @@ class _Several(click.ParamType[str]):
     multiple=True,
     envvar="CONCLAVE_PUBLIC_URLS",
     show_envvar=True,
-    help="Where clients reach this relay, such as wss://chat.example; repeatable, or several separated by commas. "
-    "With it, a login that was meant for another address is refused.",
+    help="The URL at which clients reach this relay, such as wss://chat.example; repeatable, or several separated by "
+    "commas. If given, a login that was signed for another address is refused.",
 )
 @click.option(
     "--max-message-bytes",
@@ -105,7 +107,7 @@ class _Several(click.ParamType[str]):
     default=1024 * 1024,
     show_default=True,
     metavar="BYTES",
-    help="The largest message body, 1024 to 2621440.",
+    help="The maximum size of a message body, 1024 to 2621440.",
 )
 @click.option(
     "--workers",
@@ -114,14 +116,14 @@ class _Several(click.ParamType[str]):
     show_default=True,
     show_envvar=True,
     metavar="N|auto",
-    help="Processes that share the port, each a node of its own; auto is one per core.",
+    help="The number of processes that share the port, each a node of its own; auto is one per core.",
 )
 @click.option(
     "--metrics-bind",
     envvar="CONCLAVE_METRICS_BIND",
     show_envvar=True,
     metavar="HOST:PORT",
-    help="Serve /metrics there instead of beside the WebSocket; /health and /ready are in both places.",
+    help="Serve /metrics at this address instead of the WebSocket's; /health and /ready are served at both.",
 )
 @click.option(
     "--drain-delay",
@@ -130,7 +132,7 @@ class _Several(click.ParamType[str]):
     show_default="5 with --redis-url, else 0",
     show_envvar=True,
     metavar="SECONDS",
-    help="How long to go on serving after SIGTERM while /ready already answers 503, so that load balancers notice.",
+    help="The time after SIGTERM in which the node still serves but /ready answers 503, so that load balancers notice.",
 )
 @click.option(
     "--drain-seconds",
@@ -139,7 +141,7 @@ class _Several(click.ParamType[str]):
     show_default="20 with --redis-url, else 0",
     show_envvar=True,
     metavar="SECONDS",
-    help="Over how long to close the sessions then, one after the other.",
+    help="The time over which the sessions are then closed, evenly.",
 )
 @click.option(
     "--key-prefix",
@@ -147,14 +149,15 @@ class _Several(click.ParamType[str]):
     default="conclave",
     show_default=True,
     show_envvar=True,
-    help="What the names of all keys in Redis start with; one per cluster.",
+    help="The prefix of all keys in Redis; one per cluster.",
 )
 @click.pass_context
 def command(context: click.Context, /, **flags: Any) -> None:
     """Run a relay, or one node of a cluster.
 
-    Exactly one store: --data-dir, --redis-url or --ephemeral. A store on the command line wins over any in the
-    environment. Ends on SIGTERM or SIGINT, after telling the connected sessions; on a second one at once.
+    Exactly one store is required: --data-dir, --redis-url or --ephemeral. A store on the command line overrides those
+    in the environment. SIGTERM or SIGINT closes the sessions, each with a reason, and ends the relay; a second signal
+    ends it immediately.
     """
     if any(_is_typed(context, store) for store in _STORES):
         for store in _STORES:
@@ -170,7 +173,7 @@ def _is_typed(context: click.Context, name: str) -> bool:
 
 
 def _run(flags: dict[str, Any]) -> None:
-    """Start the node: the only place where the command line meets the relay, which is imported for this alone."""
+    """Start the node. The relay is imported only here."""
     from relay.app.config import parse_config  # noqa: PLC0415
     from relay.launch.serve import run  # noqa: PLC0415
     from relay.observability import log_levels, logs  # noqa: PLC0415

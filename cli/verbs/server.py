@@ -23,12 +23,12 @@ def command() -> None:
 @command.command("add", example="conclave server add wss://chat.example")
 @click.argument("url")
 def add(url: str) -> None:
-    """Record a server where this machine's key is enrolled already.
+    """Record the registration at a server where the key of this machine is enrolled already.
 
-    Logs in with the key, learns from the server who it belongs to, and writes that down. This is the step for your
-    second machine, after `conclave machine add` on your first one.
+    Logs in with the key and records the username and machine name that the server returns. Run this on your second
+    machine, after `conclave machine add` on your first one.
     """
-    load(config_path())  # a configuration that cannot be read is better known before than after
+    load(config_path())  # an unreadable configuration must be known before the login
     user, machine, cluster = run(_identity(url))
     register(config_path(), Registration(url, user, machine, cluster))
     output.success(f"added `{url}` as {visible(user)}/{visible(machine)}")
@@ -43,7 +43,7 @@ async def _identity(url: str) -> tuple[str, str, str | None]:
 @command.command("list", example="conclave server list")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 def list_(as_json: bool) -> None:
-    """List the registrations, each with the cluster that has to answer there, where that is known. Offline."""
+    """List the registrations, each with the pinned cluster if there is one. Offline."""
     servers = load(config_path()).servers
     if as_json:
         output.document(msgspec.to_builtins(servers))
@@ -58,13 +58,13 @@ def list_(as_json: bool) -> None:
 @command.command("trust", example="conclave server trust wss://chat.example")
 @click.argument("url")
 def trust(url: str) -> None:
-    """Expect from now on whoever answers at a registered server now.
+    """Pin the cluster that answers at a registered server now.
 
-    A registration remembers which cluster it was made at, and this machine proves its key to no other one. That is what
-    keeps a stranger who answers under the server's name from using the proof elsewhere. Use this when the server was
-    set up anew: ask whoever runs it for the id of the cluster (its log has it), and compare.
+    A registration is pinned to the id of the cluster where it was made, and this machine proves its key to no other
+    cluster. So an impostor that answers under the server's name cannot use the proof elsewhere. Use this command after
+    the server was set up anew: get the id of the cluster from its operator (the id is in its log), and compare.
 
-    Asks the server for its id, without logging in, and shows it with the one before.
+    Asks the server for its id, without a login, and shows the old and the new id.
     """
     registration = load(config_path()).registration(url)
     if registration is None:
@@ -86,7 +86,7 @@ def _named(cluster: str | None) -> str:
 @command.command("remove", example="conclave server remove wss://chat.example")
 @click.argument("url")
 def remove(url: str) -> None:
-    """Forget a server and the permission overrides for it. Offline; nothing changes at the server."""
+    """Remove the registration and the permission overrides of a server. Offline; the server is not told."""
     forgotten = forget(config_path(), url)
     if not forgotten.registered and not forgotten.overrides:
         raise ConfigError(f"no registration for `{url}` (see `conclave server list`)")

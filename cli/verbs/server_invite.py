@@ -1,4 +1,4 @@
-"""`conclave server-invite`: who may register, for the admins of a server."""
+"""`conclave server-invite`: invites to register, for the admins of a server."""
 
 import click
 
@@ -20,7 +20,7 @@ def command() -> None:
 @invite_options
 @json_option
 def create(server: str, uses: int | None, expires_in: str | None, as_json: bool) -> None:
-    """Make a token with which somebody may register: `conclave register --invite TOKEN`.
+    """Create a token with which a user can register: `conclave register --invite TOKEN`.
 
     Needs a server of version 0.4 or later.
     """

@@ -15,8 +15,8 @@ _DEFAULT_FOLDER = "~/.claude/skills"
 _REFERENCE = """\
 ## Command reference
 
-What each command prints for `--help`. All of them also take `--config-dir PATH` (where the key and config.toml are),
-`-v` (log what happens), `--version` and `-h`.
+The `--help` of each command. All commands also take `--config-dir PATH` (the directory of the key and config.toml),
+`-v` (log to standard error), `--version` and `-h`.
 """
 
 
@@ -25,7 +25,7 @@ What each command prints for `--help`. All of them also take `--config-dir PATH`
 def command(context: click.Context) -> None:
     """A guide for agents, with the help of every command: show it, or install it for Claude Code. Offline.
 
-    Without a verb, shows it.
+    Without a verb, the guide is shown.
     """
     if context.invoked_subcommand is None:
         output.data(guide())
@@ -44,10 +44,10 @@ def show() -> None:
     metavar="D",
     default=_DEFAULT_FOLDER,
     show_default=True,
-    help="The folder of the skills; the guide becomes conclave/SKILL.md in it.",
+    help="The folder of skills; the guide is written to conclave/SKILL.md in it.",
 )
 def install(folder: str) -> None:
-    """Write the guide to where Claude Code looks for skills, over an older one if there is one."""
+    """Write the guide to the folder where Claude Code looks for skills; an older guide is replaced."""
     path = Path(folder).expanduser() / "conclave" / "SKILL.md"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def install(folder: str) -> None:
 
 
 def guide() -> str:
-    """Return the guide, with the reference of the commands that this version has."""
+    """Return the guide, with the reference of the commands of this version."""
     root = click.get_current_context().find_root().command
     assert isinstance(root, click.Group)  # noqa: S101 - the first level
     texts = files("cli") / "guide"

@@ -1,4 +1,4 @@
-"""`conclave status`: every registered server at once, and the autonomy levels."""
+"""`conclave status`: all registered servers, asked concurrently, and the permission levels."""
 
 import asyncio
 
@@ -20,11 +20,11 @@ from conclave.protocol.requests import Who
 from conclave.text import visible
 
 DEADLINE = 20.0
-"""Seconds after which a server counts as unreachable, whatever it is still busy with."""
+"""The time limit, in seconds, after which a server counts as unreachable."""
 
 
-class Probe(msgspec.Struct, frozen=True):
-    """What one server answered: how many other sessions are online, or why it is not known."""
+class ServerStatus(msgspec.Struct, frozen=True):
+    """The number of other sessions that are online at a server, or the reason why it is unknown."""
 
     server: Registration
     sessions: int | None
@@ -34,70 +34,70 @@ class Probe(msgspec.Struct, frozen=True):
 @click.command("status", cls=Verb, example="conclave status")
 @json_option
 def command(as_json: bool) -> int:
-    """Ask every registered server whether it is there, and show the permission levels.
+    """Check that every registered server is reachable, and show the permission levels.
 
     Exits with 1 if a server is unreachable.
     """
     config = load(config_path())
-    probes = run(_probe_all(config.servers, load_key(key_path()))) if config.servers else []
+    statuses = run(_ask_all(config.servers, load_key(key_path()))) if config.servers else []
     if as_json:
-        output.document(_value(probes, config))
-    elif not probes:
+        output.document(_value(statuses, config))
+    elif not statuses:
         output.data("no servers registered; run `conclave register --server <url> --username <you>`")
     else:
-        for line in [*map(_line, probes), "", *permission_lines(config)]:
+        for line in [*map(_line, statuses), "", *permission_lines(config)]:
             output.data(line)
-    unreachable = sum(probe.error is not None for probe in probes)
+    unreachable = sum(status.error is not None for status in statuses)
     if unreachable:
         output.failure(f"{unreachable} server(s) unreachable")
     return 1 if unreachable else 0
 
 
-async def _probe_all(servers: tuple[Registration, ...], key: MachineKey) -> list[Probe]:
+async def _ask_all(servers: tuple[Registration, ...], key: MachineKey) -> list[ServerStatus]:
     async with asyncio.TaskGroup() as tasks:
-        probes = [
-            tasks.create_task(_probe(server, key, transient_handle(number))) for number, server in enumerate(servers, 1)
+        asked = [
+            tasks.create_task(_ask(server, key, transient_handle(number))) for number, server in enumerate(servers, 1)
         ]
-    return [probe.result() for probe in probes]
+    return [status.result() for status in asked]
 
 
-async def _probe(server: Registration, key: MachineKey, handle: str) -> Probe:
+async def _ask(server: Registration, key: MachineKey, handle: str) -> ServerStatus:
     try:
         async with asyncio.timeout(DEADLINE):
-            return Probe(server, await _count_others(server.url, key, handle))
+            return ServerStatus(server, await _count_others(server.url, key, handle))
     except TimeoutError:
-        return Probe(server, None, f"no answer within {DEADLINE:g}s")
+        return ServerStatus(server, None, f"no answer within {DEADLINE:g}s")
     except Refusal as error:
-        return Probe(server, None, in_words(error))
+        return ServerStatus(server, None, in_words(error))
     except ConclaveError as error:
-        return Probe(server, None, str(error))
+        return ServerStatus(server, None, str(error))
 
 
 async def _count_others(url: str, key: MachineKey, handle: str) -> int:
     async with await dial(url, key, handle) as link:
         reply = await link.request(Who())
-        ours = f"{link.path.rpartition('/')[0]}/{transient_handle()}-"  # the other probes may be there, too
+        ours = f"{link.path.rpartition('/')[0]}/{transient_handle()}-"  # this command's sessions elsewhere
         return sum(not path.startswith(ours) for path in reply.sessions)
 
 
-def _line(probe: Probe) -> str:
-    server = probe.server
+def _line(status: ServerStatus) -> str:
+    server = status.server
     head = f"{visible(server.url)}\t{visible(server.username)}/{visible(server.machine)}"
-    if probe.error is not None:
-        return f"{head}\tunreachable: {visible(probe.error)}"
-    return f"{head}\treachable ({probe.sessions} session(s) online)"
+    if status.error is not None:
+        return f"{head}\tunreachable: {visible(status.error)}"
+    return f"{head}\treachable ({status.sessions} session(s) online)"
 
 
-def _value(probes: list[Probe], config: LocalConfig) -> dict[str, object]:
+def _value(statuses: list[ServerStatus], config: LocalConfig) -> dict[str, object]:
     return {
         "servers": [
             {
-                **msgspec.to_builtins(probe.server),
-                "reachable": probe.error is None,
-                "sessions": probe.sessions,
-                "error": probe.error,
+                **msgspec.to_builtins(status.server),
+                "reachable": status.error is None,
+                "sessions": status.sessions,
+                "error": status.error,
             }
-            for probe in probes
+            for status in statuses
         ],
         **permission_value(config),
     }

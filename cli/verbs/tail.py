@@ -23,13 +23,15 @@ SEALED = "<end-to-end-encrypted payload>"
 @click.command("tail", cls=Verb, example="conclave tail --server wss://chat.example --channel ops --since 1h")
 @server_option
 @click.option("--channel", required=True, help="The channel.")
-@click.option("--as", "handle", metavar="HANDLE", help="Session handle; one that is in use elsewhere is taken over.")
-@click.option("--since", metavar="DURATION", help="First show what was posted since then: 90, 30s, 10m, 2h, 7d.")
+@click.option(
+    "--as", "handle", metavar="HANDLE", help="The session handle; a session that uses it elsewhere is disconnected."
+)
+@click.option("--since", metavar="DURATION", help="First show the messages of this time span: 90, 30s, 10m, 2h, 7d.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def command(server: str, channel: str, handle: str | None, since: str | None, as_json: bool) -> None:
     """Follow a channel: one line per message, each message once, across lost connections.
 
-    Further lines of a message are indented. Whispers to this session are shown, too. Ctrl-C ends it.
+    Continuation lines of a message are indented. Whispers to this session are shown, too. Ctrl-C ends it.
     """
     session = transient_handle() if handle is None else check_name(NameKind.SESSION, handle)
     seconds = None if since is None else parse(since)
@@ -43,7 +45,7 @@ def command(server: str, channel: str, handle: str | None, since: str | None, as
 
 
 class _Text:
-    """Lines for people."""
+    """Prints lines for people."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -71,7 +73,7 @@ class _Text:
 
 
 class _Json:
-    """One object per line for scripts. `ts_ms` is null for what comes live in v1: the server does not tell it then."""
+    """Prints one JSON object per line for scripts. `ts_ms` is null for live messages of v1: they have no time."""
 
     def started(self, channel: str, path: str) -> None:
         output.document({"event": "started", "channel": channel, "as": path})

@@ -27,6 +27,6 @@ def list_(server: str, as_json: bool) -> None:
 def remove(server: str, username: str) -> None:
     """Remove a user with their machines, memberships and the channels that they created, and end their sessions.
 
-    What they wrote in other channels stays. The name is free again for anybody.
+    Their messages in other channels stay. The username becomes free.
     """
     print_reply(server, UserRemove(username))

@@ -15,6 +15,6 @@ from conclave.protocol.requests import Who
 def command(server: str, channel: str | None, as_json: bool) -> None:
     """List the sessions that are online: on the server, or in one channel.
 
-    The server's list contains the session that asks.
+    The list of the server includes the session of this command.
     """
     print_reply(server, Who(channel), as_json)

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from cli.dashboard import scrape
-from cli.dashboard.figures import Row
-from cli.dashboard.scrape import watching
+from cli.dashboard.figures import NodeRow
+from cli.dashboard.scraper import MOST_BYTES, scraping
 from cli.dashboard.targets import parse_target
 from tests.support.command_line import conclave
 from tests.support.nodes import running_node
@@ -57,9 +56,9 @@ async def server() -> AsyncIterator[MetricsServer]:
         await runner.cleanup()
 
 
-async def row(port: int) -> Row:
-    async with watching([parse_target(f"127.0.0.1:{port}")]) as watch:
-        (only,) = (await watch.look()).rows
+async def row(port: int) -> NodeRow:
+    async with scraping([parse_target(f"127.0.0.1:{port}")]) as scraper:
+        (only,) = (await scraper.scrape()).rows
     return only
 
 
@@ -84,10 +83,10 @@ async def test_a_node_is_asked_and_says_how_it_is(redis_url: str, tmp_path: Path
 
 async def test_rates_are_told_from_the_second_look_on(server: MetricsServer) -> None:
     """And a node that was restarted in between, or was silent, is no reason for a negative one."""
-    async with watching([parse_target(f"127.0.0.1:{server.port}")]) as watch:
+    async with scraping([parse_target(f"127.0.0.1:{server.port}")]) as scraper:
 
         async def messages_in() -> float | None:
-            figures = (await watch.look()).rows[0].figures
+            figures = (await scraper.scrape()).rows[0].figures
             return None if figures is None else figures.messages_in
 
         assert await messages_in() is None
@@ -108,13 +107,13 @@ async def test_rates_are_told_from_the_second_look_on(server: MetricsServer) -> 
         (302, "", "it answered 302 instead of its metrics"),
         (200, "<html>conclave</html>", "it has no metrics of a relay"),
         (200, "conclave_sessions {", "its metrics cannot be read"),
-        (200, "#" * (scrape.MOST_BYTES + 1), "its answer is too long"),
+        (200, "#" * (MOST_BYTES + 1), "its answer is too long"),
     ],
 )
 async def test_what_is_no_node_is_told_in_words(server: MetricsServer, status: int, page: str, error: str) -> None:
     """Nothing is followed, and nothing is read without end."""
     server.status, server.page = status, page
-    assert await row(server.port) == Row(f"127.0.0.1:{server.port}", None, error)
+    assert await row(server.port) == NodeRow(f"127.0.0.1:{server.port}", None, error)
     assert server.asked == 1
 
 
@@ -123,10 +122,10 @@ async def test_a_node_that_does_not_answer_does_not_hold_up_the_others(server: M
     server.stalls = True
     async with (
         running_node(redis_url) as url,
-        watching([parse_target(f"127.0.0.1:{server.port}"), parse_target(url)], deadline=1) as watch,
+        scraping([parse_target(f"127.0.0.1:{server.port}"), parse_target(url)], deadline=1) as scraper,
         asyncio.timeout(10),
     ):
-        silent, well = (await watch.look()).rows
+        silent, well = (await scraper.scrape()).rows
     assert silent.error == "no answer within 1 s"
     assert well.error is None
 

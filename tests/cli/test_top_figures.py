@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.dashboard.figures import Figures, Row, figures, totals
-from cli.dashboard.page import NoPage, Page, gauge, label, parse, quantile, rate
+from cli.dashboard.figures import Figures, NodeRow, figures, totals
+from cli.dashboard.snapshot import NoMetrics, Snapshot, gauge, label, parse, quantile, rate
 
 PAGE = """\
 # HELP conclave_sessions Sessions on this node.
@@ -155,9 +155,9 @@ def test_whatever_a_node_answers_is_a_page_or_none(lines: list[tuple[str, str]])
     text = "".join(f"conclave_{name}{rest}\n" for name, rest in lines)
     try:
         page = parse(text, 0)
-    except NoPage:
+    except NoMetrics:
         return
-    found = figures([page, Page(1, page.series)])
+    found = figures([page, Snapshot(1, page.series)])
     for name in Figures.__struct_fields__:
         value = getattr(found, name)
         assert not isinstance(value, float) or math.isfinite(value)
@@ -166,7 +166,7 @@ def test_whatever_a_node_answers_is_a_page_or_none(lines: list[tuple[str, str]])
 def test_what_is_no_page_of_a_relay_is_told_from_one() -> None:
     """The web server next door answers, too."""
     for text in ("<html>", "", "process_cpu_seconds_total 3\n", "conclave_sessions NaN\n"):
-        with pytest.raises(NoPage):
+        with pytest.raises(NoMetrics):
             parse(text, 0)
 
 
@@ -183,7 +183,7 @@ def test_totals_are_of_those_that_answered() -> None:
     """Sums, the worst lag, and what one node knows about all of them; nothing where nobody says anything."""
     one = figures([parse(PAGE + histogram([]), 0), parse(PAGE + histogram([0.005]), 1)])
     two = figures([parse(PAGE + histogram([]), 0), parse(PAGE.replace("ready 1.0", "ready 0") + histogram([0.5]), 1)])
-    found = totals([Row("a", one), Row("b", None, "connection refused"), Row("c", two)])
+    found = totals([NodeRow("a", one), NodeRow("b", None, "connection refused"), NodeRow("c", two)])
     assert (found.nodes, found.answered, found.ready, found.registered, found.sessions) == (3, 2, 1, 3, 24)
     assert found.pubsub_lag == two.pubsub_lag
     assert found.loop_lag is None

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.dashboard import text
-from cli.dashboard.figures import Row, figures, totals
-from cli.dashboard.page import parse
+from cli.dashboard import layout
+from cli.dashboard.figures import NodeRow, figures, totals
+from cli.dashboard.snapshot import parse
 
 EVIL = 'conclave_build_info{version="\x1b]0;gotcha\x07[red]0.4"} 1\nconclave_ready 1\nconclave_sessions 3\n'
 
@@ -32,7 +32,7 @@ EVIL = 'conclave_build_info{version="\x1b]0;gotcha\x07[red]0.4"} 1\nconclave_rea
 )
 def test_numbers_are_short(value: float | None, counted: str, sized: str) -> None:
     """Two digits that tell something, and a unit."""
-    assert (text.count(value), text.size(value)) == (counted, sized)
+    assert (layout.count(value), layout.size(value)) == (counted, sized)
 
 
 @pytest.mark.parametrize(
@@ -40,20 +40,23 @@ def test_numbers_are_short(value: float | None, counted: str, sized: str) -> Non
     [(None, "-"), (0.0, "0ms"), (0.0004, "0.4ms"), (0.012, "12ms"), (0.25, "250ms"), (1.5, "1.5s"), (10.0, "10s")],
 )
 def test_durations_have_the_unit_that_fits(value: float | None, written: str) -> None:
-    assert text.seconds(value) == written
+    assert layout.seconds(value) == written
 
 
-def rows() -> list[Row]:
-    return [Row("127.0.0.1:4391", figures([parse(EVIL, 0)])), Row("10.0.0.2:4390", None, "connection \x1b[2Jrefused")]
+def rows() -> list[NodeRow]:
+    return [
+        NodeRow("127.0.0.1:4391", figures([parse(EVIL, 0)])),
+        NodeRow("10.0.0.2:4390", None, "connection \x1b[2Jrefused"),
+    ]
 
 
 def test_a_line_for_each_node_and_a_reason_for_each_that_is_silent() -> None:
     """A metric that a node does not have is a dash."""
-    lines = text.aligned(text.table(rows()))
+    lines = layout.aligned(layout.table(rows()))
     assert lines[0].split()[:4] == ["node", "version", "state", "redis"]
     assert re.fullmatch(r"127\.0\.0\.1:4391 .* ready +- +3( +-)+", lines[1])
     assert re.fullmatch(r"10\.0\.0\.2:4390 +- +no answer( +-)+", lines[2])
-    assert text.problems(rows(), ["nodes.example: not found"]) == [
+    assert layout.problems(rows(), ["nodes.example: not found"]) == [
         r"10.0.0.2:4390: connection \x1b[2Jrefused",
         "nodes.example: not found",
     ]
@@ -61,7 +64,7 @@ def test_a_line_for_each_node_and_a_reason_for_each_that_is_silent() -> None:
 
 def test_nothing_that_a_node_says_acts_on_the_terminal() -> None:
     """Its version is its own word, and so are reasons."""
-    everything = [*text.aligned(text.table(rows())), *text.problems(rows()), text.summary(totals(rows()))]
+    everything = [*layout.aligned(layout.table(rows())), *layout.problems(rows()), layout.summary(totals(rows()))]
     assert all(line.isprintable() for line in everything)
     assert r"\x1b]0;gotcha" in everything[1]
 
@@ -69,10 +72,10 @@ def test_nothing_that_a_node_says_acts_on_the_terminal() -> None:
 @given(st.integers(1, 200))
 def test_the_table_is_as_wide_as_the_terminal_or_has_only_names(width: int) -> None:
     """The least important columns go first; state stays to the end."""
-    lines = text.table(rows(), width)
-    assert max(map(len, text.aligned(lines))) <= width or lines[0] == ["node"]
-    titles = [column.title for column in text.COLUMNS]
+    lines = layout.table(rows(), width)
+    assert max(map(len, layout.aligned(lines))) <= width or lines[0] == ["node"]
+    titles = [column.title for column in layout.COLUMNS]
     assert lines[0] == ["node", *(title for title in titles if title in lines[0])]
     if len(lines[0]) == 2:
-        assert lines[0][1] == text.STATE
-    assert len(text.table(rows(), width + 1)[0]) >= len(lines[0])
+        assert lines[0][1] == layout.STATE
+    assert len(layout.table(rows(), width + 1)[0]) >= len(lines[0])

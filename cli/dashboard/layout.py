@@ -1,10 +1,10 @@
-"""Figures as words: the columns of the table and the line above it. Nothing that a node says acts on a terminal."""
+"""Figures as text: the columns of the table and the line above it. Text from nodes is escaped for terminals. Pure."""
 
 from collections.abc import Callable, Sequence
 
 import msgspec
 
-from cli.dashboard.figures import Figures, Row, Totals
+from cli.dashboard.figures import Figures, NodeRow, Totals
 from conclave.text import visible
 
 ABSENT = "-"
@@ -16,7 +16,7 @@ _LONGEST_PROBLEM = 200
 
 
 class Column(msgspec.Struct, frozen=True):
-    """`rank` says which columns are left out first where the terminal is narrow: those with the greatest."""
+    """A column of the table. In a narrow terminal the columns with the greatest `rank` are left out first."""
 
     title: str
     rank: int
@@ -24,19 +24,19 @@ class Column(msgspec.Struct, frozen=True):
 
 
 def count(value: float | None) -> str:
-    """Write a number of things, or of things per second: `0`, `0.5`, `12`, `1.2k`, `3.4M`."""
+    """Format a count, or a count per second: `0`, `0.5`, `12`, `1.2k`, `3.4M`."""
     if value is None:
         return ABSENT
     return _scaled(value, _THOUSAND, ("", "k", "M", "G", "T"))
 
 
 def size(value: float | None) -> str:
-    """Write bytes: `512B`, `1.5K`, `20M`."""
+    """Format a number of bytes: `512B`, `1.5K`, `20M`."""
     return ABSENT if value is None else _scaled(value, _KIBI, ("B", "K", "M", "G", "T"))
 
 
 def seconds(value: float | None) -> str:
-    """Write a duration: `0.4ms`, `12ms`, `1.5s`."""
+    """Format a duration: `0.4ms`, `12ms`, `1.5s`."""
     if value is None:
         return ABSENT
     return f"{_short(value)}s" if value >= 1 else f"{_short(value * 1000)}ms"
@@ -51,7 +51,7 @@ def _scaled(value: float, step: float, units: tuple[str, ...]) -> str:
 
 
 def _short(value: float) -> str:
-    """Two digits where they tell something."""
+    """Format with two significant digits; from 10 on without decimals."""
     return f"{value:.0f}" if value >= 9.95 or value < 0.05 else f"{value:.1f}".removesuffix(".0")  # noqa: PLR2004
 
 
@@ -82,7 +82,7 @@ STATE = "state"
 
 
 def summary(all_nodes: Totals) -> str:
-    """Write the line above the table."""
+    """Return the line above the table."""
     seen = "" if all_nodes.registered is None else f", {count(all_nodes.registered)} in the cluster"
     return "  ".join(
         [
@@ -96,8 +96,8 @@ def summary(all_nodes: Totals) -> str:
     )
 
 
-def table(rows: Sequence[Row], width: int | None = None) -> list[list[str]]:
-    """Return the titles and a line of cells for each node; only the columns that fit, if a width is given."""
+def table(rows: Sequence[NodeRow], width: int | None = None) -> list[list[str]]:
+    """Return the titles and a line of cells for each node; with a width, only the columns that fit."""
     columns = list(COLUMNS)
     lines = _lines(rows, columns)
     while width is not None and columns and _width(lines) > width:
@@ -106,14 +106,14 @@ def table(rows: Sequence[Row], width: int | None = None) -> list[list[str]]:
     return lines
 
 
-def problems(rows: Sequence[Row], others: Sequence[str] = ()) -> list[str]:
-    """Return a line for each node that did not answer, and for what else went wrong."""
+def problems(rows: Sequence[NodeRow], others: Sequence[str] = ()) -> list[str]:
+    """Return a line for each node that did not answer, and for each other problem."""
     of_nodes = (f"{row.node}: {row.error}" for row in rows if row.error is not None)
     return [visible(line)[:_LONGEST_PROBLEM] for line in (*of_nodes, *others)]
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Write cells as plain text: the first column to the left, the others to the right."""
+    """Return lines of plain text: the first column is aligned to the left, the others to the right."""
     widths = _widths(lines)
     gap = " " * _GAP
     return [
@@ -125,11 +125,11 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _lines(rows: Sequence[Row], columns: Sequence[Column]) -> list[list[str]]:
+def _lines(rows: Sequence[NodeRow], columns: Sequence[Column]) -> list[list[str]]:
     return [["node", *(column.title for column in columns)], *(_line(row, columns) for row in rows)]
 
 
-def _line(row: Row, columns: Sequence[Column]) -> list[str]:
+def _line(row: NodeRow, columns: Sequence[Column]) -> list[str]:
     if row.figures is None:
         return [visible(row.node), *(NO_ANSWER if column.title == STATE else ABSENT for column in columns)]
     return [visible(row.node), *(column.cell(row.figures) for column in columns)]

@@ -1,4 +1,4 @@
-"""The metrics of a node as they stood at one moment, and what two such pages say about the time between them."""
+"""The metrics of a node at one moment, and rates and quantiles from two such snapshots. Pure."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -20,11 +20,11 @@ _WANTED = tuple(f"{PREFIX}{name}" for name in _NAMES)
 Labels = frozenset[tuple[str, str]]
 
 
-class NoPage(ConclaveError):
-    """What a node answered are not the metrics of a relay."""
+class NoMetrics(ConclaveError):
+    """The answer of a node is not the metrics of a relay."""
 
 
-class Page(msgspec.Struct, frozen=True):
+class Snapshot(msgspec.Struct, frozen=True):
     """`series` maps a metric's name, without the prefix, to its values by labels. `at` is in seconds of one clock.
 
     A node that runs several processes has each series several times: they are told apart by a label of their own.
@@ -34,11 +34,11 @@ class Page(msgspec.Struct, frozen=True):
     series: dict[str, dict[Labels, float]]
 
 
-def parse(text: str, at: float) -> Page:
-    """Read Prometheus' text format; what is not about a relay, and values that are no numbers, are left out.
+def parse(text: str, at: float) -> Snapshot:
+    """Read Prometheus' text format. Metrics of other programs, infinities and NaN are left out.
 
     Raises:
-        NoPage: if it is something else, or nothing is left.
+        NoMetrics: for another format, and if nothing is left.
     """
     lines = "\n".join(line for line in text.split("\n") if line.startswith(_WANTED))
     series: dict[str, dict[Labels, float]] = {}
@@ -48,35 +48,35 @@ def parse(text: str, at: float) -> Page:
                 if math.isfinite(sample.value):
                     series.setdefault(sample.name.removeprefix(PREFIX), {})[_labels(sample.labels)] = sample.value
     except (ValueError, IndexError, KeyError) as error:
-        raise NoPage("its metrics cannot be read") from error
+        raise NoMetrics("its metrics cannot be read") from error
     if not series:
-        raise NoPage("it has no metrics of a relay")
-    return Page(at, series)
+        raise NoMetrics("it has no metrics of a relay")
+    return Snapshot(at, series)
 
 
-def gauge(page: Page, name: str, join: Callable[[Iterable[float]], float] = sum) -> float | None:
-    """Return a present value, that of several processes joined; None if the node does not have it."""
-    series = page.series.get(name)
+def gauge(snapshot: Snapshot, name: str, join: Callable[[Iterable[float]], float] = sum) -> float | None:
+    """Return the value of a gauge, joined over the processes of a node; None if the node does not have it."""
+    series = snapshot.series.get(name)
     return join(series.values()) if series else None
 
 
-def label(page: Page, name: str, of: str) -> str | None:
-    """Return the values of one label, each once."""
-    found = {value for labels in page.series.get(name, ()) for key, value in labels if key == of}
+def label(snapshot: Snapshot, name: str, of: str) -> str | None:
+    """Return the distinct values of one label, joined by commas."""
+    found = {value for labels in snapshot.series.get(name, ()) for key, value in labels if key == of}
     return ", ".join(sorted(found)) or None
 
 
-def rate(old: Page | None, new: Page, name: str) -> float | None:
-    """Return a counter's increase per second."""
+def rate(old: Snapshot | None, new: Snapshot, name: str) -> float | None:
+    """Return the increase of a counter per second; None without an earlier snapshot."""
     if old is None or name not in new.series or new.at <= old.at:
         return None
     return sum(_increases(old, new, name).values()) / (new.at - old.at)
 
 
-def quantile(old: Page | None, new: Page, name: str, share: float) -> float | None:
-    """Return the value that this share of a histogram's new observations did not exceed; None if there are none.
+def quantile(old: Snapshot | None, new: Snapshot, name: str, share: float) -> float | None:
+    """Return a quantile of the observations of a histogram between two snapshots; None if there are none.
 
-    As in Prometheus it is interpolated within a bucket, and the last bucket counts as its lower bound.
+    As in Prometheus it is interpolated within a bucket; in the last bucket it is that bucket's lower bound.
     """
     if old is None:
         return None
@@ -101,8 +101,8 @@ def _interpolated(buckets: list[tuple[float, float]], rank: float) -> float:
     return lower
 
 
-def _increases(old: Page, new: Page, name: str) -> dict[Labels, float]:
-    """How much each series of a counter grew. One that fell began anew: its process was restarted."""
+def _increases(old: Snapshot, new: Snapshot, name: str) -> dict[Labels, float]:
+    """Return the increase of each series of a counter. A series that fell was reset by a restart of its process."""
     before = old.series.get(name, {})
     increases = {}
     for labels, value in new.series.get(name, {}).items():
