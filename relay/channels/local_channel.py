@@ -1,10 +1,10 @@
-"""One channel as this node delivers it: who listens here, what comes next, who has to be looked at again. No I/O."""
+"""One channel as this node delivers it: its subscribers, its order, and the version that was applied. No I/O."""
 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from relay.channels.catch_up import CatchUp, Lost
+from relay.channels.catch_up import CatchUp, Gap
 from relay.channels.ordering import Ordering
 from relay.model.message import Message, order
 from relay.observability import tracing
@@ -14,178 +14,190 @@ from relay.sessions.session import Session
 class Subscriber:
     """A session in a channel.
 
-    `joined` is the version of who may hear the channel at which the session was let in, `reviewed` the last one at
-    which it was found that it may stay. It hears what comes after message `floor`; while it has a `catch_up`, it hears
-    what that hands out, and nothing else.
+    `joined_at` is the version of who may receive the channel at which the session joined, `reviewed_at` the last one
+    at which it was found that it may stay. The session receives the messages after `after`. While it has a `catch_up`,
+    it receives what that puts out, and nothing else.
     """
 
-    __slots__ = ("catch_up", "floor", "joined", "reviewed", "session")
+    __slots__ = ("after", "catch_up", "joined_at", "reviewed_at", "session")
 
-    def __init__(self, session: Session, *, joined: int, floor: str) -> None:
+    def __init__(self, session: Session, *, joined_at: int, after: str) -> None:
         self.session = session
-        self.joined = self.reviewed = joined
-        self.floor = floor
+        self.joined_at = self.reviewed_at = joined_at
+        self.after = after
         self.catch_up: CatchUp | None = None
 
 
-Delivered = Callable[[Message, int, float], None]
-"""Told of every message that went out: the message, to how many sessions, and since when, by `time.monotonic`."""
+OnDelivered = Callable[[Message, int, float], None]
+"""Called after each delivery with the message, the number of sessions, and the `time.monotonic` of its beginning."""
 
 
 class LocalChannel:
-    """The sessions of this node that have joined a channel, and the channel's order."""
+    """The subscribers of this node in a channel, and the order in which they receive its messages."""
 
-    def __init__(self, channel_id: str, name: str, named: int, delivered: Delivered) -> None:
-        """`named` is the version at which the channel had this name."""
+    def __init__(self, channel_id: str, name: str, name_version: int, on_delivered: OnDelivered) -> None:
+        """`name_version` is the version at which the channel had this name."""
         self.id = channel_id
         self.name = name
-        self.named = named
-        self.gone = False
-        """Whether the channel was deleted."""
-        self.interrupted = False
-        """Whether live delivery was away, and the log has not been looked at since."""
-        self.feed = Ordering()
-        self.listeners: dict[str, Subscriber] = {}
-        self.started = False
+        self.name_version = name_version
         self.version = 0
-        """The version of who may hear the channel that every listener was reviewed for."""
-        self.reviewing = asyncio.Lock()
-        self.refilling = False
-        self.joining = 0
+        """The version of who may receive the channel that was applied to every subscriber."""
+        self.deleted = False
+        self.ordering = Ordering()
+        self.subscribers: dict[str, Subscriber] = {}
+        """By connection."""
+        self.started = False
+        """Whether a session has joined: before that there is no position to deliver from."""
+        self.pending_joins = 0
         self.idle_since = 0.0
-        self._floor: str | None = None
-        self._delivered = delivered
+        self.interrupted = False
+        """Whether the subscriber connection was lost since the log was last read."""
+        self.recovering = False
+        """Whether the log is being read, or is going to be."""
+        self.reviewing = asyncio.Lock()
+        """Held while a version is applied."""
+        self._latest_start: str | None = None
+        """The last message that some subscriber is not to receive; None if all receive what comes next."""
+        self._on_delivered = on_delivered
 
     @property
-    def unused(self) -> bool:
-        return not self.listeners and not self.joining
+    def is_idle(self) -> bool:
+        """Whether no session is in the channel or about to be."""
+        return not self.subscribers and not self.pending_joins
 
-    def admit(self, session: Session, *, joined: int, present: int, tip: str, since: str | None = None) -> Subscriber:
-        """Let a session in that may hear what comes after message `tip`, or, by and by, all that followed `since`.
+    @property
+    def needs_recovery(self) -> bool:
+        """Whether the log has to be read and no reader was asked to."""
+        return self.started and not self.ordering.is_live and not self.recovering
 
-        `joined` is the version at which it was found that it may, `present` the one that was announced when it came in.
-        If the two differ, something changed meanwhile, perhaps against the session: nothing is handed out before it was
+    def add_subscriber(
+        self, session: Session, *, joined_at: int, announced: int, tip: str, since: str | None = None
+    ) -> Subscriber:
+        """Add a session that receives what follows message `tip`, or, through a catch-up, what follows `since`.
+
+        `joined_at` is the version at which the join was allowed, `announced` that of the channel when the session was
+        listed. If they differ, the session may have lost its right meanwhile, and nothing is delivered before it was
         reviewed.
         """
-        listener = self.listeners[session.connection] = Subscriber(session, joined=joined, floor=tip)
-        self._raise_floor(listener, tip)
+        subscriber = self.subscribers[session.connection] = Subscriber(session, joined_at=joined_at, after=tip)
+        self._set_start(subscriber, tip)
         if not self.started:
             self.started = True
-            self.version = joined
-            self.feed.start(tip)
-        elif max(present, self.version) > joined:
-            self.version = min(self.version, joined)
-            self.feed.doubt()
+            self.version = joined_at
+            self.ordering.start(tip)
+        elif max(announced, self.version) > joined_at:
+            self.version = min(self.version, joined_at)
+            self.ordering.require_log()
         if since is not None:
-            listener.catch_up = CatchUp(since, self.feed.position, tip)
-        return listener
+            subscriber.catch_up = CatchUp(since, self.ordering.position, tip)
+        return subscriber
 
-    def position(self, listener: Subscriber) -> str:
-        """Return the message after which a listener hears everything from now on."""
-        if listener.catch_up is not None:
-            return listener.catch_up.position
-        return max(listener.floor, self.feed.position, key=order)
+    def remove_subscriber(self, session: Session) -> None:
+        self.subscribers.pop(session.connection, None)
 
-    def is_catching_up(self, listener: Subscriber, catch_up: CatchUp) -> bool:
-        """Whether a listener is still here, with this catch-up, and is to hear anything at all."""
-        return (
-            self.listeners.get(listener.session.connection) is listener
-            and listener.catch_up is catch_up
-            and listener.session.close_reason is None
-        )
+    def position_of(self, subscriber: Subscriber) -> str:
+        """Return the message after which a subscriber receives everything from now on."""
+        if subscriber.catch_up is not None:
+            return subscriber.catch_up.position
+        return max(subscriber.after, self.ordering.position, key=order)
 
-    def catch_up(self, listener: Subscriber, steps: Sequence[Message | Lost]) -> None:
-        """Hand to one listener what its catch-up handed out; if that is the end of it, the listener is live."""
-        session, catch_up = listener.session, listener.catch_up
-        for step in steps:
-            if isinstance(step, Lost):
-                session.tell(session.encoder.gap(self.name, step.after))
-            elif session.path_text != step.sender:
-                session.tell(session.encoder.message(self.name, step))
-        if catch_up is not None and catch_up.done:
-            listener.catch_up = None
-            self._raise_floor(listener, catch_up.position)
+    def unreviewed(self, version: int) -> list[Subscriber]:
+        """Return the subscribers that were not reviewed for this version."""
+        return [each for each in self.subscribers.values() if each.reviewed_at < version]
 
-    def _raise_floor(self, listener: Subscriber, floor: str) -> None:
-        listener.floor = floor
-        if self._floor is None or order(floor) > order(self._floor):
-            self._floor = floor
-
-    def dismiss(self, session: Session) -> None:
-        self.listeners.pop(session.connection, None)
-
-    def behind(self, version: int) -> list[Subscriber]:
-        """Return the listeners that were not reviewed for this version."""
-        return [listener for listener in self.listeners.values() if listener.reviewed < version]
-
-    def live(self, message: Message) -> bool:
+    def receive(self, message: Message) -> bool:
         """Take a live message and deliver what is next in order.
 
-        Returns whether this message tells that one before it is missing.
+        Returns whether it shows that messages before it were lost on the way.
         """
         if message.version > self.version:
-            self.feed.suspend(message)
+            self.ordering.hold(message)
             return False
-        was_live = self.feed.is_live
-        if due := self.feed.live(message):
-            self.deliver(due)
+        was_live = self.ordering.is_live
+        if ready := self.ordering.receive(message):
+            self.deliver(ready)
             return False
-        return was_live and not self.feed.is_live
+        return was_live and not self.ordering.is_live
 
     def deliver(self, messages: Sequence[Message]) -> None:
-        """Put messages into the outboxes of all listeners but their senders'. Each is encoded once per dialect."""
-        for message in tracing.delivered(messages, self.id, len(self.listeners)):
-            began, passed_over = time.monotonic(), 0
-            newcomers = self._floor is not None and order(message.id) <= order(self._floor)
-            if not newcomers:
-                self._floor = None
+        """Put messages into the outboxes of all subscribers but their senders. Each is encoded once per version."""
+        for message in tracing.delivered(messages, self.id, len(self.subscribers)):
+            began, skipped = time.monotonic(), 0
+            some_start_later = self._latest_start is not None and order(message.id) <= order(self._latest_start)
+            if not some_start_later:
+                self._latest_start = None
             frames: dict[object, bytes] = {}
-            for listener in self.listeners.values():
-                session = listener.session
-                if listener.catch_up is not None:
-                    listener.catch_up.live(message)
-                    passed_over += 1
+            for subscriber in self.subscribers.values():
+                session = subscriber.session
+                if subscriber.catch_up is not None:
+                    subscriber.catch_up.receive(message)
+                    skipped += 1
                     continue
                 if session.path_text == message.sender:
-                    passed_over += 1
+                    skipped += 1
                     continue
-                if newcomers and order(message.id) <= order(listener.floor):
-                    passed_over += 1
+                if some_start_later and order(message.id) <= order(subscriber.after):
+                    skipped += 1
                     continue
                 frame = frames.get(session.encoder)
                 if frame is None:
                     frame = frames[session.encoder] = session.encoder.message(self.name, message)
                 session.outbox.push(frame)
-            if reached := len(self.listeners) - passed_over:
-                self._delivered(message, reached, began)
+            if reached := len(self.subscribers) - skipped:
+                self._on_delivered(message, reached, began)
 
-    def tell_lost(self, after: str, until: str) -> None:
-        """Tell the listeners that what followed message `after`, and came before `until`, is lost.
+    def deliver_gap(self, after: str, until: str) -> None:
+        """Tell the subscribers that the messages after `after` and before `until` are lost.
 
-        Whoever is to hear only what follows `until` has lost nothing; whoever catches up finds that out alone. If
-        `until` does not come later, nobody knows how far the hole goes.
+        A subscriber that starts at `until` or later has lost nothing, and one that catches up finds the gap on its own.
+        If `until` is not later than `after`, the end of the gap is not known.
         """
-        for listener in self.listeners.values():
-            spared = order(after) < order(until) <= order(listener.floor)
-            if listener.catch_up is None and not spared:
-                session = listener.session
-                session.tell(session.encoder.gap(self.name, max(after, listener.floor, key=order)))
+        for subscriber in self.subscribers.values():
+            starts_later = order(after) < order(until) <= order(subscriber.after)
+            if subscriber.catch_up is None and not starts_later:
+                session = subscriber.session
+                session.tell(session.encoder.gap(self.name, max(after, subscriber.after, key=order)))
 
-    def rename(self, name: str, named: int) -> bool:
-        """Take the name that the channel had at version `named`; returns whether that is news.
+    def is_catching_up(self, subscriber: Subscriber, catch_up: CatchUp) -> bool:
+        """Whether a subscriber is still in the channel, with this catch-up, and its session is not being closed."""
+        return (
+            self.subscribers.get(subscriber.session.connection) is subscriber
+            and subscriber.catch_up is catch_up
+            and subscriber.session.close_reason is None
+        )
 
-        Every listener goes on under it, also one that came in by a name that the channel had before; each is told of
-        the name by which it knows the channel.
+    def deliver_catch_up(self, subscriber: Subscriber, steps: Sequence[Message | Gap]) -> None:
+        """Send one subscriber what its catch-up has put out. After the last of it the subscriber is live."""
+        session, catch_up = subscriber.session, subscriber.catch_up
+        for step in steps:
+            if isinstance(step, Gap):
+                session.tell(session.encoder.gap(self.name, step.after))
+            elif session.path_text != step.sender:
+                session.tell(session.encoder.message(self.name, step))
+        if catch_up is not None and catch_up.done:
+            subscriber.catch_up = None
+            self._set_start(subscriber, catch_up.position)
+
+    def _set_start(self, subscriber: Subscriber, after: str) -> None:
+        subscriber.after = after
+        if self._latest_start is None or order(after) > order(self._latest_start):
+            self._latest_start = after
+
+    def rename(self, name: str, version: int) -> bool:
+        """Take the name that the channel had at `version`. Returns whether the name has changed.
+
+        A later name that is known already stays. Every session goes on under the new name, also one that joined by an
+        earlier one, and is told which of the names that it knows has changed.
         """
-        if named < self.named:
+        if version < self.name_version:
             return False
-        self.named = named
+        self.name_version = version
         old, self.name = self.name, name
-        for listener in self.listeners.values():
-            session = listener.session
+        for subscriber in self.subscribers.values():
+            session = subscriber.session
             if session.joined.get(name) != self.id:
-                known = session.forget(self.id)
+                former_names = session.forget(self.id)
                 session.joined[name] = self.id
-                for former in known:
+                for former in former_names:
                     session.tell(session.encoder.renamed(former, name))
         return old != name

@@ -1,107 +1,100 @@
-"""The order of one channel on one node, pure: live messages and pages of the log in, the next messages in order out.
+"""The order of one channel on one node: live messages and pages of the log in, the next messages in order out. No I/O.
 
-Every live message names its predecessor. As long as that is the message handed out last, it is next. Anything else
-means that live delivery lost something: the feed then holds live messages back and asks for the log from its position
-on, until the two meet. What the log no longer has is reported, never skipped silently.
+Every live message names its predecessor. If that is the message delivered last, the live message is next. Otherwise
+live delivery lost something: live messages are held, and the log has to be read from the position on until the two
+meet. Messages that the log no longer has are reported as lost, never skipped silently.
 """
 
 from collections.abc import Sequence
 
+from relay.channels.held_messages import HeldMessages
 from relay.model.message import START, Message, order
-
-HELD_BYTES = 1024 * 1024
-"""How much live traffic is held back at most. Beyond it the held messages are dropped: the log has them."""
 
 
 class Ordering:
-    """Hands out every message of a channel once and in the log's order, beginning after `position`."""
+    """Puts out every message after the start position once, in the order of the log."""
 
     def __init__(self) -> None:
         self.position = START
-        """The id of the message handed out last."""
-        self._held: list[Message] | None = []
-        self._held_bytes = 0
-        self._behind = False
-        """Whether live messages were missed since the present page may have been read: then it is not the last one."""
-        self._astray: str | None = None
-        """A held message that a complete page did not lead to. If the next one does not either, the log lost it."""
+        """The id of the message that was put out last."""
+        self.is_live = False
+        """Whether the next live message can be put out. If not, the log has to be read."""
+        self._held = HeldMessages()
+        self._page_outdated = False
+        """Whether live messages were lost or dropped since the page on its way may have been read: another one is
+        needed, even if this one is the end of the log."""
+        self._unreached: str | None = None
+        """The first held message, if a page to the end of the log did not lead to it. If the next page does not
+        either, the log has lost it."""
 
     @property
-    def is_live(self) -> bool:
-        """Whether the next live message is expected to be the next in order; if not, the log has to be read."""
-        return self._held is None
+    def held_bytes(self) -> int:
+        """The memory that held live messages occupy."""
+        return self._held.size_bytes
 
     def start(self, position: str) -> None:
-        """Begin after `position`. Live delivery may have begun later than that, so the log has to be read first."""
+        """Begin after `position`. The log has to be read first: live delivery may have begun later than that."""
         self.position = position
 
-    def live(self, message: Message) -> Sequence[Message]:
-        """Take a live message. Returns what is next in order; check `is_live` afterwards."""
-        if self._held is not None:
-            self._hold(message)
-            return ()
-        if message.previous == self.position:
-            self.position = message.id
-            return (message,)
-        if order(message.id) <= order(self.position):
-            return ()  # the log was faster
-        self._held = []
+    def receive(self, message: Message) -> Sequence[Message]:
+        """Take a live message. Returns the messages that are next; `is_live` may have changed."""
+        if self.is_live:
+            if message.previous == self.position:
+                self.position = message.id
+                return (message,)
+            if order(message.id) <= order(self.position):
+                return ()  # it was read from the log already
+            self.is_live = False
         self._hold(message)
         return ()
 
-    def suspend(self, message: Message) -> None:
-        """Take a live message that must not be handed out before something else was looked at: read the log first."""
-        self.doubt()
+    def hold(self, message: Message) -> None:
+        """Take a live message that may not be put out before a page of the log was read."""
+        self.require_log()
         self._hold(message)
 
-    def doubt(self) -> None:
-        """Live delivery was interrupted: read the log before anything else is handed out."""
-        if self._held is None:
-            self._held = []
+    def require_log(self) -> None:
+        """Have the log read before anything else is put out: live messages may have been lost."""
+        if self.is_live:
+            self.is_live = False
         else:
-            self._behind = True
+            self._page_outdated = True
 
-    def page(self, rows: Sequence[Message], *, more: bool, known: bool, tip: str) -> tuple[list[Message], bool]:
+    def add_page(self, rows: Sequence[Message], *, more: bool, known: bool, tip: str) -> tuple[list[Message], bool]:
         """Take a page of the log that begins after `position`.
 
-        Returns what is next in order, and whether history was lost: the log is not known to continue from the
-        position, or live messages are not in it. Check `is_live` afterwards; if it is False, the log has to be read on.
+        Returns the messages that are next, and whether some are lost: the log is not known to continue from the
+        position, or does not have a message that was received live. If `is_live` is False afterwards, the log has to
+        be read on.
         """
         out, lost = list(rows), not known
         if out:
             self.position = out[-1].id
         elif not known:
             self.position = tip
-        if self._behind and not more:
-            self._behind = False
-        elif not more:
-            lost = self._drop_strays() or lost
-            out += self._release()
-            self._astray = self._held[0].id if self._held else None
+        if more:
+            return out, lost
+        if self._page_outdated:
+            self._page_outdated = False
+            return out, lost
+        lost = self._drop_unreached() or lost
+        out += self._release()
+        self._unreached = self._held.first.id if self._held else None
         return out, lost
 
-    def _drop_strays(self) -> bool:
-        """Let go of live messages that the log does not have (a failover lost them); True if there were any."""
-        stray, self._astray = self._astray, None
-        if stray is None or order(stray) <= order(self.position):
+    def _drop_unreached(self) -> bool:
+        """Drop the live messages that the log has lost, as after a failover. True if there were any."""
+        unreached, self._unreached = self._unreached, None
+        if unreached is None or order(unreached) <= order(self.position):
             return False
-        self._held = [message for message in self._held or () if order(message.id) > order(stray)]
+        for message in self._held.take(after=unreached):
+            self._held.add(message)
         return True
 
     def _hold(self, message: Message) -> None:
-        if self._held is None:
-            self._held = []
-        if self._held_bytes + len(message.payload) > HELD_BYTES:
-            self._held.clear()
-            self._held_bytes = 0
-            self._behind = True
-            return
-        self._held.append(message)
-        self._held_bytes += len(message.payload)
+        if not self._held.add(message):
+            self._page_outdated = True
 
     def _release(self) -> list[Message]:
-        held, self._held, self._held_bytes = self._held or [], None, 0
-        out: list[Message] = []
-        for message in held:
-            out += self.live(message)
-        return out
+        self.is_live = True
+        return [ready for message in self._held.take(after=self.position) for ready in self.receive(message)]

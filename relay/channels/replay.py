@@ -1,53 +1,48 @@
-"""Sessions that come back: what they missed is read from the log, at the pace at which they read it."""
+"""Replays: a session that joins with a position is sent the log from there on, at the pace at which it reads."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import structlog
 
+from relay.channels.access import Access
 from relay.channels.catch_up import CatchUp
 from relay.channels.local_channel import LocalChannel, Subscriber
+from relay.channels.log_reader import LogReader
 from relay.model.close_reason import CloseReason
-from relay.model.errors import StoreUnavailable
 from relay.redis.channel_log import ChannelLog
 from relay.sessions.session import Replay, Session
 
 log = structlog.get_logger()
 
-_PAGE_ROWS, _PAGE_BYTES = 500, 256 * 1024
-_PAGES_AT_ONCE = 16
-_RETRY_SECONDS = 0.2
+_PAGE_BYTES = 256 * 1024
 
 
 class Replays:
-    """One replay per session at a time, each a page at a time; the next page waits until the peer has read this one.
+    """One replay per session at a time, a page at a time. The next page waits until the peer has read this one.
 
-    So a session holds one page and one catch-up's live messages in memory, however many channels it resumes and however
-    much it has missed, and it is no slow reader for that.
+    So a session holds one page and the live messages of one catch-up in memory, however many channels it resumes and
+    however much it has missed, and a replay does not make it a slow reader.
     """
 
-    def __init__(self, channel_log: ChannelLog, review: Callable[[LocalChannel, int], Awaitable[None]]) -> None:
-        """`review(room, version)` takes a channel from those who may not hear it at that version."""
-        self._log = channel_log
-        self._review = review
-        self._pages = asyncio.Semaphore(_PAGES_AT_ONCE)
+    def __init__(self, channel_log: ChannelLog, access: Access) -> None:
+        self._reader = LogReader(channel_log, access, page_bytes=_PAGE_BYTES)
         self._tasks = asyncio.TaskGroup()
 
     async def serve(self) -> None:
-        """Carry replays until cancelled."""
+        """Run replays until cancelled."""
         async with self._tasks:
             await asyncio.Event().wait()
 
-    def prepare(self, room: LocalChannel, listener: Subscriber, catch_up: CatchUp) -> None:
-        """Put a replay behind those that the session has already; it begins with `resume`."""
+    def add(self, channel: LocalChannel, subscriber: Subscriber, catch_up: CatchUp) -> None:
+        """Put a replay behind those that the session has already. It begins with `start`."""
 
         async def replay() -> None:
-            await self._catch_up(room, listener, catch_up)
+            await self._catch_up(channel, subscriber, catch_up)
 
-        listener.session.replays.append(replay)
+        subscriber.session.replays.append(replay)
 
-    def resume(self, session: Session) -> None:
-        """Begin with the session's replays, if it has any and is not at it already."""
+    def start(self, session: Session) -> None:
+        """Run the replays of a session, if it has any and they are not running."""
         if session.replays and not session.replaying:
             session.replaying = True
             self._tasks.create_task(self._run(session))
@@ -67,27 +62,19 @@ class Replays:
         finally:
             session.replaying = False
 
-    async def _catch_up(self, room: LocalChannel, listener: Subscriber, catch_up: CatchUp) -> None:
-        """Read the log until the listener is live, has lost the channel, or is gone. Redis' outages are waited out.
-
-        A page is read at a version of who may hear the channel, and is handed out after that version was applied.
-        """
-        session, begin = listener.session, catch_up.position
-        count = 0
-        while room.is_catching_up(listener, catch_up):
-            after = catch_up.ask()
-            try:
-                async with self._pages:
-                    page = await self._log.page(room.id, after, rows=_PAGE_ROWS, size=_PAGE_BYTES)
-                await self._review(room, page.version)
-            except StoreUnavailable:
-                await asyncio.sleep(_RETRY_SECONDS)
+    async def _catch_up(self, channel: LocalChannel, subscriber: Subscriber, catch_up: CatchUp) -> None:
+        """Read the log until the subscriber is live, or has left the channel. An outage of Redis is waited out."""
+        session, begin, count = subscriber.session, catch_up.position, 0
+        while channel.is_catching_up(subscriber, catch_up):
+            after = catch_up.begin_page()
+            page = await self._reader.read(channel, after)
+            if page is None:
                 continue
-            if not room.is_catching_up(listener, catch_up):
+            if not channel.is_catching_up(subscriber, catch_up):
                 break
-            steps = catch_up.page(page.rows, more=page.more, known=page.known, tip=page.tip)
-            room.catch_up(listener, steps)
+            steps = catch_up.add_page(page.rows, more=page.more, known=page.known, tip=page.tip)
+            channel.deliver_catch_up(subscriber, steps)
             count += len(steps)
             session.outbox.flush()
             await session.drained()
-        log.debug("replay.ended", path=session.path_text, channel=room.id, after=begin, messages=count)
+        log.debug("replay.ended", path=session.path_text, channel=channel.id, after=begin, messages=count)

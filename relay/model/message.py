@@ -1,4 +1,4 @@
-"""A message on its way through a node: opaque bytes with a place in their channel's order."""
+"""A message inside a node: opaque bytes with a position in the order of their channel."""
 
 import msgspec
 
@@ -8,13 +8,16 @@ START = "0-0"
 PAGE_BYTES = 4 * 1024 * 1024
 """The greatest size of a page of history, as it is stored and as it is sent. A page has one message at least."""
 
+_OVERHEAD_BYTES = 320
+"""The memory of a message beside its body, sender and trace, rounded up: the struct, its ids, and object headers."""
+
 
 class Message(msgspec.Struct, frozen=True):
     """One message of one channel.
 
-    `id` is its position in the channel's log: milliseconds of Redis' clock, a hyphen, and a count. `previous` is the
-    id of its predecessor as the publisher saw it ('' for a row that was read from the log). `sender` is the path that
-    the relay authenticated, `payload` the encoded body, both exactly as kept.
+    `id` is its position in the channel's log: milliseconds of Redis' clock, a hyphen, and a count. `previous` is the id
+    of its predecessor at the time of the post ('' for a row that was read from the log). `sender` is the authenticated
+    session path, `payload` the encoded body, both exactly as stored.
     """
 
     id: str
@@ -22,16 +25,21 @@ class Message(msgspec.Struct, frozen=True):
     sender: str
     payload: bytes
     version: int = 0
-    """Of who may hear the channel: whoever delivers the message must have applied this version."""
+    """The version of who may receive the channel. A node applies it before it delivers the message."""
     trace: str = ""
-    """The carrier of the trace that it was posted in; '' if there is none, and for a row that was read from the log."""
+    """The carrier of the trace of the post; '' if there is none, and for a row that was read from the log."""
 
     @property
     def ts_ms(self) -> int:
         return int(self.id.partition("-")[0])
 
+    @property
+    def memory_bytes(self) -> int:
+        """The memory that the message occupies, overhead included; rounded up."""
+        return len(self.payload) + len(self.sender) + len(self.trace) + _OVERHEAD_BYTES
+
 
 def order(message_id: str) -> tuple[int, int]:
-    """Return what message ids sort by; as text they do not."""
+    """Return the sort key of a message id. As text, ids do not sort in the order of the log."""
     ms, _, count = message_id.partition("-")
     return int(ms), int(count)

@@ -1,4 +1,4 @@
-"""A channel's log and its subscribers: what was said, in one order, and who listens."""
+"""The log of a channel, its messages in one order, and the list of its subscribers."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from relay.redis import scripts
 from relay.redis.client import RedisClient
 from relay.redis.keys import Keys
 
-_Call = tuple[tuple[str, str], tuple[str | int, ...]]
+_ScriptCall = tuple[tuple[str, str], tuple[str | int, ...]]
 """The keys and the arguments of a script."""
 
 DELETED = -1
@@ -21,14 +21,14 @@ DELETED = -1
 _DELETED_MS = 24 * 3600 * 1000
 
 KEY_MS = 5 * 60 * 1000
-"""How long a sender's own key of a message is remembered."""
+"""The time for which the idempotency key of a message is remembered."""
 
 GROUP_ROWS = 250
-"""Most messages that share one millisecond: by so many rows a page of v1 history may exceed its 500."""
+"""The most messages that share one millisecond. A page of v1 history may exceed its 500 rows by this number."""
 
 
 class Retention(msgspec.Struct, frozen=True):
-    """How long and how much a channel's log keeps, and how much may share a millisecond."""
+    """The bounds of a log: age (ms), rows, and the bytes of the messages that share a millisecond."""
 
     ms: int
     rows: int
@@ -36,11 +36,11 @@ class Retention(msgspec.Struct, frozen=True):
 
 
 class LogPage(msgspec.Struct, frozen=True):
-    """A piece of a log, oldest first.
+    """A piece of a log, oldest message first.
 
-    `known` is False if the log is not known to continue from where the page was asked to start: it was trimmed, or a
-    failover lost writes. `tip` is the id of the channel's last message. `version` is that of who may hear the
-    channel when it was read, or DELETED.
+    `known` is False if the log is not known to continue from the position that was asked for: it was trimmed, or a
+    failover lost writes. `tip` is the id of the channel's last message. `version` is that of who may receive the
+    channel at the time of the read, or DELETED.
     """
 
     rows: list[Message]
@@ -51,13 +51,13 @@ class LogPage(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, reply: list[Any]) -> Self:
-        """Read what the page script answers."""
+        """Read the reply of page.lua."""
         known, more, tip, version, flat = reply
         return cls(_messages(flat), bool(more), bool(known), bytes(tip).decode(), int(version))
 
 
 class HistoryPage(msgspec.Struct, frozen=True):
-    """What a request for history gets: messages, oldest first, and whether there are more in the direction asked for.
+    """A piece of a log, oldest message first, and whether there is more in the direction that was asked for.
 
     `known`, `tip` and `version` are as in LogPage.
     """
@@ -70,14 +70,14 @@ class HistoryPage(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, reply: list[Any], *, forwards: bool) -> Self:
-        """Read what the history script answers: newest first unless `forwards`."""
+        """Read the reply of history.lua, which is newest first unless `forwards`."""
         more, known, tip, version, flat = reply
         rows = _messages(flat)
         return cls(rows if forwards else rows[::-1], bool(more), bool(known), bytes(tip).decode(), int(version))
 
 
 class LogTip(msgspec.Struct, frozen=True):
-    """Up to where a channel's log goes, at which version of who may hear it (or DELETED), at which time (ms)."""
+    """The end of a log: Redis' time (ms), the id of the last message, and the version (or DELETED)."""
 
     now: int
     tip: str
@@ -85,13 +85,25 @@ class LogTip(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, reply: list[Any]) -> Self:
-        """Read what the mark script answers."""
+        """Read the reply of mark.lua."""
         now, tip, version = reply
         return cls(int(now), bytes(tip).decode(), int(version))
 
 
+class SubscriberListing(msgspec.Struct, frozen=True):
+    """The state of a channel when a subscriber was listed.
+
+    `tip` is the id of the last message, `version` that of who may receive the channel. `recovered` tells whether the
+    log has everything after the message that the subscriber received last; False if it named none.
+    """
+
+    tip: str
+    version: int
+    recovered: bool
+
+
 class ChannelLog:
-    """Append, read, subscribe. Every method raises StoreUnavailable."""
+    """The logs and subscribers of all channels. Every method raises StoreUnavailable."""
 
     def __init__(self, client: RedisClient, keys: Keys, retention: Retention) -> None:
         self._client = client
@@ -101,51 +113,61 @@ class ChannelLog:
     async def append(
         self, channel_id: str, sender: SessionPath, payload: bytes, *, version: int, key: str | None = None
     ) -> str | int | None:
-        """Keep a message and publish it, in one step.
+        """Append a message to the log and publish it, in one step.
 
-        With a `key`, a message that its user has posted here under the same key in the last five minutes is not posted
-        again: its id is returned, whatever is in this one.
+        `key` is an idempotency key: if the user posted a message here under it in the last five minutes, nothing is
+        posted, and the id of that message is returned, whatever the payload is.
 
-        `version` is the version of who may hear the channel that the caller has applied. Returns the message's id; or
-        the present version, if that is a later one and nothing was kept; or None if the channel was deleted.
+        `version` is that of who may receive the channel that the caller has applied. Returns the id of the message; the
+        present version, if that is a later one, and nothing was posted; None if the channel was deleted.
 
-        When it returns an id the message is in the log, and every node with subscribers gets it or finds it there.
+        When this returns an id, the message is in the log, and every node with subscribers receives it or finds it
+        there.
         """
         keys = [self._keys.log(channel_id), self._keys.head(channel_id), self._keys.live(channel_id)]
         if key is not None:
             keys.append(self._keys.sent(channel_id, sender.user, key))
-        kept = self._retention
+        retention = self._retention
         with tracing.post(channel_id) as trace:
-            args = (str(sender), payload, kept.rows, kept.ms, GROUP_ROWS, kept.group_bytes, version, KEY_MS, trace)
+            args = (
+                str(sender),
+                payload,
+                retention.rows,
+                retention.ms,
+                GROUP_ROWS,
+                retention.group_bytes,
+                version,
+                KEY_MS,
+                trace,
+            )
             reply = await self._client.run(scripts.POST, keys, *args)
         return bytes(reply).decode() if isinstance(reply, bytes) else reply
 
     async def page(self, channel_id: str, after: str, *, rows: int, size: int, whole_ms: bool = False) -> LogPage:
         """Read what follows message `after`: up to `rows` rows and `size` bytes, one row at least.
 
-        With `whole_ms` the page goes on to the end of its last row's millisecond.
+        With `whole_ms` the page includes all of the last row's millisecond.
         """
         keys, args = self._page_call(channel_id, after, rows, size, "sealed" if whole_ms else "")
         return LogPage.parse(await self._client.run(scripts.PAGE, keys, *args))
 
-    def _page_call(self, channel_id: str, after: str, rows: int, size: int, whole: str) -> _Call:
+    def _page_call(self, channel_id: str, after: str, rows: int, size: int, whole: str) -> _ScriptCall:
         return self._read_keys(channel_id), (after, rows, size, whole, self._retention.ms)
 
     async def history(
         self, channel_id: str, after: str | int | None, before: str | None, *, rows: int, size: int
     ) -> HistoryPage:
-        """Read the oldest messages behind `after`, or the newest without it; before `before` in both cases.
+        """Read the oldest messages after `after`, or the newest without it; before `before` in both cases.
 
-        `after` is a message's id, or Unix milliseconds: then what is later than that.
-
-        Up to `rows` rows and `size` bytes, one row at least if there is any.
+        `after` is the id of a message, or a time in Unix milliseconds. A page has up to `rows` rows and `size` bytes,
+        and one row at least if there is any.
         """
         keys, args = self._history_call(channel_id, after, before, rows, size)
         return HistoryPage.parse(await self._client.run(scripts.HISTORY, keys, *args), forwards=after is not None)
 
     def _history_call(
         self, channel_id: str, after: str | int | None, before: str | None, rows: int, size: int
-    ) -> _Call:
+    ) -> _ScriptCall:
         first = "" if after is None else after
         return self._read_keys(channel_id), (first, before or "", rows, size, self._retention.ms)
 
@@ -153,60 +175,56 @@ class ChannelLog:
         return self._keys.log(channel_id), self._keys.head(channel_id)
 
     async def delivered_tips(self, channel_ids: Sequence[str]) -> list[LogTip]:  # noqa: ARG002 - for a log with a replica
-        """Return up to where live delivery must have come, channel by channel, once it has been quiet for a moment.
+        """Return for each channel the end of the log up to which everything was published to this node.
 
-        The list is short, or empty, where that cannot be told, or where nothing can be lost unless the subscriber's
-        connection is.
+        Live delivery has reached it a moment later, unless messages were lost without a lost connection. The list is
+        shorter, or empty, where that cannot be told or cannot happen.
         """
         return []
 
     async def add_subscriber(
         self, channel_id: str, path: SessionPath, node: str, connection: str, *, since: str | None = None
-    ) -> tuple[str, int, bool] | None:
-        """Note a subscriber.
-
-        Returns the channel's last message's id, its version, and whether its log holds all that followed message
-        `since`; None if the channel was deleted.
-        """
+    ) -> SubscriberListing | None:
+        """List a subscriber. None if the channel was deleted."""
         keys = (self._keys.head(channel_id), self._keys.subscribers(channel_id), self._keys.log(channel_id))
         reply, _ = await asyncio.gather(
             self._client.run(scripts.ENTER, keys, connection, f"{node} {path}", since or "", self._retention.ms),
             self._client.call("SADD", self._keys.channels(node), channel_id),
         )
-        return None if reply is None else (bytes(reply[0]).decode(), int(reply[1]), bool(reply[2]))
+        return None if reply is None else SubscriberListing(bytes(reply[0]).decode(), int(reply[1]), bool(reply[2]))
 
     async def remove_subscriber(self, channel_id: str, connection: str) -> None:
-        """Forget a subscriber."""
+        """Remove a subscriber from the list."""
         await self._client.call("HDEL", self._keys.subscribers(channel_id), connection)
 
     async def subscribers(self, channel_id: str) -> list[tuple[str, str]]:
-        """Return (node, path) of every noted subscriber, those of dead nodes included."""
+        """Return (node, path) of every listed subscriber, those of dead nodes included."""
         values = await self._client.call("HVALS", self._keys.subscribers(channel_id))
         pairs = (bytes(value).decode().split(" ", 1) for value in values)
         return [(node, path) for node, path in pairs]
 
     async def version(self, channel_id: str) -> int:
-        """Return the version of who may hear a channel that was announced last, or DELETED."""
+        """Return the version of who may receive a channel that was announced last, or DELETED."""
         version, gone = await self._client.call("HMGET", self._keys.head(channel_id), "version", "gone")
         return DELETED if gone else int(version or 0)
 
     async def publish_version(self, channel_id: str, version: int) -> None:
-        """Have every later message carry a version, and every node with subscribers look at it now."""
+        """Have every later message carry a version, and every node with subscribers apply it now."""
         keys = (self._keys.head(channel_id), self._keys.live(channel_id))
         await self._client.run(scripts.ANNOUNCE, keys, version)
 
     async def delete(self, channel_id: str) -> None:
-        """End a deleted channel, with all that was said in it."""
+        """Delete the log of a channel, and have every node with subscribers remove them."""
         keys = (self._keys.head(channel_id), self._keys.live(channel_id))
         more = (self._keys.log(channel_id), self._keys.subscribers(channel_id))
         await self._client.run(scripts.ERASE, (*keys, *more), _DELETED_MS)
 
     async def add_node_channel(self, node: str, channel_id: str) -> None:
-        """Note that a node has subscribers in a channel."""
+        """Record that a node has subscribers in a channel."""
         await self._client.call("SADD", self._keys.channels(node), channel_id)
 
     async def remove_node_channel(self, node: str, channel_id: str) -> None:
-        """Note that a node has no subscribers in a channel any more."""
+        """Record that a node has no subscribers in a channel any more."""
         await self._client.call("SREM", self._keys.channels(node), channel_id)
 
 
@@ -215,7 +233,7 @@ def _messages(flat: list[bytes]) -> list[Message]:
 
 
 def parse_live(data: bytes) -> Message:
-    """Read what the post script publishes."""
+    """Read a live message as post.lua publishes it."""
     message_id, previous, version, sender, payload = data.split(b"\0", 4)
     version, _, trace = version.partition(b" ")
     return Message(message_id.decode(), previous.decode(), sender.decode(), payload, int(version), trace.decode())

@@ -88,7 +88,7 @@ class Channels:
 
     def start_replay(self, session: Session) -> None:
         """Begin to send what a join with `since` has promised: the reply to it is written."""
-        self._fanout.resume(session)
+        self._fanout.start_replays(session)
 
     async def leave(self, session: Session, name: str) -> None:
         """Have the session hear no more of a channel, from the moment of the call; no error if it never did."""

@@ -15,16 +15,30 @@ MUTANTS = (
     Mutant(
         "A catch-up delivers a live message a second time that its last page has brought",
         path="relay/channels/catch_up.py",
-        old="later = [message for message in self._held or () if order(message.id) > order(self.position)]",
-        new="later = list(self._held or ())",
+        old="held = self._held.take(after=self.position)",
+        new='held = self._held.take(after="0-0")',
         tests=("tests/relay/test_catchup.py",),
     ),
     Mutant(
         "A catch-up goes live after its first complete page, whatever was delivered meanwhile",
         path="relay/channels/catch_up.py",
-        old="reached = order(self.position) >= order(self._live_from)",
-        new="reached = True",
+        old="meets_held = order(self.position) >= order(self._held_after)",
+        new="meets_held = True",
         tests=("tests/relay/test_catchup.py",),
+    ),
+    Mutant(
+        "Held live messages are counted by their bodies, so short ones fill the memory",
+        path="relay/channels/held_messages.py",
+        old="size = message.memory_bytes",
+        new="size = len(message.payload)",
+        tests=("tests/relay/test_feed.py",),
+    ),
+    Mutant(
+        "A message that did not fit among the held ones is not read from the log",
+        path="relay/channels/ordering.py",
+        old="self._page_outdated = True",
+        new="pass",
+        tests=("tests/relay/test_feed.py",),
     ),
     Mutant(
         "A send that is retried with its idempotency key is posted a second time",
@@ -42,7 +56,7 @@ MUTANTS = (
     ),
     Mutant(
         "A review finds out who lost the channel, and removes nobody",
-        path="relay/channels/fanout.py",
+        path="relay/channels/access.py",
         old="            if reason:\n",
         new="            if False:\n",
         tests=("tests/relay/test_rule.py",),

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from relay.channels import catch_up
-from relay.channels.catch_up import CatchUp, Lost
+from relay.channels import held_messages
+from relay.channels.catch_up import CatchUp, Gap
 from relay.model.message import START, Message, order
 
 
@@ -14,17 +14,17 @@ def message(number: int, size: int = 10) -> Message:
     return Message(f"{number}-0", "", "ann/laptop/main", b"x" * size)
 
 
-def ids(steps: list[Message | Lost]) -> list[str]:
+def ids(steps: list[Message | Gap]) -> list[str]:
     return [step.id if isinstance(step, Message) else f"lost after {step.after}" for step in steps]
 
 
 def test_a_page_that_reaches_the_live_messages_is_the_last_one() -> None:
     """What came in between is handed out behind it, once."""
     listener = CatchUp("1-0", "3-0", "3-0")
-    assert listener.ask() == "1-0"
-    listener.live(message(4))
-    listener.live(message(5))
-    steps = listener.page([message(2), message(3), message(4)], more=False, known=True, tip="4-0")
+    assert listener.begin_page() == "1-0"
+    listener.receive(message(4))
+    listener.receive(message(5))
+    steps = listener.add_page([message(2), message(3), message(4)], more=False, known=True, tip="4-0")
     assert ids(steps) == ["2-0", "3-0", "4-0", "5-0"]
     assert listener.done
     assert listener.position == "5-0"
@@ -33,8 +33,8 @@ def test_a_page_that_reaches_the_live_messages_is_the_last_one() -> None:
 def test_who_is_ahead_of_the_room_is_live_at_once() -> None:
     """The log was faster than live delivery: what the room hands out later, up to there, is known already."""
     listener = CatchUp("7-0", "5-0", "7-0")
-    listener.ask()
-    assert listener.page([], more=False, known=True, tip="7-0") == []
+    listener.begin_page()
+    assert listener.add_page([], more=False, known=True, tip="7-0") == []
     assert listener.done
     assert listener.position == "7-0"
 
@@ -42,8 +42,8 @@ def test_who_is_ahead_of_the_room_is_live_at_once() -> None:
 def test_what_was_trimmed_is_told_before_the_rest() -> None:
     """The hole is where it is."""
     listener = CatchUp("1-0", "9-0", "9-0")
-    listener.ask()
-    steps = listener.page([message(8), message(9)], more=False, known=False, tip="9-0")
+    listener.begin_page()
+    steps = listener.add_page([message(8), message(9)], more=False, known=False, tip="9-0")
     assert ids(steps) == ["lost after 1-0", "8-0", "9-0"]
     assert listener.done
 
@@ -51,9 +51,9 @@ def test_what_was_trimmed_is_told_before_the_rest() -> None:
 def test_what_a_failover_lost_is_told_after_the_rest() -> None:
     """The room has handed out what the log no longer has: the listener never gets it, and knows."""
     listener = CatchUp("1-0", "5-0", "5-0")
-    listener.ask()
-    listener.live(message(6))
-    steps = listener.page([message(2), message(3)], more=False, known=True, tip="3-0")
+    listener.begin_page()
+    listener.receive(message(6))
+    steps = listener.add_page([message(2), message(3)], more=False, known=True, tip="3-0")
     assert ids(steps) == ["2-0", "3-0", "lost after 3-0", "6-0"]
     assert listener.done
 
@@ -61,19 +61,19 @@ def test_what_a_failover_lost_is_told_after_the_rest() -> None:
 def test_a_position_that_a_failover_lost_is_told_once() -> None:
     """And the listener goes on at the log's end, not behind it."""
     listener = CatchUp("8-0", "8-0", "8-0")
-    listener.ask()
-    listener.live(message(9))
-    assert ids(listener.page([], more=False, known=False, tip="3-0")) == ["lost after 8-0", "9-0"]
+    listener.begin_page()
+    listener.receive(message(9))
+    assert ids(listener.add_page([], more=False, known=False, tip="3-0")) == ["lost after 8-0", "9-0"]
     assert listener.done
 
 
 def test_what_follows_the_join_is_due_to_whoever_names_a_position_that_is_yet_to_come() -> None:
     """The position is of no use, but the reply to the join has promised everything after the log's tip of then."""
     listener = CatchUp("9-0", "1-0", "1-0")
-    assert listener.ask() == "1-0"
-    listener.live(message(2))
-    listener.live(message(3))
-    steps = listener.page([message(2)], more=False, known=True, tip="2-0")
+    assert listener.begin_page() == "1-0"
+    listener.receive(message(2))
+    listener.receive(message(3))
+    steps = listener.add_page([message(2)], more=False, known=True, tip="2-0")
     assert ids(steps) == ["lost after 9-0", "2-0", "3-0"]
     assert listener.done
     assert listener.position == "3-0"
@@ -82,24 +82,24 @@ def test_what_follows_the_join_is_due_to_whoever_names_a_position_that_is_yet_to
 def test_a_position_that_is_yet_to_come_leads_to_live_delivery_at_once() -> None:
     """Nothing was said since: what comes live is next, however far before that position."""
     listener = CatchUp("9-0", "1-0", "1-0")
-    listener.ask()
-    assert ids(listener.page([], more=False, known=True, tip="1-0")) == ["lost after 9-0"]
+    listener.begin_page()
+    assert ids(listener.add_page([], more=False, known=True, tip="1-0")) == ["lost after 9-0"]
     assert listener.done
     assert listener.position == "1-0"
 
 
 def test_more_than_may_be_kept_is_read_from_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded; the next page brings it."""
-    monkeypatch.setattr(catch_up, "HELD_BYTES", 600)
+    monkeypatch.setattr(held_messages, "HELD_BYTES", 800)  # two messages, not three
     listener = CatchUp(START, START, START)
-    listener.ask()
+    listener.begin_page()
     for number in (1, 2, 3):
-        listener.live(message(number))
-    assert listener.page([], more=False, known=True, tip="0-0") == []
+        listener.receive(message(number))
+    assert listener.add_page([], more=False, known=True, tip="0-0") == []
     assert not listener.done
-    assert listener.ask() == START
-    listener.live(message(4))
-    steps = listener.page([message(1), message(2), message(3), message(4)], more=False, known=True, tip="4-0")
+    assert listener.begin_page() == START
+    listener.receive(message(4))
+    steps = listener.add_page([message(1), message(2), message(3), message(4)], more=False, known=True, tip="4-0")
     assert ids(steps) == ["1-0", "2-0", "3-0", "4-0"]
     assert listener.done
 
@@ -118,7 +118,7 @@ class Channel(RuleBasedStateMachine):
         self.got: list[Message] = []
         self.floor: str | None = None
 
-    @rule(size=st.sampled_from([1, 200_000, catch_up.HELD_BYTES + 1]))
+    @rule(size=st.sampled_from([1, 200_000, held_messages.HELD_BYTES + 1]))
     def post(self, size: int) -> None:
         self.log.append(message(len(self.log) + 1, size))
 
@@ -128,14 +128,14 @@ class Channel(RuleBasedStateMachine):
         said = self.log[self.delivered]
         self.delivered += 1
         if self.floor is None:
-            self.listener.live(said)
+            self.listener.receive(said)
         elif order(said.id) > order(self.floor):
             self.got.append(said)
 
     @precondition(lambda self: self.floor is None and self.page is None)
     @rule(rows=st.integers(1, 4))
     def read(self, rows: int) -> None:
-        after = order(self.listener.ask())
+        after = order(self.listener.begin_page())
         rest = [said for said in self.log if order(said.id) > after]
         self.page = (rest[:rows], len(rest) > rows, f"{len(self.log)}-0")
 
@@ -145,7 +145,7 @@ class Channel(RuleBasedStateMachine):
         assert self.page is not None
         rows, more, tip = self.page
         self.page = None
-        for step in self.listener.page(rows, more=more, known=True, tip=tip):
+        for step in self.listener.add_page(rows, more=more, known=True, tip=tip):
             assert isinstance(step, Message), "nothing was lost"
             self.got.append(step)
         if self.listener.done:
@@ -154,7 +154,7 @@ class Channel(RuleBasedStateMachine):
     @rule()
     def check(self) -> None:
         assert self.got == self.log[self.since : self.since + len(self.got)], "a hole, a repeat, or another order"
-        assert self.listener._held_bytes <= catch_up.HELD_BYTES
+        assert self.listener.held_bytes <= held_messages.HELD_BYTES
 
     def teardown(self) -> None:
         if not hasattr(self, "log"):
@@ -179,7 +179,7 @@ TestChannel.settings = settings(max_examples=200, stateful_step_count=40)
 def test_nothing_to_catch_up_with_is_live_at_once(since: int, live_from: int) -> None:
     """One page, whatever it says, if nothing comes in between."""
     listener = CatchUp(f"{since}-0", f"{live_from}-0", f"{max(since, live_from)}-0")
-    listener.ask()
+    listener.begin_page()
     rows = [message(number) for number in range(since + 1, live_from + 1)]
-    assert listener.page(rows, more=False, known=True, tip=f"{max(since, live_from)}-0") == rows
+    assert listener.add_page(rows, more=False, known=True, tip=f"{max(since, live_from)}-0") == rows
     assert listener.done

@@ -101,13 +101,13 @@ async def test_a_deletion_overtakes_a_join(house: House) -> None:
     gate = Gate(house.other, scripts.ENTER, answers=True)
     joining = asyncio.create_task(house.bob.join("ops"))
     await gate.reached.wait()
-    room = house.other.parts.fanout._rooms[house.store.id_of("ops")]
+    room = house.other.parts.fanout._channels[house.store.id_of("ops")]
     await rule(house.ann, admin.DeleteChannel("ops"))
-    await wait_until(lambda: not room.listeners, what="the other node has let go of the channel")
+    await wait_until(lambda: not room.subscribers, what="the other node has let go of the channel")
     gate.open()
     with pytest.raises(Refused, match="not found: channel `ops` not found"):
         await joining
-    assert not room.listeners
+    assert not room.subscribers
     await house.ann.create("ops")
     assert await house.bob.who("ops") == []
 
@@ -178,7 +178,7 @@ async def test_a_name_that_passes_on_does_not_cost_its_first_channel_a_subscribe
         await house.ann.create("ops")
         joining = asyncio.create_task(house.bob.join("ops"))
         await wait_until(
-            lambda: house.other.parts.fanout._rooms[house.store.id_of("dev")].name == "dev", what="it is known"
+            lambda: house.other.parts.fanout._channels[house.store.id_of("dev")].name == "dev", what="it is known"
         )
     await joining
     await house.bob.post("dev", "in both")

@@ -171,7 +171,7 @@ async def test_a_session_that_the_relay_fails_is_closed_as_such(
         def fail(*_: object) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr("relay.channels.catch_up.CatchUp.page", fail)
+        monkeypatch.setattr("relay.channels.catch_up.CatchUp.add_page", fail)
         await ann.join("ops", since="0-0")
         assert (await ann.wait_closed())[0] == 1011
         await v2_peers.close()

@@ -10,7 +10,7 @@ from nacl.signing import SigningKey
 from redis import Redis
 
 from relay.app.node import Node
-from relay.channels.catch_up import HELD_BYTES
+from relay.channels.held_messages import HELD_BYTES
 from relay.redis.scripts import ENTER, PAGE
 from tests.support.gate import Gate, nodes_that_hear_no_messages
 from tests.support.nodes import node_object, running_node

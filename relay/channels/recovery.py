@@ -1,0 +1,106 @@
+"""Recovery: where live delivery lost messages, the log is read until every message was delivered or reported lost."""
+
+import asyncio
+from collections.abc import Mapping
+
+import structlog
+
+from relay.channels.access import Access
+from relay.channels.local_channel import LocalChannel
+from relay.channels.log_reader import CONCURRENT_PAGES, LogReader
+from relay.model.message import order
+from relay.observability.metrics import Metrics
+from relay.redis.channel_log import DELETED, ChannelLog, LogPage
+
+log = structlog.get_logger()
+
+_PAGE_BYTES = 1024 * 1024
+_COMPARE_SECONDS = 5.0
+
+
+class Recovery:
+    """Reads the logs of channels whose order is not live."""
+
+    def __init__(
+        self, channels: Mapping[str, LocalChannel], access: Access, channel_log: ChannelLog, metrics: Metrics
+    ) -> None:
+        """`channels` are those of the node, by id. One that is not in there any more is read no further."""
+        self._channels = channels
+        self._reader = LogReader(channel_log, access, page_bytes=_PAGE_BYTES)
+        self._log = channel_log
+        self._metrics = metrics
+        self._queue: asyncio.Queue[LocalChannel] = asyncio.Queue()
+
+    def schedule(self, channel: LocalChannel) -> None:
+        """Have the log of a channel read, if its order needs it."""
+        if channel.needs_recovery:
+            channel.recovering = True
+            self._queue.put_nowait(channel)
+
+    def interrupted(self) -> None:
+        """Have the logs of all channels read: the subscriber connection was lost."""
+        for channel in self._channels.values():
+            channel.interrupted = channel.interrupted or (channel.started and channel.ordering.is_live)
+            channel.ordering.require_log()
+            self.schedule(channel)
+
+    async def serve(self) -> None:
+        """Read logs until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._compare())
+            for _ in range(CONCURRENT_PAGES):
+                tasks.create_task(self._recover_scheduled())
+
+    async def _compare(self) -> None:
+        """Find channels whose last messages were lost, without a later message that would show it.
+
+        A replica that had to be copied again does not repeat what was published meanwhile, and keeps its connections.
+        """
+        while True:
+            channels = [channel for channel in self._channels.values() if channel.started]
+            tips = await self._log.delivered_tips([channel.id for channel in channels])
+            await asyncio.sleep(_COMPARE_SECONDS)
+            for channel, tip in zip(channels, tips, strict=False):
+                new_version = tip.version > channel.version or (tip.version == DELETED and not channel.deleted)
+                behind = order(channel.ordering.position) < order(tip.tip)
+                if channel.ordering.is_live and (new_version or behind):
+                    log.warning("channel.silent", channel=channel.id, after=channel.ordering.position, tip=tip.tip)
+                    channel.ordering.require_log()
+                    self.schedule(channel)
+
+    async def _recover_scheduled(self) -> None:
+        while True:
+            channel = await self._queue.get()
+            try:
+                await self._recover(channel)
+            finally:
+                channel.recovering = False
+
+    async def _recover(self, channel: LocalChannel) -> None:
+        """Read the log from the position on until the order is live, or the node unsubscribes from the channel."""
+        while not channel.ordering.is_live and self._channels.get(channel.id) is channel:
+            page = await self._reader.read(channel, channel.ordering.position)
+            if page is not None:
+                self._deliver(channel, page)
+
+    def _deliver(self, channel: LocalChannel, page: LogPage) -> None:
+        """Deliver what a page makes ready, and a gap at the place where messages are lost."""
+        before = channel.ordering.position
+        messages, lost = channel.ordering.add_page(page.rows, more=page.more, known=page.known, tip=page.tip)
+        interrupted, channel.interrupted = channel.interrupted, False
+        if interrupted and (page.rows or lost):
+            self._metrics.gaps.inc()
+        if page.rows:
+            self._metrics.refilled.inc(len(page.rows))
+            log.info("channel.refilled", channel=channel.id, messages=len(page.rows))
+        if not lost or page.version == DELETED:
+            channel.deliver(messages)
+            return
+        self._metrics.lost.inc()
+        log.error("channel.history_lost", channel=channel.id, after=before, tip=page.tip)
+        # If the log is not known to continue from the position, the gap is before the page; else it is behind it.
+        before_gap = len(page.rows) if page.known else 0
+        channel.deliver(messages[:before_gap])
+        after = messages[before_gap - 1].id if before_gap else before
+        channel.deliver_gap(after, messages[before_gap].id if before_gap < len(messages) else page.tip)
+        channel.deliver(messages[before_gap:])
