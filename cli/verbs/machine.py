@@ -6,8 +6,8 @@ from cli.lazy import VerbGroup
 from cli.options import json_option, server_option
 from cli.server_request import print_reply
 from conclave.errors import InvalidKey
-from conclave.machine.keys import parse_public_key
 from conclave.protocol.requests import ListMachines, MachineAdd, MachineRemove
+from conclave.public_key import parse_public_key
 
 
 @click.group("machine", cls=VerbGroup, example="conclave machine list --server wss://chat.example")

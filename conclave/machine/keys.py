@@ -1,7 +1,7 @@
 """The machine's Ed25519 key: one small file, created once and for good.
 
-The file holds the 32-byte seed as unpadded base64url: 43 characters, no newline, readable by its owner only. Whoever
-reads it is the machine on every server where the machine is enrolled.
+The file holds the 32-byte seed as unpadded base64url: 43 characters, no newline, readable by its owner only. Anyone
+who can read it can log in as the machine, on every server where the machine is enrolled.
 """
 
 import os
@@ -11,11 +11,8 @@ from typing import Self
 
 from nacl.signing import SigningKey
 
-from conclave import base64url
+from conclave import base64url, public_key
 from conclave.errors import InvalidKey, KeyFileError
-
-KEY_BYTES = 32
-"""The length of a seed and of a public key."""
 
 
 class MachineKey:
@@ -27,12 +24,12 @@ class MachineKey:
         Raises:
             InvalidKey: for any other length.
         """
-        self._signer = SigningKey(_checked(seed, "seed"))
+        self._signer = SigningKey(public_key.check_length(seed, "seed"))
 
     @classmethod
     def generate(cls) -> Self:
         """Make a fresh key from the system's randomness."""
-        return cls(secrets.token_bytes(KEY_BYTES))
+        return cls(secrets.token_bytes(public_key.KEY_BYTES))
 
     @property
     def public_key(self) -> bytes:
@@ -50,15 +47,6 @@ class MachineKey:
     def seed_text(self) -> str:
         """The content of the key file. It is the secret itself: write it nowhere else."""
         return base64url.encode(bytes(self._signer))
-
-
-def parse_public_key(text: str) -> bytes:
-    """Read a public key: unpadded base64url with that exact alphabet; space around it is allowed.
-
-    Raises:
-        InvalidKey: with the broken rule in words.
-    """
-    return _checked(_from_text(text.strip()), "public key")
 
 
 def load(path: Path) -> MachineKey:
@@ -122,22 +110,9 @@ def _sync_directory(directory: Path) -> None:
 
 def _seed(path: Path, text: str) -> bytes:
     try:
-        seed = _from_text(text)
+        seed = public_key.decode(text)
     except InvalidKey as error:
         raise KeyFileError(f"{error} (in keyfile `{path}`)") from error
-    if len(seed) != KEY_BYTES:
+    if len(seed) != public_key.KEY_BYTES:
         raise KeyFileError(f"keyfile does not contain a 32-byte seed: `{path}` holds {len(seed)} bytes")
     return seed
-
-
-def _checked(key: bytes, what: str) -> bytes:
-    if len(key) != KEY_BYTES:
-        raise InvalidKey(f"malformed key or signature: {what} must be {KEY_BYTES} bytes")
-    return key
-
-
-def _from_text(text: str) -> bytes:
-    try:
-        return base64url.decode(text)
-    except ValueError as error:
-        raise InvalidKey(f"malformed key or signature: {error}") from None

@@ -7,7 +7,6 @@ import msgspec
 from conclave.errors import Code, Refusal
 
 NONCE_BYTES = 32
-KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 
 

@@ -2,10 +2,10 @@
 
 from conclave import base64url
 from conclave.errors import Code, InvalidKey, Refusal
-from conclave.machine.keys import parse_public_key
 from conclave.model import AuditEntry, MachineInfo
 from conclave.names import NameKind, check_requested_name
 from conclave.protocol.credentials import unknown_key
+from conclave.public_key import parse_public_key
 from relay.cluster.announcements import Announcements
 from relay.redis.directory import Directory, Registration
 from relay.services.authorization import AuditLog, check_terms, new_token, permit

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 
 from conclave.errors import ConfigError, InvalidKey, InvalidName
-from conclave.machine.keys import parse_public_key
 from conclave.names import NameKind, check_name
+from conclave.public_key import parse_public_key
 
 
 class ServerAdmins:

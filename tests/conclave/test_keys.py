@@ -14,7 +14,8 @@ from nacl.signing import VerifyKey
 from conclave import base64url
 from conclave.errors import InvalidKey, KeyFileError
 from conclave.machine import keys
-from conclave.machine.keys import MachineKey, create_or_load, load, parse_public_key
+from conclave.machine.keys import MachineKey, create_or_load, load
+from conclave.public_key import parse_public_key
 
 
 def test_the_file_holds_43_characters_for_its_owner_only(tmp_path: Path) -> None:

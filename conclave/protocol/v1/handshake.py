@@ -18,9 +18,10 @@ from nacl.signing import VerifyKey
 from conclave.errors import Code, FrameError, Refusal, VersionRefusal
 from conclave.model import PROTOCOL_VERSION
 from conclave.names import NameKind, check_requested_name
-from conclave.protocol.credentials import KEY_BYTES, SIGNATURE_BYTES, LoginClaim, RegistrationClaim, Signer
+from conclave.protocol.credentials import SIGNATURE_BYTES, LoginClaim, RegistrationClaim, Signer
 from conclave.protocol.v1.errors import refusal
 from conclave.protocol.v1.frames import Auth, Challenge, Error, Established, Frame, Hello, Register, Whisper, kind
+from conclave.public_key import KEY_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,11 +20,11 @@ import msgspec
 
 from conclave import base64url
 from conclave.errors import Code, InvalidKey, Refusal
-from conclave.machine.keys import parse_public_key
 from conclave.model import ChannelInfo, SessionPath
 from conclave.protocol import requests
 from conclave.protocol.requests import Request, result_type
 from conclave.protocol.v1 import admin, frames
+from conclave.public_key import parse_public_key
 
 AUDIT_ROWS = 100
 """The `limit` of an Audit that leaves it open."""

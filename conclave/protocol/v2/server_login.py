@@ -10,11 +10,11 @@ from nacl.signing import VerifyKey
 
 from conclave import base64url, urls
 from conclave.errors import Code, InvalidKey, InvalidUrl, Refusal
-from conclave.machine.keys import parse_public_key
 from conclave.names import NameKind, check_requested_name
 from conclave.protocol.credentials import SIGNATURE_BYTES, LoginClaim, RegistrationClaim
 from conclave.protocol.v2.codec import reason
 from conclave.protocol.v2.login import PROTOCOL, Auth, Challenge, Hello, Purpose, Register, signed_bytes
+from conclave.public_key import parse_public_key
 
 T = TypeVar("T")
 
