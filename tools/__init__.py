@@ -1,0 +1,1 @@
+"""Programs that work on this checkout, outside of its virtual environment."""
