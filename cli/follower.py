@@ -1,8 +1,8 @@
-"""Following a channel: live messages and history joined into one stream, over any number of connections.
+"""Following a channel: live messages and history merged into one stream, over any number of connections.
 
-A v2 server names each message's position, tells what happens to the channel, and after a reconnect begins where the
-last message was: then there is nothing to join. A v1 server does none of that, so there the history is read: at first,
-after a reconnect, and from time to time.
+A v2 server gives each message a position, sends events about the channel, and replays missed messages after a
+reconnect: no merge is needed. A v1 server does none of that. There the history is read at the start, after each
+reconnect, and periodically.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ from conclave.protocol.events import Event, Gap, Left, Message, Renamed, Whisper
 from conclave.protocol.requests import History, Join, Joined, Page
 
 CHECK_SECONDS = 30.0
-"""How often the history is read though nothing calls for it: v1 tells a kick or a delete by nothing else."""
+"""The period of reading the history over v1, where only a refused read shows a kick or a deletion."""
 
 UNPLACED_LIMIT = PAGE_ROWS
-"""How many live messages are accounted for before the history is read up to them."""
+"""The number of live messages without a position after which the history is read up to them."""
 
 SINCE_SLACK_MS = 5_000
-"""How much further back than asked `since` goes, because clocks and connections take their time."""
+"""The margin of `since`, for the difference between clocks and the time of connecting."""
 
 _LEFT = {
     "kicked": "this session was removed from the channel",
@@ -40,14 +40,14 @@ _LEFT = {
 
 
 class Change(enum.Enum):
-    """What happened to the connection, for whoever watches."""
+    """A change of the connection, to be shown."""
 
     LOST = "lost"
     RESUMED = "resumed"
 
 
 class Screen(Protocol):
-    """Where a followed channel is shown."""
+    """Shows a followed channel. The methods are called in the order of the events."""
 
     def started(self, channel: str, path: str) -> None: ...
     def message(self, channel: str, sender: str, body: Body, ts_ms: int | None) -> None: ...
@@ -58,9 +58,9 @@ class Screen(Protocol):
 
 
 class Follower:
-    """Shows every message of a channel once: from `since` seconds ago, or from the first line on.
+    """Shows every message of a channel once and in order: from `since` seconds ago, or from the join on.
 
-    Whispers are shown as they come; a server keeps none, so those sent while the connection is down are lost.
+    Whispers are shown as they arrive. A server stores none, so those sent while the connection is down are lost.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class Follower:
         self._tracker: DeliveryTracker | None = None
 
     async def run(self) -> None:
-        """Follow until something final ends it.
+        """Follow until a failure that no reconnect can repair.
 
         Raises:
-            ConclaveError: why it ended: the first connection failed, or what the server said is final.
+            ConclaveError: the first connection failed, or the server ended the session for good.
         """
         while True:
             seconds = 0.0
@@ -116,7 +116,7 @@ class Follower:
             self._screen.changed(Change.RESUMED, self._channel)
         try:
             if joined.recovered is None and not self._tracker.is_at(joined.position):
-                await self._catch_up(link, self._tracker)  # else the server says by itself what was missed
+                await self._catch_up(link, self._tracker)  # else the server replays what was missed
             self._backoff.reset()
             await self._listen(link, self._tracker)
         except LinkLost as error:
@@ -125,13 +125,13 @@ class Follower:
             raise
 
     async def _begin(self, link: Link, joined: Joined) -> DeliveryTracker:
-        """Find the position to start from: that of the join, or one by the server's clock."""
+        """Return a tracker that starts at the position of the join, or at a time by the server's clock."""
         if self._since is None and joined.position is not None:
             tracker = DeliveryTracker(joined.position, ms=link.server_ms(), version=link.version)
         elif self._since is None:
             tracker = DeliveryTracker(at_time(await self._near_end(link)), version=link.version)
             async for page in self._unread(link, tracker):
-                tracker.page(page)  # older than the first line
+                tracker.page(page)  # older than the join
         else:
             start = max(0, link.server_ms() - self._since * 1000 - SINCE_SLACK_MS)
             tracker = DeliveryTracker(at_time(start), version=link.version)
@@ -139,9 +139,9 @@ class Follower:
         return tracker
 
     async def _near_end(self, link: Link) -> int:
-        """Return a time with few rows behind it, whatever the clocks say: one with a row behind it, or 0 if none has.
+        """Return a time that few rows follow, but at least one, whatever the clocks are; 0 if the history is empty.
 
-        Steps back from about now until there is a row, then halves the distance to the end while a page is full.
+        Steps back from the present until a row follows, then halves the distance to the end while a page is full.
         """
         at, step, empty_at = link.server_ms() - 60_000, 60_000, None
         while not (rows := await self._rows_since(link, at)):
@@ -161,7 +161,7 @@ class Follower:
         clock = asyncio.get_running_loop().time
         check_seconds = self._check_seconds if link.version == 1 else math.inf
         check_at = clock() + check_seconds
-        covered = 0  # how many of the next events had arrived before the history was last read
+        covered = 0  # the number of queued events that are older than the last read of the history
         while True:
             if clock() >= check_at or tracker.unplaced >= UNPLACED_LIMIT:
                 covered = link.queued
@@ -174,7 +174,7 @@ class Follower:
                 continue
             known, covered = covered > 0, max(0, covered - 1)
             if not isinstance(event, Message):
-                self._heard(event)
+                self._show_event(event)
             else:
                 self._follow_rename(event.channel)
                 show = None if known else tracker.live(event)
@@ -186,7 +186,7 @@ class Follower:
                 if show:
                     self._screen.message(self._channel, event.from_, event.body, event.ts)
 
-    def _heard(self, event: Event) -> None:
+    def _show_event(self, event: Event) -> None:
         match event:
             case Whispered(from_=sender, body=body):
                 self._screen.whisper(sender, body)
@@ -199,13 +199,13 @@ class Follower:
                 raise ConclaveError(f"server terminated the stream: {why}")
 
     def _follow_rename(self, name: str) -> None:
-        """A session that joined one channel hears one channel: another name means that it was renamed."""
+        """Take a new name of the channel. This session is in one channel only, so another name is a rename."""
         if name != self._channel:
             self._screen.renamed(self._channel, name)
             self._channel = name
 
     async def _catch_up(self, link: Link, tracker: DeliveryTracker) -> None:
-        """Read the history from the tracker's position to its end, and show what was not shown yet."""
+        """Read the history from the tracker's position to its end, and show the messages that were not shown yet."""
         async for page in self._unread(link, tracker):
             if page.lost:
                 self._screen.gap(self._channel)
@@ -213,7 +213,7 @@ class Follower:
                 self._screen.message(self._channel, row.from_, row.body, row.ts)
 
     async def _unread(self, link: Link, tracker: DeliveryTracker) -> AsyncIterator[Page]:
-        """Yield the pages behind the tracker's position, each to be entered before the next one is asked for."""
+        """Yield the pages after the tracker's position. The tracker must take each before the next one is requested."""
         more = True
         while more:
             page = await self._read(link, tracker.next_page(self._channel))
@@ -221,12 +221,12 @@ class Follower:
             more = page.more
 
     async def _rows_since(self, link: Link, ms: int) -> int:
-        """Return how many rows a page has that begins behind a time."""
+        """Return the number of rows of the page that begins after a time."""
         page = await self._read(link, History(self._channel, after_ts=ms, limit=PAGE_ROWS))
         return len(page.messages)
 
     async def _read(self, link: Link, request: History) -> Page:
-        """Read a page; a server that cannot do it for a while is asked again while the link lasts."""
+        """Read a page. A refusal that passes is retried while the link lasts."""
         pause = Backoff(longest=5.0)
         while True:
             try:

@@ -5,7 +5,7 @@ import shutil
 
 from cli.diagnosis.ancestors import Process
 from cli.diagnosis.entries import Entry, Scope
-from cli.diagnosis.facts import Elsewhere, Facts
+from cli.diagnosis.facts import Facts, OtherDirectory
 from cli.diagnosis.finding import Finding, ok, problem, unknown, warning
 from conclave.errors import ConfigError
 
@@ -46,7 +46,7 @@ def claude(facts: Facts) -> list[Finding]:
 
 def entry(facts: Facts) -> list[Finding]:
     entries = facts.entries
-    findings = [unknown(reason, "mend the file, then look again") for reason in entries.unread]
+    findings = [unknown(reason, "repair the file, then run this again") for reason in entries.unread]
     plugins = _plugins(facts.above)
     if not entries.found and plugins:
         findings.append(ok(f"the bridge comes with `{plugins[0]}`"))
@@ -65,7 +65,7 @@ def _entry(each: Entry, facts: Facts) -> Finding:
     what = f"the server entry `{each.name}` ({each.scope.value} scope)"
     command = shlex.join(each.words)
     if not each.starts_bridge:
-        return unknown(f"{what} runs `{command}`, which may be something else than `conclave bridge`")
+        return unknown(f"{what} runs `{command}`, which may not be `conclave bridge`")
     if not _startable(each.words[0], facts):
         remedy = f"put it on PATH, or name it with its path: {_remove(each)}, then `{ADD}` with the path of `conclave`"
         return problem(f"{what} starts `{each.words[0]}`, which is not found", remedy)
@@ -74,7 +74,7 @@ def _entry(each: Entry, facts: Facts) -> Finding:
         return warning(f"{what} starts a bridge in every session of yours, also where none is wanted", remedy)
     if each.scope is Scope.LOCAL and each.folder != facts.place.directory:
         remedy = f"look at `/mcp` in the session, or start Claude Code in {each.folder}"
-        return unknown(f"{what} is for {each.folder}; some versions of Claude Code do not take it in here", remedy)
+        return unknown(f"{what} is for {each.folder}; some versions of Claude Code ignore it here", remedy)
     return ok(f"{what} starts `{command}`")
 
 
@@ -85,9 +85,9 @@ def _bridge(each: Entry, facts: Facts) -> list[Finding]:
     moved = [name for name in _PLACES if name in each.environment and each.environment[name] != own.get(name)]
     if (named is None and moved) or "${" in (named or ""):
         why = f"`--config-dir {named}`" if named is not None else ", ".join(moved)
-        text = f"{what} gets {why}, so its key and configuration may be other ones than those looked at here"
+        text = f"{what} gets {why}, so its key and configuration may not be those that are checked here"
         return [unknown(text, f"run `{_doctor('<its directory>')}`")]
-    other = facts.elsewhere.get(named or "")
+    other = facts.other_directories.get(named or "")
     config = facts.config if other is None else other.config
     findings = [] if other is None else [_other(what, other)]
     if not isinstance(config, ConfigError):
@@ -95,17 +95,17 @@ def _bridge(each: Entry, facts: Facts) -> list[Finding]:
     return findings
 
 
-def _other(what: str, other: Elsewhere) -> Finding:
+def _other(what: str, other: OtherDirectory) -> Finding:
     where = str(other.directory)
     if isinstance(other.config, ConfigError):
-        return problem(f"{what} cannot start: {other.config}", "mend the file; nothing else can")
+        return problem(f"{what} cannot start: {other.config}", "repair the file by hand")
     if not other.config.servers:
         remedy = f"`{shlex.join(['conclave', '--config-dir', where, 'register'])} --server <url> --username <you>`"
         return problem(f"{what} cannot start: {where} has no registration", remedy)
     if other.key.key is None:
         reason = other.key.error or f"{other.key.path} is not there"
         return problem(f"{what} cannot start: {reason}", "restore the key, or register anew there")
-    return warning(f"{what} uses {where}; what is said below is about another directory", f"run `{_doctor(where)}`")
+    return warning(f"{what} uses {where}; the checks below are about another directory", f"run `{_doctor(where)}`")
 
 
 def _doctor(directory: str) -> str:
@@ -147,7 +147,7 @@ def session(facts: Facts) -> list[Finding]:
     loaded = above.development_channels
     wanted = [f"server:{name}" for name in names]
     if any(name in loaded for name in wanted):
-        return [ok(f"{who} was started so that the bridge can bring messages into it")]
+        return [ok(f"{who} was started so that the bridge can push messages into it")]
     plugins = _plugins(above)
     if plugins:
         return [ok(f"{who} was started with the channel `{plugins[0]}`")]
@@ -156,7 +156,7 @@ def session(facts: Facts) -> list[Finding]:
     if loaded:
         names_loaded = ", ".join(loaded)
         return [problem(f"{who} was started with the channels {names_loaded}, not with {wanted[0]}", f"`{start}`")]
-    return [problem(f"{who} was started without channels: no message comes in by itself", f"start it as `{start}`")]
+    return [problem(f"{who} was started without channels: no message arrives", f"start it as `{start}`")]
 
 
 def _plugins(above: Process | None) -> list[str]:
@@ -172,7 +172,7 @@ def policy(facts: Facts) -> list[Finding]:
         return [unknown(managed.unread)]
     if managed.forbids:
         text = f"the managed settings of this machine switch channels off ({managed.path})"
-        return [problem(text, "ask whoever manages it to set `channelsEnabled` to true")]
+        return [problem(text, "ask its administrator to set `channelsEnabled` to true")]
     return [ok("no managed settings on this machine switch channels off")]
 
 
@@ -180,7 +180,7 @@ def provider(facts: Facts) -> list[Finding]:
     environment = facts.place.environment
     names = [name for name in _PROVIDERS if environment.get(name, "").strip().lower() not in _OFF]
     if not names:
-        return [ok("no model provider is set that rules channels out")]
+        return [ok("no model provider without channels is configured")]
     return [
         problem(f"Claude Code has no channels with {_PROVIDERS[name]} ({name} is set)", f"unset {name}")
         for name in names

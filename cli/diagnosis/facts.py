@@ -78,7 +78,7 @@ class KeyFile(msgspec.Struct, frozen=True):
     error: str = ""
 
 
-class Elsewhere(msgspec.Struct, frozen=True):
+class OtherDirectory(msgspec.Struct, frozen=True):
     """Another configuration directory, which an entry names. `config` is the error if it cannot be read."""
 
     directory: Path
@@ -98,7 +98,7 @@ class Facts(msgspec.Struct, frozen=True):
     key: KeyFile
     config: LocalConfig | ConfigError
     probes: tuple[Probe, ...]
-    elsewhere: Mapping[str, Elsewhere] = msgspec.field(default_factory=dict)
+    other_directories: Mapping[str, OtherDirectory] = msgspec.field(default_factory=dict)
     """By the directory's name in the entries."""
 
     @property
@@ -125,11 +125,11 @@ async def gather(place: Place) -> Facts:
         key=key,
         config=config,
         probes=probes.result(),
-        elsewhere=_elsewhere(place, entries),
+        other_directories=_other_directories(place, entries),
     )
 
 
-def _elsewhere(place: Place, entries: Entries) -> dict[str, Elsewhere]:
+def _other_directories(place: Place, entries: Entries) -> dict[str, OtherDirectory]:
     """Read the configuration directories that entries name, except the one of this command."""
     here = place.config_path.parent
     named = {each.configuration for each in entries.found}
@@ -139,7 +139,7 @@ def _elsewhere(place: Place, entries: Entries) -> dict[str, Elsewhere]:
             continue
         directory = place.directory / name
         if directory.resolve() != here.resolve():
-            found[name] = Elsewhere(directory, read_key(directory / KEY_NAME), _config(directory / CONFIG_NAME))
+            found[name] = OtherDirectory(directory, read_key(directory / KEY_NAME), _config(directory / CONFIG_NAME))
     return found
 
 

@@ -48,7 +48,7 @@ def key(facts: Facts) -> list[Finding]:
 
 def config(facts: Facts) -> list[Finding]:
     if isinstance(facts.config, ConfigError):
-        return [problem(str(facts.config), "mend the file; nothing else can")]
+        return [problem(str(facts.config), "repair the file by hand")]
     count = len(facts.config.servers)
     if count == 0:
         return [problem(f"this machine is registered nowhere ({facts.place.config_path})", REGISTER)]
@@ -66,11 +66,11 @@ def permissions(facts: Facts) -> list[Finding]:
     findings = [*_stray(config)]
     if config.servers and _hears_nothing(config):
         remedy = "`conclave perm set notify`, or with --server and --channel for one channel"
-        return [*findings, warning("an agent here hears nothing: the level is mute everywhere", remedy)]
+        return [*findings, warning("an agent here receives nothing: the level is mute everywhere", remedy)]
     count = len(config.overrides)
     overrides = "1 override" if count == 1 else f"{count} overrides"
     levels = f"by default {config.default_permission.value}, {overrides}"
-    return [*findings, ok(f"levels: {levels}; an agent may raise one to {config.permission_ceiling.value} by itself")]
+    return [*findings, ok(f"levels: {levels}; an agent may raise them up to {config.permission_ceiling.value}")]
 
 
 def _stray(config: LocalConfig) -> list[Finding]:

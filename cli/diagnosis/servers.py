@@ -26,11 +26,11 @@ def _server(probe: Probe) -> Finding:
         remedy = "enrol this machine's key (`conclave key` prints it) with `conclave machine add` on another machine"
         return problem(f"{url} does not let this machine in: {probe.error}", f"{remedy}, or register anew")
     if answer is None and probe.untrusted:
-        remedy = f"ask whoever runs it; if it was set up anew, {_command('conclave', 'server', 'trust', url)}"
+        remedy = f"ask its operator; if it was set up anew, {_command('conclave', 'server', 'trust', url)}"
         return problem(f"{url} may be another server: {probe.error}", remedy)
     if answer is None:
         forget = _command("conclave", "server", "remove", url)
-        return problem(f"{url} cannot be used: {probe.error}", f"ask whoever runs it; {forget} forgets it")
+        return problem(f"{url} cannot be used: {probe.error}", f"ask its operator; {forget} removes the registration")
     who, recorded = answer.path.rpartition("/")[0], f"{registration.username}/{registration.machine}"
     if who != recorded:
         remedy = f"{_command('conclave', 'server', 'add', url)} records that"
@@ -46,7 +46,9 @@ def clock(facts: Facts) -> list[Finding]:
         if abs(seconds) > CLOCK_SECONDS:
             text = f"the clock of {probe.server.url} is {timedelta(seconds=abs(seconds))} "
             text += "ahead of this machine's" if seconds > 0 else "behind this machine's"
-            findings.append(warning(text, "set this machine's clock; if that is right, tell whoever runs the server"))
+            findings.append(
+                warning(text, "set this machine's clock; if that is right, tell the operator of the server")
+            )
     return findings
 
 
@@ -66,7 +68,7 @@ def _duplicate(url: str, known: str) -> Finding:
     forget = "take one of the two entries out of the configuration"
     if not same_server(known, url):
         forget = f"{_command('conclave', 'server', 'remove', url)} forgets the other, with its levels"
-    text = f"{url} is the same server as {known}, which names it: that was configured first"
+    text = f"{url} is the same server as {known}, which was configured first and names it"
     return warning(text, f"use {known} for it everywhere; {forget}")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from cli.diagnosis.ancestors import Process
 from cli.diagnosis.entries import Entries, Entry, Policy, Scope
-from cli.diagnosis.facts import Claude, Commands, Elsewhere, Facts, KeyFile, Place
+from cli.diagnosis.facts import Claude, Commands, Facts, KeyFile, OtherDirectory, Place
 from cli.diagnosis.finding import Finding, Verdict
 from cli.diagnosis.probes import Answer, Probe
 from cli.diagnosis.table import CHECKS, examine
@@ -88,7 +88,7 @@ REGISTERED = LocalConfig(servers=(Registration(OTHER, "ann", "laptop"),))
 def elsewhere(config: LocalConfig | ConfigError, key: KeyFile = GOOD.key, *words: str) -> dict[str, Any]:
     """Return an entry whose bridge uses another directory, and what is in there."""
     entry = local("conclave", "sh", "conclave", "--config-dir", "/e", "bridge", *words)
-    return {"entries": entries(entry), "elsewhere": {"/e": Elsewhere(Path("/e"), key, config)}}
+    return {"entries": entries(entry), "other_directories": {"/e": OtherDirectory(Path("/e"), key, config)}}
 
 
 @pytest.mark.parametrize(

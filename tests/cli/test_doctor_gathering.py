@@ -183,7 +183,7 @@ async def test_the_directory_that_an_entry_names_is_looked_into(tmp_path: Path) 
         claude_file=tmp_path / "claude.json",
         policy_file=tmp_path / "policy.json",
     )
-    (other,) = (await gather(place)).elsewhere.values()
+    (other,) = (await gather(place)).other_directories.values()
     assert other.directory == tmp_path / "other"
     assert isinstance(other.config, ConfigError)
 
