@@ -6,14 +6,20 @@ node dies in between, or loses Redis, the entry stays and the janitor of any nod
 twice does no harm.
 """
 
+import asyncio
+from collections.abc import Mapping
+
 import structlog
 
-from relay.redis.channel_log import ChannelLog
+from relay.redis.channel_log import DELETED, ChannelLog
 from relay.redis.directory import Directory
 from relay.redis.inbox import Inbox, Revoke
 from relay.redis.node_registry import NodeRegistry
 
 log = structlog.get_logger()
+
+_AT_ONCE = 64
+"""How many announcements are under way at the same time: the removal of a user may have thousands."""
 
 
 class Announcements:
@@ -26,13 +32,20 @@ class Announcements:
         self._registry = registry
 
     async def publish_pending(self) -> None:
-        """Make every pending announcement, whichever node left it.
+        """Make every pending announcement, whichever node left it. Raises: StoreUnavailable."""
+        await self.publish(await self._directory.pending_announcements())
 
-        No message that is posted after this returns reaches a session that lost its channel. Raises: StoreUnavailable.
+    async def publish(self, announcements: Mapping[str, str]) -> None:
+        """Make announcements, in no particular order, and remove them from those that are pending.
+
+        No message that is posted after this returns reaches a session that lost its channel. Raises: StoreUnavailable,
+        and what was not removed is announced again.
         """
-        for subject, announcement in (await self._directory.pending_announcements()).items():
-            await self._publish(subject, *announcement.split(" "))
-            await self._directory.remove_announcement(subject, announcement)
+        pending = list(announcements.items())
+        for start in range(0, len(pending), _AT_ONCE):
+            batch = pending[start : start + _AT_ONCE]
+            await asyncio.gather(*(self._publish(subject, *text.split(" ")) for subject, text in batch))
+            await asyncio.gather(*(self._directory.remove_announcement(subject, text) for subject, text in batch))
 
     async def _publish(self, subject: str, kind: str, *arguments: str) -> None:
         match kind:
@@ -45,3 +58,11 @@ class Announcements:
                 await self._inbox.broadcast(await self._registry.all_nodes(), signal)
             case _:
                 log.error("due.unknown", what=kind)
+
+
+def announced_version(announcements: Mapping[str, str], channel_id: str) -> int | None:
+    """Return the membership version of a channel that is announced, DELETED included; None if none is."""
+    kind, *arguments = announcements.get(channel_id, "").split(" ")
+    if kind == "changed":
+        return int(arguments[0])
+    return DELETED if kind == "deleted" else None

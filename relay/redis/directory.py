@@ -21,6 +21,17 @@ Registration = Literal["open", "closed", "invite"]
 """Who may register: everybody, nobody but the admins that the operator named, or whoever has an invite."""
 
 
+class Outcome(msgspec.Struct, frozen=True):
+    """The verdict on an operation, and what has to be announced before it is acknowledged.
+
+    `announcements` are all that are pending, by subject, also those of earlier operations: a caller may be repeating an
+    operation whose first attempt ended before its announcement.
+    """
+
+    verdict: Verdict
+    announcements: dict[str, str]
+
+
 class JoinDecision(msgspec.Struct, frozen=True):
     """How a request to join ended: `ok` with the channel's id and the version of who may hear it, or a refusal."""
 
@@ -94,15 +105,15 @@ class Directory:
         args = (caller.path, caller.pubkey, caller.user, machine, pubkey)
         return await self._word(scripts.MACHINE_ADD, *args)  # type: ignore[return-value]
 
-    async def remove_machine(self, caller: Caller, user: str, machine: str) -> Verdict:
+    async def remove_machine(self, caller: Caller, user: str, machine: str) -> Outcome:
         """Revoke a machine's key; `ok` also if there is no such machine."""
         args = (caller.path, caller.pubkey, caller.user, caller.role, user, machine)
-        return (await self._words(scripts.MACHINE_REMOVE, *args))[0]  # type: ignore[return-value]
+        return await self._outcome(scripts.MACHINE_REMOVE, *args)
 
-    async def remove_user(self, caller: Caller, user: str) -> Verdict:
+    async def remove_user(self, caller: Caller, user: str) -> Outcome:
         """Remove a user and all that is theirs, in one step; `ok` also if there is no such user."""
         args = (caller.path, caller.pubkey, caller.role, user)
-        return (await self._words(scripts.USER_REMOVE, *args))[0]  # type: ignore[return-value]
+        return await self._outcome(scripts.USER_REMOVE, *args)
 
     async def machines(self, user: str) -> list[MachineInfo]:
         rows = _pairs(await self._client.call("HGETALL", self._keys.machines(user)))
@@ -147,19 +158,19 @@ class Directory:
 
     async def administer(
         self, operation: str, name: str, caller: Caller, *, inside: str, argument: str = ""
-    ) -> Verdict:
-        """Carry out a channel operation that has nothing to answer but its verdict; see administer.lua.
+    ) -> Outcome:
+        """Carry out a channel operation that has no result of its own; see administer.lua.
 
         `inside` is the id of the channel that the caller's session has joined by this name, or ''.
         """
         args = (operation, name, caller.path, caller.pubkey, caller.user, caller.role, inside, argument)
-        return await self._word(scripts.ADMINISTER, *args)  # type: ignore[return-value]
+        return await self._outcome(scripts.ADMINISTER, *args)
 
     async def create_invite(
         self, name: str, caller: Caller, *, inside: str, token: str, uses: int | None, seconds: int | None
     ) -> Verdict:
         terms = f"{token} {_or_dash(uses)} {_or_dash(seconds)}"
-        return await self.administer("invite_create", name, caller, inside=inside, argument=terms)
+        return (await self.administer("invite_create", name, caller, inside=inside, argument=terms)).verdict
 
     async def revoke_invite(self, token: str, caller: Caller) -> Verdict:
         args = (token, caller.path, caller.pubkey, caller.user, caller.role)
@@ -212,6 +223,11 @@ class Directory:
         """Return the id of a channel whose subscribers the caller may see."""
         reply = await self._client.run(scripts.WHO_MAY_LOOK, self._dir, name, caller.user, caller.role)
         return None if reply is None else _word(reply)
+
+    async def _outcome(self, script: scripts.Script, *args: str | int) -> Outcome:
+        verdict, announcements = await self._client.run(script, self._dir, *args)
+        flat = _words(announcements)
+        return Outcome(_word(verdict), dict(zip(flat[::2], flat[1::2], strict=True)))  # type: ignore[arg-type]
 
     async def _word(self, script: scripts.Script, *args: str | int) -> str:
         return _word(await self._client.run(script, self._dir, *args))

@@ -89,10 +89,10 @@ class Accounts:
         Only for admins of the server. All or nothing; a channel that the user is creating meanwhile does not survive.
         Raises: Refusal.
         """
-        verdict = await self._directory.remove_user(session.caller, user)
-        self._audit(session.caller, "user_remove", user, verdict)
-        permit(verdict)
-        await self._announcements.publish_pending()
+        outcome = await self._directory.remove_user(session.caller, user)
+        self._audit(session.caller, "user_remove", user, outcome.verdict)
+        permit(outcome.verdict)
+        await self._announcements.publish(outcome.announcements)
 
     async def machines(self, session: Session) -> list[MachineInfo]:
         """Return the machines of the caller's own account."""
@@ -123,10 +123,10 @@ class Accounts:
         """
         check_requested_name(NameKind.MACHINE, name)
         owner = session.path.user if user is None else user
-        verdict = await self._directory.remove_machine(session.caller, owner, name)
-        self._audit(session.caller, "machine_remove", f"{owner}/{name}", verdict)
-        permit(verdict)
-        await self._announcements.publish_pending()
+        outcome = await self._directory.remove_machine(session.caller, owner, name)
+        self._audit(session.caller, "machine_remove", f"{owner}/{name}", outcome.verdict)
+        permit(outcome.verdict)
+        await self._announcements.publish(outcome.announcements)
 
 
 def key_text(pubkey: bytes) -> str:

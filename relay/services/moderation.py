@@ -1,9 +1,11 @@
 """Ruling a channel: what its creator, its admins and the server's admins may do to it."""
 
+import asyncio
+
 from conclave.model import InviteInfo, Visibility
 from conclave.names import NameKind, check_requested_name
 from relay.channels.fanout import FanOut
-from relay.cluster.announcements import Announcements
+from relay.cluster.announcements import Announcements, announced_version
 from relay.redis.directory import Directory
 from relay.services.authorization import AuditLog, check_terms, new_token, permit
 from relay.services.refusals import valid_path_or_user
@@ -100,13 +102,13 @@ class Moderation:
 
     async def _administer(self, session: Session, operation: str, channel: str, argument: str = "") -> None:
         inside = await self._inside(session, channel)
-        verdict = await self._directory.administer(operation, channel, session.caller, inside=inside, argument=argument)
-        self._audit(session.caller, operation, f"{channel} {argument}".rstrip(), verdict)
-        permit(verdict, channel)
-        channel_id = session.joined.get(channel)
-        await self._announcements.publish_pending()
-        if channel_id is not None:  # the caller goes on under the new name, or without the channel
-            await self._fanout.apply_latest_version(channel_id)
+        outcome = await self._directory.administer(operation, channel, session.caller, inside=inside, argument=argument)
+        self._audit(session.caller, operation, f"{channel} {argument}".rstrip(), outcome.verdict)
+        permit(outcome.verdict, channel)
+        version = announced_version(outcome.announcements, inside)
+        # This node does not wait for its own announcement: the caller's next request finds the new name, or no channel.
+        applied = [] if version is None else [self._fanout.apply_version(inside, version)]
+        await asyncio.gather(self._announcements.publish(outcome.announcements), *applied)
 
     async def _inside(self, session: Session, channel: str) -> str:
         """Return the id of the channel that the session has joined by this name, as of now, or ''."""

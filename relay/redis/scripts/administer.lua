@@ -1,4 +1,5 @@
--- The channel operations that answer with a verdict: 'ok', 'denied', 'missing', 'taken', 'revoked'.
+-- The channel operations that answer with a verdict ('ok', 'denied', 'missing', 'taken', 'revoked') and what has to be
+-- announced.
 -- ARGV: operation, channel, caller's path, key, caller, role, inside, argument.
 local operation, name, actor, key, user, role, inside, arg = unpack(ARGV)
 local id, row = find(name)
@@ -89,4 +90,4 @@ local target = name
 if operation ~= 'invite_create' and arg ~= '' then
   target = name .. ' ' .. arg
 end
-return audited(actor, operation, target, verdict)
+return with_due(audited(actor, operation, target, verdict))

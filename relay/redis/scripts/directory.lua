@@ -74,6 +74,12 @@ local function owe(field, what)
   redis.call('HSET', dir .. ':due', field, what .. ' ' .. redis.call('INCR', dir .. ':clock'))
 end
 
+-- An operation's verdict, and if it is 'ok' all that the cluster has yet to be told, fields and values: also what an
+-- earlier operation could not tell, because a caller may be repeating that one.
+local function with_due(verdict)
+  return { verdict, verdict == 'ok' and redis.call('HGETALL', dir .. ':due') or {} }
+end
+
 -- Begin a new version of who may hear a channel. Sessions that joined at an earlier one are looked at again before
 -- they hear anything that is posted at this one.
 local function change(id)

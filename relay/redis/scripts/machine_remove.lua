@@ -1,16 +1,16 @@
 -- Revoke a machine's key: one's own, or as an admin of the server anybody's.
--- ARGV: caller's path, key, caller, role, user, machine. Answers {verdict, public key if there was one}.
+-- ARGV: caller's path, key, caller, role, user, machine. Answers a verdict and what has to be announced.
 local actor, own_key, caller, role, user, machine = unpack(ARGV)
 local target = user .. '/' .. machine
 if not enrolled(actor, own_key) then
-  return { audited(actor, 'machine_remove', target, 'revoked') }
+  return with_due(audited(actor, 'machine_remove', target, 'revoked'))
 end
 if caller ~= user and role ~= 'admin' then
-  return { audited(actor, 'machine_remove', target, 'denied') }
+  return with_due(audited(actor, 'machine_remove', target, 'denied'))
 end
 local row = redis.call('HGET', dir .. ':machines:' .. user, machine)
 if not row then
-  return { audited(actor, 'machine_remove', target, 'ok') }
+  return with_due(audited(actor, 'machine_remove', target, 'ok'))
 end
 local key = string.match(row, '^%S+')
 redis.call('HDEL', dir .. ':machines:' .. user, machine)
@@ -21,4 +21,4 @@ for _, id in ipairs(redis.call('SMEMBERS', dir .. ':joined:' .. user)) do
     change(id)
   end
 end
-return { audited(actor, 'machine_remove', target, 'ok'), key }
+return with_due(audited(actor, 'machine_remove', target, 'ok'))

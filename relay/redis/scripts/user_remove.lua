@@ -1,11 +1,11 @@
 -- Remove a user and all that is theirs: channels they created, memberships, roles, bans against them, machines, the
--- name. ARGV: caller's path, key, role, user. Answers {verdict, public key, ...}: the keys whose sessions have to end.
+-- name. ARGV: caller's path, key, role, user. Answers a verdict and what has to be announced.
 local actor, own_key, role, user = unpack(ARGV)
 if not enrolled(actor, own_key) then
-  return { audited(actor, 'user_remove', user, 'revoked') }
+  return with_due(audited(actor, 'user_remove', user, 'revoked'))
 end
 if role ~= 'admin' then
-  return { audited(actor, 'user_remove', user, 'denied') }
+  return with_due(audited(actor, 'user_remove', user, 'denied'))
 end
 for _, id in ipairs(redis.call('SMEMBERS', dir .. ':created:' .. user)) do
   local name = redis.call('HGET', dir .. ':channel:' .. id, 'name')
@@ -20,12 +20,10 @@ end
 for _, id in ipairs(redis.call('SMEMBERS', dir .. ':banned:' .. user)) do
   redis.call('SREM', dir .. ':bans:' .. id, user)
 end
-local answer = { 'ok' }
 local machines = redis.call('HGETALL', dir .. ':machines:' .. user)
 for i = 1, #machines, 2 do
   local key = string.match(machines[i + 1], '^%S+')
   redis.call('HDEL', dir .. ':keys', key)
-  answer[#answer + 1] = key
   owe('key:' .. key, 'user_removed')
 end
 for _, id in ipairs(redis.call('SMEMBERS', dir .. ':joined:' .. user)) do
@@ -36,5 +34,4 @@ end
 redis.call('HDEL', dir .. ':users', user)
 redis.call('DEL', dir .. ':machines:' .. user, dir .. ':administers:' .. user, dir .. ':banned:' .. user,
   dir .. ':joined:' .. user)
-audited(actor, 'user_remove', user, 'ok')
-return answer
+return with_due(audited(actor, 'user_remove', user, 'ok'))
