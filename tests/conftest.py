@@ -9,8 +9,9 @@ from hypothesis import settings
 
 from tests.support.programs import end_fork_server
 from tests.support.redis_server import RedisProcess
+from tests.support.trials import FORM
 
-settings.register_profile("conclave", deadline=None)  # how long an example takes is the machine's affair
+settings.register_profile("conclave", deadline=None, max_examples=FORM.value)  # an example may take as long as it does
 settings.load_profile("conclave")
 
 

@@ -14,6 +14,7 @@ from conclave.protocol.v1 import admin, frames
 from tests.support.nodes import NodeProcess, cluster
 from tests.support.peer import Peer, Peers, Refused
 from tests.support.redis_server import RedisProcess
+from tests.support.trials import by_form
 from tests.support.waiting import pause, wait_until
 
 On = Callable[[str, str], admin.AdminOp]
@@ -22,6 +23,10 @@ On = Callable[[str, str], admin.AdminOp]
 REVOKED = "unauthorized: machine key revoked"
 REMOVED = "unauthorized: user removed from this server"
 
+ROUNDS = by_form(20, 500, 10_000)
+"""How many removals a test has, over all lanes."""
+CUT_ROUNDS = by_form(20, 100, 1_000)
+"""The same while connections are cut."""
 LANES = 5
 """How many channels go through their rounds at the same time: on different nodes, so that everything overlaps."""
 
@@ -166,13 +171,13 @@ REMOVALS: dict[str, tuple[On, On | None, Visibility]] = {
 }
 
 
-@pytest.mark.parametrize(("what", "rounds"), [("ban", 1000), ("kick", 1000), ("acl", 1000)])
+@pytest.mark.parametrize("what", REMOVALS)
 async def test_nothing_posted_after_a_removal_reaches_the_removed(
-    nodes: list[NodeProcess], peers: Peers, what: str, rounds: int
+    nodes: list[NodeProcess], peers: Peers, what: str
 ) -> None:
     """The promise itself: an admin who has read `done` can speak freely."""
     remove, restore, visibility = REMOVALS[what]
-    await in_lanes(nodes, peers, same_victim(rounds, remove, restore), visibility)
+    await in_lanes(nodes, peers, same_victim(ROUNDS, remove, restore), visibility)
 
 
 @pytest.mark.parametrize("what", REMOVALS)
@@ -182,8 +187,8 @@ async def test_nor_while_the_nodes_keep_losing_what_is_published(
     """The announcement may be lost; the next message must not be delivered without what it said."""
     remove, restore, visibility = REMOVALS[what]
     async with subscribers_cut(redis_process, every=0.15) as cut:
-        await in_lanes(nodes, peers, same_victim(100, remove, restore), visibility)
-    assert sum(cut) > 10
+        await in_lanes(nodes, peers, same_victim(CUT_ROUNDS, remove, restore), visibility)
+    assert sum(cut) >= by_form(1, 10, 10)
 
 
 async def _insist(victim: Peer, channel: str) -> str | None:
@@ -202,7 +207,7 @@ async def why_closed(victim: Peer, insisting: asyncio.Task[str | None]) -> set[s
     return {await victim.wait_closed(), await insisting} - {None}
 
 
-@pytest.mark.parametrize(("rounds", "cutting"), [(1000, False), (100, True)], ids=["calm", "cut"])
+@pytest.mark.parametrize(("rounds", "cutting"), [(ROUNDS, False), (CUT_ROUNDS, True)], ids=["calm", "cut"])
 async def test_a_revoked_machine_hears_nothing_more(
     nodes: list[NodeProcess], peers: Peers, redis_process: RedisProcess, rounds: int, *, cutting: bool
 ) -> None:
@@ -226,7 +231,7 @@ async def test_a_revoked_machine_hears_nothing_more(
         await in_lanes(nodes, peers, run, Visibility.PUBLIC)
 
 
-@pytest.mark.parametrize(("rounds", "cutting"), [(1000, False), (100, True)], ids=["calm", "cut"])
+@pytest.mark.parametrize(("rounds", "cutting"), [(ROUNDS, False), (CUT_ROUNDS, True)], ids=["calm", "cut"])
 async def test_a_removed_user_hears_nothing_more(
     nodes: list[NodeProcess], peers: Peers, redis_process: RedisProcess, rounds: int, *, cutting: bool
 ) -> None:
@@ -272,7 +277,7 @@ async def test_a_deleted_channel_leaves_nothing_to_one_that_is_called_the_same(
     founder = await peers.register(nodes[0].url, "founder")
     talkers = [await peers.register(nodes[i % 3].url, f"talker{i}") for i in range(6)]
     said: list[str] = []
-    for turn in range(30):
+    for turn in range(by_form(3, 30, 1_000)):
         await founder.create("plaza")
         await founder.join("plaza")
         stop = asyncio.Event()

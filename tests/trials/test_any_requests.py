@@ -13,9 +13,10 @@ from conclave_conformance.client import Asked
 from conclave_conformance.company import Company
 from tests.support.conversation import SESSIONS, Sending, Talk
 from tests.support.nodes import node_object
+from tests.support.trials import by_form
 
-EXAMPLES = 20
-STEPS = 40
+EXAMPLES = by_form(2, 30, 1_000)
+STEPS = by_form(25, 40, 60)
 STEP_SECONDS = 30
 
 WHO = st.sampled_from(SESSIONS)

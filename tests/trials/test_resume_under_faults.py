@@ -1,7 +1,6 @@
 """Resume over three real nodes: whatever dies, everybody who comes back has heard every message once and in order."""
 
 import asyncio
-import os
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -16,13 +15,14 @@ from relay.model.message import order
 from tests.support.archive import Archive
 from tests.support.nodes import NodeProcess
 from tests.support.redis_server import RedisProcess
+from tests.support.trials import FORM, Form, by_form
 from tests.support.v2_peer import V2Peer, V2Peers
 from tests.support.verdict import Gap, flaws
 from tests.support.waiting import pause, wait_until
 from tests.support.wandering import Visitor, Wanderer
 
-TRIALS = int(os.environ.get("RESUME_TRIALS", "10"))
-"""How many channels live through the faults; 1,000 by hand."""
+TRIALS = by_form(3, 20, 1_000)
+"""How many channels live through the faults."""
 AT_ONCE = 10
 _TALKERS, _VISITORS = 2, 20
 _MESSAGES = 20
@@ -162,7 +162,7 @@ async def channels(
         await asyncio.gather(*(trial.end() for trial in trials))
 
 
-@pytest.mark.timeout(120 + 60 * TRIALS // AT_ONCE)
+@pytest.mark.timeout(240 + 60 * TRIALS // AT_ONCE)
 async def test_whoever_comes_back_has_heard_everything_once(
     nodes: list[NodeProcess], redis_process: RedisProcess
 ) -> None:
@@ -195,17 +195,7 @@ async def test_whoever_comes_back_has_heard_everything_once(
                 assert not wrong, f"{trial.channel}, {len(wrong)} flaws:\n" + "\n".join(wrong[:20])
         print(dict(figures))  # noqa: T201 - as above
     assert figures["resumes"] > figures["sessions"], "nobody came back"
-    assert figures["unrecovered"] > 0, "nobody met a log that was trimmed"
-
-
-@pytest.fixture
-async def v2_peers(nodes: list[NodeProcess]) -> AsyncIterator[V2Peers]:
-    assert nodes
-    everybody = V2Peers()
-    try:
-        yield everybody
-    finally:
-        await everybody.close()
+    assert figures["unrecovered"] > 0 or FORM is Form.EXAMPLE, "nobody met a log that was trimmed"
 
 
 async def test_the_death_of_ones_node_costs_nothing(nodes: list[NodeProcess], v2_peers: V2Peers) -> None:

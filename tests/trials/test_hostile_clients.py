@@ -15,6 +15,7 @@ from conclave.protocol.v1 import frames
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peer, Peers
 from tests.support.talk import Talker, everybody_heard, more_is_said, talking
+from tests.support.trials import by_form
 from tests.support.waiting import pause, wait_until
 
 SPARE_BYTES = 32 * 1024 * 1024
@@ -100,7 +101,7 @@ async def test_rubbish_before_login(nodes: list[NodeProcess], village: tuple[Tal
                         while (await ws.receive()).type is aiohttp.WSMsgType.BINARY:
                             pass
 
-        await asyncio.gather(*(attack(seed) for seed in range(60)))
+        await asyncio.gather(*(attack(seed) for seed in range(by_form(15, 60, 600))))
         await more_is_said([village[0]])
     await undisturbed(nodes[0], village, memory)
 
@@ -135,7 +136,7 @@ async def test_bytes_that_are_no_http(nodes: list[NodeProcess], village: tuple[T
         writer.transport.abort()
 
     async with talking([village[0]]):
-        await asyncio.gather(*(attack(opening) for opening in openings * 8))
+        await asyncio.gather(*(attack(opening) for opening in openings * by_form(2, 8, 80)))
         await more_is_said([village[0]])
     await undisturbed(nodes[0], village, memory)
 
@@ -154,11 +155,12 @@ async def test_clients_that_vanish_during_the_upgrade(nodes: list[NodeProcess], 
         writer.transport.abort()
 
     async with talking([village[0]]):
-        await asyncio.gather(*(vanish(i % 4) for i in range(200)))
+        await asyncio.gather(*(vanish(i % 4) for i in range(by_form(50, 200, 2_000))))
         await more_is_said([village[0]])
     await undisturbed(nodes[0], village, memory)
 
 
+@pytest.mark.long
 async def test_peers_that_never_log_in_are_bounded_and_closed(
     nodes: list[NodeProcess], village: tuple[Talker, Peer]
 ) -> None:
@@ -230,7 +232,7 @@ async def test_rubbish_after_login(nodes: list[NodeProcess], peers: Peers, villa
         assert await answer(peer) == frames.Pong()
 
     async with talking([village[0]]):
-        await asyncio.gather(*(attack(seed) for seed in range(20)))
+        await asyncio.gather(*(attack(seed) for seed in range(by_form(5, 20, 200))))
         await more_is_said([village[0]])
     await undisturbed(nodes[0], village, memory)
 
@@ -268,6 +270,7 @@ async def _only_villagers(village: tuple[Talker, Peer]) -> bool:
     return len(await village[1].who("plaza")) == 2
 
 
+@pytest.mark.long
 async def test_requests_whose_answers_nobody_reads(
     nodes: list[NodeProcess], peers: Peers, village: tuple[Talker, Peer]
 ) -> None:

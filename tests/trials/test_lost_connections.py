@@ -14,11 +14,12 @@ from tests.support.command_line import start
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peers
 from tests.support.proxy import Proxy, V1Only
+from tests.support.trials import by_form
 from tests.support.v2_peer import V2Peer
 from tests.support.waiting import pause, wait_until
 
-COUNT = 40
-CUTS = 5
+COUNT = by_form(15, 40, 400)
+CUTS = by_form(2, 5, 50)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Sends whose connections are cut at any byte, and retried with the same key: each is in the log once."""
 
 import asyncio
-import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -10,10 +9,11 @@ from urllib.parse import urlsplit
 import pytest
 from nacl.signing import SigningKey
 
+from tests.support.trials import by_form
 from tests.support.v2_peer import V2Peer, V2Peers, V2Refused
 
-TRIALS = int(os.environ.get("SEND_TRIALS", "300"))
-"""How many sends are cut; 10,000 by hand."""
+TRIALS = by_form(20, 300, 10_000)
+"""How many sends are cut."""
 AT_ONCE = 10
 
 
@@ -79,7 +79,7 @@ async def trial(number: int, url: str, key: SigningKey, chance: random.Random) -
     return sent[0]
 
 
-@pytest.mark.timeout(60 + TRIALS // 10)
+@pytest.mark.timeout(120 + TRIALS)
 async def test_a_send_that_is_cut_anywhere_and_retried_is_one_message(url: str, v2_peers: V2Peers) -> None:
     """In the request, between it and the reply, or in the reply."""
     key = SigningKey.generate()

@@ -18,6 +18,7 @@ from tests.support.directory import Snapshot, Store
 from tests.support.nodes import node_object, running_node
 from tests.support.peer import Peer, Peers, Refused
 from tests.support.redis_server import RedisProcess
+from tests.support.trials import by_form
 from tests.support.waiting import pause, wait_until
 
 AWAY = "internal error: the relay cannot reach its store; try again in a few seconds"
@@ -152,7 +153,7 @@ async def a_scene(redis_url: str) -> AsyncIterator[Scene]:
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("what", OPERATIONS)
+@pytest.mark.parametrize("what", by_form(("ban", "rename", "user remove"), tuple(OPERATIONS), tuple(OPERATIONS)))
 async def test_an_operation_happens_or_does_not(redis_url: str, what: str, *, late: bool) -> None:
     """At every step, before it and after it. Another node's heartbeat makes up for what was not announced."""
     async with a_scene(redis_url) as scene:
@@ -294,7 +295,7 @@ async def test_a_killed_redis_has_the_operation_or_has_not(redis_process: RedisP
     happened: list[bool] = []
     async with running_node(url) as one, running_node(url) as other:
         ann = await peers.register(one, "ann")
-        for turn in range(6):
+        for turn in range(by_form(2, 6, 60)):
             name, bob = f"ops{turn}", await peers.register(other, f"bob{turn}")
             await ann.create(name)
             await ann.join(name)

@@ -1,0 +1,53 @@
+"""Nodes in this process and as processes of their own, and peers. Ask for peers after the nodes: they leave first."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support.nodes import NodeProcess, cluster, running_node
+from tests.support.peer import Peers
+from tests.support.redis_server import RedisProcess
+from tests.support.trials import FORM, Form
+from tests.support.v2_peer import V2Peers
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests without a small form, unless this is `make trials`."""
+    if FORM is Form.EXAMPLE:
+        long = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
+@pytest.fixture
+async def url(redis_url: str) -> AsyncIterator[str]:
+    """One node in this process, on an empty server."""
+    async with running_node(redis_url) as node:
+        yield node
+
+
+@pytest.fixture
+async def nodes(redis_process: RedisProcess) -> AsyncIterator[list[NodeProcess]]:
+    """Three processes on the test's own Redis."""
+    async with cluster(redis_process.url) as running:
+        yield running
+
+
+@pytest.fixture
+async def peers() -> AsyncIterator[Peers]:
+    """Clients of protocol v1."""
+    several = Peers()
+    try:
+        yield several
+    finally:
+        await several.close()
+
+
+@pytest.fixture
+async def v2_peers() -> AsyncIterator[V2Peers]:
+    """Clients of protocol v2."""
+    several = V2Peers()
+    try:
+        yield several
+    finally:
+        await several.close()
