@@ -12,13 +12,15 @@ BIND ?= 127.0.0.1:4390
 NODES ?= 3
 PYTEST_ARGS ?= -n auto
 SECONDS ?= 60
+# How long the trials are: short, or full for some hours.
+TRIALS ?= short
 # What the image installs: a node, and the command line for looking at it.
 IMAGE_EXTRAS := --extra client --extra server --extra otel
 # Programs for `make deploy-test` that are no Python packages; shared by all checkouts of this user.
 TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/conclave/tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve cluster test fuzz mutants check format lint types contracts docs lock clean \
+.PHONY: help install serve cluster test trials fuzz mutants check format lint types contracts docs lock clean \
   deploy-tools deploy-test deploy-files
 
 help: ## Show this list
@@ -55,6 +57,11 @@ cluster: $(SERVE) ## Run three relay nodes, their store and a balancer on ws://1
 
 test: $(STAMP) ## Run the whole test suite (PYTEST_ARGS=)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+trials: $(STAMP) ## Run the trials: faults, races, attacks, properties, fuzzing (TRIALS=full for hours, SECONDS= for fuzzing)
+	TRIALS=$(TRIALS) $(BIN)/python -m pytest $(PYTEST_ARGS) -m "trial or hypothesis" \
+	  -o timeout=$(if $(filter full,$(TRIALS)),0,600)
+	$(MAKE) --no-print-directory fuzz SECONDS=$(if $(filter file,$(origin SECONDS)),10,$(SECONDS))
 
 fuzz: $(FUZZ) ## Fuzz what decodes the network (SECONDS= for each target, Linux only)
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Self, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.follower import SINCE_SLACK_MS, Change, Follower
@@ -238,7 +238,6 @@ def sent(rows: list[frames.HistoryMessage]) -> list[tuple[str, Body]]:
     return [(str(row.from_), body(row)) for row in rows]
 
 
-@settings(deadline=None, max_examples=200)
 @given(seed=st.integers(0, 2**32), check_seconds=st.sampled_from([30.0, 0.0]), retained=st.sampled_from([0, 1, 5, 40]))
 async def test_from_the_first_line_on_everything_is_shown_once_and_in_order(
     seed: int, check_seconds: float, retained: int
@@ -252,7 +251,6 @@ async def test_from_the_first_line_on_everything_is_shown_once_and_in_order(
     assert len(screen.messages) >= len(server.rows) - screen.posted_at_start
 
 
-@settings(deadline=None, max_examples=200)
 @given(seed=st.integers(0, 2**32), check_seconds=st.sampled_from([30.0, 0.0]), page=st.sampled_from([1, 3, 500]))
 async def test_since_shows_the_history_and_goes_on_live_without_a_seam(
     seed: int, check_seconds: float, page: int
@@ -265,7 +263,6 @@ async def test_since_shows_the_history_and_goes_on_live_without_a_seam(
     assert screen.messages == sent(server.rows)
 
 
-@settings(deadline=None, max_examples=200)
 @given(seed=st.integers(0, 2**32))
 async def test_nothing_is_left_out_by_a_server_without_order(seed: int) -> None:
     """The original may deliver two posts in another order than its history has them: a repeat then, never a gap."""
@@ -276,7 +273,6 @@ async def test_nothing_is_left_out_by_a_server_without_order(seed: int) -> None:
     assert Counter(screen.messages) >= Counter(sent(server.rows))
 
 
-@settings(deadline=None, max_examples=200)
 @given(
     seed=st.integers(0, 2**32),
     check_seconds=st.sampled_from([30.0, 0.0]),

@@ -174,10 +174,14 @@ async def test_a_node_that_cannot_start_says_why(tmp_path: Path) -> None:
         await nothing_is_left(cluster)
 
 
-def test_make_cluster_is_that_command() -> None:
-    """With what one may want to change."""
+@pytest.mark.parametrize("made_by", [{}, {"MAKELEVEL": "1", "MAKEFLAGS": "w"}], ids=["shell", "make"])
+def test_make_cluster_is_that_command(made_by: dict[str, str]) -> None:
+    """With what one may want to change; from a shell, and within another make, which has words of its own."""
     make = shutil.which("make")
     assert make is not None
-    words = [make, "--dry-run", "cluster", "NODES=5", "BIND=127.0.0.1:5000", "DATA_DIR=there"]
-    printed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    words = [make, "--no-print-directory", "--dry-run", "cluster", "NODES=5", "BIND=127.0.0.1:5000", "DATA_DIR=there"]
+    printed = subprocess.run(
+        words, cwd=ROOT, env={**clean, **made_by}, capture_output=True, text=True, timeout=60, check=True
+    ).stdout
     assert printed.splitlines()[-1] == ".venv/bin/conclave cluster --nodes 5 --bind 127.0.0.1:5000 --data-dir there"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from conclave.errors import ConfigError
@@ -308,7 +308,6 @@ changes = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
 @given(changes=changes, start=st.sampled_from(["", FULL, "servers = []\noverrides = []\n", "# only a comment"]))
 def test_any_series_of_changes_means_what_it_says(
     tmp_path_factory: pytest.TempPathFactory, changes: list[Registration | Override | Level | str], start: str

@@ -172,7 +172,7 @@ class Channel(RuleBasedStateMachine):
 
 
 TestChannel = Channel.TestCase
-TestChannel.settings = settings(max_examples=200, stateful_step_count=40)
+TestChannel.settings = settings(stateful_step_count=40)
 
 
 @given(st.integers(0, 5), st.integers(0, 5))

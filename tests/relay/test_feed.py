@@ -314,6 +314,6 @@ class QuietChannel(Channel):
 
 
 TestChannel = Channel.TestCase
-TestChannel.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+TestChannel.settings = settings(stateful_step_count=30)
 TestQuietChannel = QuietChannel.TestCase
-TestQuietChannel.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+TestQuietChannel.settings = settings(stateful_step_count=30)

@@ -1,6 +1,7 @@
 """Nodes in this process and as processes of their own, and peers. Ask for peers after the nodes: they leave first."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -10,9 +11,14 @@ from tests.support.redis_server import RedisProcess
 from tests.support.trials import FORM, Form
 from tests.support.v2_peer import V2Peers
 
+HERE = Path(__file__).parent
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests without a small form, unless this is `make trials`."""
+    """Mark what is in this folder, and leave out the tests without a small form unless this is `make trials`."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker("trial")
     if FORM is Form.EXAMPLE:
         long = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=long)
