@@ -17,7 +17,7 @@ from relay.model.close_reason import CloseReason
 from relay.model.errors import NodeFailure, StoreUnavailable, not_bound
 from relay.observability import logs
 from relay.observability.event_loop_lag import watch_lag
-from relay.observability.metrics import Family, Metrics
+from relay.observability.metrics import Metrics
 from relay.redis.connect import Make
 from relay.transport.http import STATUS_GOODBYE_SECONDS, Status, make_app, open_status_port
 
@@ -106,10 +106,6 @@ class Node:
     async def metrics(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return self.parts.metrics.render()
-
-    def families(self) -> list[Family]:
-        """Return the present values of all metrics."""
-        return self.parts.metrics.families()
 
     def stop(self) -> None:
         """Have `run` end after a drain; the second call ends it without one."""

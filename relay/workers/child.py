@@ -18,8 +18,8 @@ from relay.app.config import NodeConfig, RedisUrl
 from relay.app.node import Node
 from relay.app.run import run_node
 from relay.observability import logs
-from relay.observability.metrics import render
 from relay.redis import connect
+from relay.workers.families import collect, render
 from relay.workers.ipc import PARENT_SECONDS, Assignment, Failed, IpcLink, Listening, Ready, Report
 
 log = structlog.get_logger()
@@ -89,7 +89,7 @@ class _Worker:
     async def _report(self, metrics: bool) -> Report:
         if self._node is None:
             return Report("starting")
-        return Report(self._node.unready_reason, self._node.families() if metrics else [])
+        return Report(self._node.unready_reason, collect(self._node.parts.metrics.registry) if metrics else [])
 
 
 class _Everybody:

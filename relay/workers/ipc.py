@@ -9,7 +9,7 @@ from contextlib import suppress
 import msgspec
 import structlog
 
-from relay.observability.metrics import Family
+from relay.workers.families import Family
 
 log = structlog.get_logger()
 

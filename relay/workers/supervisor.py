@@ -10,11 +10,10 @@ from conclave.errors import ConclaveError
 from relay.app.config import NodeConfig
 from relay.app.shutdown import Shutdown
 from relay.model.errors import NodeFailure, not_bound
-from relay.observability.metrics import render
-from relay.observability.metrics.families import merged
 from relay.observability.metrics.workers import WORKER, WorkerMetrics
 from relay.transport.http import STATUS_GOODBYE_SECONDS, address_text, open_status_port
 from relay.workers import sockets
+from relay.workers.families import collect, merge, render
 from relay.workers.ipc import Report
 from relay.workers.worker_process import WorkerProcess
 
@@ -162,8 +161,8 @@ class Supervisor:
         numbered = {str(worker.number): report for worker, report in zip(self._workers, reports, strict=True)}
         for number, report in numbered.items():
             self._metrics.up.labels(worker=number).set(bool(report.families))
-        families = merged(WORKER, {number: report.families for number, report in numbered.items()})
-        return Report(unready, [*families, *self._metrics.families()])
+        families = merge(WORKER, {number: report.families for number, report in numbered.items()})
+        return Report(unready, [*families, *collect(self._metrics.registry)])
 
     async def why_unready(self) -> str | None:
         """Return why not all workers serve sessions, or None."""

@@ -1,7 +1,10 @@
-"""What a node counts and measures, for Prometheus. No user, channel or path is ever a label."""
+"""A node's metrics, for Prometheus. No user, channel or path is ever a label."""
 
-from relay.observability.metrics.families import CONTENT_TYPE, Family, render
-from relay.observability.metrics.instruments import Counter, Labelled
+from prometheus_client import Counter, Histogram, disable_created_metrics
+
 from relay.observability.metrics.node import Metrics
+from relay.observability.metrics.table import CONTENT_TYPE, Labelled
 
-__all__ = ["CONTENT_TYPE", "Counter", "Family", "Labelled", "Metrics", "render"]
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a further series for each counter and histogram, which no dashboard or alert uses
+
+__all__ = ["CONTENT_TYPE", "Counter", "Histogram", "Labelled", "Metrics"]

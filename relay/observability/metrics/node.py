@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 
 from prometheus_client import ProcessCollector
-from prometheus_client.registry import CollectorRegistry
 
 from conclave import __version__
 from conclave.errors import Code
 from relay.model.close_reason import CloseReason
-from relay.observability.metrics.families import Family, collected, render
 from relay.observability.metrics.table import Table
 
 _CODES = tuple(code.value for code in Code)
@@ -30,13 +28,13 @@ class Metrics(Table):
     """The metrics of one node."""
 
     def __init__(self, scripts: Sequence[str]) -> None:
-        """`scripts` are the names of all the scripts that the node may run."""
+        """`scripts` are the names of the Lua scripts that the node may run."""
         super().__init__()
-        self._process = ProcessCollector(registry=CollectorRegistry())
         self._define_state()
         self._define_sessions()
         self._define_messages()
         self._define_redis(scripts)
+        ProcessCollector(registry=self.registry)
 
     def _define_state(self) -> None:
         self._gauges("build_info", "1; the label says which version runs.", version=[__version__]).labels(
@@ -69,7 +67,7 @@ class Metrics(Table):
             outcome=("recovered", "gap"),
         )
         self.received_bytes = self._counter("received_bytes", "Bytes of WebSocket messages from clients.")
-        self.sent_bytes = self._counter("sent_bytes", "Bytes of WebSocket frames written for clients.")
+        self.sent_bytes = self._unlocked_counter("sent_bytes", "Bytes of WebSocket frames written for clients.")
         self.admin_operations = self._counters(
             "admin_operations",
             "Operations of the audit trail, by their verdict.",
@@ -86,17 +84,17 @@ class Metrics(Table):
         self.whispers = self._counters(
             "whispers", "Whispers of sessions of this node: ok, or the refusal's code.", outcome=("ok", *_CODES)
         )
-        self.deliveries = self._counter(
+        self.deliveries = self._unlocked_counter(
             "deliveries",
             "Messages times the sessions of this node that they went to as they came; resumes are not among them.",
         )
-        self.fanout_size = self._histogram(
+        self.fanout_size = self._unlocked_histogram(
             "fanout_size", "Sessions of this node that one message went to, if any.", _SIZES
         )
-        self.fanout_seconds = self._histogram(
+        self.fanout_seconds = self._unlocked_histogram(
             "fanout_seconds", "How long one message took to be put into the outboxes of this node.", _QUICK
         )
-        self.delivery_seconds = self._histogram(
+        self.delivery_seconds = self._unlocked_histogram(
             "delivery_seconds",
             "Age of a message when this node had handed it to its sessions, by Redis' clock; once per message and "
             "node. A session that is busy gets its part up to 10 ms later.",
@@ -135,11 +133,3 @@ class Metrics(Table):
         self.nodes = self._gauge("nodes", "Nodes in the registry when this one looked last.")
         self.janitor_runs = self._counter("janitor_runs", "Times that this node looked for what has to be tidied up.")
         self.janitor_removed = self._counter("janitor_removed", "Dead nodes that this node cleaned up after.")
-
-    def families(self) -> list[Family]:
-        """Return everything as it stands, the process's own figures included."""
-        return [*super().families(), *collected(self._process)]
-
-    def render(self) -> bytes:
-        """Return everything in Prometheus' text format."""
-        return render(self.families())

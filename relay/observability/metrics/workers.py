@@ -1,13 +1,13 @@
-"""What the parent of several processes counts itself, beside the metrics of each of them."""
+"""The metrics of a parent of several workers, beside those of each worker."""
 
 from relay.observability.metrics.table import Table
 
 WORKER = "worker"
-"""The label that tells the series of one process from another's: 0, 1, and so on."""
+"""The label of a worker's series: its number, from 0."""
 
 
 class WorkerMetrics(Table):
-    """The parent's metrics; only there with `--workers`."""
+    """The parent's metrics; they exist only with `--workers`."""
 
     def __init__(self, count: int) -> None:
         super().__init__()

@@ -1,13 +1,12 @@
-"""Metrics as they stand at one moment: to be sent between processes, put together and written as text."""
+"""The metrics of several processes: collected in each, sent to the parent, and merged there into one page."""
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from prometheus_client.registry import Collector
+from typing_extensions import override
 
 
 class Family(msgspec.Struct, frozen=True):
@@ -19,12 +18,8 @@ class Family(msgspec.Struct, frozen=True):
     samples: list[tuple[str, dict[str, str], float]]
 
 
-class _Collector(Protocol):
-    def collect(self) -> Iterable[Metric]: ...
-
-
-def collected(collector: _Collector) -> list[Family]:
-    """Return what one of prometheus-client's own collectors has to say."""
+def collect(registry: Collector) -> list[Family]:
+    """Return the present values of a process's metrics."""
     return [
         Family(
             metric.name,
@@ -32,12 +27,12 @@ def collected(collector: _Collector) -> list[Family]:
             metric.documentation,
             [(sample.name, dict(sample.labels), sample.value) for sample in metric.samples],
         )
-        for metric in collector.collect()
+        for metric in registry.collect()
     ]
 
 
-def merged(label: str, parts: Mapping[str, Iterable[Family]]) -> list[Family]:
-    """Put the families of several processes together; `label` says whose series each is."""
+def merge(label: str, parts: Mapping[str, Iterable[Family]]) -> list[Family]:
+    """Merge the families of several processes; `label` tells whose series each is."""
     families: dict[str, Family] = {}
     for value, part in parts.items():
         for family in part:
@@ -49,14 +44,15 @@ def merged(label: str, parts: Mapping[str, Iterable[Family]]) -> list[Family]:
 def render(families: Iterable[Family]) -> bytes:
     """Write families in Prometheus' text format."""
     registry = CollectorRegistry()
-    registry.register(_Given(families))
+    registry.register(_Collected(families))
     return generate_latest(registry)
 
 
-class _Given:
+class _Collected(Collector):
     def __init__(self, families: Iterable[Family]) -> None:
         self._families = list(families)
 
+    @override
     def collect(self) -> Iterable[Metric]:
         for family in self._families:
             metric = Metric(family.name, family.text, family.kind)
