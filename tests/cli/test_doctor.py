@@ -237,9 +237,9 @@ async def test_nothing_makes_it_wait_for_long(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("arguments", "verdict", "words"),
     [
-        (CHANNELS, "ok", "can bring messages into it"),
-        (("--dangerously-load-development-channels=server:conclave", "--model", "x"), "ok", "can bring"),
-        (("--dangerously-load-development-channels", "plugin:a@b", "server:conclave"), "ok", "can bring"),
+        (CHANNELS, "ok", "can push messages into it"),
+        (("--dangerously-load-development-channels=server:conclave", "--model", "x"), "ok", "can push"),
+        (("--dangerously-load-development-channels", "plugin:a@b", "server:conclave"), "ok", "can push"),
         (("--channels", "plugin:conclave@ours"), "ok", "`plugin:conclave@ours`"),
         (("--continue",), "problem", "without channels"),
         (("--continue", "server:conclave"), "problem", "without channels"),
