@@ -87,7 +87,7 @@ _WIDTH, _MARGIN, _BAR, _ROW, _PAD = 800, 12, 30, 21, 12
 _SECONDS_PER_LINE = 0.7
 _STYLE = """
 text { font: 14px ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; fill: #d8dee9; }
-.title { font: 12px system-ui, sans-serif; fill: #9aa5b8; }
+.title { font-size: 12px; fill: #9aa5b8; }
 .command { fill: #ffffff; font-weight: 600; }
 .line { animation: appear 0.2s both; }
 @keyframes appear { from { opacity: 0; } }
