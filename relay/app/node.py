@@ -223,7 +223,7 @@ class Node:
 
     async def _serve_sessions(self, tasks: asyncio.TaskGroup, background: list[asyncio.Task[None]]) -> None:
         """Serve sessions until a shutdown is requested, then drain."""
-        background.append(tasks.create_task(self.parts.inbox.serve(self.parts.sessions.handle)))
+        background.append(tasks.create_task(self.parts.inbox.serve(self.parts.sessions.handle_signal)))
         heartbeat = tasks.create_task(self.parts.membership.serve())
         self._joined = True
         self.ready.set()
@@ -251,7 +251,7 @@ class Node:
         """Close the remaining sessions, with the reason, and remove the node from the registry."""
         self._refuse_sessions()
         self.parts.sessions.close_all(CloseReason.SHUTDOWN)
-        await self._shutdown.wait_for(self.parts.sessions.empty(), _CLOSE_SECONDS)
+        await self._shutdown.wait_for(self.parts.sessions.wait_until_empty(), _CLOSE_SECONDS)
         if len(self.parts.sessions):
             log.warning("node.sessions_cut", sessions=len(self.parts.sessions))
         with contextlib.suppress(StoreUnavailable):

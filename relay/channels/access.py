@@ -63,8 +63,8 @@ class Access:
             return
         channel.remove_subscriber(session)
         self._on_removed(channel)
-        session.forget(channel.id)
-        session.tell(session.encoder.left(channel.name, reason))
+        session.forget_channel(channel.id)
+        session.send_event(session.encoder.left(channel.name, reason))
         log.info("session.lost_channel", path=session.path_text, channel=channel.id, reason=reason)
         with contextlib.suppress(StoreUnavailable):  # else the end of the session removes the entry
             await self._log.remove_subscriber(channel.id, session.connection)

@@ -156,7 +156,7 @@ class LocalChannel:
             starts_later = order(after) < order(until) <= order(subscriber.after)
             if subscriber.catch_up is None and not starts_later:
                 session = subscriber.session
-                session.tell(session.encoder.gap(self.name, max(after, subscriber.after, key=order)))
+                session.send_event(session.encoder.gap(self.name, max(after, subscriber.after, key=order)))
 
     def is_catching_up(self, subscriber: Subscriber, catch_up: CatchUp) -> bool:
         """Whether a subscriber is still in the channel, with this catch-up, and its session is not being closed."""
@@ -171,9 +171,9 @@ class LocalChannel:
         session, catch_up = subscriber.session, subscriber.catch_up
         for step in steps:
             if isinstance(step, Gap):
-                session.tell(session.encoder.gap(self.name, step.after))
+                session.send_event(session.encoder.gap(self.name, step.after))
             elif session.path_text != step.sender:
-                session.tell(session.encoder.message(self.name, step))
+                session.send_event(session.encoder.message(self.name, step))
         if catch_up is not None and catch_up.done:
             subscriber.catch_up = None
             self._set_start(subscriber, catch_up.position)
@@ -196,8 +196,8 @@ class LocalChannel:
         for subscriber in self.subscribers.values():
             session = subscriber.session
             if session.joined.get(name) != self.id:
-                former_names = session.forget(self.id)
+                former_names = session.forget_channel(self.id)
                 session.joined[name] = self.id
                 for former in former_names:
-                    session.tell(session.encoder.renamed(former, name))
+                    session.send_event(session.encoder.renamed(former, name))
         return old != name

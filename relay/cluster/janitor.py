@@ -35,7 +35,7 @@ class Janitor:
 
     def close_idle_sessions(self) -> None:
         """Close the sessions of this node that have been idle for too long."""
-        self._sessions.reap(asyncio.get_running_loop().time(), self._idle_seconds)
+        self._sessions.close_idle(asyncio.get_running_loop().time(), self._idle_seconds)
 
     async def run(self) -> None:
         """Clean up once in Redis. Raises: StoreUnavailable."""

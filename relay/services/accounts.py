@@ -1,4 +1,4 @@
-"""Users and their machines."""
+"""Accounts: users, their machines, and invites to the server."""
 
 from conclave import base64url
 from conclave.errors import Code, InvalidKey, Refusal
@@ -17,7 +17,7 @@ _AUDIT_ROWS = 100
 
 
 class Accounts:
-    """Enrols users and machines, removes them, and tells whose key it is."""
+    """Registers, authenticates and removes users and machines."""
 
     def __init__(
         self,
@@ -35,16 +35,16 @@ class Accounts:
         self._registration = registration
 
     async def authenticate(self, pubkey: bytes) -> tuple[str, str]:
-        """Return the user and the machine of a key whose possession was proven. Raises: Refusal."""
+        """Return the user and the machine of a key that the client has proven to hold. Raises: Refusal."""
         owner = await self._directory.owner_of(key_text(pubkey))
         if owner is None:
             raise unknown_key()
         return owner
 
     async def enroll(self, user: str, machine: str, pubkey: bytes, invite: str | None) -> None:
-        """Claim a username with its first machine; of any number of racing claims one succeeds. Raises: Refusal.
+        """Register a username with its first machine. One of any number of racing registrations succeeds.
 
-        An admin that the operator named may register under every policy: somebody has to be the first.
+        The admins that the operator names may register under every policy; one of them is the first. Raises: Refusal.
         """
         if self._admins.reserves(user, pubkey):
             raise Refusal(Code.UNAUTHORIZED, f"username `{user}` is reserved for a different key")
@@ -63,7 +63,7 @@ class Accounts:
         return self._admins.grants(user, pubkey)
 
     async def create_server_invite(self, session: Session, uses: int | None, seconds: int | None) -> str:
-        """Mint an invite to register with, for admins of the server. Raises: Refusal."""
+        """Create an invite to register with. Server admins only. Raises: Refusal."""
         check_terms(uses, seconds)
         token = new_token()
         verdict = await self._directory.create_server_invite(session.caller, token, uses, seconds)
@@ -78,16 +78,16 @@ class Accounts:
         return await self._directory.audit(_AUDIT_ROWS if limit is None else limit)
 
     async def users(self, session: Session) -> list[str]:
-        """Return every username, for admins of the server. Raises: Refusal."""
+        """Return every username, sorted. Server admins only. Raises: Refusal."""
         if not session.admin:
             raise not_admin()
         return await self._directory.users()
 
     async def remove_user(self, session: Session, user: str) -> None:
-        """Remove a user: channels, memberships, bans, machines, name, sessions. No error if there is none.
+        """Remove a user with their channels, memberships, bans, machines, name and sessions, in one atomic step.
 
-        Only for admins of the server. All or nothing; a channel that the user is creating meanwhile does not survive.
-        Raises: Refusal.
+        No error if there is no such user. A channel that the user is creating meanwhile does not survive. Server admins
+        only. Raises: Refusal.
         """
         outcome = await self._directory.remove_user(session.caller, user)
         self._audit(session.caller, "user_remove", user, outcome.verdict)
@@ -116,10 +116,10 @@ class Accounts:
                 raise revoked()
 
     async def remove_machine(self, session: Session, name: str, user: str | None = None) -> None:
-        """Revoke a machine and end its sessions on every node; no error if there is none.
+        """Revoke a machine and end its sessions on every node. No error if there is no such machine.
 
-        `user` is somebody else's account, for admins of the server; by default it is the caller's own. The key goes
-        first and the signal follows: a login that is under way meets one of the two. Raises: Refusal.
+        `user` is another account, for server admins; by default it is the caller's own. The key is removed before the
+        signal is sent, so that a login under way meets one of the two. Raises: Refusal.
         """
         check_requested_name(NameKind.MACHINE, name)
         owner = session.path.user if user is None else user
@@ -130,7 +130,7 @@ class Accounts:
 
 
 def key_text(pubkey: bytes) -> str:
-    """Write a public key as users see it: base64url without padding."""
+    """Return a public key as users see it: base64url without padding."""
     return base64url.encode(pubkey)
 
 

@@ -1,4 +1,4 @@
-"""What the operations of admins have in common: verdicts, the audit trail, the terms of invites."""
+"""Verdicts on operations of admins, the audit trail, the terms of invites."""
 
 import secrets
 
@@ -14,11 +14,11 @@ log = structlog.get_logger()
 _LONGEST_SECONDS = 100 * 365 * 24 * 3600
 _MOST_USES = 2**32 - 1
 _LONGEST_TARGET = 400
-"""How much of a target is logged, in characters: a request may be as long as a frame, names that exist are not."""
+"""How much of a target is logged, in characters. A request may be as long as a frame; names that exist are shorter."""
 
 
 def permit(verdict: Verdict, channel: str = "") -> None:
-    """Raise the refusal that a verdict stands for, if it does. A hidden channel is refused like an absent one."""
+    """Raise the refusal of a verdict other than `ok`. A hidden channel is refused like an absent one."""
     if verdict == "denied":
         raise not_admin()
     if verdict == "missing":
@@ -30,19 +30,19 @@ def permit(verdict: Verdict, channel: str = "") -> None:
 
 
 class AuditLog:
-    """Logs and counts operations; the directory has kept them in the same step."""
+    """Logs and counts operations. The audit trail itself is written by the directory, in the step of the operation."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
     def __call__(self, caller: Caller, operation: str, target: str, outcome: str) -> None:
-        """Note an operation. Never a token, never a key."""
+        """Log and count an operation. A target is never a token and never a key."""
         self._metrics.admin_operations.labels(operation=operation, outcome=outcome).inc()
         log.info("audit", actor=caller.path, operation=operation, target=target[:_LONGEST_TARGET], outcome=outcome)
 
 
 def check_terms(uses: int | None, seconds: int | None) -> None:
-    """Check what an invite is limited to. Raises: Refusal."""
+    """Check the limits of an invite: uses and lifetime. Raises: Refusal."""
     if uses is not None and uses < 1:
         raise Refusal(Code.MALFORMED, "an invite needs at least 1 use")
     if uses is not None and uses > _MOST_USES:

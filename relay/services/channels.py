@@ -1,4 +1,4 @@
-"""Channels: making them, finding them, coming in and going out."""
+"""Channels: creating, listing, joining and leaving them."""
 
 import msgspec
 
@@ -24,7 +24,7 @@ class Joined(msgspec.Struct, frozen=True):
 
 
 class Channels:
-    """What a session does with channels, other than talk and rule. Every method raises Refusal."""
+    """The operations that every session may ask for. Every method raises Refusal."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Channels:
         self._resumes = resumes
 
     async def create(self, session: Session, name: str, visibility: Visibility) -> None:
-        """Create a channel with the caller as its creator and first member; it does not join anybody."""
+        """Create a channel, with the caller's user as its creator and first member. No session joins it."""
         check_requested_name(NameKind.CHANNEL, name)
         outcome = await self._directory.create_channel(session.caller, name, visibility)
         self._audit(session.caller, "create_channel", name, outcome)
@@ -55,43 +55,43 @@ class Channels:
                 raise revoked()
 
     async def listed(self, session: Session) -> list[Listing]:
-        """Return the channels that the caller may know of, by name."""
+        """Return the channels that the caller may know of, sorted by name."""
         return await self._directory.channels(session.caller)
 
     async def join(self, session: Session, name: str, token: str | None, since: str | None = None) -> Joined:
-        """Have the session hear a channel from now on; a good invite makes its user a member for good.
+        """Deliver a channel to the session from now on. A valid invite makes its user a permanent member.
 
-        With `since`, a message's id, all that followed it comes first, from the call of `start_replay` on.
+        With `since`, a message's id, the messages after that one come first, from the call of `start_replay` on.
         """
         if since is not None:
             valid_position(since)
-        let = await self._directory.join(name, session.caller, token)
-        if let.verdict == "revoked":
+        decision = await self._directory.join(name, session.caller, token)
+        if decision.verdict == "revoked":
             raise revoked()
-        if let.verdict == "private":
+        if decision.verdict == "private":
             raise private(name)
-        if let.verdict == "missing":
+        if decision.verdict == "missing":
             raise channel_not_found(name)
         before = session.joined.get(name)
-        if before not in (None, let.channel_id):  # the name has passed on: that channel was renamed, or deleted
+        if before not in (None, decision.channel_id):  # another channel has the name: that one was renamed or deleted
             await self._fanout.apply_latest_version(before)
             if session.joined.get(name) == before:
                 await self.leave(session, name)
         node = self._registry.node
-        entry = await self._fanout.join(session, let.channel_id, name, node, version=let.version, since=since)
+        entry = await self._fanout.join(session, decision.channel_id, name, node, version=decision.version, since=since)
         if entry is None:
             raise channel_not_found(name)
-        session.joined[name] = let.channel_id
+        session.joined[name] = decision.channel_id
         if entry.recovered is not None:
             self._resumes.labels(outcome="recovered" if entry.recovered else "gap").inc()
-        return Joined(entry.position, entry.recovered, let.admin)
+        return Joined(entry.position, entry.recovered, decision.admin)
 
     def start_replay(self, session: Session) -> None:
-        """Begin to send what a join with `since` has promised: the reply to it is written."""
+        """Start to send the messages that a join with `since` has promised; its reply is written."""
         self._fanout.start_replays(session)
 
     async def leave(self, session: Session, name: str) -> None:
-        """Have the session hear no more of a channel, from the moment of the call; no error if it never did."""
+        """Stop delivering a channel to the session, from the moment of the call; no error if it is not in it."""
         check_requested_name(NameKind.CHANNEL, name)
         channel_id = session.joined.pop(name, None)
         if channel_id is not None:

@@ -27,7 +27,7 @@ _ATTEMPTS = 5
 
 
 class Messages:
-    """Takes messages in and hands history out. Every method raises Refusal."""
+    """Posts, whispers and pages of history. Every method raises Refusal."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Messages:
         max_bytes: int,
         metrics: Metrics,
     ) -> None:
-        """`max_bytes` bounds a body."""
+        """`max_bytes` bounds the body of a message."""
         self._directory = directory
         self._log = channel_log
         self._fanout = fanout
@@ -54,10 +54,10 @@ class Messages:
         self._metrics = metrics
 
     async def post(self, session: Session, channel: str, payload: bytes, size: int, *, key: str | None = None) -> str:
-        """Keep a message, `size` bytes of body, and hand it to every session in the channel but its sender's.
+        """Append a message, `size` bytes of body, to the channel's log, and deliver it to the sessions in the channel.
 
-        Returns its id. When this returns, the message is in the channel's log. With a `key` that the user has used
-        here in the last five minutes, nothing is posted, and the id is that of the first message.
+        Returns its id. The sender's own session does not get it. With an idempotency `key` that the user has used in
+        this channel in the last five minutes nothing is posted, and the id is that of the first message.
         """
         began = time.monotonic()
         if key is not None:
@@ -73,7 +73,7 @@ class Messages:
                 self._metrics.publish_seconds.observe(time.monotonic() - began)
                 self._metrics.posts.inc()
                 return reply
-            # The membership of the channel has changed: apply that, and see whether this session may still post.
+            # The membership has changed: apply that version, and post only if the session is still in the channel.
             await self._fanout.apply_version(channel_id, reply)
         raise StoreUnavailable("who may hear the channel kept changing")
 
@@ -82,8 +82,8 @@ class Messages:
     ) -> tuple[str, int]:
         """Send a message to one session, on whichever node it is. It is not stored.
 
-        Returns its id and its time (ms of Redis' clock). With a `key` that the user has used for a whisper in the last
-        five minutes these are the first one's, and nothing is sent again that is known to be sent.
+        Returns its id and its time (ms of Redis' clock). With an idempotency `key` that the user has used for a whisper
+        in the last five minutes these are those of the first one; it is not sent again if it is known to be sent.
         """
         outcome = Code.INTERNAL.value
         try:
@@ -123,10 +123,10 @@ class Messages:
     async def history(
         self, session: Session, channel: str, *, after: str | int | None, before: str | None, limit: int | None
     ) -> HistoryPage:
-        """Return messages, oldest first, and whether there are more in the direction that was asked for.
+        """Return a page of messages, oldest first, and whether there are more in the direction of the request.
 
-        They are the oldest behind `after` (a message's id, or Unix milliseconds), or the newest without it, and before
-        `before` in both cases: `limit` of them, or 4 MiB, at most.
+        With `after` (a message's id, or Unix milliseconds) they are the oldest ones after it, else the newest ones. All
+        are before `before`. A page has at most `limit` messages, and 4 MiB.
         """
         limit = HISTORY_ROWS if limit is None else limit
         if not 1 <= limit <= PAGE_ROWS:
@@ -142,10 +142,10 @@ class Messages:
         return piece
 
     async def read_since(self, session: Session, channel: str, since_ms: int) -> list[Message]:
-        """Return what was said after a millisecond, oldest first; one page, which ends with a whole millisecond.
+        """Return a page of the messages after a millisecond, oldest first. It ends with a complete millisecond.
 
-        So whoever asks again with the last row's millisecond reads every message once. A page has up to 500 rows or
-        4 MiB, and goes beyond that only to complete its last millisecond.
+        So a client that goes on from the last row's millisecond reads every message once. A page has up to 500 rows or
+        4 MiB, and more only to complete its last millisecond.
         """
         channel_id = await self._joined(session, channel)
         after = START if since_ms < 0 else f"{since_ms}-{_LAST_OF_MS}"
@@ -154,7 +154,7 @@ class Messages:
         return page.rows
 
     async def _still_joined(self, session: Session, channel: str, channel_id: str, version: int) -> None:
-        """Refuse to hand out what was read at a version at which the session may not hear it any more."""
+        """Refuse a page that was read at a membership version at which the session has lost the channel."""
         await self._fanout.apply_version(channel_id, version)
         if session.joined.get(channel) != channel_id:
             raise not_member(channel)
@@ -163,7 +163,7 @@ class Messages:
         channel_id = session.joined.get(channel)
         if channel_id is not None:
             return channel_id
-        # A channel that was renamed has its new name at once, also where this node has not heard of it yet.
+        # A renamed channel has its new name immediately, also where its announcement has not arrived yet.
         channel_id = await self._directory.id_of(channel)
         if channel_id is not None and channel_id in session.joined.values():
             await self._fanout.apply_latest_version(channel_id)

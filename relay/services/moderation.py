@@ -1,4 +1,4 @@
-"""Ruling a channel: what its creator, its admins and the server's admins may do to it."""
+"""Moderation of a channel: the operations of its creator, its admins and the server's admins."""
 
 import asyncio
 
@@ -13,10 +13,10 @@ from relay.sessions.session import Session
 
 
 class Moderation:
-    """Each operation is one step in the directory and takes effect on every node before it returns.
+    """Each operation is one atomic step in the directory, and takes effect on every node before it returns.
 
-    After that nothing that is posted reaches a session that lost the channel. Every method raises Refusal: `not found`
-    for a channel that is absent or hidden from the caller, `unauthorized` for one that is not.
+    No message that is posted afterwards reaches a session that lost the channel. Every method raises Refusal: `not
+    found` for a channel that is absent or hidden from the caller, `unauthorized` for one that the caller may know of.
     """
 
     def __init__(self, *, directory: Directory, fanout: FanOut, announcements: Announcements, audit: AuditLog) -> None:
@@ -30,16 +30,16 @@ class Moderation:
         await self._administer(session, "delete_channel", channel)
 
     async def rename(self, session: Session, channel: str, name: str) -> None:
-        """Give a channel another name. Everything else stays, subscriptions too."""
+        """Give a channel another name. Everything else stays, sessions that have joined it included."""
         check_requested_name(NameKind.CHANNEL, name)
         await self._administer(session, "rename_channel", channel, name)
 
     async def set_visibility(self, session: Session, channel: str, visibility: Visibility) -> None:
-        """Say who finds a channel. Making it private takes it from those who are not members."""
+        """Set the visibility of a channel. Sessions of users who are not members lose one that becomes private."""
         await self._administer(session, "set_visibility", channel, visibility.value)
 
     async def add_member(self, session: Session, channel: str, user: str) -> None:
-        """Make somebody a member, who need not exist yet, and lift a ban on them."""
+        """Make a user a member, and lift a ban. The user need not exist yet."""
         await self._administer(session, "acl_add", channel, check_requested_name(NameKind.USER, user))
 
     async def remove_member(self, session: Session, channel: str, user: str) -> None:
@@ -50,15 +50,15 @@ class Moderation:
         await self._administer(session, "acl_remove", channel, check_requested_name(NameKind.USER, user))
 
     async def promote(self, session: Session, channel: str, user: str) -> None:
-        """Make somebody a member and an admin of the channel."""
+        """Make a user a member and an admin of the channel."""
         await self._administer(session, "acl_promote", channel, check_requested_name(NameKind.USER, user))
 
     async def demote(self, session: Session, channel: str, user: str) -> None:
-        """Take the admin's role from somebody, if they have it; a channel's creator keeps it."""
+        """Take the admin role from a user, if they have it. A channel's creator keeps it."""
         await self._administer(session, "acl_demote", channel, user)
 
     async def kick(self, session: Session, channel: str, target: str) -> None:
-        """Take the channel from one session (a path) or from all of a user's; they may come back."""
+        """Take the channel from one session (a path), or from all of a user's. They may join again."""
         valid_path_or_user(target)
         await self._administer(session, "kick", channel, target)
 
@@ -77,7 +77,7 @@ class Moderation:
         return await self._inspect(session, "ban_list", channel)
 
     async def create_invite(self, session: Session, channel: str, uses: int | None, seconds: int | None) -> str:
-        """Mint an invite: 24 random bytes as base64url. None means without a limit."""
+        """Create an invite: 24 random bytes as base64url. None means without a limit."""
         check_terms(uses, seconds)
         token = new_token()
         inside = await self._inside(session, channel)
@@ -89,11 +89,11 @@ class Moderation:
         return token
 
     async def revoke_invite(self, session: Session, token: str) -> None:
-        """Revoke an invite if the caller rules its channel. Nobody learns whether there was one."""
+        """Revoke an invite, if the caller administers its channel. The reply does not tell whether it existed."""
         self._audit(session.caller, "invite_revoke", "", await self._directory.revoke_invite(token, session.caller))
 
     async def invites(self, session: Session, channel: str) -> list[InviteInfo]:
-        """Return the outstanding invites; expired ones are gone."""
+        """Return the invites that can still be used, sorted by token."""
         inside = await self._inside(session, channel)
         verdict, invites = await self._directory.invites(channel, session.caller, inside=inside)
         self._audit(session.caller, "invite_list", channel, verdict)

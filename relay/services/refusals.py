@@ -1,4 +1,4 @@
-"""The refusals that more than one service gives, in the original's words where it has them."""
+"""Refusals that several services raise, and checks of what clients send. Texts are the original's where it has them."""
 
 import re
 
@@ -28,26 +28,26 @@ def private(channel: str) -> Refusal:
 
 
 def channel_not_found(channel: str) -> Refusal:
-    """Refuse alike whether the channel is absent or hidden from the caller."""
+    """Return the refusal for a channel that is absent, and for one that is hidden from the caller."""
     return Refusal(Code.NOT_FOUND, f"channel `{shortened(channel)}` not found")
 
 
 def valid_position(value: str) -> str:
-    """Return `value` if it may be a message's id, as far as one can see. Raises: Refusal."""
+    """Return `value` if it has the form of a message's id. Raises: Refusal."""
     if not _POSITION.fullmatch(value):
         raise Refusal(Code.MALFORMED, f"invalid position `{shortened(value)}` (expected the id of a message)")
     return value
 
 
 def valid_key(value: str) -> str:
-    """Return `value` if it may be a sender's own key of a message. Raises: Refusal."""
+    """Return `value` if it may be an idempotency key. Raises: Refusal."""
     if not 1 <= len(value) <= _LONGEST_KEY:
         raise Refusal(Code.MALFORMED, f"a key has 1 to {_LONGEST_KEY} characters")
     return value
 
 
 def valid_path_or_user(value: str) -> str:
-    """Return `value` if it may be a session's path, or a username. Raises: Refusal."""
+    """Return `value` if it may be a session's path or a username. Raises: Refusal."""
     if value.count("/") != 2:  # noqa: PLR2004 - a path has three parts
         return check_requested_name(NameKind.USER, value)
     try:

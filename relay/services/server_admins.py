@@ -8,17 +8,17 @@ from conclave.public_key import parse_public_key
 
 
 class ServerAdmins:
-    """Who has the admin role. A pinned name has it only with its key, at every login."""
+    """Usernames with the admin role. A pinned name has it only in sessions of its key."""
 
     def __init__(self, pins: Mapping[str, bytes | None]) -> None:
         self._pins = dict(pins)
 
     @classmethod
     def parse(cls, specs: Iterable[str]) -> "ServerAdmins":
-        """Read `USER` or `USER=PUBKEY`, each item possibly several of them with commas between.
+        """Read items of the form `USER` or `USER=PUBKEY`, or several of them separated by commas.
 
         Raises:
-            ConfigError: for a name that cannot be registered, a key that is none, or a name that is given twice.
+            ConfigError: for an invalid name or key, or a name that is given twice.
         """
         pins: dict[str, bytes | None] = {}
         for spec in (part.strip() for text in specs for part in text.split(",")):
@@ -40,9 +40,9 @@ class ServerAdmins:
         return sorted(name for name, pin in self._pins.items() if pin is None)
 
     def grants(self, user: str, pubkey: bytes) -> bool:
-        """Whether this user, logged in with this key, is an admin of the server."""
+        """Return True if this user is an admin of the server when logged in with this key."""
         return user in self._pins and self._pins[user] in (None, pubkey)
 
     def reserves(self, user: str, pubkey: bytes) -> bool:
-        """Whether this name may not be registered with this key."""
+        """Return True if this name is pinned to another key, and cannot be registered with this one."""
         return self._pins.get(user) not in (None, pubkey)

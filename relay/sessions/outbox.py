@@ -1,8 +1,8 @@
-"""What waits for one socket: joined into few writes, bounded in bytes, never awaited.
+"""The frames that wait for one session's socket: joined into few writes, bounded in bytes, never awaited.
 
-Almost all of a delivery's cost is the kernel's send, so fewer writes is what counts (docs/decisions/0001). A frame for
-an idle session is written at once; while a session is busy, frames gather for a few milliseconds and go out in one
-write. What is pending here and in the transport together is bounded: whoever exceeds it is a slow reader.
+Almost all of a delivery's cost is the kernel's send, so the number of writes counts (docs/decisions/0001). A frame for
+an idle session is written immediately; frames for a busy session gather for a few milliseconds and go out in one write.
+Pending frames, here and in the transport, have one bound in bytes; a session that exceeds it is a slow reader.
 """
 
 import asyncio
@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 WINDOW_SECONDS = 0.01
-"""How long frames for a busy session gather."""
+"""The time for which frames for a busy session gather."""
 FLUSH_BYTES = 64 * 1024
-"""How much gathers at most before it is written."""
+"""The size at which gathered frames are written before that time is over."""
 
 
 class Writer(Protocol):
@@ -24,10 +24,10 @@ class Writer(Protocol):
 
 
 class Flusher:
-    """Flushes the outboxes of one node that have something pending, all of them together once per window."""
+    """Flushes the outboxes of one node that have pending frames, all of them once per window."""
 
     def __init__(self, sent: Callable[[int], None]) -> None:
-        """`sent` is told of every write, in bytes."""
+        """`sent` is called with the size of every write, in bytes."""
         self.sent = sent
         self._dirty: list[Outbox] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -47,8 +47,8 @@ class Flusher:
 class Outbox:
     """The frames for one socket, in order.
 
-    Before `open` frames are held back, so that nothing overtakes the answer to the login. A write to a peer that is
-    gone is dropped silently: the reader of that socket learns of it.
+    Frames are held until `open`, so that none overtakes the answer to the login. A write to a client that is gone is
+    dropped silently: the reader of the socket notices.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Outbox:
         on_overflow: Callable[[], None],
         clock: Callable[[], float],
     ) -> None:
-        """`limit` bounds what is pending, in bytes; at the first frame beyond it `on_overflow` is called, once."""
+        """`limit` bounds the pending frames, in bytes. `on_overflow` is called once, for the first frame beyond it."""
         self._writer = writer
         self._flusher = flusher
         self._limit = limit
@@ -76,18 +76,18 @@ class Outbox:
 
     @property
     def buffered(self) -> int:
-        """Bytes that the kernel has not taken yet."""
+        """Bytes that the kernel has not accepted yet."""
         return self._pending_bytes + self._writer.get_write_buffer_size()
 
     def open(self, *frames: bytes) -> None:
-        """Write these frames first, then what was held back."""
+        """Write these frames first, then those that were held."""
         self._held = False
         self._pending[:0] = frames
         self._pending_bytes += sum(map(len, frames))
         self.flush()
 
     def push(self, frame: bytes) -> None:
-        """Send a frame soon: at once if the session has been idle, else with others of the same moment."""
+        """Send a frame: immediately if the session is idle, else with the others of the same window."""
         if self._muted or self._finished or self._overflowed:
             return
         self._pending.append(frame)
@@ -103,18 +103,18 @@ class Outbox:
             self._flusher.add(self)
 
     def send(self, frame: bytes) -> None:
-        """Send a frame now, behind what is pending: the reply to a request."""
+        """Send a frame immediately, behind those that are pending: the reply to a request."""
         if not (self._finished or self._overflowed):
             self._pending.append(frame)
             self._pending_bytes += len(frame)
             self.flush()
 
     def mute(self) -> None:
-        """Drop what is pushed from now on: the session is about to end. Replies and last words still go out."""
+        """Drop events from now on, because the session ends. The reply under way and the close still go out."""
         self._muted = True
 
     def flush(self) -> None:
-        """Write what is pending, in one call."""
+        """Write the pending frames, in one call."""
         if not self._pending or self._held:
             return
         if self._writer.get_write_buffer_size() + self._pending_bytes > self._limit:
@@ -124,7 +124,7 @@ class Outbox:
         self._clear()
 
     def finish(self, *frames: bytes) -> None:
-        """Write what is pending and these last frames; whatever is pushed later is dropped."""
+        """Write the pending frames and these last ones. Later frames are dropped."""
         if self._finished:
             return
         self._finished = True
@@ -132,7 +132,7 @@ class Outbox:
         self._clear()
 
     def _overflow(self) -> None:
-        """Let go of what is pending, take nothing more, and have the peer dropped."""
+        """Drop the pending frames and all later ones, and have the client disconnected."""
         self._clear()
         if not self._overflowed:
             self._overflowed = True

@@ -1,4 +1,4 @@
-"""The sessions of this node, by connection and by machine."""
+"""The sessions of this node, by connection, and the signals of other nodes to them."""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from relay.sessions.session import Session
 
 
 class SessionRegistry:
-    """A table of live sessions; also where signals from other nodes arrive."""
+    """The live sessions. A session is here from before its lease is taken until its presence ends."""
 
     def __init__(self) -> None:
         self._by_connection: dict[str, Session] = {}
@@ -32,21 +32,21 @@ class SessionRegistry:
         if not self._by_connection:
             self._empty.set()
 
-    async def empty(self) -> None:
-        """Wait until the last session is gone."""
+    async def wait_until_empty(self) -> None:
+        """Wait until the last session has been removed."""
         if self._by_connection:
             self._empty.clear()
             await self._empty.wait()
 
-    def handle(self, signal: Signal) -> None:
-        """Act on what another node, or this one, put into the inbox. What concerns nobody here is over already."""
+    def handle_signal(self, signal: Signal) -> None:
+        """Act on a signal from this node's inbox. A signal for a session that has ended is ignored."""
         match signal:
             case Supersede(connection):
                 if session := self._by_connection.get(connection):
                     session.close(CloseReason.SUPERSEDED)
             case Whisper(connection):
                 session = self._by_connection.get(connection)
-                if session is not None and not (signal.repeatable and session.has_heard(signal.id)):
+                if session is not None and not (signal.repeatable and session.is_repeated(signal.id)):
                     session.outbox.push(session.encoder.whisper(signal))
             case Revoke(pubkey, reason):
                 for session in self:
@@ -54,13 +54,13 @@ class SessionRegistry:
                         session.close(CloseReason(reason))
 
     def close_all(self, reason: CloseReason) -> None:
-        """Close every session, and every one that is added from now on: its login was under way."""
+        """Close every session, and every one that is added later because its login was under way."""
         self._closed = reason
         for session in self:
             session.close(reason)
 
-    def reap(self, now: float, longest_silence: float) -> None:
-        """Close the sessions that have been silent for too long (seconds of the event loop's clock)."""
+    def close_idle(self, now: float, idle_seconds: float) -> None:
+        """Close the sessions whose last activity is that long ago. `now` is by the event loop's clock."""
         for session in self:
-            if now - session.last_heard >= longest_silence:
+            if now - session.last_activity >= idle_seconds:
                 session.close(CloseReason.IDLE)

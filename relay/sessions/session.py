@@ -1,4 +1,4 @@
-"""A session: one logged-in connection, as everything inside the node sees it."""
+"""A session: one logged-in connection, as the services and the fan-out see it."""
 
 import asyncio
 from collections import deque
@@ -11,15 +11,15 @@ from relay.sessions.encoder import EventEncoder
 from relay.sessions.outbox import Outbox
 
 _REMEMBERED_WHISPERS = 256
-"""How many whispers that may come twice a session knows again."""
+"""How many ids of whispers that may come twice a session remembers."""
 
 Replay = Callable[[], Awaitable[None]]
 
 
 class Session:
-    """Who is connected, what they have joined, and the way to them.
+    """The identity of a client, the channels it has joined, and the outbox of its frames.
 
-    `joined` maps a channel's name to its id. A session that was told to close takes no more requests.
+    `joined` maps a channel's name to its id. A session that has a `close_reason` takes no more requests.
     """
 
     def __init__(
@@ -34,10 +34,10 @@ class Session:
         interrupt: Callable[[], None],
         drained: Callable[[], Awaitable[None]],
     ) -> None:
-        """`interrupt` wakes the socket's reader, so that a close takes effect between two requests.
+        """`interrupt` wakes the reader of the socket, so that a close takes effect between two requests.
 
-        `drained` waits until the peer has read most of what was written. It raises TimeoutError if the peer does not
-        read, ConnectionError if it is gone.
+        `drained` waits until the client has read most of what was written. It raises TimeoutError if the client does
+        not read, ConnectionError if it is gone.
         """
         self.path = path
         self.path_text = str(path)
@@ -47,14 +47,16 @@ class Session:
         self.encoder = encoder
         self.outbox = outbox
         self.generation = 0
+        """The fencing generation of the session's lease; 0 while its login is under way."""
         self.joined: dict[str, str] = {}
         self.listed_in: set[str] = set()
         """Ids of the channels that may list this session among their subscribers."""
         self.close_reason: CloseReason | None = None
-        self.last_heard = asyncio.get_running_loop().time()
+        self.last_activity = asyncio.get_running_loop().time()
+        """When the client last sent or read something, by the event loop's clock, in seconds."""
         self.drained = drained
         self.replays: deque[Replay] = deque()
-        """What the session has missed and has yet to get, one channel after the other."""
+        """Replays that are still to run, one channel after the other."""
         self.replaying = False
         self._interrupt = interrupt
         self._whispers: deque[str] = deque(maxlen=_REMEMBERED_WHISPERS)
@@ -63,31 +65,31 @@ class Session:
     def caller(self) -> Caller:
         return Caller(self.path_text, self.pubkey, self.path.user, self.admin)
 
-    def forget(self, channel_id: str) -> list[str]:
-        """Strike a channel out of what was joined; returns the names that it had there."""
+    def forget_channel(self, channel_id: str) -> list[str]:
+        """Remove a channel from those that were joined. Returns the names that it had here."""
         names = [name for name, joined in self.joined.items() if joined == channel_id]
         for name in names:
             del self.joined[name]
         return names
 
-    def has_heard(self, whisper_id: str) -> bool:
-        """Whether this whisper came before; it did from now on. Only the last few are remembered."""
+    def is_repeated(self, whisper_id: str) -> bool:
+        """Return True if this whisper was among the last few; the next call with its id returns True in any case."""
         if whisper_id in self._whispers:
             return True
         self._whispers.append(whisper_id)
         return False
 
-    def heard(self) -> None:
-        """Note a sign of life."""
-        self.last_heard = asyncio.get_running_loop().time()
+    def note_activity(self) -> None:
+        """Restart the time until the session counts as idle."""
+        self.last_activity = asyncio.get_running_loop().time()
 
-    def tell(self, frame: bytes | None) -> None:
-        """Send an event, if the session's protocol has one for it."""
+    def send_event(self, frame: bytes | None) -> None:
+        """Put an event into the outbox; None, for one that the session's protocol does not have, is skipped."""
         if frame is not None:
             self.outbox.push(frame)
 
     def close(self, reason: CloseReason) -> None:
-        """End the session after the request it is at, if any. The first reason counts."""
+        """End the session after the request that is under way, if any. The first reason counts."""
         if self.close_reason is None:
             self.close_reason = reason
             self.outbox.mute()

@@ -65,7 +65,7 @@ class Connections:
         session = await self._logins.log_in(socket, codec, codec.handshake(cluster, node), remote=request.remote)
         if session is not None:
             await self._serve_session(socket, codec, session)
-        await socket.hang_up()
+        await socket.close()
         return socket.response
 
     def _negotiated(self, request: web.Request) -> Codec:
@@ -103,7 +103,7 @@ class Connections:
                 return CloseReason.MALFORMED
             if request is None:
                 return CloseReason.LEFT
-            session.heard()
+            session.note_activity()
             reply = await self._answer(context, request)
             session.outbox.send(reply.frame)
             if reply.after is not None:

@@ -1,4 +1,4 @@
-"""The node's HTTP side: the upgrade, liveness, readiness, metrics."""
+"""The HTTP routes of a node: the upgrade, liveness, readiness, metrics."""
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -12,13 +12,13 @@ Serve = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Status(Protocol):
-    """What can be asked about a relay, be it one node or several processes behind one port."""
+    """The state of a relay: one node, or several processes behind one port."""
 
     async def why_unready(self) -> str | None:
         """Return why sessions cannot be served, or None if they can."""
 
     async def metrics(self) -> bytes | None:
-        """Return all metrics in Prometheus' text format; None if they are not to be had right now."""
+        """Return all metrics in Prometheus' text format; None if they are not available at the moment."""
 
 
 def make_app(*, serve: Serve, why_closed: Callable[[], str | None], status: Status, metrics: bool) -> web.Application:
@@ -29,7 +29,7 @@ def make_app(*, serve: Serve, why_closed: Callable[[], str | None], status: Stat
     GET /ready    200 if sessions can be served, else 503 with the reason
     GET /metrics  Prometheus, if `metrics`: they have no port of their own
 
-    `why_closed` is about this process, `status` about all that stands behind the port.
+    `why_closed` is about this process, `status` about all processes behind the port.
     """
 
     async def root(request: web.Request) -> web.StreamResponse:
@@ -64,7 +64,7 @@ def make_status_app(status: Status, *, metrics: bool = True) -> web.Application:
     async def render(_: web.Request) -> web.Response:
         text = await status.metrics()
         if text is None:
-            return web.Response(status=503)  # an empty answer would pass for a node without metrics
+            return web.Response(status=503)  # an empty answer would look like a node without metrics
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
     app = web.Application()
@@ -76,11 +76,11 @@ def make_status_app(status: Status, *, metrics: bool = True) -> web.Application:
 
 
 STATUS_GOODBYE_SECONDS = 2.0
-"""How long the end of a status port may take; whoever still reads from it then is cut off."""
+"""How long the shutdown of a status port may take. A response that is still being read is then cut off."""
 
 
 async def open_status_port(status: Status, host: str, port: int) -> tuple[web.AppRunner, str]:
-    """Serve a status port until the runner's `cleanup`. Returns it, and where it listens. Raises: OSError."""
+    """Serve a status port until the runner's `cleanup`. Returns the runner and the port's address. Raises: OSError."""
     runner = web.AppRunner(
         make_status_app(status), access_log=None, handle_signals=False, shutdown_timeout=STATUS_GOODBYE_SECONDS / 2
     )

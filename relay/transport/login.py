@@ -148,7 +148,7 @@ class Logins:
             interrupt=socket.interrupt,
             drained=socket.drained,
         )
-        socket.on_progress = session.heard
+        socket.on_progress = session.note_activity
         return session
 
 
@@ -158,5 +158,5 @@ class _ClientLeft(ConclaveError):
 
 def accept(socket: ServerWebSocket, codec: Codec, session: Session) -> None:
     """Answer a login that succeeded, and lift the limits on a client that has not logged in."""
-    socket.admit()
+    socket.lift_limits()
     session.outbox.open(codec.login_accepted(session.path, admin=session.admin))

@@ -1,4 +1,4 @@
-"""One client's WebSocket from the server's side: messages in, ready frames out, an end that always comes."""
+"""A client's WebSocket from the server's side: messages in, encoded frames out, an end within a few seconds."""
 
 import asyncio
 import socket as sockets
@@ -14,15 +14,15 @@ from relay.transport.pre_login import ADMISSION_BYTES, PreLoginLimiter
 
 _SEND_BUFFER_BYTES = 64 * 1024
 _HIGH_WATER_BYTES = 256 * 1024
-_LOOK_SECONDS, _LOOKS = 3.0, 10
-"""A peer that has read nothing whenever it was looked at, so often in a row, does not read."""
-_GOODBYE_SECONDS = 3.0
+_CHECK_SECONDS, _CHECKS = 3.0, 10
+"""A client that has read nothing at so many checks in a row, one each so many seconds, does not read."""
+_CLOSE_SECONDS = 3.0
 
 SERVER_ID_HEADER = "x-conclave-server-id"
 
 
 class Traffic(NamedTuple):
-    """Told of every message in and of every write out, in bytes."""
+    """Callbacks for the size of every message received and of every write, in bytes."""
 
     received: Callable[[int], None]
     sent: Callable[[int], None]
@@ -33,10 +33,10 @@ class Interrupted(Exception):
 
 
 class ServerWebSocket:
-    """Reads whole messages and writes ready frames.
+    """Reads whole messages and writes encoded frames.
 
-    aiohttp keeps the reading side, control frames included. Frames are written straight to the transport: they are
-    encoded once for everybody, and without compression the two ways of writing mix.
+    aiohttp keeps the reading side and the control frames. Frames are written to the transport directly, because they
+    are encoded once for all recipients; without compression the two ways of writing can be mixed.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class ServerWebSocket:
         self._traffic = traffic
         self.transport = transport
         self.on_progress: Callable[[], None] = _nothing
-        """Called when a peer that was waited for has read on: while it is, its own messages may not be read."""
-        doorman = transport.get_protocol()
-        self._doorman = doorman if isinstance(doorman, PreLoginLimiter) else None
-        if self._doorman is not None:
-            self._doorman.on_excess = self._on_excess
+        """Called when a client that `drain` waits for has read on: its own messages may not be read meanwhile."""
+        protocol = transport.get_protocol()
+        self._limiter = protocol if isinstance(protocol, PreLoginLimiter) else None
+        if self._limiter is not None:
+            self._limiter.on_excess = self._on_excess
         self._stream: AbstractStreamWriter | None = None
         self._scope: asyncio.Timeout | None = None
         self._draining: asyncio.Future[None] | None = None
@@ -62,7 +62,7 @@ class ServerWebSocket:
     async def accept(
         cls, request: web.Request, server_id: str, *, subprotocol: str | None, text: bool, traffic: Traffic
     ) -> Self:
-        """Upgrade a request, to a connection with text messages or with binary ones.
+        """Upgrade a request to a connection with text messages, or with binary ones.
 
         Raises: web.HTTPException, ConnectionResetError.
         """
@@ -71,7 +71,7 @@ class ServerWebSocket:
             raise ConnectionResetError("the client left before the upgrade")
         raw = transport.get_extra_info("socket")
         if raw is not None:
-            # Without this the kernel hides megabytes per slow reader before the transport's buffer grows.
+            # Otherwise the kernel buffers megabytes for each slow reader before the transport's buffer grows.
             raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, _SEND_BUFFER_BYTES)
         transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
         protocols = () if subprotocol is None else (subprotocol,)
@@ -86,22 +86,22 @@ class ServerWebSocket:
         return self._ws
 
     def interrupt(self) -> None:
-        """Have the present or the next `receive` raise Interrupted."""
+        """Have the current or the next `receive` raise Interrupted."""
         self._interrupted = True
         if self._scope is not None:
             self._scope.reschedule(0)
 
-    def admit(self) -> None:
-        """The peer has logged in: lift the bounds for those who have not."""
-        if self._doorman is not None:
-            self._doorman.admit()
+    def lift_limits(self) -> None:
+        """End the limits on clients that have not logged in."""
+        if self._limiter is not None:
+            self._limiter.lift()
 
     async def receive(self) -> bytes | str | None:
-        """Return the next message; None when the peer has closed, is gone, or broke the WebSocket protocol.
+        """Return the next message; None when the client has closed, is gone, or broke the WebSocket protocol.
 
         Raises:
-            Interrupted: after `interrupt`. No message is lost by it.
-            FrameError: for a binary message where text is spoken.
+            Interrupted: after `interrupt`. No message is lost.
+            FrameError: for a binary message on a connection with text messages.
         """
         while True:
             if self._interrupted:
@@ -131,49 +131,49 @@ class ServerWebSocket:
                     return None
 
     def write(self, frames: bytes) -> None:
-        """Write frames, if the peer is still there."""
+        """Write frames, unless the client is gone."""
         if not self.transport.is_closing():
             self.transport.write(frames)
             self._traffic.sent(len(frames))
 
     async def drain(self) -> None:
-        """Wait until the peer has read most of what was written, for as long as it reads anything at all.
+        """Wait until the client has read most of what was written, as long as it reads at all.
 
         Returns early after `interrupt`.
 
         Raises:
-            TimeoutError: if the peer does not read.
+            TimeoutError: if the client does not read.
             ConnectionError: if it is gone.
         """
-        looks = 0
+        checks = 0
         while not self._interrupted:
             unread = self.transport.get_write_buffer_size()
             try:
-                async with asyncio.timeout(_LOOK_SECONDS) as self._scope:
+                async with asyncio.timeout(_CHECK_SECONDS) as self._scope:
                     await self._drained()
                 break
             except TimeoutError:
-                looks = 0 if self._has_read(unread) else looks + 1
-                if looks >= _LOOKS and not self._interrupted:
+                checks = 0 if self._has_read(unread) else checks + 1
+                if checks >= _CHECKS and not self._interrupted:
                     raise
             finally:
                 self._scope = None
 
     async def drained(self) -> None:
-        """As `drain`, beside it, without being interrupted."""
-        looks = 0
+        """Do the same for another task, at the same time, and without an interrupt."""
+        checks = 0
         while True:
             unread = self.transport.get_write_buffer_size()
             try:
-                async with asyncio.timeout(_LOOK_SECONDS):
+                async with asyncio.timeout(_CHECK_SECONDS):
                     return await self._drained()
             except TimeoutError:
-                looks = 0 if self._has_read(unread) else looks + 1
-                if looks >= _LOOKS:
+                checks = 0 if self._has_read(unread) else checks + 1
+                if checks >= _CHECKS:
                     raise
 
     def _has_read(self, unread: int) -> bool:
-        """Whether less is unread now. More says nothing: a replay goes on beside whoever waits."""
+        """Return whether less is unread than before. More proves nothing: a replay writes meanwhile."""
         if self.transport.get_write_buffer_size() >= unread:
             return False
         self.on_progress()
@@ -182,28 +182,28 @@ class ServerWebSocket:
     async def _drained(self) -> None:
         if self._stream is None or self.transport.get_write_buffer_size() <= _HIGH_WATER_BYTES:
             return
-        if self._draining is None or self._draining.done():  # one for all who wait: a cancelled one ends it for all
+        if self._draining is None or self._draining.done():  # one for all waiters: cancelling it would end it for all
             self._draining = asyncio.ensure_future(self._stream.drain())
-            self._draining.add_done_callback(_noticed)
+            self._draining.add_done_callback(_retrieve_exception)
         await asyncio.shield(self._draining)
         self.on_progress()
 
-    async def hang_up(self) -> None:
-        """Wait, not for long, until the peer has read its last words and closed too; then drop the connection."""
-        if self._doorman is not None:
-            self._doorman.dismiss()
+    async def close(self) -> None:
+        """Wait until the client has read the close and closed too, for three seconds at most; then disconnect it."""
+        if self._limiter is not None:
+            self._limiter.discard_excess()
         try:
-            async with asyncio.timeout(_GOODBYE_SECONDS):
+            async with asyncio.timeout(_CLOSE_SECONDS):
                 while not self._ws.closed and (await self._ws.receive()).type in (WSMsgType.BINARY, WSMsgType.TEXT):
                     pass
         except (TimeoutError, ConnectionError, RuntimeError):
             self.transport.abort()
         else:
-            self.transport.close()  # once the last bytes are out, or never for a peer that does not read them:
-            asyncio.get_running_loop().call_later(_GOODBYE_SECONDS, self.transport.abort)
+            self.transport.close()  # after the last bytes, which a client that does not read never takes:
+            asyncio.get_running_loop().call_later(_CLOSE_SECONDS, self.transport.abort)
 
     def _on_excess(self) -> None:
-        """Refuse a handshake that is too long, unless a message in it is complete and decides first."""
+        """Refuse a handshake that is too long, unless a complete message in it is decided on first."""
         loop = asyncio.get_running_loop()
         loop.call_soon(loop.call_soon, self._refuse_excess, self._received)
 
@@ -213,17 +213,17 @@ class ServerWebSocket:
 
     @property
     def excess(self) -> Refusal | None:
-        """Why the handshake was interrupted, if it was for its size."""
-        if self._doorman is None or not self._doorman.exceeded:
+        """The refusal of a handshake that was interrupted for its size; None for any other."""
+        if self._limiter is None or not self._limiter.exceeded:
             return None
         return Refusal(Code.TOO_LARGE, f"the handshake exceeds {ADMISSION_BYTES} bytes")
 
 
 def _nothing() -> None:
-    """Nobody wants to know."""
+    """Do nothing: the callback of a socket without a session."""
 
 
-def _noticed(draining: "asyncio.Future[None]") -> None:
-    """Take note of an error that nobody may be there to see."""
+def _retrieve_exception(draining: "asyncio.Future[None]") -> None:
+    """Retrieve an exception that no waiter may be left for; asyncio logs it otherwise."""
     if not draining.cancelled():
         draining.exception()
