@@ -37,99 +37,104 @@ class Metrics(Table):
         ProcessCollector(registry=self.registry)
 
     def _define_state(self) -> None:
-        self._gauges("build_info", "1; the label says which version runs.", version=[__version__]).labels(
+        self._gauges("build_info", "1; the label is the version that runs.", version=[__version__]).labels(
             version=__version__
         ).set(1)
-        self.ready = self._gauge("ready", "1 while the node takes sessions.")
-        self.draining = self._gauge("draining", "1 while the node is about to stop and its sessions are leaving.")
+        self.ready = self._gauge("ready", "1 while the node accepts sessions.")
+        self.draining = self._gauge("draining", "1 while the node is about to stop and closes its sessions.")
         self.event_loop_lag = self._histogram(
-            "event_loop_lag_seconds", "How late the event loop wakes up somebody who slept, twice a second.", _SECONDS
+            "event_loop_lag_seconds", "Delay of a timer on the event loop, measured twice a second.", _SECONDS
         )
 
     def _define_sessions(self) -> None:
         self.sessions = self._gauge("sessions", "Sessions on this node.")
-        self.channels = self._gauge("channels", "Channels that this node listens to.")
-        self.subscriptions = self._gauge("subscriptions", "Sessions that have joined a channel, summed over channels.")
+        self.channels = self._gauge("channels", "Channels whose topics this node has subscribed to.")
+        self.subscriptions = self._gauge(
+            "subscriptions", "Sessions of this node in channels, summed over the channels."
+        )
         self.outbox_bytes = self._gauge("outbox_bytes", "Bytes that wait for the sockets of all sessions.")
         self.logins = self._counters(
-            "logins", "Logins: ok, gone (left before the end), or the refusal's code.", outcome=("ok", "gone", *_CODES)
+            "logins",
+            "Logins: ok, gone (the client left before the end), or the refusal's code.",
+            outcome=("ok", "gone", *_CODES),
         )
         self.login_seconds = self._histogram(
-            "login_seconds", "From the upgrade to the session, the client's own share included.", _SECONDS
+            "login_seconds", "Time from the upgrade to the session, the client's own share included.", _SECONDS
         )
         self.closes = self._counters(
             "session_closes", "Sessions that ended.", reason=[reason.value for reason in CloseReason]
         )
-        self.refusals = self._counters("refusals", "Requests of sessions that were refused.", code=_CODES)
+        self.refusals = self._counters("refusals", "Refused requests of sessions.", code=_CODES)
         self.resumes = self._counters(
             "resumes",
-            "Joins that named the last message heard: all that followed was recovered, or there was a gap.",
+            "Joins with `since`: all messages after it were recovered, or some are lost (gap).",
             outcome=("recovered", "gap"),
         )
         self.received_bytes = self._counter("received_bytes", "Bytes of WebSocket messages from clients.")
         self.sent_bytes = self._unlocked_counter("sent_bytes", "Bytes of WebSocket frames written for clients.")
         self.admin_operations = self._counters(
             "admin_operations",
-            "Operations of the audit trail, by their verdict.",
+            "Operations in the audit trail, by their outcome.",
             complete=False,
             operation=_OPERATIONS,
             outcome=_VERDICTS,
         )
 
     def _define_messages(self) -> None:
-        self.posts = self._counter("posts", "Messages that sessions of this node posted and that were acknowledged.")
+        self.posts = self._counter("posts", "Acknowledged messages from sessions of this node.")
         self.publish_seconds = self._histogram(
-            "publish_seconds", "From a post to its acknowledgement, for those that were acknowledged.", _SECONDS
+            "publish_seconds", "Time from a post to its acknowledgement; refused posts are not included.", _SECONDS
         )
         self.whispers = self._counters(
-            "whispers", "Whispers of sessions of this node: ok, or the refusal's code.", outcome=("ok", *_CODES)
+            "whispers", "Whispers from sessions of this node: ok, or the refusal's code.", outcome=("ok", *_CODES)
         )
         self.deliveries = self._unlocked_counter(
             "deliveries",
-            "Messages times the sessions of this node that they went to as they came; resumes are not among them.",
+            "Live messages, each counted once for every session of this node that got it; replays are not included.",
         )
         self.fanout_size = self._unlocked_histogram(
-            "fanout_size", "Sessions of this node that one message went to, if any.", _SIZES
+            "fanout_size", "Sessions of this node that got one message; messages for none are not included.", _SIZES
         )
         self.fanout_seconds = self._unlocked_histogram(
-            "fanout_seconds", "How long one message took to be put into the outboxes of this node.", _QUICK
+            "fanout_seconds", "Time in which one message is put into the outboxes of this node.", _QUICK
         )
         self.delivery_seconds = self._unlocked_histogram(
             "delivery_seconds",
-            "Age of a message when this node had handed it to its sessions, by Redis' clock; once per message and "
-            "node. A session that is busy gets its part up to 10 ms later.",
+            "Age of a message, by the clock of Redis, when this node has put it into the outboxes; once per message "
+            "and node. A busy session gets it up to 10 ms later.",
             _SECONDS,
         )
-        self.gaps = self._counter("gaps", "Times that live delivery was found to have missed messages of a channel.")
+        self.gaps = self._counter("gaps", "Gaps: live delivery has missed messages of a channel.")
         self.refilled = self._counter(
             "messages_refilled",
-            "Messages that were read from a log for all who listen: after a gap, at a first join, or when membership "
-            "changed. What one session resumes is not among them.",
+            "Messages read from a log for all sessions of a channel: after a gap, at a first join, or after a change "
+            "of the membership version. Replays for one session are not included.",
         )
         self.lost = self._counter("history_lost", "Gaps that the log could not fill: trimmed, or lost in a failover.")
 
     def _define_redis(self, scripts: Sequence[str]) -> None:
         self.redis_up = self._gauge("redis_up", "1 while Redis answers.")
         self.redis_errors = self._counter(
-            "redis_errors", "Commands that Redis refused, pipelines that it did not answer, connections that broke."
+            "redis_errors", "Commands that Redis refused, pipelines without an answer, and broken connections."
         )
         self.redis_reconnects = self._counter(
-            "redis_reconnects", "Connections to Redis that were made anew: for commands, topics, or the inbox."
+            "redis_reconnects", "Repeated connections to Redis: for commands, topics, or the inbox."
         )
         self.script_seconds = self._histograms(
             "script_seconds",
-            "From a script's call to its result, waiting for a pipeline included.",
+            "Time from a script's call to its result, the wait for a pipeline included.",
             _SECONDS,
             script=scripts,
         )
         self.pubsub_lag = self._histogram(
             "pubsub_lag_seconds",
-            "How long this node's own probe, sent every two seconds, took through Redis.",
+            "Time of this node's own probe, sent every two seconds, through Redis.",
             _SECONDS,
         )
         self.probes_missed = self._counter(
-            "pubsub_probes_missed", "Probes that had not come back when the next one was due: the node may be deaf."
+            "pubsub_probes_missed",
+            "Probes that had not arrived when the next one was due: the subscriber connection may deliver nothing.",
         )
-        self.nodes = self._gauge("nodes", "Nodes in the registry when this one looked last.")
-        self.janitor_runs = self._counter("janitor_runs", "Times that this node looked for what has to be tidied up.")
-        self.janitor_removed = self._counter("janitor_removed", "Dead nodes that this node cleaned up after.")
+        self.nodes = self._gauge("nodes", "Nodes in the registry, as this node saw it last.")
+        self.janitor_runs = self._counter("janitor_runs", "Runs of the janitor.")
+        self.janitor_removed = self._counter("janitor_removed", "Dead nodes whose remains this node has removed.")

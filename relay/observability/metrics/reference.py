@@ -9,7 +9,7 @@ from relay.observability.metrics.workers import WorkerMetrics
 
 BEGIN, END = "<!-- metrics -->", "<!-- /metrics -->"
 _BETWEEN = re.compile(f"{BEGIN}.*?{END}", re.DOTALL)
-_OPEN = {"script": "a script of `relay/redis/scripts`", "worker": "0, 1, …", "version": "what runs"}
+_OPEN = {"script": "a script of `relay/redis/scripts`", "worker": "0, 1, …", "version": "that of the program"}
 
 
 def rows() -> list[MetricRow]:
@@ -30,7 +30,7 @@ def written_into(page: str) -> str:
 
 
 def _lines() -> Iterator[str]:
-    yield "| Metric | Type | Labels | What it says |"
+    yield "| Metric | Type | Labels | Meaning |"
     yield "|---|---|---|---|"
     for row in rows():
         labels = "; ".join(f"`{label}`: {_OPEN.get(label) or ', '.join(row.labels[label])}" for label in row.labels)

@@ -1,4 +1,4 @@
-"""The metrics of a parent of several workers, beside those of each worker."""
+"""The metrics of the supervisor of several workers, beside those of each worker."""
 
 from relay.observability.metrics.table import Table
 
@@ -7,12 +7,10 @@ WORKER = "worker"
 
 
 class WorkerMetrics(Table):
-    """The parent's metrics; they exist only with `--workers`."""
+    """The supervisor's metrics; they exist only with `--workers`."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
         numbers = [str(number) for number in range(count)]
-        self.up = self._gauges("worker_up", "1 while the worker answers its parent.", worker=numbers)
-        self.restarts = self._counters(
-            "worker_restarts", "Times that the worker had died and was started anew.", worker=numbers
-        )
+        self.up = self._gauges("worker_up", "1 while the worker answers its supervisor.", worker=numbers)
+        self.restarts = self._counters("worker_restarts", "Restarts of the worker after its death.", worker=numbers)
