@@ -1,4 +1,4 @@
-"""The verbs of those who rule a channel or a server, against a real node."""
+"""The verbs for admins of a channel or a server, against a real node."""
 
 import json
 import re
@@ -69,7 +69,7 @@ def token(finished: Finished) -> str:
 
 
 async def test_a_channel_is_renamed_hidden_and_deleted(terminal: Terminal) -> None:
-    """By who created it and by nobody else; what is hidden is refused as what is not there."""
+    """Only its creator may do so. A hidden channel is refused like one that does not exist."""
     await terminal.play(
         [
             ("ann", "channel create ops", "✓ ops"),
@@ -88,8 +88,8 @@ async def test_a_channel_is_renamed_hidden_and_deleted(terminal: Terminal) -> No
     )
 
 
-async def test_members_and_admins_of_a_channel_come_and_go(terminal: Terminal) -> None:
-    """A promoted user may rule, a demoted one stays a member, a removed one is outside."""
+async def test_members_and_admins_are_added_and_removed(terminal: Terminal) -> None:
+    """A promoted user administers the channel, a demoted one stays a member, a removed one has no access."""
     await terminal.play(
         [
             ("ann", "channel create ops --visibility private", "✓ ops"),
@@ -109,7 +109,7 @@ async def test_members_and_admins_of_a_channel_come_and_go(terminal: Terminal) -
 
 
 async def test_a_ban_keeps_a_user_out_until_it_is_lifted(terminal: Terminal) -> None:
-    """And lifting it does not make them a member again."""
+    """Lifting the ban does not restore the membership."""
     await terminal.play(
         [
             ("ann", "channel create ops", "✓ ops"),
@@ -133,10 +133,10 @@ async def test_a_ban_keeps_a_user_out_until_it_is_lifted(terminal: Terminal) -> 
 
 
 @pytest.mark.parametrize(("target", "left"), [("bob", set()), ("bob/laptop/one", {"bob/laptop/two"})])
-async def test_a_kick_takes_the_channel_from_a_user_or_from_one_session(
+async def test_a_kick_removes_one_session_or_all_sessions_of_a_user(
     terminal: Terminal, peers: Peers, target: str, left: set[str]
 ) -> None:
-    """The sessions stay connected, and others of the user stay in the channel if only one was named."""
+    """The sessions stay connected. With a path, the user's other sessions stay in the channel."""
     await terminal.play([("ann", "channel create ops", "✓ ops"), ("bob", f"kick --channel ops {target}", DENIED)])
     key = load(terminal.directory("bob") / "key")
     sessions = [peers.keep(await Peer.login(terminal.url, key._signer, name)) for name in ("one", "two")]
@@ -148,7 +148,7 @@ async def test_a_kick_takes_the_channel_from_a_user_or_from_one_session(
 
 
 async def test_an_invite_is_listed_redeemed_and_revoked(terminal: Terminal) -> None:
-    """The list says how often and until when each token is good."""
+    """The list shows the remaining uses and the expiry of each token."""
     await terminal.play([("ann", "channel create ops --visibility private", "✓ ops")])
     first = token(await terminal.type("ann", "invite create --channel ops"))
     second = token(await terminal.type("ann", "invite create --channel ops --uses 2 --expires-in 1h"))
@@ -175,7 +175,7 @@ async def test_an_invite_is_listed_redeemed_and_revoked(terminal: Terminal) -> N
 
 
 async def test_the_admin_of_a_server_lists_and_removes_users(terminal: Terminal) -> None:
-    """A removed user's key opens nothing, and their channels are gone."""
+    """The key of a removed user is refused, and their channels are deleted."""
     await terminal.play(
         [
             ("bob", "channel create ops", "✓ ops"),
@@ -191,8 +191,8 @@ async def test_the_admin_of_a_server_lists_and_removes_users(terminal: Terminal)
     )
 
 
-async def test_the_audit_trail_shows_who_ruled_what(terminal: Terminal) -> None:
-    """Oldest first, refused operations too, never a token, and only to an admin of the server."""
+async def test_the_audit_log_shows_every_admin_operation(terminal: Terminal) -> None:
+    """Oldest first, with refused operations, without tokens, and for admins of the server only."""
     await terminal.play([("ann", "channel create ops", "✓ ops"), ("bob", "channel delete ops", DENIED)])
     secret = token(await terminal.type("ann", "invite create --channel ops"))
     await terminal.play([("ann", "acl promote --channel ops bob", "✓ bob"), ("ann", "audit", DENIED)])
@@ -217,12 +217,12 @@ async def test_the_audit_trail_shows_who_ruled_what(terminal: Terminal) -> None:
 @pytest.mark.parametrize(
     ("flags", "environment"), [(["--registration", "invite"], {}), ([], {"CONCLAVE_REGISTRATION": "invite"})]
 )
-async def test_a_server_by_invite_takes_who_has_a_token(
+async def test_a_server_by_invite_registers_users_with_a_token(
     site: Site,
     flags: list[str],
     environment: dict[str, str],
 ) -> None:
-    """The admin whom the operator named needs none: somebody has to be the first."""
+    """The admin whom the operator named needs no token: there must be a first one."""
     async with site(*flags, **environment) as terminal:
         refused = Finished(
             1, "", "❌ registration rejected: unauthorized: registration needs a valid invite to this server\n"
@@ -239,7 +239,7 @@ async def test_a_server_by_invite_takes_who_has_a_token(
 
 
 async def test_a_closed_server_registers_its_named_admins_only(site: Site) -> None:
-    """Whatever else somebody shows."""
+    """An invite does not help."""
     async with site("--registration", "closed") as terminal:
         assert (await terminal.register("root")).code == 0
         one = token(await terminal.type("root", "server-invite create"))
@@ -257,13 +257,13 @@ async def test_a_closed_server_registers_its_named_admins_only(site: Site) -> No
         ([], {}, True),
     ],
 )
-async def test_who_shows_strangers_only_where_the_operator_lets_it(
+async def test_who_shows_strangers_only_with_the_policy_everyone(
     site: Site,
     flags: list[str],
     environment: dict[str, str],
     sees: bool,
 ) -> None:
-    """People who share a channel see each other in any case."""
+    """Users who share a channel see each other under both policies."""
     async with site(*flags, **environment) as terminal:
         await terminal.register("ann")
         stranger = await Peer.register(terminal.url, "stranger")
@@ -280,8 +280,8 @@ async def test_who_shows_strangers_only_where_the_operator_lets_it(
 # --- What a removal does to who is listening ---
 
 
-async def test_who_lost_a_channel_hears_no_more_of_it(terminal: Terminal, peers: Peers) -> None:
-    """From the moment when the command has ended."""
+async def test_a_user_who_lost_a_channel_receives_no_more_messages(terminal: Terminal, peers: Peers) -> None:
+    """The effect is there when the command has ended."""
     await terminal.play([("ann", "channel create ops --visibility private", "✓ ops")])
     speaker = peers.keep(await Peer.login(terminal.url, load(terminal.directory("ann") / "key")._signer, "speaker"))
     listener = await peers.register(terminal.url, "cy")

@@ -1,4 +1,4 @@
-"""The command line as such: help, global flags, exit codes, and what it must not import."""
+"""The command line itself: help, global flags, exit codes, and the modules that it must not import."""
 
 import json
 import signal
@@ -33,7 +33,7 @@ def every_command() -> list[tuple[str, click.Command]]:
 
 @pytest.mark.parametrize(("name", "command"), every_command(), ids=[name for name, _ in every_command()])
 def test_every_verb_has_help_with_an_example_of_itself(name: str, command: click.Command) -> None:
-    """The example is what people read first, so it must be one of this verb."""
+    """Users read the example first, so it must be one of this verb."""
     assert command.help
     text = command.get_help(click.Context(command, info_name=name))
     assert f"conclave {name}" in text.partition("Example:")[2]
@@ -42,7 +42,7 @@ def test_every_verb_has_help_with_an_example_of_itself(name: str, command: click
 
 
 def test_the_table_of_commands_leads_to_commands_of_that_name() -> None:
-    """Modules are imported by the name in a table, which no type checker follows."""
+    """The table names modules as text, which no type checker follows."""
     for name, row in _ROWS.items():
         assert row.load().name == name
 
@@ -63,7 +63,7 @@ def test_quick_commands_import_nothing_heavy(tmp_path: Path, arguments: list[str
     "arguments", [["--version"], ["key", "--version"], ["machine", "list", "--version"], ["-v", "--version"]]
 )
 def test_the_version_is_printed_anywhere_on_the_line(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
-    """Without the options that the verb requires."""
+    """The options that the verb requires are not needed for it."""
     assert run(arguments) == 0
     assert capsys.readouterr().out == f"conclave {__version__}\n"
 
@@ -71,7 +71,7 @@ def test_the_version_is_printed_anywhere_on_the_line(capsys: pytest.CaptureFixtu
 def test_the_configuration_directory_is_taken_anywhere_on_the_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Before the verb, between noun and verb, and after it."""
+    """Before the verb, between noun and verb, and after the verb."""
     for number, arguments in enumerate(
         (["--config-dir", "@", "key"], ["key", "--config-dir", "@"], ["key", "-v", "--config-dir", "@"])
     ):
@@ -89,15 +89,15 @@ def test_the_configuration_directory_is_taken_anywhere_on_the_line(
 def test_a_usage_error_exits_with_2_and_prints_no_data(
     capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
-    """No verb at all is one, too."""
+    """A command line without a verb is a usage error, too."""
     assert run(arguments) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "Usage: conclave" in captured.err
 
 
-def test_an_unsupported_shell_is_told_which_ones_are(capsys: pytest.CaptureFixture[str]) -> None:
-    """The original had two more."""
+def test_an_unsupported_shell_gets_the_list_of_supported_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    """The original supported two more shells."""
     assert run(["completions", "powershell"]) == 2
     assert "'bash', 'zsh', 'fish'" in capsys.readouterr().err
 
@@ -123,7 +123,7 @@ def test_an_unsupported_shell_is_told_which_ones_are(capsys: pytest.CaptureFixtu
 def test_an_error_is_one_line_on_standard_error_and_exit_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, line: str
 ) -> None:
-    """Whatever its text: a peer's words must not add lines or colours."""
+    """The text of a peer must not add lines or colours."""
 
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -136,7 +136,7 @@ def test_an_error_is_one_line_on_standard_error_and_exit_1(
 
 
 def test_an_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """As shells expect, without a traceback."""
+    """Shells expect this code; no traceback is printed."""
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -156,8 +156,8 @@ async def test_a_closed_standard_output_ends_the_command_quietly(tmp_path: Path)
     assert await process.wait() == -signal.SIGPIPE
 
 
-async def test_a_language_without_unicode_does_not_break_the_output(tmp_path: Path) -> None:
-    """A cron job has the C locale."""
+async def test_a_locale_without_unicode_does_not_break_the_output(tmp_path: Path) -> None:
+    """A cron job runs in the C locale."""
     env = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     finished = await conclave(tmp_path, "server", "remove", "ws://x", env=env, installed=True)
     assert finished.code == 1
@@ -165,7 +165,7 @@ async def test_a_language_without_unicode_does_not_break_the_output(tmp_path: Pa
 
 
 async def test_verbose_shows_the_trace_of_an_unexpected_error(tmp_path: Path) -> None:
-    """Without it the user sees a line, with it whoever helps sees the place."""
+    """Without -v the user sees one line; with it a developer sees the place."""
     program = (
         "import cli.verbs.key; cli.verbs.key.create_or_load = None\n"
         "from cli.main import main; import sys; sys.exit(main())"
@@ -179,13 +179,13 @@ async def test_verbose_shows_the_trace_of_an_unexpected_error(tmp_path: Path) ->
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completions_are_a_script_for_conclave(capsys: pytest.CaptureFixture[str], shell: str) -> None:
-    """Sourced as it is."""
+    """Users source the output as it is."""
     assert run(["completions", shell]) == 0
     assert "_CONCLAVE_COMPLETE" in capsys.readouterr().out
 
 
 async def test_the_completion_script_is_answered(tmp_path: Path) -> None:
-    """What the script asks for when the user presses the key."""
+    """The script calls the program in this way when the user presses the tab key."""
     env = {"_CONCLAVE_COMPLETE": "bash_complete", "COMP_WORDS": "conclave ser", "COMP_CWORD": "1"}
     finished = await conclave(tmp_path, env=env, installed=True)
     assert finished.out.split() == ["plain,serve", "plain,server", "plain,server-invite"]
@@ -195,7 +195,7 @@ async def test_the_completion_script_is_answered(tmp_path: Path) -> None:
 
 
 def test_key_prints_the_same_public_key_every_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Created once, in both forms."""
+    """The key is created once, and both output forms show it."""
     assert run(["--config-dir", str(tmp_path), "key"]) == 0
     text = capsys.readouterr().out
     assert len(text) == 44
@@ -204,7 +204,7 @@ def test_key_prints_the_same_public_key_every_time(tmp_path: Path, capsys: pytes
 
 
 def test_server_list_and_remove_work_offline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """In the original's words, but with any spelling of the URL, and for overrides without a registration."""
+    """The output is the original's. Any spelling of the URL works, and overrides without a registration are removed."""
     (tmp_path / "config.toml").write_text(
         '[[servers]]\nurl = "wss://a.example"\nusername = "ann"\nmachine = "lap\\ttop"\n'
         '[[overrides]]\nserver = "wss://a.example/"\nlevel = "act"\n'
@@ -227,7 +227,7 @@ def test_server_list_and_remove_work_offline(tmp_path: Path, capsys: pytest.Capt
 def test_status_without_registrations_needs_neither_key_nor_network(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It says what to do next."""
+    """The output names the next step."""
     assert run(["--config-dir", str(tmp_path), "status"]) == 0
     expected = "no servers registered; run `conclave register --server <url> --username <you>`\n"
     assert capsys.readouterr().out == expected

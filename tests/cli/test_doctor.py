@@ -1,4 +1,4 @@
-"""`conclave doctor` as it is used: real programs, a real process tree, real nodes."""
+"""`conclave doctor` in use: real programs, a real process tree, real nodes."""
 
 import asyncio
 import json
@@ -156,8 +156,8 @@ def table(finished: Finished) -> dict[str, Any]:
 # --- The command ---
 
 
-async def test_a_machine_that_has_everything_has_no_complaint(desk: Desk, node: str) -> None:
-    """Whoever gets a mark on a healthy machine stops reading the others."""
+async def test_a_complete_machine_has_no_findings_to_act_on(desk: Desk, node: str) -> None:
+    """False alarms on a healthy machine train users to ignore the others."""
     await desk.register(node)
     finished = await desk.doctor("--json")
     rows = json.loads(finished.out)
@@ -170,8 +170,8 @@ async def test_a_machine_that_has_everything_has_no_complaint(desk: Desk, node: 
     assert "2.1.283" in table(finished)["claude"]["text"]
 
 
-async def test_each_complaint_is_a_line_and_its_remedy_the_next_one(desk: Desk) -> None:
-    """On an empty machine the remedies are the way to the first message."""
+async def test_each_problem_is_a_line_followed_by_its_remedy(desk: Desk) -> None:
+    """On an empty machine the remedies lead to the first message."""
     (desk.programs / "conclave").unlink()
     desk.servers()
     finished = await desk.doctor(started_with=("--continue",))
@@ -192,7 +192,7 @@ async def test_each_complaint_is_a_line_and_its_remedy_the_next_one(desk: Desk) 
 
 
 async def test_a_warning_is_no_failure(desk: Desk, node: str) -> None:
-    """A script that asks before it starts a session must not stop for what works."""
+    """A script that runs the command before a session must not stop because of a warning."""
     await desk.register(node)
     desk.key.chmod(0o644)
     finished = await desk.doctor()
@@ -203,8 +203,8 @@ async def test_a_warning_is_no_failure(desk: Desk, node: str) -> None:
     ]
 
 
-async def test_names_from_elsewhere_cannot_write_on_the_terminal(desk: Desk) -> None:
-    """What a server or another program's file calls things is text from others."""
+async def test_names_from_others_cannot_control_the_terminal(desk: Desk) -> None:
+    """Names from servers and from other programs' files are untrusted text."""
     evil = SessionPath("e\x1b[2Jvil", "m\u202e", "x")
     async with ScriptedServer().running() as server:
         server.owner, server.answer = (evil.user, evil.machine), online(evil)
@@ -218,8 +218,8 @@ async def test_names_from_elsewhere_cannot_write_on_the_terminal(desk: Desk) -> 
     assert "e\x1b[2Jvil/m\u202e" in table(as_json)["server"]["text"]
 
 
-async def test_nothing_makes_it_wait_for_long(desk: Desk) -> None:
-    """A program that hangs and a server that says nothing are both given up, side by side."""
+async def test_slow_programs_and_servers_end_at_their_deadlines(desk: Desk) -> None:
+    """A program that hangs and a server that does not answer run into their deadlines concurrently."""
     desk.program("claude", "sleep 600")
     async with ScriptedServer().running() as server:
         server.silent = True
@@ -249,10 +249,10 @@ async def test_nothing_makes_it_wait_for_long(desk: Desk) -> None:
         ((*CHANNELS, ""), "unknown", "does not show"),
     ],
 )
-async def test_it_sees_how_the_session_around_it_was_started(
+async def test_the_start_of_the_surrounding_session_is_checked(
     desk: Desk, arguments: tuple[str, ...], verdict: str, words: str
 ) -> None:
-    """Without the flag everything looks well, and no message ever comes: the fault that is hardest to see.
+    """Without the flag everything seems right but no message arrives: the fault that is hardest to find.
 
     Arguments that end in nothing look like ones that the program has written over.
     """
@@ -261,8 +261,8 @@ async def test_it_sees_how_the_session_around_it_was_started(
     assert (session["remedy"] is None) is (verdict == "ok")
 
 
-async def test_the_session_must_name_the_entry_as_it_is_called(desk: Desk) -> None:
-    """The flag takes the entry's name, which its owner chose."""
+async def test_the_flag_must_name_the_entry(desk: Desk) -> None:
+    """The flag takes the name of the entry, which its owner chose."""
     desk.servers(chat=BRIDGE)
     session = table(await desk.doctor("--json"))["session"]
     assert session["verdict"] == "problem"
@@ -281,8 +281,8 @@ def online(*paths: SessionPath) -> Any:
     return answer
 
 
-async def test_every_server_is_asked_who_we_are_there(desk: Desk, node: str) -> None:
-    """One that is away does not hide the other; an admin is told so."""
+async def test_every_server_is_probed_for_our_identity(desk: Desk, node: str) -> None:
+    """An unreachable server does not hide the other one. An admin is shown as admin."""
     await desk.register(node, "root")
     desk.record(GONE, "http://x")
     known, away, invalid = (await desk.look())["server"]
@@ -293,8 +293,8 @@ async def test_every_server_is_asked_who_we_are_there(desk: Desk, node: str) -> 
     assert f"`conclave server remove {GONE}`" in away.remedy
 
 
-async def test_a_key_that_a_server_does_not_know_has_to_be_enrolled(desk: Desk, node: str) -> None:
-    """The server is there and it is the right one: asking its operator leads nowhere."""
+async def test_a_key_that_a_server_does_not_know_must_be_enrolled(desk: Desk, node: str) -> None:
+    """The server is reachable and the right one: its operator cannot help."""
     desk.record(node)
     (found,) = (await desk.look())["server"]
     assert found.verdict is Verdict.PROBLEM
@@ -302,8 +302,8 @@ async def test_a_key_that_a_server_does_not_know_has_to_be_enrolled(desk: Desk, 
     assert "conclave machine add" in found.remedy
 
 
-async def test_another_cluster_than_that_of_the_registration_may_be_another_server(desk: Desk, node: str) -> None:
-    """Its operator can tell, and only then is it to be trusted."""
+async def test_a_cluster_other_than_the_pinned_one_may_be_another_server(desk: Desk, node: str) -> None:
+    """The operator must confirm it before the user trusts it."""
     desk.record(node)
     assert pin(desk.config, node, "another", over=None)
     (found,) = (await desk.look())["server"]
@@ -312,8 +312,8 @@ async def test_another_cluster_than_that_of_the_registration_may_be_another_serv
     assert f"`conclave server trust {node}`" in found.remedy
 
 
-async def test_a_registration_that_names_somebody_else_is_noticed(desk: Desk, node: str) -> None:
-    """The path that others are told is then not the one that whispers reach."""
+async def test_a_registration_with_another_name_is_reported(desk: Desk, node: str) -> None:
+    """The registered path would not be the one that whispers reach."""
     await desk.register(node, "bob")
     desk.record(node)
     (found,) = (await desk.look())["server"]
@@ -322,8 +322,8 @@ async def test_a_registration_that_names_somebody_else_is_noticed(desk: Desk, no
     assert found.remedy == f"`conclave server add {node}` records that"
 
 
-async def test_two_ways_to_one_cluster_are_pointed_out(desk: Desk, node: str) -> None:
-    """Both are asked, without ending each other's session, and the first one names the cluster."""
+async def test_two_urls_of_one_cluster_are_reported(desk: Desk, node: str) -> None:
+    """Both are probed without superseding each other, and the first one names the cluster."""
     await desk.register(node)
     other, third = f"{node}?via=other", f"{node}?via=third"
     desk.record(other, third)
@@ -339,8 +339,8 @@ async def test_two_ways_to_one_cluster_are_pointed_out(desk: Desk, node: str) ->
 @pytest.mark.parametrize(
     ("seconds", "words"), [(3630, r"is 1:00:[23]\d ahead of"), (-86_430, r"is 1 day, 0:00:3\d behind")]
 )
-async def test_a_clock_that_is_off_is_noticed(desk: Desk, seconds: int, words: str) -> None:
-    """Times in history are the server's: with two clocks, `--since 10m` means two things."""
+async def test_a_wrong_clock_is_reported(desk: Desk, seconds: int, words: str) -> None:
+    """Times in history are the server's: with different clocks, `--since 10m` means something else."""
     async with ScriptedServer().running() as server:
         server.answer = online()
         server.headers["Date"] = formatdate(time.time() + seconds, usegmt=True)
@@ -351,8 +351,8 @@ async def test_a_clock_that_is_off_is_noticed(desk: Desk, seconds: int, words: s
 
 
 @pytest.mark.parametrize("seconds", [0, 30, -30])
-async def test_a_clock_that_is_nearly_right_is_right(desk: Desk, seconds: int) -> None:
-    """The header has whole seconds, and the way takes time."""
+async def test_a_small_clock_difference_is_not_reported(desk: Desk, seconds: int) -> None:
+    """The header has whole seconds, and the request takes time."""
     async with ScriptedServer().running() as server:
         server.answer = online()
         server.headers["Date"] = formatdate(time.time() + seconds, usegmt=True)
@@ -360,8 +360,8 @@ async def test_a_clock_that_is_nearly_right_is_right(desk: Desk, seconds: int) -
         assert (await desk.look())["clock"] == []
 
 
-async def test_a_server_that_ends_the_session_is_not_there(desk: Desk) -> None:
-    """Whatever it says, it is one line."""
+async def test_a_server_that_ends_the_session_is_a_problem(desk: Desk) -> None:
+    """The server's reason stays on one line."""
     async with ScriptedServer().running() as server:
 
         async def kill(connection: Connection, _: Frame) -> None:
@@ -376,8 +376,8 @@ async def test_a_server_that_ends_the_session_is_not_there(desk: Desk) -> None:
 # --- The handle ---
 
 
-async def test_a_session_that_has_the_handle_already_is_pointed_out(desk: Desk, node: str) -> None:
-    """Two bridges with one handle take the path from each other; `--as` gives the second one its own."""
+async def test_a_handle_in_use_is_reported(desk: Desk, node: str) -> None:
+    """Two bridges with one handle supersede each other; `--as` gives the second one its own."""
     await desk.register(node)
     peer = await Peer.login(node, desk.signer(), "deck")
     try:

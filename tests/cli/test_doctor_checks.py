@@ -1,4 +1,4 @@
-"""What `conclave doctor` says about one thing that is wrong, everything else being as it should."""
+"""The findings of `conclave doctor` for one fault at a time, in an otherwise healthy setup."""
 
 import os
 from pathlib import Path
@@ -76,8 +76,8 @@ def found(facts: Facts) -> dict[str, list[Finding]]:
     return by_check
 
 
-def test_where_all_is_well_every_verdict_is_ok() -> None:
-    """And nothing needs a remedy."""
+def test_a_healthy_setup_has_only_ok_verdicts() -> None:
+    """No finding has a remedy."""
     assert [finding for _, finding in examine(GOOD) if finding.verdict is not Verdict.OK or finding.remedy] == []
 
 
@@ -109,8 +109,8 @@ def elsewhere(config: LocalConfig | ConfigError, key: KeyFile = GOOD.key, *words
         ),
     ],
 )
-def test_the_bridge_of_an_entry_may_look_elsewhere(changes: dict[str, Any], verdict: Verdict, words: str) -> None:
-    """What is good here helps nobody whose bridge reads another directory, or is told of another server."""
+def test_an_entry_may_give_its_bridge_another_directory(changes: dict[str, Any], verdict: Verdict, words: str) -> None:
+    """A healthy configuration here does not help a bridge that reads another directory or is given another server."""
     findings = found(msgspec.structs.replace(GOOD, **changes))["entry"]
     assert (findings[0].verdict, findings[-1].verdict) == (OK, verdict)
     assert words in findings[-1].text
@@ -209,10 +209,10 @@ KEY = Path("/k/key")
         ("handle", {"probes": ()}, [(OK, "is `deck`")]),
     ],
 )
-def test_what_is_wrong_is_said_with_a_remedy(
+def test_each_fault_is_reported_with_a_remedy(
     check: str, changes: dict[str, Any], expected: list[tuple[Verdict, str]]
 ) -> None:
-    """One thing at a time, everything else as it should be."""
+    """Each case changes one fact of a healthy setup."""
     facts = msgspec.structs.replace(GOOD, **changes)
     findings = found(facts)[check]
     assert [finding.verdict for finding in findings] == [verdict for verdict, _ in expected]
@@ -221,8 +221,8 @@ def test_what_is_wrong_is_said_with_a_remedy(
         assert finding.remedy or finding.verdict in {OK, UNKNOWN}
 
 
-def test_remedies_can_be_typed_as_they_stand() -> None:
-    """Names with spaces and quotes in them are words of one command."""
+def test_remedies_are_valid_shell_commands() -> None:
+    """Names with spaces and quotes are quoted."""
     entry = Entry("my server", Scope.USER, DIRECTORY, BRIDGE)
     (finding,) = found(msgspec.structs.replace(GOOD, entries=entries(entry)))["entry"]
     assert finding.remedy is not None

@@ -1,4 +1,4 @@
-"""How `conclave doctor` looks at files, programs and processes of others: whatever they are, it comes to an end."""
+"""`conclave doctor` with files, programs and processes of others: it ends in time whatever they are."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def servers(**found: object) -> dict[str, object]:
 def test_the_entries_of_a_directory_are_found_as_claude_code_finds_them(
     tmp_path: Path, user: object, project: object, above: object, expected: list[tuple[str, Scope]]
 ) -> None:
-    """The nearest of several with one name counts; what is no bridge does not."""
+    """Of several entries with one name the nearest one applies; entries of other programs are left out."""
     directory = tmp_path / "work" / "deck"
     directory.mkdir(parents=True)
     (tmp_path / ".claude.json").write_text(json.dumps(user).replace("@", str(directory)))
@@ -67,8 +67,8 @@ def test_the_entries_of_a_directory_are_found_as_claude_code_finds_them(
     assert entries.unread == ()
 
 
-def test_an_entry_for_the_repository_is_found_below_it(tmp_path: Path) -> None:
-    """Claude Code keeps some of its settings per repository."""
+def test_an_entry_of_the_repository_is_found_in_its_subdirectories(tmp_path: Path) -> None:
+    """Claude Code stores some of its settings per repository."""
     directory = tmp_path / "repo" / "part"
     for folder in (directory, tmp_path / "repo" / ".git"):
         folder.mkdir(parents=True)
@@ -90,18 +90,18 @@ _JSON = st.recursive(
 
 
 @given(content=st.binary(max_size=40) | _JSON.map(lambda value: json.dumps(value).encode()))
-def test_whatever_stands_in_a_file_of_another_program_is_read(
+def test_any_content_of_another_programs_file_is_tolerated(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
-    """Its layout is its own and changes; a complaint about it must not keep the other checks from being made."""
+    """Its layout may change; an unreadable file must not stop the other checks."""
     path = tmp_path_factory.mktemp("claude") / "file"
     path.write_bytes(content)
     entries, policy = read_entries(Path("/deck"), path), read_policy(path)
     assert (len(entries.unread) > 0) is (policy.unread is not None)
 
 
-def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
-    """Reading a pipe ends when somebody closes it, which may be never."""
+def test_a_pipe_in_the_place_of_a_file_is_not_read(tmp_path: Path) -> None:
+    """Reading a pipe may never end."""
     os.mkfifo(tmp_path / "pipe")
     assert read_policy(tmp_path / "pipe").unread == f"`{tmp_path / 'pipe'}` is no file"
 
@@ -111,7 +111,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
     [('{"channelsEnabled": false}', True), ('{"channelsEnabled": true}', False), ("{}", False), (None, False)],
 )
 def test_managed_settings_can_switch_channels_off(tmp_path: Path, content: str | None, forbids: bool) -> None:
-    """Then events are dropped without a word."""
+    """Claude Code then drops events silently."""
     path = tmp_path / "managed-settings.json"
     if content is not None:
         path.write_text(content)
@@ -124,8 +124,8 @@ def test_managed_settings_can_switch_channels_off(tmp_path: Path, content: str |
 @pytest.mark.parametrize(
     ("content", "words"), [("", "32-byte seed"), ("!" * 43, "malformed"), ("A" * 20, "32-byte seed")]
 )
-def test_a_broken_key_is_told_from_a_missing_one(tmp_path: Path, content: str, words: str) -> None:
-    """A missing one can be made, a broken one is somebody's identity."""
+def test_a_broken_key_differs_from_a_missing_one(tmp_path: Path, content: str, words: str) -> None:
+    """A missing key can be created; a broken one may be an identity that must be restored."""
     path = tmp_path / "key"
     assert read_key(path).mode is None
     path.write_text(content)
@@ -142,7 +142,7 @@ def by_check(facts: Facts) -> dict[str, list[Finding]]:
     return found
 
 
-async def test_broken_files_leave_the_other_checks_their_say(tmp_path: Path) -> None:
+async def test_broken_files_do_not_stop_the_other_checks(tmp_path: Path) -> None:
     """One fault must not hide the next."""
     for name in ("key", "config.toml", "claude.json", "policy.json"):
         (tmp_path / name).write_text("oops")
@@ -168,8 +168,8 @@ async def test_broken_files_leave_the_other_checks_their_say(tmp_path: Path) -> 
     assert "Exec format error" in findings["claude"][0].text
 
 
-async def test_the_directory_that_an_entry_names_is_looked_into(tmp_path: Path) -> None:
-    """As its bridge would, relative to where the session is; the directory that is looked at anyway is not named."""
+async def test_the_directory_that_an_entry_names_is_read(tmp_path: Path) -> None:
+    """Paths are relative to the session's directory, as for its bridge. The command's own one is not read twice."""
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.toml").write_text("oops")
     found = {name: {**OURS, "args": ["--config-dir", name, "bridge"]} for name in ("other", ".")}
@@ -210,13 +210,13 @@ async def answer(script: str, deadline: float = 20) -> str | None:
         ("yes no", None),
     ],
 )
-async def test_a_program_is_asked_and_its_answer_found(script: str, expected: str | None) -> None:
-    """It has no input to wait for, and what it prints without end is not read to the end."""
+async def test_the_answer_is_found_in_a_programs_output(script: str, expected: str | None) -> None:
+    """The program gets no input, and endless output is not read to the end."""
     assert await answer(script) == expected
 
 
-async def test_a_program_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
-    """A check leaves nothing behind."""
+async def test_a_program_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
+    """A check leaves no processes behind."""
     note = tmp_path / "pid"
     with pytest.raises(TimeoutError):
         await answer(f"sleep 600 & echo $! > {note}; wait", deadline=0.3)
@@ -224,8 +224,8 @@ async def test_a_program_that_hangs_is_ended_with_all_that_it_started(tmp_path: 
     await wait_until(lambda: not alive(pid), what="the program's child has ended")
 
 
-async def test_what_a_program_leaves_behind_is_not_waited_for(tmp_path: Path) -> None:
-    """A service, say, that keeps its output open: neither the answer nor the end of the command depends on it."""
+async def test_a_background_child_of_a_program_is_not_waited_for(tmp_path: Path) -> None:
+    """A service, for instance, may keep the output open; the answer and the end of the command do not wait."""
     note = tmp_path / "pid"
     try:
         assert await answer(f"sleep 600 & echo $! > {note}; echo 4") == "4"
@@ -260,14 +260,14 @@ def alive(pid: int) -> bool:
         ("", False),
     ],
 )
-def test_claude_code_is_known_by_what_it_runs(argv: str, expected: bool) -> None:
-    """However it was installed, and nothing else that has the word in it."""
+def test_claude_code_is_recognised_by_its_command_line(argv: str, expected: bool) -> None:
+    """Every kind of installation is recognised, and no other program whose name contains the same text."""
     assert Process(1, tuple(argv.split()), whole=True).is_claude is expected
 
 
 @given(st.lists(st.sampled_from(["-x", "--channels", "--channels=server:c", "server:a", "plugin:b", "", "=", "a,b"])))
 def test_the_values_of_an_option_follow_it(words: list[str]) -> None:
-    """What comes before it, or after another option, belongs to something else."""
+    """Values before the option, or after another one, do not belong to it."""
     argv = ("claude", *words)
     expected, last = [], ""
     for word in argv:
@@ -282,8 +282,10 @@ LOOKS = [look_in_proc, *([ask_ps] if shutil.which("ps") else [])]
 
 
 @pytest.mark.parametrize("look", LOOKS)
-async def test_a_session_is_found_above_its_shells(tmp_path: Path, look: Callable[[int], Awaitable[Any]]) -> None:
-    """A command in a session runs below a shell or two; a program's file may be called anything."""
+async def test_a_session_is_found_among_the_ancestors_of_its_shells(
+    tmp_path: Path, look: Callable[[int], Awaitable[Any]]
+) -> None:
+    """A command in a session runs below one or two shells, and a process may have any name."""
     program = tmp_path / "a) S 1 (b"
     program.symlink_to("/bin/sh")
     inner = "sleep 600 & echo $!; wait; exit"
@@ -301,6 +303,6 @@ async def test_a_session_is_found_above_its_shells(tmp_path: Path, look: Callabl
 
 
 @pytest.mark.parametrize("look", LOOKS)
-async def test_where_no_process_can_be_seen_there_is_no_session(look: Callable[[int], Awaitable[Any]]) -> None:
-    """In a container the ancestors are hidden; a process may also end while it is looked at."""
+async def test_without_visible_processes_no_session_is_found(look: Callable[[int], Awaitable[Any]]) -> None:
+    """A container hides the ancestors, and a process may end during the search."""
     assert await claude_above(2**31 - 2, look) is None

@@ -239,10 +239,10 @@ def sent(rows: list[frames.HistoryMessage]) -> list[tuple[str, Body]]:
 
 
 @given(seed=st.integers(0, 2**32), check_seconds=st.sampled_from([30.0, 0.0]), retained=st.sampled_from([0, 1, 5, 40]))
-async def test_from_the_first_line_on_everything_is_shown_once_and_in_order(
+async def test_from_the_join_on_every_message_is_shown_once_and_in_order(
     seed: int, check_seconds: float, retained: int
 ) -> None:
-    """Across cuts and late copies, though most messages are equal and many share a millisecond."""
+    """Connections are cut, live copies are late, most messages are equal, and many share a millisecond."""
     server = Server(seed, posts=60, retained=retained)
     screen = Screen(server)
     with pytest.raises(Done):
@@ -252,10 +252,10 @@ async def test_from_the_first_line_on_everything_is_shown_once_and_in_order(
 
 
 @given(seed=st.integers(0, 2**32), check_seconds=st.sampled_from([30.0, 0.0]), page=st.sampled_from([1, 3, 500]))
-async def test_since_shows_the_history_and_goes_on_live_without_a_seam(
+async def test_since_shows_the_history_and_continues_live_without_gap_or_repeat(
     seed: int, check_seconds: float, page: int
 ) -> None:
-    """However many pages the history has."""
+    """The history has several pages."""
     server = Server(seed, posts=60, retained=30, page=page)
     screen = Screen(server)
     with pytest.raises(Done):
@@ -264,8 +264,8 @@ async def test_since_shows_the_history_and_goes_on_live_without_a_seam(
 
 
 @given(seed=st.integers(0, 2**32))
-async def test_nothing_is_left_out_by_a_server_without_order(seed: int) -> None:
-    """The original may deliver two posts in another order than its history has them: a repeat then, never a gap."""
+async def test_no_message_is_missing_from_a_server_without_a_global_order(seed: int) -> None:
+    """The original may deliver two posts in another order than in its history: a repeat is possible, a gap is not."""
     server = Server(seed, posts=60, in_order=False)
     screen = Screen(server)
     with pytest.raises(Done):
@@ -282,7 +282,7 @@ async def test_nothing_is_left_out_by_a_server_without_order(seed: int) -> None:
 async def test_live_messages_with_positions_are_shown_once_and_in_order(
     seed: int, check_seconds: float, page: int, since: int | None
 ) -> None:
-    """Whichever way each of them came first: live, or from the history."""
+    """A message may arrive first live or first from the history."""
     server = Server(seed, posts=60, page=page)
     screen = Screen(server)
 
@@ -295,8 +295,8 @@ async def test_live_messages_with_positions_are_shown_once_and_in_order(
     assert len(screen.messages) >= len(server.rows) - (screen.posted_at_start if since is None else 0)
 
 
-async def test_a_live_message_with_a_position_is_read_on_from_and_never_read_back() -> None:
-    """Its time is shown, too; after a lost connection nothing before it is asked for."""
+async def test_reading_continues_after_a_live_message_with_a_position() -> None:
+    """Its time is shown, too. After a lost connection nothing before it is requested."""
     placed = [Message("ops", BOB, Body(text="ok"), f"place {number}", number) for number in (7, 8)]
     again = Scripted([], Done())
     screen = Screen()
@@ -307,7 +307,7 @@ async def test_a_live_message_with_a_position_is_read_on_from_and_never_read_bac
 
 
 async def test_since_counts_back_from_the_servers_clock() -> None:
-    """A laptop's clock may be hours off."""
+    """The clock of a laptop may be hours off."""
     server = Server(1, posts=0, retained=0)
     for age_s in (100, 61, 30):
         server.rows.append(frames.HistoryMessage(SENDERS[0], START_MS - age_s * 1000, Plain(f"{age_s}")))
@@ -319,8 +319,8 @@ async def test_since_counts_back_from_the_servers_clock() -> None:
 
 
 @pytest.mark.parametrize("age_ms", [1, 61_000, 3_600_000, 6 * 86_400_000])
-async def test_the_position_is_found_however_long_the_channel_was_quiet(age_ms: int) -> None:
-    """And with few requests: a reader's clock decides how many, never what is found."""
+async def test_the_starting_position_is_found_after_a_long_silence(age_ms: int) -> None:
+    """The search takes few requests. The reader's clock affects only their number."""
     server = Server(1, posts=0, retained=0)
     for number in range(2000):
         server.rows.append(frames.HistoryMessage(SENDERS[0], START_MS - age_ms - 3 * (2000 - number), Plain("old")))
@@ -409,8 +409,8 @@ def post(text: str, channel: str = "ops") -> Message:
 LOST = LinkLost("connection closed before a response arrived")
 
 
-async def test_a_lost_connection_is_told_once_and_resumed() -> None:
-    """Failed attempts in between are no news."""
+async def test_a_lost_connection_is_reported_once_and_resumed() -> None:
+    """Failed attempts in between are not reported."""
     screen = Screen()
     links = (Scripted([post("a")], LOST), LinkError("failed"), LinkError("failed"), Scripted([post("b")], Done()))
     with pytest.raises(Done):
@@ -418,8 +418,8 @@ async def test_a_lost_connection_is_told_once_and_resumed() -> None:
     assert screen.log == ["started ops as ann/laptop/cli-1", "[ops] a", "lost ops", "resumed ops", "[ops] b"]
 
 
-async def test_whispers_are_shown_as_they_come() -> None:
-    """They are in no history."""
+async def test_whispers_are_shown_as_they_arrive() -> None:
+    """The history does not contain them."""
     screen = Screen()
     with pytest.raises(Done):
         await follower(dialling(Scripted([Whispered(BOB, Body(text="psst"))], Done())), screen, None).run()
@@ -427,7 +427,7 @@ async def test_whispers_are_shown_as_they_come() -> None:
 
 
 async def test_a_rename_is_noticed_and_followed_over_a_reconnect() -> None:
-    """The session stays subscribed under the new name; the old one may be somebody else's by then."""
+    """The session stays in the channel under the new name; by then the old one may belong to another channel."""
     screen = Screen()
     again = Scripted([], Done())
     links = (Scripted([post("a"), post("b", "dev")], LOST), again)
@@ -438,7 +438,7 @@ async def test_a_rename_is_noticed_and_followed_over_a_reconnect() -> None:
 
 
 async def test_a_removal_from_the_channel_is_noticed_without_any_message() -> None:
-    """A kick, a ban or a delete is told by nothing but the refusal of the next read."""
+    """Over v1 only the refusal of the next read shows a kick, a ban or a deletion."""
     gone = Refusal(Code.UNAUTHORIZED, "not a member of channel `ops`")
     link = Scripted([Role(admin=False)] * 9, Done(), {History: [END, END, gone]})
     with pytest.raises(ConclaveError) as caught:
@@ -446,8 +446,8 @@ async def test_a_removal_from_the_channel_is_noticed_without_any_message() -> No
     assert str(caught.value) == "server terminated the stream: unauthorized: not a member of channel `ops`"
 
 
-async def test_a_history_that_is_away_for_a_moment_is_waited_for() -> None:
-    """The sessions of a relay outlive its store."""
+async def test_a_history_that_is_unavailable_for_a_moment_is_retried() -> None:
+    """The sessions of a relay outlive an outage of its store."""
     away = Refusal(Code.INTERNAL, "the store is away")
     link = Scripted([post("a")], Done(), {History: [END, END, away]})
     screen = Screen()
@@ -468,8 +468,8 @@ async def test_a_history_that_is_away_for_a_moment_is_waited_for() -> None:
         ),
     ],
 )
-async def test_a_final_kill_ends_the_stream(error: LinkLost, text: str) -> None:
-    """Coming back would be refused, or fight whoever came instead."""
+async def test_a_final_close_ends_the_stream(error: LinkLost, text: str) -> None:
+    """A reconnect would be refused, or would supersede the session that took the path."""
     screen = Screen()
     with pytest.raises(ConclaveError) as caught:
         await follower(dialling(Scripted([post("a")], error)), screen, None).run()
@@ -477,8 +477,8 @@ async def test_a_final_kill_ends_the_stream(error: LinkLost, text: str) -> None:
     assert "lost ops" not in screen.log
 
 
-async def test_a_passing_kill_is_a_lost_connection() -> None:
-    """An idle timeout or a slow moment of ours is no reason to stop listening."""
+async def test_a_passing_close_is_a_lost_connection() -> None:
+    """An idle timeout or a slow reader is no reason to stop following."""
     idle = LinkLost("unauthorized: idle timeout: no heartbeat", "idle timeout: no heartbeat")
     screen = Screen()
     with pytest.raises(Done):
@@ -487,7 +487,7 @@ async def test_a_passing_kill_is_a_lost_connection() -> None:
 
 
 async def test_a_login_refused_on_a_reconnect_ends_the_stream() -> None:
-    """A revoked key is not worth retrying for ever."""
+    """A revoked key must not be retried for ever."""
     refused = LoginRefused("authentication rejected: unauthorized: x", Refusal(Code.UNAUTHORIZED, "x"))
     with pytest.raises(LoginRefused):
         await follower(dialling(Scripted([], LOST), refused), Screen(), None).run()
@@ -500,7 +500,7 @@ async def test_a_first_connection_that_fails_is_not_retried() -> None:
 
 
 async def test_a_refused_join_ends_the_stream() -> None:
-    """In the server's words."""
+    """The error has the server's text."""
     link = Scripted([], Done(), {Join: [Refusal(Code.NOT_FOUND, "channel `ops` not found")]})
     with pytest.raises(ConclaveError) as caught:
         await follower(dialling(link), Screen(), None).run()
@@ -508,7 +508,7 @@ async def test_a_refused_join_ends_the_stream() -> None:
 
 
 async def test_a_join_that_fails_in_passing_is_retried_after_a_reconnect() -> None:
-    """The store may still be away when the node is back."""
+    """The store may still be unavailable when the node is back."""
     away = Refusal(Code.INTERNAL, "the store is away")
     links = (Scripted([], LOST), Scripted([], Done(), {Join: [away]}), Scripted([post("b")], Done()))
     screen = Screen()
@@ -517,8 +517,8 @@ async def test_a_join_that_fails_in_passing_is_retried_after_a_reconnect() -> No
     assert screen.log[1:] == ["lost ops", "resumed ops", "[ops] b"]
 
 
-async def test_a_burst_of_doubtful_copies_costs_one_look_into_the_history() -> None:
-    """Whatever had arrived before the look is settled by it."""
+async def test_a_burst_of_ambiguous_copies_costs_one_read_of_the_history() -> None:
+    """One read settles every copy that arrived before it."""
     rows = tuple(Row(f"{START_MS}:{number}", START_MS, BOB, Body(text="ok")) for number in range(1, 51))
     link = Scripted([post("ok")] * 50, Done(), {History: [Page(rows, more=True)]})
     screen = Screen()
@@ -528,8 +528,8 @@ async def test_a_burst_of_doubtful_copies_costs_one_look_into_the_history() -> N
     assert len(link.asked) < 10
 
 
-async def test_a_message_that_was_never_kept_has_no_other_shown_twice() -> None:
-    """The original delivers what it failed to keep; what had arrived with it was shown from the history."""
+async def test_a_message_that_was_never_stored_causes_no_repeat() -> None:
+    """The original delivers messages that it fails to store; those around one were shown from the history."""
     kept = Row(f"{START_MS}:1", START_MS, BOB, Body(text="kept"))
     link = Scripted([post("lost"), post("kept")], Done(), {History: [END, Page((kept,), more=True)]})
     screen = Screen()
@@ -539,7 +539,7 @@ async def test_a_message_that_was_never_kept_has_no_other_shown_twice() -> None:
 
 
 async def test_each_outage_starts_with_the_shortest_wait() -> None:
-    """A success in between says that the server is back."""
+    """A success in between shows that the server is back."""
     ceilings: list[float] = []
 
     def draw(_low: float, high: float) -> float:
@@ -572,8 +572,8 @@ def back(position: int, *, recovered: bool = True) -> Joined:
     return Joined("ops", f"{position}-0", recovered=recovered, admin=False)
 
 
-async def test_a_reconnect_goes_on_from_the_last_message_without_reading_back() -> None:
-    """The server knows what is missing, and joins it to what is said live."""
+async def test_a_reconnect_continues_from_the_last_message_without_reading_history() -> None:
+    """The server knows what is missing, and replays it before the live messages."""
     first = Scripted2(Joined("ops", "4-0"), [placed(5), placed(6)], LOST)
     second, third = Scripted2(back(8), [placed(7)], LOST), Scripted2(back(9), [placed(8), placed(9)], Done())
     screen = Screen()
@@ -584,8 +584,8 @@ async def test_a_reconnect_goes_on_from_the_last_message_without_reading_back() 
     assert first.asked == second.asked == third.asked == []
 
 
-async def test_without_a_message_a_reconnect_goes_on_from_the_join() -> None:
-    """What was said before the first line stays unseen, and nothing after it is left out."""
+async def test_without_a_message_a_reconnect_continues_from_the_join() -> None:
+    """Messages before the join stay unseen, and none after it is missing."""
     second = Scripted2(back(4), [], Done())
     with pytest.raises(Done):
         await follower(dialling(Scripted2(Joined("ops", "4-0"), [], LOST), second), Screen(), None).run()
@@ -593,7 +593,7 @@ async def test_without_a_message_a_reconnect_goes_on_from_the_join() -> None:
 
 
 async def test_a_gap_is_shown_in_its_place() -> None:
-    """Whoever reads must not take what is there for all there was."""
+    """A reader must not take the remaining messages for all."""
     row = Row("3-0", 3, BOB, Body(text="text 3"))
     first = Scripted2(Joined("ops", "3-0"), [placed(4)], LOST, Page((row,), more=False, lost=True))
     second = Scripted2(back(9, recovered=False), [Gap("ops", "4-0"), placed(9)], Done())
@@ -606,8 +606,8 @@ async def test_a_gap_is_shown_in_its_place() -> None:
     ]
 
 
-async def test_a_rename_is_followed_at_once_and_over_a_reconnect() -> None:
-    """The event comes without any message."""
+async def test_a_rename_event_is_followed_immediately_and_over_a_reconnect() -> None:
+    """The event arrives without any message."""
     again = Scripted2(Joined("dev", "5-0", recovered=True), [placed(6, "dev")], Done())
     links = (Scripted2(Joined("ops", "4-0"), [placed(5), Renamed("ops", "dev")], LOST), again)
     screen = Screen()
@@ -620,15 +620,15 @@ async def test_a_rename_is_followed_at_once_and_over_a_reconnect() -> None:
     ("reason", "words"),
     [("banned", "you were banned"), ("deleted", "was deleted"), ("unheard-of", "does not hear the channel any more")],
 )
-async def test_whoever_loses_the_channel_is_told_at_once(reason: str, words: str) -> None:
-    """And why."""
+async def test_a_lost_channel_ends_the_stream_with_its_reason(reason: str, words: str) -> None:
+    """No further message is needed to notice it."""
     link = Scripted2(Joined("ops", "4-0"), [Left("ops", reason)], Done())
     with pytest.raises(ConclaveError, match=f"^server terminated the stream: .*{words}"):
         await follower(dialling(link), Screen(), None).run()
 
 
-async def test_a_server_that_says_when_to_come_back_is_not_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has enough to do."""
+async def test_no_reconnect_happens_before_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An overloaded server must not get the next login too early."""
     waits: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -642,8 +642,8 @@ async def test_a_server_that_says_when_to_come_back_is_not_asked_before(monkeypa
     assert waits == [7]
 
 
-async def test_a_server_that_changes_its_version_costs_no_message() -> None:
-    """Positions of one version mean nothing in the other: the time of the last one has to do."""
+async def test_a_change_of_the_protocol_version_loses_no_message() -> None:
+    """Positions of one version are meaningless in the other; the time of the last message replaces them."""
     older, newer = Scripted([post("text 6")], LOST), Scripted2(Joined("ops", "5-0"), [placed(5)], LOST)
     rows = tuple(Row(f"{number}:1", number, BOB, Body(text=f"text {number}")) for number in (5, 6))
     older.answers = {History: [Page(rows, more=True), END]}

@@ -1,4 +1,4 @@
-"""The autonomy levels: offline, on real files."""
+"""Permission levels: offline, on real files."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def perm(directory: Path, *arguments: str) -> int:
 
 
 def test_levels_are_set_shown_and_unset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each scope by itself; what is unset follows the default again. Any spelling of a server is the server."""
+    """An unset scope follows the default again. Any spelling of the URL identifies the server."""
     a = "wss://a.example"
     for arguments, out in [
         (["show"], f"default: notify\n{CEILING}"),
@@ -45,7 +45,7 @@ def test_levels_are_set_shown_and_unset(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_show_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With the names as they are, escaped for a terminal."""
+    """Names are unchanged, but escaped for a terminal."""
     (tmp_path / "config.toml").write_text(
         '[[overrides]]\nserver = "wss://a"\nchannel = "o\\u001bps"\nlevel = "act"\n'
         '[[overrides]]\nserver = "wss://a"\nlevel = "mute"\n'
@@ -102,10 +102,10 @@ BAD_SCOPES = [
         (["set", "--ceiling", "high"], "unknown permission level `high` (expected mute, notify, converse, or act)"),
     ],
 )
-def test_what_makes_no_sense_changes_nothing(
+def test_invalid_arguments_change_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], line: str
 ) -> None:
-    """One line says why, and the file stays as it was."""
+    """One line gives the reason, and the file stays as it is."""
     text = '# mine\n[[overrides]]\nserver = "wss://a.example"\nchannel = "ops"\nlevel = "act"\n'
     (tmp_path / "config.toml").write_text(text)
     assert perm(tmp_path, *arguments) == 1
@@ -115,7 +115,7 @@ def test_what_makes_no_sense_changes_nothing(
 
 
 def test_resetting_the_default_keeps_the_rest_of_the_file(tmp_path: Path) -> None:
-    """Comments, unknown keys and overrides."""
+    """The rest is comments, unknown keys and overrides."""
     (tmp_path / "config.toml").write_text(
         '# mine\ncolour = "blue"\ndefault_permission = "act"\n\n'
         '[[overrides]]  # loud\nserver = "wss://a"\nlevel = "mute"\n'
@@ -127,8 +127,8 @@ def test_resetting_the_default_keeps_the_rest_of_the_file(tmp_path: Path) -> Non
     assert load(tmp_path / "config.toml").overrides == (Override("wss://a", Level.MUTE),)
 
 
-def test_a_default_that_is_set_to_the_usual_one_can_be_unset(tmp_path: Path) -> None:
-    """It is in the file, whatever it says."""
+def test_an_explicit_default_level_can_be_unset(tmp_path: Path) -> None:
+    """The file has an entry for it, even if the value is the program's own default."""
     assert perm(tmp_path, "set", "notify") == 0
     assert perm(tmp_path, "unset") == 0
     assert "default_permission" not in (tmp_path / "config.toml").read_text()

@@ -1,4 +1,4 @@
-"""A command ends when its deadlines have passed, whatever the system is still busy with."""
+"""A command ends at its deadlines, whatever call still hangs in the system."""
 
 import asyncio
 import signal
@@ -39,8 +39,8 @@ async def python(program: str, *, interrupt: bool = False) -> Finished:
     return Finished(process.returncode or 0, (first + out).decode(), err.decode())
 
 
-async def test_it_does_not_wait_for_a_name_that_nobody_resolves() -> None:
-    """The deadline is a promise of the command; a thread that hangs in the system must not break it."""
+async def test_the_deadline_holds_while_a_name_lookup_hangs() -> None:
+    """A thread that hangs in the system must not extend the deadline of the command."""
     finished = await python(
         f"{STUCK}\n"
         "import asyncio\n"
@@ -54,8 +54,8 @@ async def test_it_does_not_wait_for_a_name_that_nobody_resolves() -> None:
     assert (finished.code, finished.out) == (0, "looking up\ngiven up\n"), finished
 
 
-async def test_a_verb_is_interrupted_while_a_name_is_looked_up(tmp_path: Path) -> None:
-    """Ctrl-C ends a command at once, also then."""
+async def test_a_verb_can_be_interrupted_during_a_name_lookup(tmp_path: Path) -> None:
+    """Ctrl-C ends a command immediately."""
     finished = await python(
         f"{STUCK}\n"
         "from cli.main import run\n"
@@ -69,8 +69,8 @@ async def test_a_verb_is_interrupted_while_a_name_is_looked_up(tmp_path: Path) -
     assert finished.code == 130, finished
 
 
-def test_what_a_thread_returns_or_raises_arrives() -> None:
-    """It is an executor like another in every other respect."""
+def test_results_and_exceptions_of_threads_arrive() -> None:
+    """In every other respect the executor is an ordinary one."""
 
     async def both() -> object:
         with pytest.raises(ZeroDivisionError):

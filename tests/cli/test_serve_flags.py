@@ -1,4 +1,4 @@
-"""How `serve` understands its command line and environment."""
+"""The command line and the environment of `serve`."""
 
 import os
 from pathlib import Path
@@ -46,7 +46,7 @@ NEAR = "redis://near:6379/0"
         (["--data-dir", "/x"], {"CONCLAVE_DATA_DIR": "/d", "CONCLAVE_REDIS_URL": REDIS}, DataDir(Path("/x"))),
     ],
 )
-def test_one_store_is_chosen_and_a_flag_wins_over_the_environment(
+def test_one_store_is_chosen_and_a_flag_overrides_the_environment(
     started: list[NodeConfig], monkeypatch: pytest.MonkeyPatch, flags: list[str], env: dict[str, str], store: Store
 ) -> None:
     """The container image sets a directory; it can still run ephemeral, or join a cluster."""
@@ -91,14 +91,14 @@ def test_one_store_is_chosen_and_a_flag_wins_over_the_environment(
         (["--ephemeral", "--public-url", "chat.example"], {}, "invalid public URL: invalid server URL `chat.example`"),
     ],
 )
-def test_a_node_that_cannot_be_configured_is_a_usage_error(
+def test_an_invalid_configuration_is_a_usage_error(
     started: list[NodeConfig],
     capsys: pytest.CaptureFixture[str],
     flags: list[str],
     env: dict[str, str],
     text: str,
 ) -> None:
-    """Exit code 2, and nothing is started."""
+    """The exit code is 2, and no node is started."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in env.items():
             patch.setenv(name, value)
@@ -108,7 +108,7 @@ def test_a_node_that_cannot_be_configured_is_a_usage_error(
 
 
 def test_flags_reach_the_node(started: list[NodeConfig]) -> None:
-    """Each of them."""
+    """Every flag has its field in the configuration."""
     flags = ["--bind", "127.0.0.1:0", "--max-message-bytes", "2048", "--key-prefix", "team", "--ephemeral"]
     assert run(["serve", *flags]) == 0
     config = started[0]
@@ -131,7 +131,7 @@ def test_processes_and_their_metrics_come_from_flags_or_from_the_environment(
     env: dict[str, str],
     expected: tuple[int, tuple[str, int] | None],
 ) -> None:
-    """A chart sets variables, an operator flags."""
+    """A Helm chart sets variables, an operator types flags."""
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     assert run(["serve", "--redis-url", REDIS, *flags]) == 0
@@ -149,14 +149,14 @@ def test_processes_and_their_metrics_come_from_flags_or_from_the_environment(
         (["--redis-url", REDIS, "--drain-delay", "1"], {"CONCLAVE_DRAIN_DELAY": "2"}, (1, 20)),
     ],
 )
-def test_only_a_node_that_others_stand_in_for_drains_by_itself(
+def test_only_a_node_of_a_cluster_drains_by_default(
     started: list[NodeConfig],
     monkeypatch: pytest.MonkeyPatch,
     flags: list[str],
     env: dict[str, str],
     drain: tuple[float, float],
 ) -> None:
-    """A relay on somebody's laptop ends when it is told to, unless they said something else."""
+    """A single relay on a laptop ends immediately unless configured otherwise."""
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     assert run(["serve", *flags]) == 0
@@ -174,7 +174,7 @@ def test_only_a_node_that_others_stand_in_for_drains_by_itself(
 def test_administrators_come_from_flags_or_from_the_environment(
     started: list[NodeConfig], monkeypatch: pytest.MonkeyPatch, flags: list[str], environment: str
 ) -> None:
-    """Repeated or separated by commas, never both sources at once, and a space makes no new name."""
+    """Repeated or separated by commas, never from both sources, and spaces are not part of a name."""
     monkeypatch.setenv("CONCLAVE_ADMINS", environment)
     assert run(["serve", "--ephemeral", *flags]) == 0
     assert started[0].admins.unpinned == ["ann", "bob", "cy"]
@@ -197,7 +197,7 @@ def test_the_policies_come_from_flags_or_from_the_environment(
     env: dict[str, str],
     policies: tuple[str, str],
 ) -> None:
-    """As open as the original unless the operator says otherwise."""
+    """The defaults are as open as the original."""
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     assert run(["serve", "--ephemeral", *flags]) == 0
@@ -224,7 +224,7 @@ def test_public_urls_come_from_flags_or_from_the_environment(
     environment: str,
     origins: set[str] | None,
 ) -> None:
-    """What clients sign is compared with them, so a spelling must not matter."""
+    """They are compared with the origin that clients sign, so a spelling must not matter."""
     monkeypatch.setenv("CONCLAVE_PUBLIC_URLS", environment)
     assert run(["serve", "--ephemeral", *flags]) == 0
     expected = {"wss://chat.example", "ws://10.0.0.1:4390"} if origins is None else origins

@@ -1,4 +1,4 @@
-"""The guide for agents: what it teaches, and that it is the same on every machine."""
+"""The guide for agents: its content, and that it is the same on every machine."""
 
 import re
 from pathlib import Path
@@ -17,8 +17,8 @@ def text(capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-def test_it_opens_with_the_front_matter_that_makes_it_a_skill(text: str) -> None:
-    """Claude Code finds it by these lines; a colon in the description would end its value."""
+def test_it_opens_with_the_front_matter_of_a_skill(text: str) -> None:
+    """Claude Code finds the skill by these lines; a colon in the description would end its value."""
     lines = text.splitlines()
     assert lines[:2] == ["---", "name: conclave"]
     assert re.fullmatch(r"description: [A-Z][^:#]{80,1000}", lines[2])
@@ -33,8 +33,8 @@ def test_it_opens_with_the_front_matter_that_makes_it_a_skill(text: str) -> None
         *("`mute`", "`notify`", "`converse`", "`act`", "acl promote", "channel delete", "invite revoke", "bans"),
     ],
 )
-def test_it_teaches_what_an_agent_needs(text: str, fact: str) -> None:
-    """In its own words; these are the ones that it cannot do without."""
+def test_it_has_the_facts_that_an_agent_needs(text: str, fact: str) -> None:
+    """The guide has its own text; these facts must be in it."""
     assert fact in text
 
 
@@ -47,8 +47,8 @@ BRIDGE_FACTS = [
 ]
 
 
-def test_it_teaches_the_bridge(text: str) -> None:
-    """How to register it for a project, how to start it, what its tools do; never for all projects of a user."""
+def test_it_explains_the_bridge(text: str) -> None:
+    """It shows the registration for one project, never for all projects of a user, the start, and the tools."""
     assert [fact for fact in BRIDGE_FACTS if fact not in text] == []
     assert "{bridge}" not in text
     assert "scope user" not in text
@@ -66,7 +66,7 @@ def commands(group: click.Group, path: str) -> list[str]:
 
 
 def test_the_reference_has_the_help_of_every_command_in_its_order(text: str) -> None:
-    """A new verb is in it by itself."""
+    """A new verb appears in it without an edit."""
     reference = text.partition("\n## Command reference\n")[2]
     sections = re.findall(r"^### `(.+)`\n\n```text\nUsage: \1 (.*\n)+?```$", reference, re.MULTILINE)
     assert [path for path, _ in sections] == commands(cli, "conclave")
@@ -75,8 +75,8 @@ def test_the_reference_has_the_help_of_every_command_in_its_order(text: str) -> 
     assert reference.count("```") == 2 * len(sections)
 
 
-async def test_it_is_the_same_whatever_the_environment_and_the_terminal(tmp_path: Path) -> None:
-    """Installed on a server, it must not carry the server's settings away."""
+async def test_it_does_not_depend_on_the_environment_or_the_terminal(tmp_path: Path) -> None:
+    """Installed on a server, it must not contain the server's settings."""
     settings = {
         "CONCLAVE_BIND": "10.1.2.3:99",
         "CONCLAVE_ADMINS": "secret-admin",
@@ -95,8 +95,8 @@ async def test_it_is_the_same_whatever_the_environment_and_the_terminal(tmp_path
     assert str(tmp_path) not in plain.out
 
 
-def test_it_is_installed_over_an_older_one(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
-    """With the folders that are missing."""
+def test_installing_replaces_an_older_guide(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """Missing folders are created."""
     path = tmp_path / "a" / "skills" / "conclave" / "SKILL.md"
     for _ in range(2):
         assert run(["skill", "install", "--dir", str(tmp_path / "a" / "skills")]) == 0
@@ -108,7 +108,7 @@ def test_it_is_installed_over_an_older_one(tmp_path: Path, capsys: pytest.Captur
 def test_by_default_it_is_installed_for_the_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where Claude Code looks."""
+    """That is the folder where Claude Code looks for skills."""
     monkeypatch.setenv("HOME", str(tmp_path))
     assert run(["skill", "install"]) == 0
     path = tmp_path / ".claude" / "skills" / "conclave" / "SKILL.md"
@@ -117,7 +117,7 @@ def test_by_default_it_is_installed_for_the_user(
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Not a traceback."""
+    """The user sees one line, not a traceback."""
     (tmp_path / "file").touch()
     assert run(["skill", "install", "--dir", str(tmp_path / "file")]) == 1
     path = tmp_path / "file" / "conclave" / "SKILL.md"

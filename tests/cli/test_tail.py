@@ -85,7 +85,7 @@ async def line(process: Process, *, error: bool = False) -> str:
 
 
 async def test_messages_and_whispers_are_lines(server: ScriptedServer, directory: Path) -> None:
-    """Names and bodies from others cannot forge one."""
+    """Names and bodies from others cannot forge a line."""
     channel = Channel("old")
     server.answer = channel.answer
     evil = SessionPath("bob", "desktop", "y: \n[ops] ann/laptop/x")
@@ -111,7 +111,7 @@ async def test_messages_and_whispers_are_lines(server: ScriptedServer, directory
 
 
 async def test_since_shows_every_page_of_the_history(server: ScriptedServer, directory: Path) -> None:
-    """The newest messages, too, however many there are."""
+    """The newest messages are shown, too, whatever the number of pages."""
     channel = Channel(*map(str, range(1201)))
     server.answer = channel.answer
     server.headers["Date"] = "Thu, 01 Jan 1970 00:00:10 GMT"
@@ -121,7 +121,7 @@ async def test_since_shows_every_page_of_the_history(server: ScriptedServer, dir
 
 
 async def test_json_is_one_object_per_line(server: ScriptedServer, directory: Path) -> None:
-    """With the time where the server tells it."""
+    """Messages have a time where the server gives one."""
     channel = Channel("old \u202e\x9b")
     server.answer = channel.answer
     server.headers["Date"] = "Thu, 01 Jan 1970 00:00:10 GMT"
@@ -139,8 +139,8 @@ async def test_json_is_one_object_per_line(server: ScriptedServer, directory: Pa
     ]
 
 
-async def test_a_lost_connection_is_resumed_with_what_was_missed(server: ScriptedServer, directory: Path) -> None:
-    """Said on standard error; standard output shows each message once."""
+async def test_a_lost_connection_is_resumed_with_the_missed_messages(server: ScriptedServer, directory: Path) -> None:
+    """Standard error reports it; standard output shows each message once."""
     channel = Channel("old")
     server.answer = channel.answer
     async with tailing(server, directory) as process:
@@ -171,7 +171,7 @@ async def test_an_interrupt_while_waiting_to_reconnect_exits_cleanly(server: Scr
 
 
 async def test_a_superseded_tail_ends(server: ScriptedServer, directory: Path) -> None:
-    """Coming back would throw out whoever took the handle."""
+    """A reconnect would supersede the session that took the handle."""
     server.answer = Channel().answer
     async with tailing(server, directory) as process:
         await line(process)
@@ -181,7 +181,7 @@ async def test_a_superseded_tail_ends(server: ScriptedServer, directory: Path) -
 
 
 async def test_a_refused_join_ends_tail(server: ScriptedServer, directory: Path) -> None:
-    """With no line on standard output."""
+    """Standard output stays empty."""
 
     async def answer(connection: Connection, _: Frame) -> None:
         await connection.send(Error(NotFound("channel `ops` not found")))
@@ -193,8 +193,8 @@ async def test_a_refused_join_ends_tail(server: ScriptedServer, directory: Path)
         assert await process.wait() == 1
 
 
-async def test_a_reader_who_has_seen_enough_ends_tail_quietly(server: ScriptedServer, directory: Path) -> None:
-    """`conclave tail … | head -1`."""
+async def test_a_closed_standard_output_ends_tail_silently(server: ScriptedServer, directory: Path) -> None:
+    """`conclave tail … | head -1` must not print an error."""
     channel = Channel()
     server.answer = channel.answer
     async with tailing(server, directory) as process:

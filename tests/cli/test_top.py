@@ -1,4 +1,4 @@
-"""`conclave top` as a program: what it asks, what it prints, and what it leaves in the terminal."""
+"""`conclave top` as a program: its requests, its output, and the state of the terminal afterwards."""
 
 import asyncio
 import json
@@ -62,8 +62,8 @@ async def row(port: int) -> NodeRow:
     return only
 
 
-async def test_a_node_is_asked_and_says_how_it_is(redis_url: str, tmp_path: Path) -> None:
-    """A real one, and one that is not there; scripts see the latter in the exit code."""
+async def test_a_table_has_a_row_for_each_node(redis_url: str, tmp_path: Path) -> None:
+    """One node is real, one is unreachable; scripts see the latter in the exit code."""
     nobody = free_port()
     async with running_node(redis_url) as url:
         asked = (url, f"127.0.0.1:{nobody}")
@@ -81,8 +81,8 @@ async def test_a_node_is_asked_and_says_how_it_is(redis_url: str, tmp_path: Path
     assert (figures["sessions"], figures["channels"]) == (0, 0)
 
 
-async def test_rates_are_told_from_the_second_look_on(server: MetricsServer) -> None:
-    """And a node that was restarted in between, or was silent, is no reason for a negative one."""
+async def test_rates_are_shown_from_the_second_scrape_on(server: MetricsServer) -> None:
+    """A restarted or silent node has no negative rate."""
     async with scraping([parse_target(f"127.0.0.1:{server.port}")]) as scraper:
 
         async def messages_in() -> float | None:
@@ -110,14 +110,16 @@ async def test_rates_are_told_from_the_second_look_on(server: MetricsServer) -> 
         (200, "#" * (MOST_BYTES + 1), "its answer is too long"),
     ],
 )
-async def test_what_is_no_node_is_told_in_words(server: MetricsServer, status: int, page: str, error: str) -> None:
-    """Nothing is followed, and nothing is read without end."""
+async def test_an_answer_that_is_no_metrics_is_reported_as_text(
+    server: MetricsServer, status: int, page: str, error: str
+) -> None:
+    """No redirect is followed, and no endless answer is read to the end."""
     server.status, server.page = status, page
     assert await row(server.port) == NodeRow(f"127.0.0.1:{server.port}", None, error)
     assert server.asked == 1
 
 
-async def test_a_node_that_does_not_answer_does_not_hold_up_the_others(server: MetricsServer, redis_url: str) -> None:
+async def test_a_node_that_does_not_answer_does_not_delay_the_others(server: MetricsServer, redis_url: str) -> None:
     """A stopped process still accepts connections."""
     server.stalls = True
     async with (
@@ -130,8 +132,8 @@ async def test_a_node_that_does_not_answer_does_not_hold_up_the_others(server: M
     assert well.error is None
 
 
-async def test_what_speaks_another_protocol_is_a_row_like_the_others() -> None:
-    """Whatever it says."""
+async def test_a_server_of_another_protocol_is_a_row_with_an_error() -> None:
+    """Its bytes may be anything."""
 
     async def babble(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-\x1b]0;gotcha\x07\r\n" * 3)
@@ -142,8 +144,8 @@ async def test_what_speaks_another_protocol_is_a_row_like_the_others() -> None:
     assert (found.error or "").startswith("no answer that can be understood: ")
 
 
-async def test_the_dashboard_lives_and_leaves_a_clean_terminal(server: MetricsServer) -> None:
-    """In the other screen, so that what stood in the terminal is there again; escape codes of a node are shown."""
+async def test_the_dashboard_updates_and_restores_the_terminal(server: MetricsServer) -> None:
+    """It uses the alternate screen, so the earlier content comes back. Escape codes of a node are shown as text."""
     server.page += 'conclave_build_info{version="\x1b]0;gotcha\x07[red]1.2"} 1\n'
     async with Screen("top", "--interval", "0.2", f"127.0.0.1:{server.port}") as screen:
         await wait_until(lambda: f"127.0.0.1:{server.port}" in screen.picture, timeout=30, what="the node is shown")
@@ -164,8 +166,8 @@ async def test_the_dashboard_lives_and_leaves_a_clean_terminal(server: MetricsSe
     assert "Traceback" not in screen.shown
 
 
-async def test_a_narrower_terminal_gets_fewer_columns_at_once(server: MetricsServer) -> None:
-    """Not only with the next look."""
+async def test_a_narrower_terminal_gets_fewer_columns_immediately(server: MetricsServer) -> None:
+    """The change does not wait for the next scrape."""
     async with Screen("top", "--interval", "60", f"127.0.0.1:{server.port}") as screen:
         await wait_until(lambda: "outbox" in screen.picture, timeout=30, what="all is shown")
         screen.resize(50, 12)
@@ -173,8 +175,8 @@ async def test_a_narrower_terminal_gets_fewer_columns_at_once(server: MetricsSer
     assert server.asked == 1
 
 
-async def test_it_ends_cleanly_when_it_is_told_to_while_it_waits(server: MetricsServer) -> None:
-    """For a node that does not answer, and by whatever signal: no cursor stays hidden."""
+async def test_a_signal_during_a_scrape_restores_the_terminal(server: MetricsServer) -> None:
+    """While a node does not answer, each signal ends the command and shows the cursor again."""
     server.stalls = True
     async with Screen("top", f"127.0.0.1:{server.port}") as screen:
         await wait_until(lambda: server.asked, timeout=30, what="the node was asked")
@@ -184,17 +186,15 @@ async def test_it_ends_cleanly_when_it_is_told_to_while_it_waits(server: Metrics
 
 
 @pytest.mark.parametrize(("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
-async def test_colours_are_left_out_where_nobody_wants_them(
-    server: MetricsServer, environment: dict[str, str], coloured: bool
-) -> None:
-    """NO_COLOR counts here, too."""
+async def test_no_color_turns_colours_off(server: MetricsServer, environment: dict[str, str], coloured: bool) -> None:
+    """NO_COLOR applies to the dashboard, too."""
     async with Screen("top", f"127.0.0.1:{server.port}", environment=environment) as screen:
         await wait_until(lambda: "ready" in screen.picture, timeout=30, what="the node is shown")
         assert ("\x1b[32mready" in screen.shown) is coloured
 
 
-async def test_what_is_no_address_is_a_usage_error(tmp_path: Path) -> None:
-    """Before anybody is asked."""
+async def test_an_invalid_address_is_a_usage_error(tmp_path: Path) -> None:
+    """No node is asked."""
     finished = await conclave(tmp_path, "top", "127.0.0.1:0")
     assert (finished.code, finished.out) == (2, "")
     assert "invalid ports in `127.0.0.1:0`" in finished.err

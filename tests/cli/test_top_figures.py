@@ -1,4 +1,4 @@
-"""From pages of metrics to figures: what two looks at a node tell."""
+"""From metrics to figures: gauges from one snapshot, rates and quantiles from two."""
 
 import math
 from bisect import bisect_left
@@ -47,16 +47,16 @@ def histogram(observed: list[float], labels: str = "") -> str:
     return "\n".join(lines)
 
 
-def test_a_page_becomes_figures() -> None:
-    """Those of the moment; there is nothing yet to tell rates by."""
+def test_a_snapshot_becomes_figures() -> None:
+    """One snapshot has the gauges; rates need a second one."""
     found = figures([parse(PAGE, 5.0)])
     assert (found.version, found.state, found.redis_up, found.registered) == ("0.4.0", "ready", True, 3)
     assert (found.sessions, found.channels, found.outbox_bytes) == (12, 4, 2048)
     assert (found.messages_in, found.refusals, found.pubsub_lag) == (None, None, None)
 
 
-def test_two_pages_become_rates() -> None:
-    """Per second between the last two, whatever their distance; refusals of all codes together."""
+def test_two_snapshots_become_rates() -> None:
+    """Rates are per second, whatever the interval; refusals of all codes are added up."""
     later = PAGE.replace("posts_total 100.0", "posts_total 130").replace("5e+03", "7000").replace("} 5.0", "} 9.0")
     found = figures([parse(PAGE, 0.0), parse(PAGE, 10.0), parse(later, 12.0)])
     assert (found.messages_in, found.messages_out, found.bytes_in, found.refusals) == (15, 0, 1000, 2)
@@ -66,13 +66,13 @@ def test_two_pages_become_rates() -> None:
     ("ready", "draining", "state"),
     [("1", "0", "ready"), ("0", "0", "not ready"), ("1", "1", "draining"), ("0", "1", "draining")],
 )
-def test_the_state_is_one_word(ready: str, draining: str, state: str) -> None:
-    """A node that drains is unready, too, sooner or later; that it drains says more."""
+def test_draining_takes_precedence_over_not_ready(ready: str, draining: str, state: str) -> None:
+    """A draining node becomes unready, too; draining is the more precise state."""
     assert figures([parse(f"conclave_ready {ready}\nconclave_draining {draining}\n", 0)]).state == state
 
 
-def test_a_node_that_lacks_a_metric_is_not_said_to_have_none_of_it() -> None:
-    """An older version, for example: nothing is not zero."""
+def test_a_missing_metric_is_unknown_and_not_zero() -> None:
+    """An older version may lack some metrics."""
     page = parse("conclave_sessions 3\n", 0)
     found = figures([page, parse("conclave_sessions 3\n", 2)])
     said = {name: value for name in Figures.__struct_fields__ if (value := getattr(found, name)) is not None}
@@ -80,7 +80,7 @@ def test_a_node_that_lacks_a_metric_is_not_said_to_have_none_of_it() -> None:
 
 
 def test_a_node_of_several_processes_is_one_node() -> None:
-    """Its series carry a label; sums are sums, and it is as ready as its worst process."""
+    """Its series have a label for the process. Gauges are added up, and the node is as ready as its worst process."""
     first, second = 'worker="0"', 'worker="1"'
     text = "\n".join(
         f"conclave_{name}{{{labels}}} {value}"
@@ -104,7 +104,7 @@ def test_a_node_of_several_processes_is_one_node() -> None:
 def test_a_rate_is_never_negative_and_never_more_than_what_was_counted(
     series: list[tuple[int, int]], seconds: float
 ) -> None:
-    """Whichever processes were restarted in between."""
+    """Any of the processes may have been restarted in between."""
     old, new = (
         "\n".join(f'conclave_posts_total{{worker="{at}"}} {pair[side]}' for at, pair in enumerate(series))
         for side in (0, 1)
@@ -124,7 +124,7 @@ def test_a_rate_is_never_negative_and_never_more_than_what_was_counted(
 def test_a_quantile_is_of_the_new_observations_and_right_to_the_bucket(
     earlier: list[float], later: list[float], share: float
 ) -> None:
-    """What was before the window has no say; beyond the last bound it is the last bound."""
+    """Observations before the window do not count; beyond the last bound the result is the last bound."""
     found = quantile(parse(histogram(earlier), 0), parse(histogram(earlier + later), 1), "pubsub_lag_seconds", share)
     if not later:
         assert found is None
@@ -137,7 +137,7 @@ def test_a_quantile_is_of_the_new_observations_and_right_to_the_bucket(
 
 
 def test_the_quantile_of_several_processes_is_that_of_all_their_observations() -> None:
-    """A process that saw little must not weigh as much as one that saw all."""
+    """A process with few observations must not weigh as much as one with many."""
     before = "\n".join(histogram([], f'worker="{worker}",') for worker in "01")
     after = "\n".join([histogram([0.5] * 99, 'worker="0",'), histogram([0.0001], 'worker="1",')])
     found = quantile(parse(before, 0), parse(after, 1), "pubsub_lag_seconds", 0.5)
@@ -150,8 +150,8 @@ junk = st.text(st.sampled_from('{}="\\,\n #le1.0eE+-NaInf\x00é'), max_size=30)
 
 
 @given(st.lists(st.tuples(names, junk), max_size=5))
-def test_whatever_a_node_answers_is_a_page_or_none(lines: list[tuple[str, str]]) -> None:
-    """It may be something else that listens there, or somebody with bad intentions."""
+def test_any_answer_is_a_snapshot_or_an_error(lines: list[tuple[str, str]]) -> None:
+    """Another server, or a hostile one, may listen at the address."""
     text = "".join(f"conclave_{name}{rest}\n" for name, rest in lines)
     try:
         page = parse(text, 0)
@@ -163,15 +163,15 @@ def test_whatever_a_node_answers_is_a_page_or_none(lines: list[tuple[str, str]])
         assert not isinstance(value, float) or math.isfinite(value)
 
 
-def test_what_is_no_page_of_a_relay_is_told_from_one() -> None:
-    """The web server next door answers, too."""
+def test_metrics_of_another_program_are_an_error() -> None:
+    """A neighbouring web server answers, too."""
     for text in ("<html>", "", "process_cpu_seconds_total 3\n", "conclave_sessions NaN\n"):
         with pytest.raises(NoMetrics):
             parse(text, 0)
 
 
 def test_gauges_and_labels_that_are_missing_are_none() -> None:
-    """As is a rate of what just came into being, or of no time at all."""
+    """So is a rate without an earlier value, or over no time."""
     page = parse(PAGE, 0)
     assert gauge(page, "absent") is None
     assert label(page, "ready", "version") is None
@@ -179,8 +179,8 @@ def test_gauges_and_labels_that_are_missing_are_none() -> None:
     assert rate(None, page, "posts_total") is None
 
 
-def test_totals_are_of_those_that_answered() -> None:
-    """Sums, the worst lag, and what one node knows about all of them; nothing where nobody says anything."""
+def test_totals_cover_the_nodes_that_answered() -> None:
+    """Totals are sums, the worst lag, and one node's view of the cluster; None if no node knows the value."""
     one = figures([parse(PAGE + histogram([]), 0), parse(PAGE + histogram([0.005]), 1)])
     two = figures([parse(PAGE + histogram([]), 0), parse(PAGE.replace("ready 1.0", "ready 0") + histogram([0.5]), 1)])
     found = totals([NodeRow("a", one), NodeRow("b", None, "connection refused"), NodeRow("c", two)])

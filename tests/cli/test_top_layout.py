@@ -1,4 +1,4 @@
-"""How figures are written, and that the table fits the terminal."""
+"""The format of figures, and the fit of the table to the terminal."""
 
 import re
 
@@ -31,7 +31,7 @@ EVIL = 'conclave_build_info{version="\x1b]0;gotcha\x07[red]0.4"} 1\nconclave_rea
     ],
 )
 def test_numbers_are_short(value: float | None, counted: str, sized: str) -> None:
-    """Two digits that tell something, and a unit."""
+    """Two significant digits and a unit."""
     assert (layout.count(value), layout.size(value)) == (counted, sized)
 
 
@@ -39,7 +39,7 @@ def test_numbers_are_short(value: float | None, counted: str, sized: str) -> Non
     ("value", "written"),
     [(None, "-"), (0.0, "0ms"), (0.0004, "0.4ms"), (0.012, "12ms"), (0.25, "250ms"), (1.5, "1.5s"), (10.0, "10s")],
 )
-def test_durations_have_the_unit_that_fits(value: float | None, written: str) -> None:
+def test_durations_have_a_fitting_unit(value: float | None, written: str) -> None:
     assert layout.seconds(value) == written
 
 
@@ -50,7 +50,7 @@ def rows() -> list[NodeRow]:
     ]
 
 
-def test_a_line_for_each_node_and_a_reason_for_each_that_is_silent() -> None:
+def test_each_node_has_a_line_and_each_failure_a_reason() -> None:
     """A metric that a node does not have is a dash."""
     lines = layout.aligned(layout.table(rows()))
     assert lines[0].split()[:4] == ["node", "version", "state", "redis"]
@@ -62,8 +62,8 @@ def test_a_line_for_each_node_and_a_reason_for_each_that_is_silent() -> None:
     ]
 
 
-def test_nothing_that_a_node_says_acts_on_the_terminal() -> None:
-    """Its version is its own word, and so are reasons."""
+def test_text_from_a_node_cannot_control_the_terminal() -> None:
+    """A node chooses its version, and errors may quote it."""
     everything = [*layout.aligned(layout.table(rows())), *layout.problems(rows()), layout.summary(totals(rows()))]
     assert all(line.isprintable() for line in everything)
     assert r"\x1b]0;gotcha" in everything[1]
@@ -71,7 +71,7 @@ def test_nothing_that_a_node_says_acts_on_the_terminal() -> None:
 
 @given(st.integers(1, 200))
 def test_the_table_is_as_wide_as_the_terminal_or_has_only_names(width: int) -> None:
-    """The least important columns go first; state stays to the end."""
+    """The least important columns go first; the state stays to the end."""
     lines = layout.table(rows(), width)
     assert max(map(len, layout.aligned(lines))) <= width or lines[0] == ["node"]
     titles = [column.title for column in layout.COLUMNS]

@@ -1,4 +1,4 @@
-"""Which nodes a command line means."""
+"""The nodes that a command line names."""
 
 import asyncio
 import socket
@@ -25,7 +25,7 @@ from tests.support.ports import free_ports
     ],
 )
 def test_addresses_and_urls_are_understood(text: str, target: Target) -> None:
-    """Whatever is at hand: what `conclave cluster` prints, a server's URL, the name of a service."""
+    """Users paste the output of `conclave cluster`, a server's URL, or the name of a service."""
     assert parse_target(text) == target
 
 
@@ -34,7 +34,7 @@ def test_addresses_and_urls_are_understood(text: str, target: Target) -> None:
     ["", ":1", "h:", "h:0", "h:65536", "h:5-4", "h:1-65535", "ftp://h", "h:1/x", "a b", "u@h", "::1", "h:1-", "[h]:1"],
 )
 def test_anything_else_is_refused(text: str) -> None:
-    """Not guessed at."""
+    """The command does not guess."""
     with pytest.raises(InvalidTarget, match="invalid"):
         parse_target(text)
 
@@ -68,7 +68,7 @@ async def found(finder: Finder) -> list[str]:
 
 
 async def test_a_name_with_several_addresses_means_a_node_at_each(names: Names) -> None:
-    """A headless service, for example; its nodes come and go, so it is looked up every time."""
+    """A headless service is an example. Its nodes come and go, so the name is looked up every time."""
     names.known["nodes"] = ["10.0.0.2", "10.0.0.1"]
     finder = Finder([parse_target("nodes:9464")])
     assert await found(finder) == ["10.0.0.1:9464", "10.0.0.2:9464"]
@@ -78,22 +78,22 @@ async def test_a_name_with_several_addresses_means_a_node_at_each(names: Names) 
     assert await found(finder) == ["nodes:9464"], "a single one is called what its user calls it"
 
 
-async def test_a_node_with_an_address_of_each_kind_is_one_node(names: Names) -> None:
-    """`localhost` is the commonest."""
+async def test_a_name_with_addresses_of_both_families_is_one_node(names: Names) -> None:
+    """`localhost` is the most common example."""
     names.known |= {"localhost": ["::1", "127.0.0.1"], "fly": ["fdaa::2", "fdaa::1"]}
     assert await found(Finder([parse_target("localhost:1")])) == ["localhost:1"]
     assert await found(Finder([parse_target("fly:1")])) == ["[fdaa::1]:1", "[fdaa::2]:1"]
 
 
-async def test_what_is_meant_twice_is_asked_once(names: Names) -> None:
-    """Otherwise the sums were wrong."""
+async def test_a_node_named_twice_is_asked_once(names: Names) -> None:
+    """Otherwise the totals would be wrong."""
     names.known["127.0.0.1"] = ["127.0.0.1"]
     finder = Finder([parse_target("127.0.0.1:1-2"), parse_target("127.0.0.1:2-3")])
     assert await found(finder) == ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]
 
 
-async def test_a_name_that_cannot_be_looked_up_is_named_and_keeps_its_nodes(names: Names) -> None:
-    """The name server may be in the same trouble as the rest."""
+async def test_a_failed_lookup_is_reported_and_keeps_the_last_addresses(names: Names) -> None:
+    """The name server may suffer from the same outage as the nodes."""
     names.known["nodes"] = ["10.0.0.1"]
     finder = Finder([parse_target("nodes:1"), parse_target("typo:1")], deadline=0.2)
     assert await found(finder) == ["nodes:1"]
@@ -107,7 +107,7 @@ async def test_a_name_that_cannot_be_looked_up_is_named_and_keeps_its_nodes(name
 
 
 async def test_without_addresses_the_nodes_of_a_local_cluster_are_found() -> None:
-    """Also one that has died since; and where there is no cluster, the port of a single relay."""
+    """A node that has died since is still listed. Without a cluster, the port of a single relay is used."""
     first = free_ports(3)
     finder = LocalFinder(range(first + 1, first + 3), first)
     assert [address.port for address in await finder.find()] == [first]

@@ -1,4 +1,4 @@
-"""Whom the verbs sign for: the cluster of the registration, and no other one until its user says so."""
+"""The clusters that the verbs sign for: the pinned one only, until the user trusts another."""
 
 import json
 from collections.abc import AsyncIterator
@@ -54,10 +54,10 @@ async def who(directory: Path, url: str) -> Finished:
 @pytest.mark.parametrize(
     "verb", [("register", "--username", "ann", "--machine", "laptop", "--server"), ("server", "add")]
 )
-async def test_a_registration_remembers_its_cluster(
+async def test_a_registration_pins_its_cluster(
     server: V2ScriptedServer, directory: Path, verb: tuple[str, ...]
 ) -> None:
-    """It is the moment at which somebody has looked whom they deal with."""
+    """At the registration the user has chosen the server deliberately."""
     assert (await conclave(directory, *verb, server.url)).code == 0
     assert load(directory / "config.toml").servers == (Registration(server.url, "ann", "laptop", CLUSTER),)
     listed = await conclave(directory, "server", "list")
@@ -67,8 +67,8 @@ async def test_a_registration_remembers_its_cluster(
     assert await who(directory, server.url) == Finished(0, "[server] \n", "")
 
 
-async def test_another_cluster_gets_nothing_until_it_is_trusted(server: V2ScriptedServer, directory: Path) -> None:
-    """Every verb refuses; one accepts, for good, and shows what it accepts."""
+async def test_another_cluster_gets_no_login_until_it_is_trusted(server: V2ScriptedServer, directory: Path) -> None:
+    """Every verb refuses; `server trust` shows the new id and accepts it for good."""
     register(directory / "config.toml", Registration(server.url, "ann", "laptop", CLUSTER))
     becomes(server, OTHER)
     for verb in (["who"], ["send", "--channel", "ops", "x"], ["tail", "--channel", "ops"]):
@@ -89,10 +89,10 @@ async def test_another_cluster_gets_nothing_until_it_is_trusted(server: V2Script
     assert (await who(directory, server.url)).code == 0
 
 
-async def test_what_was_registered_before_there_were_pins_is_pinned_at_the_next_login(
+async def test_a_registration_without_a_pin_gets_one_at_the_next_login(
     server: V2ScriptedServer, directory: Path
 ) -> None:
-    """Once, and said."""
+    """This happens once, with a notice."""
     register(directory / "config.toml", Registration(server.url, "ann", "laptop"))
     note = f"`{server.url}` is remembered as cluster `{CLUSTER}` from now on\n"
     assert await who(directory, server.url) == Finished(0, "[server] \n", note)
@@ -100,16 +100,16 @@ async def test_what_was_registered_before_there_were_pins_is_pinned_at_the_next_
     assert (await who(directory, server.url)).err == ""
 
 
-async def test_a_server_that_is_not_registered_is_not_remembered(server: V2ScriptedServer, directory: Path) -> None:
-    """The verbs work without a registration, and leave none behind."""
+async def test_a_server_without_a_registration_is_not_pinned(server: V2ScriptedServer, directory: Path) -> None:
+    """The verbs work without a registration, and record none."""
     assert await who(directory, server.url) == Finished(0, "[server] \n", "")
     assert load(directory / "config.toml").servers == ()
     refused = await conclave(directory, "server", "trust", server.url)
     assert refused == Finished(1, "", f"❌ no registration for `{server.url}` (see `conclave server list`)\n")
 
 
-async def test_an_original_server_is_never_remembered_and_a_pinned_one_never_downgraded(directory: Path) -> None:
-    """It has an id, too, but no login there says which server it is for."""
+async def test_an_original_server_is_never_pinned_and_a_pinned_one_never_downgraded(directory: Path) -> None:
+    """It tells an id, too, but its login is not signed for a server."""
     async with ScriptedServer().running() as older:
         older.headers["x-conclave-server-id"] = CLUSTER
         assert (await conclave(directory, "server", "add", older.url)).code == 0
@@ -132,8 +132,8 @@ async def test_an_original_server_is_never_remembered_and_a_pinned_one_never_dow
         assert len(older.connections) == logins + 1
 
 
-async def test_a_real_cluster_is_trusted_as_it_is(redis_url: str, directory: Path) -> None:
-    """The id that the verbs remember is the one that the node's log shows."""
+async def test_a_real_cluster_is_pinned_by_the_id_in_its_log(redis_url: str, directory: Path) -> None:
+    """An operator can compare the pinned id with the one in the node's log."""
     async with running_node(redis_url) as url:
         assert (await conclave(directory, "register", "--server", url, "--username", "ann", "--machine", "m")).code == 0
         cluster = pinned(directory)
@@ -170,10 +170,10 @@ async def send(directory: Path, url: str) -> Finished:
     return await conclave(directory, "send", "--server", url, "--channel", "ops", "hello")
 
 
-async def test_a_message_whose_answer_is_lost_is_sent_again_as_the_same_one(
+async def test_a_message_whose_reply_is_lost_is_sent_again_with_its_key(
     server: V2ScriptedServer, directory: Path
 ) -> None:
-    """The key tells the server that it is; its user has nothing to wonder about."""
+    """The server recognises the idempotency key; its user notices nothing."""
     cutting = Cutting(1)
     server.answer = cutting.answer
     assert await send(directory, server.url) == Finished(0, "✓ sent to ops\n", "")
@@ -206,10 +206,10 @@ NO = {"code": "unauthorized", "message": "no"}
 
 
 @pytest.mark.parametrize("refusals", [[AWAY], [FAILED], [AWAY, FAILED, AWAY]])
-async def test_a_message_that_the_server_is_not_sure_of_is_sent_again_as_the_same_one(
+async def test_a_message_in_doubt_at_the_server_is_sent_again_with_its_key(
     server: V2ScriptedServer, directory: Path, refusals: list[Json]
 ) -> None:
-    """It may be in the channel already: a rejection would be wrong, and a message under another key a second one."""
+    """It may be posted already: a rejection would be wrong, and another key would post it twice."""
     refusing = Refusing(send=[*refusals])
     server.answer = refusing.answer
     assert await send(directory, server.url) == Finished(0, "✓ sent to ops\n", "")
@@ -217,10 +217,10 @@ async def test_a_message_that_the_server_is_not_sure_of_is_sent_again_as_the_sam
     assert len({request["key"] for request in refusing.sent}) == 1
 
 
-async def test_a_join_that_is_refused_for_now_does_not_end_the_attempts(
+async def test_a_passing_refusal_of_the_join_does_not_end_the_attempts(
     server: V2ScriptedServer, directory: Path
 ) -> None:
-    """A store that is away is away for every request; when it is back, one sending tells."""
+    """An outage of the store affects every request; after it, one attempt gets the outcome."""
     refusing = Refusing(send=[AWAY])
 
     async def answer(connection: V2Connection, request: Json) -> None:
@@ -244,7 +244,7 @@ async def test_a_join_that_is_refused_for_now_does_not_end_the_attempts(
 async def test_a_refusal_is_a_rejection_only_if_nothing_was_posted(
     server: V2ScriptedServer, directory: Path, refusals: list[Json], words: str
 ) -> None:
-    """Whoever reads it decides by it whether to send the message anew."""
+    """The user decides by it to send the message again or not."""
     refusing = Refusing(send=[*refusals])
     server.answer = refusing.answer
     finished = await send(directory, server.url)
@@ -257,10 +257,10 @@ async def test_a_refusal_is_a_rejection_only_if_nothing_was_posted(
     ("cutting", "sends"),
     [(Cutting(9), 2), (Cutting(9, closing={"code": 4001, "reason": "superseded"}), 1)],
 )
-async def test_it_is_sent_again_once_and_never_against_the_servers_word(
+async def test_it_is_sent_again_once_and_never_after_a_final_refusal(
     server: V2ScriptedServer, directory: Path, cutting: Cutting, sends: int
 ) -> None:
-    """Then nobody knows, and its user is told."""
+    """Otherwise the outcome stays unknown, and the user is told so."""
     server.answer = cutting.answer
     finished = await send(directory, server.url)
     assert (finished.code, finished.out) == (1, "")
@@ -269,7 +269,7 @@ async def test_it_is_sent_again_once_and_never_against_the_servers_word(
 
 
 async def test_a_v1_server_is_never_sent_a_message_twice(directory: Path) -> None:
-    """It would say it twice."""
+    """It would post the message twice."""
 
     async def cut(connection: Connection, frame: Frame) -> None:
         if isinstance(frame, ChannelMsg):

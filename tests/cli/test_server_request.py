@@ -1,4 +1,4 @@
-"""The verbs that ask a server, as processes of their own against a server that answers by script."""
+"""The verbs that ask a server, as processes, against a scripted server."""
 
 import json
 import re
@@ -189,10 +189,10 @@ KEY = MachineKey(bytes(32))
     ],
     ids=lambda case: "-".join(case[0][:2]),
 )
-async def test_a_verb_asks_its_question_and_prints_the_reply(
+async def test_a_verb_sends_its_request_and_prints_the_reply(
     server: ScriptedServer, directory: Path, case: tuple[list[str], Frame, Frame, str | None]
 ) -> None:
-    """In the original's format; names from others cannot break it."""
+    """The output is the original's, and names from others cannot break its format."""
     arguments, asked, reply, out = case
     finished, received = await ask(server, directory, [reply], *arguments)
     assert (finished.code, finished.out) == (0, "" if out is None else f"{out}\n")
@@ -231,10 +231,10 @@ async def test_a_verb_asks_its_question_and_prints_the_reply(
         ),
     ],
 )
-async def test_json_says_the_same_and_is_safe_on_a_terminal(
+async def test_json_has_the_same_data_and_is_safe_on_a_terminal(
     server: ScriptedServer, directory: Path, arguments: list[str], reply: Frame, value: object
 ) -> None:
-    """A script gets the names as they are, a terminal gets no control character."""
+    """A script gets the names unchanged; a terminal gets no control character."""
     finished, _ = await ask(server, directory, [reply], *arguments, "--json")
     assert finished.code == 0
     assert json.loads(finished.out) == value
@@ -249,10 +249,10 @@ async def test_json_says_the_same_and_is_safe_on_a_terminal(
         (Internal("the store is away"), "❌ internal error: the store is away"),
     ],
 )
-async def test_a_refusal_is_shown_in_the_servers_words(
+async def test_a_refusal_is_shown_with_the_servers_text(
     server: ScriptedServer, directory: Path, refusal: Unauthorized | NotFound | Internal, line: str
 ) -> None:
-    """On standard error, with exit code 1 and nothing on standard output."""
+    """It is on standard error, the exit code is 1, and standard output is empty."""
     finished, _ = await ask(server, directory, [Error(refusal)], "acl", "add", "--channel", "x", "bob")
     assert finished == Finished(1, "", f"{line}\n")
 
@@ -266,10 +266,10 @@ NEW_VERBS = {
 
 
 @pytest.mark.parametrize("operation", NEW_VERBS, ids=lambda operation: operation.__name__)
-async def test_a_server_that_does_not_know_an_operation_is_said_to_be_older(
+async def test_an_unknown_operation_is_reported_as_an_older_server(
     server: ScriptedServer, directory: Path, operation: type[msgspec.Struct]
 ) -> None:
-    """An original one cannot read the request and closes, with an empty close frame and no other word."""
+    """The original cannot read the request, and closes with an empty close frame and no error."""
 
     async def close(connection: Connection, _: Frame) -> None:
         await connection.close_without_a_word()
@@ -285,7 +285,7 @@ async def test_a_server_that_does_not_know_an_operation_is_said_to_be_older(
 async def test_other_closes_are_not_taken_for_an_older_server(
     server: ScriptedServer, directory: Path, arguments: list[str], orderly: bool
 ) -> None:
-    """A node that dies says nothing, not even a close frame; and the old operations every server knows."""
+    """A node that dies sends no close frame at all, and every server knows the old operations."""
 
     async def end(connection: Connection, _: Frame) -> None:
         if orderly:
@@ -302,7 +302,7 @@ async def test_other_closes_are_not_taken_for_an_older_server(
 
 
 async def test_join_sets_the_level_only_after_the_server_agreed(server: ScriptedServer, directory: Path) -> None:
-    """A refused join changes nothing here."""
+    """A refused join changes nothing locally."""
     refused, _ = await ask(server, directory, [Error(NotFound("no"))], "join", "ops", "--perm", "act")
     assert refused.code == 1
     assert load(directory / "config.toml") == LocalConfig()
@@ -338,10 +338,10 @@ async def test_join_sets_the_level_only_after_the_server_agreed(server: Scripted
         (["tail", "--channel", "ops", "--as", "a/b"], "❌ invalid session handle: `a/b`"),
     ],
 )
-async def test_what_can_be_checked_here_is_checked_before_connecting(
+async def test_invalid_arguments_are_refused_before_connecting(
     server: ScriptedServer, directory: Path, arguments: list[str], line: str
 ) -> None:
-    """The server never hears of it."""
+    """The server gets no request."""
     finished = await conclave(directory, *arguments, "--server", server.url)
     assert (finished.code, finished.out) == (1, "")
     assert finished.err.startswith(line)
@@ -349,7 +349,7 @@ async def test_what_can_be_checked_here_is_checked_before_connecting(
 
 
 async def test_send_joins_posts_and_waits_for_the_acknowledgement(server: ScriptedServer, directory: Path) -> None:
-    """And does not mistake somebody else's message for it."""
+    """Another user's message is not mistaken for the acknowledgement."""
     finished, received = await ask(server, directory, [Joined("ops"), Ack()], "send", "--channel", "ops", "two\nlines")
     assert finished == Finished(0, "✓ sent to ops\n", "")
     assert received == [Join("ops"), ChannelMsg("ops", server.connections[0].path, Plain("two\nlines"))]
@@ -363,10 +363,10 @@ async def test_send_joins_posts_and_waits_for_the_acknowledgement(server: Script
         ([Presence(None, ())], "❌ unexpected response: expected the answer to join, got presence"),
     ],
 )
-async def test_send_says_which_step_failed(
+async def test_send_names_the_step_that_failed(
     server: ScriptedServer, directory: Path, replies: list[Frame], line: str
 ) -> None:
-    """Not allowed in is another problem than not allowed to speak."""
+    """A refused join and a refused post are different problems."""
     finished, _ = await ask(server, directory, replies, "send", "--channel", "ops", "x")
     assert finished == Finished(1, "", f"{line}\n")
 
@@ -375,7 +375,7 @@ async def test_send_says_which_step_failed(
 
 
 async def test_register_claims_the_name_and_records_it(server: ScriptedServer, tmp_path: Path) -> None:
-    """With a fresh key, made on the way."""
+    """The key is created if there is none."""
     finished = await conclave(tmp_path, "register", "--server", server.url, "--username", "zoe", "--machine", "phone")
     assert (finished.code, finished.err) == (0, "")
     assert re.fullmatch(r"✓ registered zoe/phone/cli-\d+\n", finished.out)
@@ -384,7 +384,7 @@ async def test_register_claims_the_name_and_records_it(server: ScriptedServer, t
 
 
 async def test_a_refused_registration_records_nothing(server: ScriptedServer, tmp_path: Path) -> None:
-    """The name belongs to somebody else."""
+    """The username belongs to another user."""
     server.refuse = [Unauthorized("username `zoe` is already taken")]
     finished = await conclave(tmp_path, "register", "--server", server.url, "--username", "zoe", "--machine", "phone")
     assert finished == Finished(1, "", "❌ registration rejected: unauthorized: username `zoe` is already taken\n")
@@ -394,7 +394,7 @@ async def test_a_refused_registration_records_nothing(server: ScriptedServer, tm
 async def test_a_broken_configuration_stops_a_registration_before_it_happens(
     server: ScriptedServer, tmp_path: Path
 ) -> None:
-    """Otherwise the name would be claimed and the claim forgotten."""
+    """Otherwise the username would be claimed, and the registration could not be recorded."""
     (tmp_path / "config.toml").write_text("oops")
     finished = await conclave(tmp_path, "register", "--server", server.url, "--username", "zoe")
     assert finished.code == 1
@@ -402,22 +402,22 @@ async def test_a_broken_configuration_stops_a_registration_before_it_happens(
     assert server.connections == []
 
 
-async def test_server_add_learns_who_the_key_belongs_to(server: ScriptedServer, directory: Path) -> None:
-    """So a second machine needs no editing by hand."""
+async def test_server_add_records_the_owner_of_the_key(server: ScriptedServer, directory: Path) -> None:
+    """A second machine needs no manual edit of the configuration."""
     finished = await conclave(directory, "server", "add", server.url)
     assert finished == Finished(0, f"✓ added `{server.url}` as ann/laptop\n", "")
     assert load(directory / "config.toml").servers == (Registration(server.url, "ann", "laptop"),)
 
 
-async def test_another_protocol_version_is_named_plainly(server: ScriptedServer, directory: Path) -> None:
-    """It is neither a riddle nor an authentication failure."""
+async def test_another_protocol_version_is_named_in_the_error(server: ScriptedServer, directory: Path) -> None:
+    """It must not look like an authentication failure."""
     server.instead_of_challenge = encode(Error(VersionMismatch(2, 1)))
     finished = await conclave(directory, "who", "--server", server.url)
     assert finished == Finished(1, "", "❌ incompatible protocol version: ours=2, theirs=1\n")
 
 
-async def test_a_missing_key_says_how_to_make_one(server: ScriptedServer, tmp_path: Path) -> None:
-    """And is not made behind the user's back: the server would not know it."""
+async def test_a_missing_key_error_names_the_command_that_creates_one(server: ScriptedServer, tmp_path: Path) -> None:
+    """A new key is not created silently: the server would not know it."""
     finished = await conclave(tmp_path, "who", "--server", server.url)
     key = tmp_path / "key"
     assert finished == Finished(
@@ -429,8 +429,10 @@ async def test_a_missing_key_says_how_to_make_one(server: ScriptedServer, tmp_pa
 # --- status ---
 
 
-async def test_status_asks_all_servers_at_once_and_counts_the_others(server: ScriptedServer, directory: Path) -> None:
-    """In the file's order; the session that asks is not counted."""
+async def test_status_asks_all_servers_concurrently_and_counts_the_other_sessions(
+    server: ScriptedServer, directory: Path
+) -> None:
+    """The order is that of the file; the command's own session is not counted."""
     async with ScriptedServer().running() as other:
 
         async def answer(connection: Connection, _: Frame) -> None:
@@ -470,8 +472,8 @@ async def test_status_asks_all_servers_at_once_and_counts_the_others(server: Scr
     assert as_json.code == 1
 
 
-async def test_two_urls_of_one_server_do_not_end_each_other(server: ScriptedServer, directory: Path) -> None:
-    """A relay gives a path to its latest session. So each probe has a path of its own, and none counts another."""
+async def test_two_urls_of_one_server_do_not_supersede_each_other(server: ScriptedServer, directory: Path) -> None:
+    """A path belongs to its latest session. So each session has a path of its own, and none counts another."""
     paths: list[SessionPath] = []
 
     async def answer(connection: Connection, _: Frame) -> None:
