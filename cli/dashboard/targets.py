@@ -27,7 +27,7 @@ _SECURE = ("https", 443)
 
 
 class InvalidTarget(ConclaveError):
-    """What is no address of nodes."""
+    """Text that is not the address of nodes."""
 
 
 class Target(msgspec.Struct, frozen=True):

@@ -41,7 +41,7 @@ def site(redis_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture
 async def terminal(site: Site) -> AsyncIterator[Terminal]:
-    """Where `root`, who is the server's admin, and `ann` and `bob`, who are not, have registered."""
+    """A site where `root`, the admin of the server, and `ann` and `bob`, ordinary users, have registered."""
     async with site() as terminal:
         for user in ("root", "ann", "bob"):
             assert (await terminal.register(user)).code == 0
@@ -50,7 +50,7 @@ async def terminal(site: Site) -> AsyncIterator[Terminal]:
 
 @pytest.fixture
 async def peers(terminal: Terminal) -> AsyncIterator[Peers]:
-    """Sessions that stay, closed before the node is."""
+    """Sessions that stay open; they are closed before the node."""
     assert terminal.url
     several = Peers()
     try:

@@ -35,7 +35,7 @@ from tests.support.scripted_server import Connection, ScriptedServer
 BRIDGE = {"command": "conclave", "args": ["bridge"]}
 CHANNELS = ("--dangerously-load-development-channels", "server:conclave")
 GONE = "ws://127.0.0.1:9"
-"""Nobody listens there."""
+"""An address without a listener."""
 
 
 class Desk:
@@ -65,7 +65,7 @@ class Desk:
             register(self.config, Registration(url, user, "laptop"))
 
     def record(self, *urls: str) -> None:
-        """Note registrations that no server knows of."""
+        """Write registrations that no server knows."""
         create_or_load(self.key)
         for url in urls:
             register(self.config, Registration(url, "ann", "laptop"))
@@ -75,7 +75,7 @@ class Desk:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the programs get."""
+        """The environment of the programs."""
         return {
             "HOME": str(self.home),
             "PATH": f"{self.programs}:/usr/bin:/bin",
@@ -84,7 +84,7 @@ class Desk:
         }
 
     async def look(self) -> dict[str, list[Finding]]:
-        """Examine the desk from outside of any session."""
+        """Run the checks outside of any session."""
         return by_check(await self.facts())
 
     async def facts(self) -> Facts:
@@ -273,7 +273,7 @@ async def test_the_flag_must_name_the_entry(desk: Desk) -> None:
 
 
 def online(*paths: SessionPath) -> Any:
-    """Answer who is online."""
+    """Answer the list of sessions."""
 
     async def answer(connection: Connection, frame: Frame) -> None:
         await connection.send(Pong() if isinstance(frame, Ping) else Presence(None, paths))

@@ -34,11 +34,11 @@ START_MS = 1_800_000_000_000
 
 
 class Done(Exception):
-    """Everything was posted and delivered."""
+    """All posts have been delivered."""
 
 
 class Server:
-    """A channel with a history, and live copies that are on their way for a while."""
+    """A channel with a history, and live copies that arrive late."""
 
     def __init__(self, seed: int, posts: int, *, page: int = 3, in_order: bool = True, retained: int = 5) -> None:
         self.random = random.Random(seed)  # noqa: S311 - a simulation
@@ -62,7 +62,7 @@ class Server:
         self.rows.append(frames.HistoryMessage(self.random.choice(SENDERS), self.now_ms, body))
 
     def history(self, since_ms: int) -> tuple[frames.HistoryMessage, ...]:
-        """A page ends with a whole millisecond, as a relay's does."""
+        """Answer a page that ends with a whole millisecond, as a relay does."""
         self.reads += 1
         newer = [row for row in self.rows if row.ts_ms > since_ms]
         last = newer[min(self.page, len(newer)) - 1].ts_ms if newer else 0
@@ -73,7 +73,7 @@ class Server:
 
 
 class FakeLink:
-    """What the follower needs of a link, above the real exchange. Something may happen before and after every step."""
+    """A link with the real exchange and a simulated server. Events may happen before and after every step."""
 
     path = str(ME)
     version = 1
@@ -152,7 +152,7 @@ class FakeLink:
 
 
 class PlacedLink(FakeLink):
-    """A link as of protocol v2: messages carry their positions, and a join with one goes on from there."""
+    """A link of protocol v2: messages have positions, and a join with one continues from there."""
 
     version = 2
 
@@ -194,7 +194,7 @@ def body(row: frames.HistoryMessage) -> Body:
 
 
 class Screen:
-    """What was shown."""
+    """Records what was shown."""
 
     def __init__(self, server: Server | None = None) -> None:
         self.server = server
@@ -556,7 +556,7 @@ async def test_each_outage_starts_with_the_shortest_wait() -> None:
 
 
 class Scripted2(Scripted):
-    """The same in protocol v2: `joined` is what it says to the join."""
+    """The same for protocol v2; `joined` is the reply to the join."""
 
     version = 2
 

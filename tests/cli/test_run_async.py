@@ -17,11 +17,11 @@ def never(*_, **__):
     time.sleep(600)
 socket.getaddrinfo = never
 """
-"""A name server that does not answer: the look-up is a call that nothing can interrupt."""
+"""A name server that does not answer: nothing can interrupt the lookup."""
 
 
 async def python(program: str, *, interrupt: bool = False) -> Finished:
-    """Run a program; `interrupt` presses Ctrl-C once it says something."""
+    """Run a program; with `interrupt`, send SIGINT after its first line."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", program), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )

@@ -67,7 +67,7 @@ from tests.support.waiting import wait_until
 
 BOB = SessionPath("bob", "desktop", "y")
 TOKEN = "-v" + "h" * 30
-"""A token may begin with a dash, and with what would be options."""
+"""Tokens may begin with a dash, and look like options."""
 EVIL = SessionPath("e\x1b[2Jvil", "m\u202e", "h\n")
 EVIL_SHOWN = r"e\x1b[2Jvil/m\u202e/h\n"
 
@@ -88,7 +88,7 @@ def directory(tmp_path: Path) -> Path:
 async def ask(
     server: ScriptedServer, directory: Path, replies: list[Frame], *arguments: str
 ) -> tuple[Finished, list[Frame]]:
-    """Run a verb whose requests are answered with these frames; return what it left and what it asked."""
+    """Run a verb whose requests are answered with these frames; return its output and its requests."""
 
     async def answer(connection: Connection, _: Frame) -> None:
         # Somebody else is always talking: none of it is the reply.

@@ -22,7 +22,7 @@ ENTER, LEAVE, SHOW_CURSOR = "\x1b[?1049h", "\x1b[?1049l", "\x1b[?25h"
 
 
 class MetricsServer:
-    """A node's `/metrics`, as somebody made them up."""
+    """A server with an invented `/metrics` page."""
 
     def __init__(self) -> None:
         self.page = "conclave_sessions 7\nconclave_ready 1\nconclave_posts_total 0\n"

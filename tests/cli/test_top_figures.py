@@ -37,7 +37,7 @@ counts = st.integers(0, 10**9)
 
 
 def histogram(observed: list[float], labels: str = "") -> str:
-    """As a node writes one."""
+    """A histogram in the format of a node."""
     sizes = Counter(bisect_left(BOUNDS, value) for value in observed)
     lines, so_far = [], 0
     for at, bound in enumerate((*BOUNDS, math.inf)):

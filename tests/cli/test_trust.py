@@ -37,7 +37,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def becomes(server: V2ScriptedServer, cluster: str) -> None:
-    """Set the server up anew."""
+    """Give the server another cluster id."""
     server.challenge = {**CHALLENGE, "cluster": cluster}
     server.headers["x-conclave-server-id"] = cluster
 
@@ -146,7 +146,7 @@ async def test_a_real_cluster_is_pinned_by_the_id_in_its_log(redis_url: str, dir
 
 
 class Cutting:
-    """Loses the connection when something is sent, so many times."""
+    """Cuts the connection after a send, a given number of times."""
 
     def __init__(self, times: int, *, closing: Json | None = None) -> None:
         self.left = times
@@ -185,7 +185,7 @@ async def test_a_message_whose_reply_is_lost_is_sent_again_with_its_key(
 
 
 class Refusing:
-    """Answers to requests of each kind with the refusals that are left for it."""
+    """Answers requests of each kind with the refusals that remain for it."""
 
     def __init__(self, **left: list[Json]) -> None:
         self.left = left
