@@ -1,10 +1,11 @@
-"""What a fan-out costs in this tree and in another one: `fanout_cost.py OTHER_TREE`.
+"""The CPU time of a fan-out in this tree and in another one: `fanout_cost.py OTHER_TREE [--rounds N] [--deliveries N]`.
 
-Neither Redis nor the kernel has a share in it, which makes differences as large as they can be. Runs of the two trees
-alternate, each in a process of its own. Printed are the medians, in microseconds per delivery, and the median of the
-ratios of neighbours; only the ratio means anything on another machine.
+Neither Redis nor the kernel has a share in it, which makes differences as large as they can be. The two trees run
+alternately, each in a process of its own. The output is the median of each in microseconds per delivery, and the median
+of the ratios of neighbours. Only the ratio means anything on another machine.
 """
 
+import argparse
 import asyncio
 import itertools
 import os
@@ -15,13 +16,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROUNDS = 15
+ROOT = Path(__file__).parents[1]
 SIZES = (1, 10, 200, 2000)
-DELIVERIES = 200_000
 
 
 class Nowhere:
-    """A transport that takes everything at once."""
+    """A transport that takes everything immediately."""
 
     def write(self, data: bytes) -> None: ...
 
@@ -32,89 +32,86 @@ class Nowhere:
         return 0
 
 
-async def nothing_waits() -> None: ...
-
-
 async def until(holds: Callable[[], bool]) -> None:
     while not holds():  # noqa: ASYNC110 - the other tree may have nothing to wait for
         await asyncio.sleep(0.01)
 
 
-async def measure() -> None:
+async def measure(deliveries: int) -> None:
     """Print for each size the microseconds per delivery in the tree that is on the path."""
-    from conclave.model import SessionPath  # noqa: PLC0415 - of the tree that is measured
-    from relay.app.config import Ephemeral, NodeConfig  # noqa: PLC0415
-    from relay.app.node import Node  # noqa: PLC0415
-    from relay.observability import logs  # noqa: PLC0415
-    from relay.protocol.v1 import V1Codec  # noqa: PLC0415
-    from relay.redis import connect  # noqa: PLC0415
-    from relay.services.server_admins import ServerAdmins  # noqa: PLC0415
-    from relay.sessions.outbox import Outbox  # noqa: PLC0415
-    from relay.sessions.session import Session  # noqa: PLC0415
+    from bench import trees  # noqa: PLC0415 - of the tree that is measured, as all that it loads
+    from conclave.model import SessionPath  # noqa: PLC0415
 
-    logs.configure()
-    node = Node(NodeConfig(host="127.0.0.1", port=0, store=Ephemeral(), admins=ServerAdmins({})), connect.in_process())
+    node = trees.make_node()
     running = asyncio.create_task(node.run())
     await until(lambda: node.is_ready)
-    encoder, fanout = V1Codec(), node._fanout  # noqa: SLF001
-    flusher = node._connections._flusher  # noqa: SLF001
-    loop = asyncio.get_running_loop()
+    outboxes = "relay.sessions.outbox:{0}", "relay.transport.outbox:{0}", "relay.outbox:{0}"
+    new_outbox, new_flusher = (
+        trees.load(*(place.format(name) for place in outboxes)) for name in ("Outbox", "Flusher")
+    )
+    flusher = new_flusher(node.parts.metrics.sent_bytes.inc)
+    clock = asyncio.get_running_loop().time
+    join = trees.part(node.parts.fanout, "join", "subscribe")
     for size in SIZES:
+        channel_id = f"c{size}"
         for number in range(size):
-            path = SessionPath(f"user{number}", "laptop", "main")
-            outbox = Outbox(Nowhere(), flusher, limit=1 << 30, on_overflow=lambda: None, clock=loop.time)
+            outbox = new_outbox(Nowhere(), flusher, limit=1 << 30, on_overflow=lambda: None, clock=clock)
             outbox.open()
-            session = Session(
-                path=path,
-                pubkey="",
-                admin=False,
-                connection=f"{size}.{number}",
-                encoder=encoder,
-                outbox=outbox,
-                interrupt=lambda: None,
-                drained=nothing_waits,
-            )
-            await fanout.subscribe(session, f"c{size}", "ops", "node", version=0)
-        room = fanout._rooms[f"c{size}"]  # noqa: SLF001
-        await until(lambda room=room: room.feed.is_live)
-        topic = f"conclave:{{c:c{size}}}:live"
-        count = DELIVERIES // max(size, 10)
+            path = SessionPath(f"user{number}", "laptop", "main")
+            session = trees.make_session(path=path, connection=f"{size}.{number}", outbox=outbox)
+            await join(session, channel_id, "ops", "node", version=0)
+        await until(lambda channel_id=channel_id: trees.is_live(node, channel_id))
+        receive = trees.live_handler(node, f"conclave:{{c:{channel_id}}}:live")
+        count = deliveries // max(size, 10)
         now = time.time_ns() // 1_000_000
         ids = ["0-0", *(f"{now + n}-0" for n in range(count))]
         live = [
             f"{this}\0{before}\x000\0ann/laptop/main\0".encode() + b"\0\xc8" + b"x" * 200
             for before, this in itertools.pairwise(ids)
         ]
+        delivered = node.parts.metrics.deliveries
+        before = delivered.value
         began = time.process_time()
         for data in live:
-            fanout.heard(topic, data)
-        sys.stdout.write(f"{(time.process_time() - began) / (count * size) * 1e6} ")
+            receive(data)
+        took = time.process_time() - began
+        if delivered.value - before != count * size:
+            raise AssertionError(f"{delivered.value - before} deliveries instead of {count * size}")
+        sys.stdout.write(f"{took / (count * size) * 1e6} ")
     node.stop()
     await running
 
 
 def main() -> None:
     """Alternate between the two trees."""
-    trees = [Path(__file__).parents[1], Path(sys.argv[1])]
-    found: dict[Path, list[list[float]]] = {tree: [] for tree in trees}
-    for turn in range(ROUNDS):
-        for tree in trees if turn % 2 else reversed(trees):
-            command = [sys.executable, "-P", __file__, "--measure"]
-            environment = {**os.environ, "PYTHONPATH": str(tree)}
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603
-            found[tree].append([float(each) for each in done.stdout.split()])
-    this, other = found.values()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("other", type=Path, metavar="OTHER_TREE")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--deliveries", type=int, default=200_000)
+    options = parser.parse_args()
+    trees = [ROOT, options.other.resolve()]
+    found: list[list[list[float]]] = [[], []]
+    for turn in range(options.rounds):
+        for index in (0, 1) if turn % 2 else (1, 0):
+            command = [sys.executable, "-P", __file__, "--measure", str(options.deliveries)]
+            environment = {
+                **os.environ,
+                "CONCLAVE_LOG": "warn",
+                "PYTHONPATH": os.pathsep.join((str(trees[index]), str(ROOT))),
+            }
+            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+            found[index].append([float(each) for each in done.stdout.split()])
     for at, size in enumerate(SIZES):
-        mine, theirs = [run[at] for run in this], [run[at] for run in other]
-        ratio = statistics.median(a / b for a, b in zip(mine, theirs, strict=True))
+        here, there = ([run[at] for run in runs] for runs in found)
+        ratio = statistics.median(a / b for a, b in zip(here, there, strict=True))
         sys.stdout.write(
-            f"{size:5} sessions: {statistics.median(mine):7.3f} here, {statistics.median(theirs):7.3f} there, "
+            f"{size:5} sessions: {statistics.median(here):7.3f} us here, {statistics.median(there):7.3f} us there, "
             f"ratio {ratio:.3f}\n"
         )
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--measure"]:
-        asyncio.run(measure())
+    if sys.argv[1:2] == ["--measure"]:
+        asyncio.run(measure(int(sys.argv[2])))
     else:
         main()
