@@ -33,7 +33,7 @@ async def measure(messages: int, home: Path) -> list[tuple[str, float]]:
         key = create_or_load(home / "bob")
         async with (
             await connect(relay.url, key, "bench", register=("bob", "bench")) as bob,
-            RawBridge(home / "ann", "--as", "bench") as bridge,
+            RawBridge(home / "ann", "--as", "bench", installed=True) as bridge,
         ):
             await bob.request(ChannelCreate("ops"))
             await bob.request(Join("ops"))

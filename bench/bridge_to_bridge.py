@@ -36,7 +36,8 @@ from conclave.protocol.v1.admin import CreateChannel
 from conclave.protocol.v1.frames import Admin, ChannelMsg, Established, Frame, Join, Presence, Whisper, Who
 from conclave.protocol.v1.handshake import ClientHandshake, Send
 from tests.support.bridge_process import settle_in
-from tests.support.nodes import CONCLAVE, cluster
+from tests.support.nodes import cluster
+from tests.support.programs import CONCLAVE
 from tests.support.redis_server import RedisProcess
 
 SECONDS = 30
@@ -171,7 +172,9 @@ async def conversation(urls: list[str], home: Path, sockets: list[Socket], count
         for number in range(count + WARM_UP):
             async with asyncio.timeout(SECONDS):
                 text = f"number {number}."
-                pairs.append((await between_sockets(*sockets, text), await between_bridges(one, two, text)))
+                pairs.append(
+                    (await between_sockets(sockets[0], sockets[1], text), await between_bridges(one, two, text))
+                )
         return pairs[WARM_UP:]
 
 

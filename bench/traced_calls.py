@@ -305,6 +305,7 @@ def main() -> None:
     parser.add_argument("--functions", action="store_true", help="list them, by file")
     parser.add_argument("--json", action="store_true", help="figures only, for programs")
     options = parser.parse_args()
+    os.environ.setdefault("CONCLAVE_LOG", "warn")
     count_round_trips()
     tracer = Tracer(Path(load("relay:__file__")).parents[1])
     node = NodeThread(tracer)

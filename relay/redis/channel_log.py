@@ -111,9 +111,9 @@ class ChannelLog:
         self._retention = retention
 
     async def append(
-        self, channel_id: str, sender: SessionPath, payload: bytes, *, version: int, key: str | None = None
+        self, channel_id: str, sender: str, payload: bytes, *, version: int, key: str | None = None
     ) -> str | int | None:
-        """Append a message to the log and publish it, in one step.
+        """Append a message of a session, whose path is `sender`, to the log and publish it, in one step.
 
         `key` is an idempotency key: if the user posted a message here under it in the last five minutes, nothing is
         posted, and the id of that message is returned, whatever the payload is.
@@ -126,20 +126,10 @@ class ChannelLog:
         """
         keys = [self._keys.log(channel_id), self._keys.head(channel_id), self._keys.live(channel_id)]
         if key is not None:
-            keys.append(self._keys.sent(channel_id, sender.user, key))
-        retention = self._retention
+            keys.append(self._keys.sent(channel_id, sender.partition("/")[0], key))
+        bounds = self._retention
         with tracing.post(channel_id) as trace:
-            args = (
-                str(sender),
-                payload,
-                retention.rows,
-                retention.ms,
-                GROUP_ROWS,
-                retention.group_bytes,
-                version,
-                KEY_MS,
-                trace,
-            )
+            args = (sender, payload, bounds.rows, bounds.ms, GROUP_ROWS, bounds.group_bytes, version, KEY_MS, trace)
             reply = await self._client.run(scripts.POST, keys, *args)
         return bytes(reply).decode() if isinstance(reply, bytes) else reply
 

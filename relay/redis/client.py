@@ -22,6 +22,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from relay.model.errors import StoreUnavailable
 from relay.observability.metrics import Metrics
+from relay.redis import scripts
 from relay.redis.failures import CONNECTION_ERRORS, RECONNECT_SECONDS, describe, is_transient, reply_text
 from relay.redis.scripts import Script
 
@@ -74,6 +75,7 @@ class RedisClient:
         self._patient = make(socket_timeout=None, socket_connect_timeout=timeout)
         self._timeout = timeout
         self._metrics = metrics
+        self._script_seconds = {name: metrics.script_seconds.labels(script=name) for name in scripts.NAMES}
         self._waiting: deque[_Request] = deque()
         self._waiting_bytes = 0
         self._idle_lanes: list[asyncio.Future[None]] = []
@@ -215,9 +217,9 @@ class RedisClient:
                     pipeline.execute_command("EVALSHA", request.script.sha, *request.command)
             return await pipeline.execute(raise_on_error=False)
 
-    async def _load(self, scripts: set[Script]) -> None:
+    async def _load(self, unknown: set[Script]) -> None:
         async with asyncio.timeout(self._timeout):
-            for script in scripts:
+            for script in unknown:
                 await self._redis.script_load(script.text)
 
     def _resolve(self, request: _Request, reply: Reply) -> None:
@@ -226,7 +228,7 @@ class RedisClient:
         if not isinstance(reply, Exception):
             if request.script is not None:
                 took = time.monotonic() - request.asked
-                self._metrics.script_seconds.labels(script=request.script.name).observe(took)
+                self._script_seconds[request.script.name].observe(took)
             request.reply.set_result(reply)
             return
         self.count_error()

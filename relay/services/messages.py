@@ -66,7 +66,7 @@ class Messages:
             channel_id = await self._joined(session, channel)
             self._check_size(size)
             version = self._fanout.applied_version(channel_id)
-            reply = await self._log.append(channel_id, session.path, payload, version=version, key=key)
+            reply = await self._log.append(channel_id, session.path_text, payload, version=version, key=key)
             if reply is None:
                 raise not_member(channel)
             if isinstance(reply, str):

@@ -72,7 +72,7 @@ async def near_log(pair: Pair) -> AsyncIterator[ReplicaLog]:
 async def test_who_may_hear_a_channel_is_the_primarys_word(tmp_path: Path) -> None:
     """A page may come from a replica that has not heard of a removal; the version that counts may not."""
     async with replicated(tmp_path) as pair, near_log(pair) as log:
-        await log.append("c", ANN, b"one", version=0)
+        await log.append("c", str(ANN), b"one", version=0)
         await pair.in_step()
         pair.link.stall()
         await log.publish_version("c", 7)
@@ -91,10 +91,10 @@ async def test_who_may_hear_a_channel_is_the_primarys_word(tmp_path: Path) -> No
 async def test_of_a_page_with_more_behind_it_the_end_does_not_matter(tmp_path: Path) -> None:
     """Whoever reads a long log far away reads all but its end near by."""
     async with replicated(tmp_path) as pair, near_log(pair) as log:
-        ids = [str(await log.append("c", ANN, b"%d" % n, version=0)) for n in range(10)]
+        ids = [str(await log.append("c", str(ANN), b"%d" % n, version=0)) for n in range(10)]
         await pair.in_step()
         pair.link.stall()
-        last = str(await log.append("c", ANN, b"late", version=0))
+        last = str(await log.append("c", str(ANN), b"late", version=0))
         far = pair.calls(pair.primary)
         read = await log.page("c", ids[2], rows=3, size=1000)
         assert ([row.id for row in read.rows], read.more) == (ids[3:6], True)

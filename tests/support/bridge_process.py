@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,7 +24,7 @@ from conclave.machine.config import CONFIG_NAME, KEY_NAME, Registration
 from conclave.machine.config_edit import register
 from conclave.machine.keys import create_or_load
 from tests.support.nodes import resident_bytes
-from tests.support.programs import CONCLAVE, PIPE, Process, fork
+from tests.support.programs import CONCLAVE, PIPE, Process, fork, launch
 from tests.support.waiting import wait_until
 
 SECONDS = 30.0
@@ -92,8 +93,10 @@ class BridgeProcess(ABC):
 class RawBridge(BridgeProcess):
     """Driven with raw lines. Every line that it writes has to be one JSON-RPC message."""
 
-    def __init__(self, home: Path, *arguments: str, directory: Path | None = None) -> None:
+    def __init__(self, home: Path, *arguments: str, directory: Path | None = None, installed: bool = False) -> None:
+        """An `installed` bridge has imported what it needs and nothing else, unlike one that is forked."""
         super().__init__(home, *arguments, directory=directory)
+        self._installed = installed
         self._process: Process | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -114,7 +117,8 @@ class RawBridge(BridgeProcess):
         return int(status.partition("VmHWM:")[2].split(maxsplit=1)[0]) * 1024
 
     async def _start(self) -> None:
-        self._process = await fork(
+        start: Callable[..., Awaitable[Process]] = launch if self._installed else fork
+        self._process = await start(
             *self._arguments, cwd=self._directory, stdin=PIPE, stdout=PIPE, stderr=PIPE, limit=64 * 1024 * 1024
         )
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._read_log())]
