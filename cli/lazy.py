@@ -1,13 +1,10 @@
 """Commands that are imported when they are used, and flags that work anywhere on the line."""
 
 import importlib
-import logging
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import click
-import msgspec
-from typing_extensions import override
 
 from cli.settings import set_config_directory, set_verbose
 from conclave import __version__
@@ -26,6 +23,8 @@ def _set_directory(context: click.Context, _: click.Parameter, value: str | None
 
 def _set_verbose(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
+        import logging  # noqa: PLC0415 - not needed without the flag
+
         set_verbose(context)
         logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         logging.getLogger("asyncio").setLevel(logging.INFO)
@@ -52,7 +51,7 @@ def _global_options() -> list[click.Parameter]:
             help="Log what happens, on standard error.",
         ),
         GlobalOption(
-            ["--version"],
+            ["-V", "--version"],
             is_flag=True,
             is_eager=True,
             expose_value=False,
@@ -70,8 +69,7 @@ class _Example(click.Command):
         self.example = [example] if isinstance(example, str) else list(example)
         self.params.extend(_global_options())
 
-    @override
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         if self.example:
             with formatter.section("Example"):
                 for line in self.example:
@@ -88,7 +86,7 @@ class VerbGroup(_Example, click.Group):
     command_class: ClassVar[type[click.Command] | None] = Verb  # type: ignore[misc] # click declares no ClassVar
 
 
-class LazyCommand(msgspec.Struct, frozen=True):
+class LazyCommand(NamedTuple):
     """One command of the first level: the module that defines it, its line in the help, and what it is called there."""
 
     module: str
@@ -107,16 +105,13 @@ class LazyGroup(VerbGroup):
         super().__init__(*args, **kwargs)
         self.rows = rows
 
-    @override
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(self.rows)
 
-    @override
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         row = self.rows.get(cmd_name)
         return None if row is None else row.load()
 
-    @override
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         with formatter.section("Commands"):
             formatter.write_dl([(name, row.summary) for name, row in self.rows.items()])

@@ -4,7 +4,6 @@
 """
 
 import io
-import logging
 import sys
 from collections.abc import Sequence
 
@@ -88,6 +87,8 @@ def run(arguments: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         failure(_missing(error))
     except Exception as error:  # the last resort: a line for the user, the trace for whoever looks into it
+        import logging  # noqa: PLC0415 - not needed when all goes well
+
         logging.getLogger(__name__).debug("unexpected error", exc_info=True)
         failure(f"internal error: {type(error).__name__}: {error} (run again with -v to see where)")
     else:

@@ -10,8 +10,6 @@ import signal
 import sys
 from typing import Any, NoReturn, TextIO
 
-import orjson
-
 from conclave.text import visible
 
 _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
@@ -33,6 +31,8 @@ def success(text: str) -> None:
 
 def document(value: Any) -> None:
     """Print a value as JSON on one line."""
+    import orjson  # noqa: PLC0415 - not needed without --json
+
     text = orjson.dumps(value).decode()
     data(_NOT_SHOWN.sub(lambda found: found[0] if found[0].isprintable() else _json_escape(found[0]), text))
 

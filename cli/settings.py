@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from conclave.machine.config import CONFIG_NAME, KEY_NAME, default_directory
+from conclave.machine.locations import CONFIG_NAME, KEY_NAME, default_directory
 
 _DIRECTORY = "conclave.config_directory"
 _VERBOSE = "conclave.verbose"

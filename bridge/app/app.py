@@ -12,8 +12,9 @@ from bridge.connection.handles import Handle
 from bridge.mcp import stdio
 from bridge.mcp.protocol import Outlet, ToolResult
 from conclave.errors import ConfigError
-from conclave.machine.config import CONFIG_NAME, KEY_NAME, LocalConfig, load
+from conclave.machine.config import LocalConfig, load
 from conclave.machine.keys import load as load_key
+from conclave.machine.locations import CONFIG_NAME, KEY_NAME
 from conclave.urls import same_server
 
 if TYPE_CHECKING:

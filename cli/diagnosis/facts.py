@@ -17,10 +17,11 @@ from cli.diagnosis.entries import COMMANDS, Entries, Policy, read_entries, read_
 from cli.diagnosis.probes import Probe, probe_all
 from cli.diagnosis.programs import first_match
 from conclave.errors import ConfigError, KeyFileError
-from conclave.machine.config import CONFIG_NAME, KEY_NAME, LocalConfig
+from conclave.machine.config import LocalConfig
 from conclave.machine.config import load as load_config
 from conclave.machine.keys import MachineKey
 from conclave.machine.keys import load as load_key
+from conclave.machine.locations import CONFIG_NAME, KEY_NAME
 
 VERSION_SECONDS = 10.0
 _VERSION = re.compile(r"\b(\d+)\.(\d+)\.(\d+)\b")

@@ -11,14 +11,6 @@ from cli.lazy import VerbGroup
 from cli.settings import config_path
 from conclave.errors import ConfigError
 from conclave.machine.config import Level, LocalConfig, Override, load
-from conclave.machine.config_edit import (
-    remove_override,
-    set_ceiling,
-    set_default,
-    set_override,
-    unset_ceiling,
-    unset_default,
-)
 from conclave.text import visible
 from conclave.urls import check_url
 
@@ -115,13 +107,15 @@ def set_(level: str, ceiling: bool, server: str | None, channel: str | None, whi
     mute: the agent does not receive messages. notify: it tells its user about them. converse: it may also answer. act:
     it may also do what they ask.
     """
+    from conclave.machine import config_edit  # noqa: PLC0415 - reading takes no editor of TOML
+
     scope, chosen = _scope(ceiling, server, channel, whisper), Level.parse(level)
     if ceiling:
-        set_ceiling(config_path(), chosen)
+        config_edit.set_ceiling(config_path(), chosen)
     elif scope is None:
-        set_default(config_path(), chosen)
+        config_edit.set_default(config_path(), chosen)
     else:
-        set_override(config_path(), Override(check_url(scope.server), chosen, scope.channel))
+        config_edit.set_override(config_path(), Override(check_url(scope.server), chosen, scope.channel))
     output.success(_UPDATED)
 
 
@@ -129,14 +123,16 @@ def set_(level: str, ceiling: bool, server: str | None, channel: str | None, whi
 @_scope_options
 def unset(ceiling: bool, server: str | None, channel: str | None, whisper: bool) -> None:
     """Remove the level of a channel or of whispers, so that the default applies; without options, reset the default."""
+    from conclave.machine import config_edit  # noqa: PLC0415 - reading takes no editor of TOML
+
     scope = _scope(ceiling, server, channel, whisper)
     if ceiling:
-        if not unset_ceiling(config_path()):
+        if not config_edit.unset_ceiling(config_path()):
             raise ConfigError(f"no ceiling is set; it is {LocalConfig().permission_ceiling.value}")
     elif scope is None:
-        if not unset_default(config_path()):
+        if not config_edit.unset_default(config_path()):
             raise ConfigError(f"no default level is set; it is {LocalConfig().default_permission.value}")
-    elif not remove_override(config_path(), scope.server, scope.channel):
+    elif not config_edit.remove_override(config_path(), scope.server, scope.channel):
         raise ConfigError(f"no override for {scope} (see `conclave perm show`)")
     output.success(_UPDATED)
 

@@ -5,13 +5,9 @@ import msgspec
 
 from cli import output
 from cli.lazy import VerbGroup
-from cli.run_async import run
-from cli.server_request import connected, transient_handle
 from cli.settings import config_path
-from conclave.client.link import identify
 from conclave.errors import ConfigError
 from conclave.machine.config import Registration, load
-from conclave.machine.config_edit import forget, pin, register
 from conclave.text import visible
 
 
@@ -28,6 +24,9 @@ def add(url: str) -> None:
     Logs in with the key and records the username and machine name that the server returns. Run this on your second
     machine, after `conclave machine add` on your first one.
     """
+    from cli.run_async import run  # noqa: PLC0415 - the other verbs are offline
+    from conclave.machine.config_edit import register  # noqa: PLC0415 - reading takes no editor of TOML
+
     load(config_path())  # an unreadable configuration must be known before the login
     user, machine, cluster = run(_identity(url))
     register(config_path(), Registration(url, user, machine, cluster))
@@ -35,6 +34,8 @@ def add(url: str) -> None:
 
 
 async def _identity(url: str) -> tuple[str, str, str | None]:
+    from cli.server_request import connected  # noqa: PLC0415 - as above
+
     async with connected(url) as link:
         user, machine, _ = link.path.split("/", 2)
         return user, machine, link.cluster
@@ -66,6 +67,11 @@ def trust(url: str) -> None:
 
     Asks the server for its id, without a login, and shows the old and the new id.
     """
+    from cli.run_async import run  # noqa: PLC0415 - the other verbs are offline
+    from cli.server_request import transient_handle  # noqa: PLC0415 - as above
+    from conclave.client.link import identify  # noqa: PLC0415 - as above
+    from conclave.machine.config_edit import pin  # noqa: PLC0415 - reading takes no editor of TOML
+
     registration = load(config_path()).registration(url)
     if registration is None:
         raise ConfigError(f"no registration for `{url}` (see `conclave server list`)")
@@ -87,6 +93,8 @@ def _named(cluster: str | None) -> str:
 @click.argument("url")
 def remove(url: str) -> None:
     """Remove the registration and the permission overrides of a server. Offline; the server is not told."""
+    from conclave.machine.config_edit import forget  # noqa: PLC0415 - reading takes no editor of TOML
+
     forgotten = forget(config_path(), url)
     if not forgotten.registered and not forgotten.overrides:
         raise ConfigError(f"no registration for `{url}` (see `conclave server list`)")

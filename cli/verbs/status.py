@@ -1,6 +1,6 @@
 """`conclave status`: all registered servers, asked concurrently, and the permission levels."""
 
-import asyncio
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -8,27 +8,13 @@ import msgspec
 from cli import output
 from cli.lazy import Verb
 from cli.options import json_option
-from cli.run_async import run
-from cli.server_request import dial, transient_handle
 from cli.settings import config_path, key_path
 from cli.verbs.perm import permission_lines, permission_value
-from conclave.errors import ConclaveError, Refusal, in_words
-from conclave.machine.config import LocalConfig, Registration, load
-from conclave.machine.keys import MachineKey
-from conclave.machine.keys import load as load_key
-from conclave.protocol.requests import Who
+from conclave.machine.config import LocalConfig, load
 from conclave.text import visible
 
-DEADLINE = 20.0
-"""The time limit, in seconds, after which a server counts as unreachable."""
-
-
-class ServerStatus(msgspec.Struct, frozen=True):
-    """The number of other sessions that are online at a server, or the reason why it is unknown."""
-
-    server: Registration
-    sessions: int | None
-    error: str | None = None
+if TYPE_CHECKING:
+    from cli.server_status import ServerStatus
 
 
 @click.command("status", cls=Verb, example="conclave status")
@@ -39,7 +25,7 @@ def command(as_json: bool) -> int:
     Exits with 1 if a server is unreachable.
     """
     config = load(config_path())
-    statuses = run(_ask_all(config.servers, load_key(key_path()))) if config.servers else []
+    statuses = _ask(config) if config.servers else []
     if as_json:
         output.document(_value(statuses, config))
     elif not statuses:
@@ -53,34 +39,15 @@ def command(as_json: bool) -> int:
     return 1 if unreachable else 0
 
 
-async def _ask_all(servers: tuple[Registration, ...], key: MachineKey) -> list[ServerStatus]:
-    async with asyncio.TaskGroup() as tasks:
-        asked = [
-            tasks.create_task(_ask(server, key, transient_handle(number))) for number, server in enumerate(servers, 1)
-        ]
-    return [status.result() for status in asked]
+def _ask(config: LocalConfig) -> "list[ServerStatus]":
+    from cli.run_async import run  # noqa: PLC0415 - nothing is asked where no server is registered
+    from cli.server_status import ask_all  # noqa: PLC0415 - as above
+    from conclave.machine.keys import load as load_key  # noqa: PLC0415 - as above
+
+    return run(ask_all(config.servers, load_key(key_path())))
 
 
-async def _ask(server: Registration, key: MachineKey, handle: str) -> ServerStatus:
-    try:
-        async with asyncio.timeout(DEADLINE):
-            return ServerStatus(server, await _count_others(server.url, key, handle))
-    except TimeoutError:
-        return ServerStatus(server, None, f"no answer within {DEADLINE:g}s")
-    except Refusal as error:
-        return ServerStatus(server, None, in_words(error))
-    except ConclaveError as error:
-        return ServerStatus(server, None, str(error))
-
-
-async def _count_others(url: str, key: MachineKey, handle: str) -> int:
-    async with await dial(url, key, handle) as link:
-        reply = await link.request(Who())
-        ours = f"{link.path.rpartition('/')[0]}/{transient_handle()}-"  # this command's sessions elsewhere
-        return sum(not path.startswith(ours) for path in reply.sessions)
-
-
-def _line(status: ServerStatus) -> str:
+def _line(status: "ServerStatus") -> str:
     server = status.server
     head = f"{visible(server.url)}\t{visible(server.username)}/{visible(server.machine)}"
     if status.error is not None:
@@ -88,7 +55,7 @@ def _line(status: ServerStatus) -> str:
     return f"{head}\treachable ({status.sessions} session(s) online)"
 
 
-def _value(statuses: list[ServerStatus], config: LocalConfig) -> dict[str, object]:
+def _value(statuses: "list[ServerStatus]", config: LocalConfig) -> dict[str, object]:
     return {
         "servers": [
             {

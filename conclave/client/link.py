@@ -16,7 +16,6 @@ import msgspec
 from conclave.client.exchange import Answer, Exchange, FollowUp, Outcome, Received
 from conclave.client.login import LoggedIn, Login, log_in
 from conclave.client.trust import check_upgrade
-from conclave.client.v1.login import V1Login
 from conclave.client.v2.login import Greeting, V2Login
 from conclave.client.websocket import BROKEN, WebSocket
 from conclave.errors import LinkError, LinkLost, OutOfStep, Refusal, UpgradeRefused
@@ -257,11 +256,14 @@ async def connect(
         check_upgrade(url, cluster, wire.server_id, version=version)
         if check_server is not None:
             check_server(wire.server_id)
-        login: Login[LoggedIn] = (
-            V1Login(session, key, register, invite)
-            if version == 1
-            else V2Login(url, session, key, register=register, invite=invite, cluster=cluster or wire.server_id)
-        )
+        login: Login[LoggedIn]
+        if version == 1:
+            from conclave.client.v1.login import V1Login  # noqa: PLC0415 - few servers speak it
+
+            login = V1Login(session, key, register, invite)
+        else:
+            expected = cluster or wire.server_id
+            login = V2Login(url, session, key, register=register, invite=invite, cluster=expected)
         logged_in = await log_in(wire, login, verb, timeouts.reply)
     except BaseException:
         await wire.close()

@@ -15,9 +15,6 @@ import msgspec
 from conclave.errors import ConfigError
 from conclave.urls import same_server
 
-CONFIG_NAME = "config.toml"
-KEY_NAME = "key"
-
 
 @total_ordering
 class Level(enum.Enum):
@@ -93,13 +90,6 @@ class LocalConfig(msgspec.Struct, frozen=True):
         """Return the level for a channel, or for whispers (None): the first override that covers it, or the default."""
         covering = (entry.level for entry in self.overrides if entry.covers(server, channel))
         return next(covering, self.default_permission)
-
-
-def default_directory() -> Path:
-    """Return where key and configuration live unless told otherwise: the system's place for a user's configuration."""
-    from platformdirs import user_config_path  # noqa: PLC0415 - not needed with --config-dir
-
-    return user_config_path("conclave", appauthor=False, roaming=True)
 
 
 def load(path: Path) -> LocalConfig:

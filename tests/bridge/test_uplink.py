@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from conclave.machine.config import CONFIG_NAME, KEY_NAME, Level, Registration, load
+from conclave.machine.config import Level, Registration, load
 from conclave.machine.config_edit import pin, register, set_default
 from conclave.machine.keys import create_or_load
+from conclave.machine.locations import CONFIG_NAME, KEY_NAME
 from conclave.protocol.v1.frames import ChannelMsg, Frame, Join, Joined
 from conclave.protocol.v1.frames import Whisper as WhisperFrame
 from tests.support.bridge_process import RawBridge

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from conclave.client.link import connect
-from conclave.machine.config import CONFIG_NAME, KEY_NAME, Level, Override, Registration
+from conclave.machine.config import Level, Override, Registration
 from conclave.machine.config_edit import register, set_override
 from conclave.machine.keys import create_or_load
+from conclave.machine.locations import CONFIG_NAME, KEY_NAME
 from tests.support.bridge_process import RawBridge, SdkBridge, settle_in
 from tests.support.hostile import BODIES, opens_a_tag
 from tests.support.nodes import NodeProcess

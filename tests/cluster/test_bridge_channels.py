@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from conclave.machine.config import CONFIG_NAME, Registration
+from conclave.machine.config import Registration
 from conclave.machine.config_edit import register
+from conclave.machine.locations import CONFIG_NAME
 from conclave.protocol.v1 import admin
 from tests.support.bridge_process import RawBridge, settle_in
 from tests.support.nodes import NodeProcess

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from conclave.machine.config import CONFIG_NAME, Level
+from conclave.machine.config import Level
 from conclave.machine.config_edit import set_default
+from conclave.machine.locations import CONFIG_NAME
 from tests.support.bridge_process import RawBridge, settle_in
 from tests.support.command_line import conclave
 from tests.support.nodes import running_node

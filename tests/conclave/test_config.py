@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from conclave.errors import ConfigError
 from conclave.machine import config_edit
-from conclave.machine.config import Level, LocalConfig, Override, Registration, default_directory, load, parse
+from conclave.machine.config import Level, LocalConfig, Override, Registration, load, parse
 from conclave.machine.config_edit import (
     Forgotten,
     forget,
@@ -26,6 +26,7 @@ from conclave.machine.config_edit import (
     set_override,
     unset_ceiling,
 )
+from conclave.machine.locations import default_directory
 
 FULL = """\
 # my servers

@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from conclave.machine.config import CONFIG_NAME, Level
+from conclave.machine.config import Level
 from conclave.machine.config_edit import set_default
+from conclave.machine.locations import CONFIG_NAME
 from tests.support.bridge_process import RawBridge, settle_in
 from tests.support.chart import render
 from tests.support.company import Guest, Listener, Newcomers, OldSpeaker, Speaker

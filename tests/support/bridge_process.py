@@ -20,9 +20,10 @@ from mcp.types import CallToolResult, ServerNotification, TextContent, ToolListC
 from pydantic import BaseModel
 
 from conclave.client.link import connect
-from conclave.machine.config import CONFIG_NAME, KEY_NAME, Registration
+from conclave.machine.config import Registration
 from conclave.machine.config_edit import register
 from conclave.machine.keys import create_or_load
+from conclave.machine.locations import CONFIG_NAME, KEY_NAME
 from tests.support.nodes import resident_bytes
 from tests.support.programs import CONCLAVE, PIPE, Process, fork, launch
 from tests.support.waiting import wait_until

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from conclave.machine.config import CONFIG_NAME, KEY_NAME, Level, Registration
+from conclave.machine.config import Level, Registration
 from conclave.machine.config_edit import register, set_default
 from conclave.machine.keys import create_or_load
+from conclave.machine.locations import CONFIG_NAME, KEY_NAME
 from conclave.model import ChannelInfo, InviteInfo, Plain, SessionPath, Visibility
 from conclave.protocol.v1.frames import (
     ChannelMsg,
