@@ -26,7 +26,7 @@ _ELSEWHERE = {
 }
 
 _OF_WORKERS = {"conclave_worker_up", "conclave_worker_restarts_total"}
-"""What only a node with `--workers` serves."""
+"""Metrics of a node with `--workers` only."""
 
 
 def _of_nodes(exprs: list[str]) -> set[str]:

@@ -26,12 +26,12 @@ from tests.support.waiting import pause, wait_until
 SCALE = 0.5
 """Every time of the chart is halved: those of the drain, the probes and the grace period alike, and the clients' waits.
 
-What a computer needs to start a process or to answer is not halved, so what has little room in the chart has less here.
+The time of a start or an answer is not halved, so a tight setting of the chart is even tighter here.
 """
 
 LISTENERS, SPEAKERS, OLD_SPEAKERS = 24, 4, 2
 CROWD = 0.5
-"""Which share of sessions may come within a quarter of the drain's time."""
+"""The share of sessions that may reconnect within a quarter of the drain's time."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ class Load:
         self.newcomers = Newcomers(url)
         self.bridges = [RawBridge(home / user, "--as", "me") for user in ("ann", "bob")]
         self.agreed: list[str] = []
-        """What a bridge has said and was told to be sent."""
+        """The texts that a bridge has posted, by its own report."""
         self._home = home
         self._calm = False
 

@@ -39,7 +39,7 @@ def test_the_command_line_takes_a_command_as_it_stands_there(line: str) -> None:
 
 @pytest.mark.parametrize("line", [line for line in LINES if line.startswith("make ")])
 def test_make_has_the_target(line: str) -> None:
-    """What the targets do is what CI runs."""
+    """CI runs the targets themselves."""
     makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
     for target in (word for word in shlex.split(line, comments=True)[1:] if "=" not in word):
         assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), target
