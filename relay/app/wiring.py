@@ -40,7 +40,7 @@ class Components:
 
     def __init__(self, config: NodeConfig, make: Make, make_replica: Make | None) -> None:
         self._keys = keys = Keys(config.key_prefix)
-        self.metrics = Metrics(scripts.NAMES)
+        self.metrics = Metrics(scripts.NAMES, scripts.CHANNEL_OPERATIONS)
         self.sessions = SessionRegistry()
         self.client = self._redis_client(config, make)
         self.registry = NodeRegistry(self.client, keys)

@@ -1,5 +1,7 @@
 """Every request in v1: a form, or a clear refusal of what v1 has no words for."""
 
+from typing import Any
+
 import pytest
 
 from conclave.client.v1.exchange import V1Exchange
@@ -7,12 +9,24 @@ from conclave.errors import Code, Refusal
 from conclave.protocol import requests
 from conclave.protocol.body import Body, SealedBody
 from conclave.protocol.requests import Request, result_type
+from conclave.protocol.v1 import operations
 from tests.support.v1_forms import FORMS, ME, Form
 
 
-def test_every_request_has_a_form() -> None:
-    """A request that v1 knows nothing of would fail where its user presses enter."""
-    assert {type(form.request) for form in FORMS} == set(Request.__subclasses__())
+def test_every_request_of_v1_has_a_form() -> None:
+    """The forms are what is tested; a request in the table and not among them is not."""
+    with_bodies = {requests.Send, requests.Whisper, requests.History}
+    assert {type(form.request) for form in FORMS} == operations.BY_REQUEST.keys() | with_bodies
+
+
+def test_a_request_that_v1_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later operation may exist in v2 only: its user is told what the server lacks, and the connection goes on."""
+    table: dict[Any, Any] = operations.BY_REQUEST
+    monkeypatch.delitem(table, requests.Bans)
+    made: V1Exchange[int] = V1Exchange(ME)
+    with pytest.raises(Refusal, match=r"^this server does not know `bans`: it speaks protocol v1 only$"):
+        made.ask(requests.Bans("ops"), 0)
+    assert made.open_tickets() == []
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)

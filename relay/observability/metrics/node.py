@@ -11,12 +11,10 @@ from relay.observability.metrics.table import Table
 
 _CODES = tuple(code.value for code in Code)
 _OPERATIONS = (
-    *("create_channel", "delete_channel", "rename_channel", "set_visibility"),
-    *("acl_add", "acl_remove", "acl_promote", "acl_demote", "acl_list"),
-    *("kick", "ban", "unban", "ban_list"),
-    *("invite_create", "invite_revoke", "invite_list", "server_invite_create"),
+    *("create_channel", "acl_list", "ban_list", "invite_list", "invite_revoke", "server_invite_create"),
     *("machine_add", "machine_remove", "user_remove"),
 )
+"""The audited operations that have a script of their own."""
 _VERDICTS = ("ok", "denied", "missing", "revoked", "taken", "named", "enrolled")
 
 _QUICK = (0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
@@ -27,11 +25,11 @@ _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 class Metrics(Table):
     """The metrics of one node."""
 
-    def __init__(self, scripts: Sequence[str]) -> None:
-        """`scripts` are the names of the Lua scripts that the node may run."""
+    def __init__(self, scripts: Sequence[str], channel_operations: Sequence[str] = ()) -> None:
+        """Take the names of the Lua scripts that the node may run, and of the operations that administer.lua has."""
         super().__init__()
         self._define_state()
-        self._define_sessions()
+        self._define_sessions((*channel_operations, *_OPERATIONS))
         self._define_messages()
         self._define_redis(scripts)
         ProcessCollector(registry=self.registry)
@@ -46,7 +44,7 @@ class Metrics(Table):
             "event_loop_lag_seconds", "Delay of a timer on the event loop, measured twice a second.", _SECONDS
         )
 
-    def _define_sessions(self) -> None:
+    def _define_sessions(self, operations: Sequence[str]) -> None:
         self.sessions = self._gauge("sessions", "Sessions on this node.")
         self.channels = self._gauge("channels", "Channels whose topics this node has subscribed to.")
         self.subscriptions = self._gauge(
@@ -76,7 +74,7 @@ class Metrics(Table):
             "admin_operations",
             "Operations in the audit trail, by their outcome.",
             complete=False,
-            operation=_OPERATIONS,
+            operation=operations,
             outcome=_VERDICTS,
         )
 

@@ -9,7 +9,12 @@ from relay.observability.metrics.workers import WorkerMetrics
 
 BEGIN, END = "<!-- metrics -->", "<!-- /metrics -->"
 _BETWEEN = re.compile(f"{BEGIN}.*?{END}", re.DOTALL)
-_OPEN = {"script": "a script of `relay/redis/scripts`", "worker": "0, 1, …", "version": "that of the program"}
+_OPEN = {
+    "script": "a script of `relay/redis/scripts`",
+    "operation": "as in the audit trail",
+    "worker": "0, 1, …",
+    "version": "that of the program",
+}
 
 
 def rows() -> list[MetricRow]:

@@ -1,6 +1,7 @@
 """The Lua scripts: each is one atomic step. The text of a script is in the file of its name beside this one."""
 
 import hashlib
+import re
 from importlib.resources import files
 
 
@@ -59,3 +60,6 @@ ALIVE = Script("alive")
 
 NAMES = tuple(each.name for each in list(globals().values()) if isinstance(each, Script))
 """Of all scripts."""
+
+CHANNEL_OPERATIONS = tuple(re.findall(r"^operations\.(\w+) = function", ADMINISTER.text, re.MULTILINE))
+"""The names of the operations that administer.lua carries out."""
