@@ -1,1 +1,1 @@
-"""A whole cluster on one machine: a private server, several nodes as processes, and a balancer before them."""
+"""Entry points: one relay as a process, or a whole cluster on one machine behind a balancer."""

@@ -11,11 +11,11 @@ Address = tuple[str, int]
 CHUNK_BYTES = 64 * 1024
 CONNECT_SECONDS = 2.0
 CHECK_SECONDS = 2.0
-"""How long a node may take to answer whether it is ready."""
+"""The deadline of a readiness check."""
 LINGER_SECONDS = 5.0
-"""How long a side may go on talking after the other has ended."""
+"""How long one side may keep sending after the other has ended."""
 PERIOD_SECONDS = 0.25
-"""Between two such questions."""
+"""Between two readiness checks of a node."""
 
 
 class Backend:
@@ -28,13 +28,13 @@ class Backend:
 
 
 class Balancer:
-    """Carries each new connection to the ready node that has the fewest, as bytes that it does not look into.
+    """Forwards each new connection, as opaque bytes, to the ready node that has the fewest connections.
 
-    A node is ready while `GET /ready` answers 200. One that is not keeps the connections it has and gets no new ones;
-    one that turns a connection away is passed over. While no node is ready any may be asked, because it says why
-    it is not. Reading from one side waits for the other side to take it.
+    A node is ready while `GET /ready` answers 200. A node that is not ready keeps its connections and gets no new ones.
+    A node that refuses a connection is skipped. While no node is ready, any of them may get the connection, because its
+    answer says why. Backpressure passes through: reading from one side waits for the other side.
 
-    `async with Balancer(nodes) as balancer`, then `listen`. Leaving the block cuts what is connected.
+    `async with Balancer(nodes) as balancer`, then `listen`. Leaving the block cuts all connections.
     """
 
     def __init__(self, nodes: Sequence[Address], *, period: float = PERIOD_SECONDS) -> None:
@@ -53,7 +53,7 @@ class Balancer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.close_door()
+        self.stop_listening()
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -65,14 +65,14 @@ class Balancer:
         self._server = await asyncio.start_server(self._accept, host, port)
         self.address = self._server.sockets[0].getsockname()[:2]
 
-    def close_door(self) -> None:
-        """Accept nobody any more; what is connected stays so."""
+    def stop_listening(self) -> None:
+        """Refuse new connections; the open ones stay."""
         if self._server is not None:
             self._server.close()
 
     @property
     def ready(self) -> list[Address]:
-        """The nodes that were ready when they were last asked."""
+        """The nodes that were ready at their last check."""
         return [backend.address for backend in self.backends if backend.is_ready]
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -98,8 +98,8 @@ class Balancer:
             backend.connections += 1
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
-                    there = await asyncio.open_connection(*backend.address)
-                await _exchange((reader, writer), there)
+                    node = await asyncio.open_connection(*backend.address)
+                await _exchange((reader, writer), node)
                 return
             except (OSError, TimeoutError):
                 backend.is_ready = False
@@ -108,33 +108,33 @@ class Balancer:
         writer.transport.abort()
 
     def _candidates(self) -> list[Backend]:
-        """The nodes to try, best first; of equals another one each time."""
+        """Return the nodes to try, best first; equal ones take turns."""
         self._turns += 1
         turn = self._turns % len(self.backends)
-        in_turn = self.backends[turn:] + self.backends[:turn]
-        return sorted(in_turn, key=lambda backend: (not backend.is_ready, backend.connections))
+        rotated = self.backends[turn:] + self.backends[:turn]
+        return sorted(rotated, key=lambda backend: (not backend.is_ready, backend.connections))
 
 
-_Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+_Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-async def _exchange(here: _Line, there: _Line) -> None:
-    """Carry bytes both ways until both sides have said all, or one of them breaks."""
+async def _exchange(client: _Stream, node: _Stream) -> None:
+    """Copy bytes both ways until both sides have ended, or one of them fails."""
     try:
         async with asyncio.TaskGroup() as tasks:
-            ways = [tasks.create_task(_carry(here[0], there[1])), tasks.create_task(_carry(there[0], here[1]))]
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait(ways, timeout=LINGER_SECONDS)
-            for way in ways:
-                way.cancel()
+            copies = [tasks.create_task(_copy(client[0], node[1])), tasks.create_task(_copy(node[0], client[1]))]
+            await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(copies, timeout=LINGER_SECONDS)
+            for copy in copies:
+                copy.cancel()
     except* OSError:
-        pass  # whoever is still there is told by the cut
+        pass  # the other side sees its connection cut
     finally:
-        for _, writer in (here, there):
+        for _, writer in (client, node):
             writer.transport.abort()
 
 
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while chunk := await reader.read(CHUNK_BYTES):
         writer.write(chunk)
         await writer.drain()

@@ -1,4 +1,4 @@
-"""Several nodes, their store and a balancer on this machine, from start to end."""
+"""A local cluster, from start to end: a private store, several nodes as processes, and a balancer."""
 
 import asyncio
 import errno
@@ -24,16 +24,16 @@ _HIGHEST_PORT = 65_535
 _LOOPBACK = "127.0.0.1"
 
 _SETTINGS = {
-    # Nobody has to be moved to another node when all of them end.
+    # All nodes end together, so no session has to move to another one.
     "DRAIN_DELAY": "0",
     "DRAIN_SECONDS": "1",
-    # Three nodes cannot share a port; an empty value is none.
+    # The nodes cannot share one port for metrics; an empty value means none.
     "METRICS_BIND": "",
 }
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What is to run.
+    """The cluster to run.
 
     `command` starts a node: it takes the flags of `conclave serve`, and ends when its standard input does.
     """
@@ -46,49 +46,49 @@ class Plan(msgspec.Struct, frozen=True):
 
     @property
     def addresses(self) -> list[Address]:
-        """Where the nodes listen: for this machine only, at the ports that follow the balancer's."""
+        """The addresses of the nodes: on loopback, at the ports that follow the balancer's."""
         return [(_LOOPBACK, self.port + number) for number in range(1, self.nodes + 1)]
 
 
 class ClusterObserver(Protocol):
-    """Who is told what happens."""
+    """The receiver of a local cluster's events."""
 
     def serving(self, nodes: Sequence[NodeProcess]) -> None:
-        """Say that all nodes are ready."""
+        """All nodes are ready."""
 
     def lost(self, node: NodeProcess) -> None:
-        """Say that a node has ended by itself."""
+        """A node has ended without being told to."""
 
     def stopping(self) -> None:
-        """Say that all of it is about to end."""
+        """The cluster is about to stop."""
 
 
-async def run(plan: Plan, audience: ClusterObserver) -> None:
-    """Serve until a signal ends it; then nothing that was started is left.
+async def run(plan: Plan, observer: ClusterObserver) -> None:
+    """Serve until a signal. On return, no process that was started is left.
 
     Raises:
         ConfigError: a port is taken, or the data directory cannot be used.
         NodeFailure: a node does not start, no node is left, or the store cannot go on.
     """
-    await until_signalled(_serve(plan, audience), audience.stopping)
+    await until_signalled(_serve(plan, observer), observer.stopping)
 
 
-async def _serve(plan: Plan, audience: ClusterObserver) -> None:
+async def _serve(plan: Plan, observer: ClusterObserver) -> None:
     _check_ports(plan)
     store = await PrivateServer.start(plan.data_dir)
     try:
         async with Balancer(plan.addresses) as balancer, _nodes(plan, store.url) as nodes:
-            await _become_ready(nodes, balancer)
-            await _open_door(plan, balancer)
-            audience.serving(nodes)
-            await _go_on(store, nodes, audience)
+            await _wait_until_ready(nodes, balancer)
+            await _open_port(plan, balancer)
+            observer.serving(nodes)
+            await _supervise(store, nodes, observer)
     finally:
         await store.stop()
 
 
 @asynccontextmanager
 async def _nodes(plan: Plan, store_url: str) -> AsyncIterator[list[NodeProcess]]:
-    """Start the nodes; at the end all of them stop, and what they tell their sessions still gets through."""
+    """Start the nodes, and stop them at the end, while the balancer still forwards their goodbyes."""
     nodes: list[NodeProcess] = []
     environment = {**os.environ, **{f"CONCLAVE_{name}": value for name, value in _SETTINGS.items()}}
     try:
@@ -101,7 +101,7 @@ async def _nodes(plan: Plan, store_url: str) -> AsyncIterator[list[NodeProcess]]
         await asyncio.gather(*(node.stop() for node in nodes))
 
 
-async def _become_ready(nodes: list[NodeProcess], balancer: Balancer) -> None:
+async def _wait_until_ready(nodes: list[NodeProcess], balancer: Balancer) -> None:
     try:
         async with asyncio.timeout(START_SECONDS):
             while len(balancer.ready) < len(nodes):
@@ -114,16 +114,16 @@ async def _become_ready(nodes: list[NodeProcess], balancer: Balancer) -> None:
         raise NodeFailure(f"not ready within {START_SECONDS:g} s; see {', '.join(late)}") from None
 
 
-async def _open_door(plan: Plan, balancer: Balancer) -> None:
+async def _open_port(plan: Plan, balancer: Balancer) -> None:
     try:
         await balancer.listen(plan.host, plan.port)
     except OSError as error:
         raise NodeFailure(f"cannot listen at {plan.host}:{plan.port}: {error.strerror}") from error
 
 
-async def _go_on(store: PrivateServer, nodes: list[NodeProcess], audience: ClusterObserver) -> None:
-    """Until it cannot go on. Raises: NodeFailure."""
-    running = [asyncio.create_task(store.supervise()), asyncio.create_task(_watch(nodes, audience))]
+async def _supervise(store: PrivateServer, nodes: list[NodeProcess], observer: ClusterObserver) -> None:
+    """Keep the store running and report nodes that end. Raises: NodeFailure, once the cluster cannot go on."""
+    running = [asyncio.create_task(store.supervise()), asyncio.create_task(_watch(nodes, observer))]
     try:
         done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -133,20 +133,20 @@ async def _go_on(store: PrivateServer, nodes: list[NodeProcess], audience: Clust
             task.cancel()
 
 
-async def _watch(nodes: list[NodeProcess], audience: ClusterObserver) -> None:
+async def _watch(nodes: list[NodeProcess], observer: ClusterObserver) -> None:
     async def tell(node: NodeProcess) -> None:
         await node.wait()
-        audience.lost(node)
+        observer.lost(node)
 
     await asyncio.gather(*map(tell, nodes))
     raise NodeFailure("no node is left")
 
 
 def _check_ports(plan: Plan) -> None:
-    """Look before anything is started, so that all that is taken is said at once.
+    """Check all ports before anything is started, so that one error names every port that is in use.
 
     Raises:
-        ConfigError: with the ports that are taken, or why the address cannot be used.
+        ConfigError: with the ports that are in use, or why the address cannot be used.
     """
     last = plan.port + plan.nodes
     if not 0 < plan.port <= last <= _HIGHEST_PORT:
@@ -156,7 +156,7 @@ def _check_ports(plan: Plan) -> None:
         ports = ", ".join(map(str, taken))
         raise ConfigError(
             f"in use by another program: port {ports} of {plan.port} to {last}, which {plan.nodes} nodes need; "
-            f"end it, or choose other ports: --bind {plan.host}:{_other(plan)}, or make cluster BIND=…"
+            f"end it, or choose other ports: --bind {plan.host}:{_other_port(plan)}, or make cluster BIND=…"
         )
 
 
@@ -173,6 +173,6 @@ def _is_free(host: str, port: int) -> bool:
     return True
 
 
-def _other(plan: Plan) -> int:
-    """A port some way up, or down from the top."""
+def _other_port(plan: Plan) -> int:
+    """Return a port 100 higher, or 100 lower near the top of the range."""
     return plan.port + 100 if plan.port + 100 + plan.nodes <= _HIGHEST_PORT else plan.port - 100

@@ -1,4 +1,4 @@
-"""The node's own server: found, started in a data directory and kept alive. For a single machine without a Redis."""
+"""The private server of a data directory, for a machine without a Redis: found, started, supervised and stopped."""
 
 from relay.store.private_server import PrivateServer, Timing
 

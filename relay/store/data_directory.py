@@ -1,4 +1,4 @@
-"""The data directory: who owns it, and a path to its socket that is short enough."""
+"""The data directory: its locks, and a path to its socket that is short enough."""
 
 import fcntl
 import os
@@ -21,9 +21,9 @@ SOCKET_PATH_BYTES = (108 if sys.platform == "linux" else 104) - 1
 
 
 class DataDirectory:
-    """An existing directory that this process has locked until `close`; the kernel unlocks it if the process dies.
+    """A directory that this process has locked until `close`; the kernel unlocks it if the process dies.
 
-    A second lock, `server.lock`, is held by the server itself: it is free exactly when no server writes here.
+    The server holds a second lock, `server.lock`: it is free exactly when no server writes here.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,7 +32,7 @@ class DataDirectory:
         Raises:
             ConfigError: it cannot be created or locked, or another relay uses it.
         """
-        self.path = Path(os.path.abspath(path))  # noqa: PTH100 - not resolve(): links are the owner's business
+        self.path = Path(os.path.abspath(path))  # noqa: PTH100 - not resolve(): the owner may use links
         self._held = ExitStack()
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -61,15 +61,15 @@ class DataDirectory:
         self.close()
 
     def lock_for_server(self) -> int | None:
-        """A locked descriptor for a new server to inherit, or None while an earlier server still lives."""
+        """Return a locked descriptor for a new server to inherit, or None while an earlier server still lives."""
         return _try_lock(self.path / SERVER_LOCK)
 
     def server_pid(self) -> int | None:
-        """The process of the server that was started here last."""
+        """Return the process id of the server that was started here last."""
         return _pid_in(self.path / SERVER_LOCK)
 
     def _short_socket_path(self) -> Path:
-        """The socket's own path if the kernel takes it, else one through a link in a short private directory."""
+        """Return the socket's own path if it is short enough, else one through a link in a private directory."""
         direct = self.path / SOCKET
         if _fits(direct):
             return direct
@@ -84,7 +84,7 @@ class DataDirectory:
         raise ConfigError(f"the data directory `{self.path}` has too long a path for a Unix socket")
 
     def _keep_from_cleaners(self, folder: Path) -> None:
-        """systemd-tmpfiles leaves a directory alone for as long as somebody holds a lock on it."""
+        """Lock the directory: systemd-tmpfiles does not clean up a directory that is locked."""
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         self._held.callback(os.close, descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,7 +101,7 @@ def _remove_alias(folder: Path) -> None:
 
 
 def _lock_soon(path: Path) -> int | None:
-    """Lock the file, or wait a moment for a relay that is just ending: its threads do not end all at once."""
+    """Lock the file; wait up to a second for a relay that is just ending, whose threads may still hold it."""
     deadline = time.monotonic() + ENDING_SECONDS
     while (descriptor := _try_lock(path)) is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -109,7 +109,7 @@ def _lock_soon(path: Path) -> int | None:
 
 
 def _try_lock(path: Path) -> int | None:
-    """A descriptor that holds the file's lock, or None if somebody else does. No child inherits it unasked."""
+    """Return a descriptor that holds the file's lock, or None if another process does. Children do not inherit it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,11 +1,10 @@
-"""Runs the server as its child and ends it when the node is gone, however the node went.
+"""A guard between a node and its server: it ends the server when the node is gone, for whatever reason.
 
 A program of its own, started by path: `python -I guard.py LOCK_FD GRACE_SECONDS PROGRAM ARGUMENT...`. Its standard
-input is a pipe whose other end only the node holds, so the end of that pipe means "stop the server": the node asked for
-it, or the node died, kill -9 included. That holds on every Unix. Where the kernel offers it (Linux), the server also
-goes when the guard is killed.
+input is a pipe whose other end only the node holds. The end of that pipe means "stop the server": the node closed it,
+or the node died, kill -9 included. On Linux, the server also ends when the guard is killed.
 
-The guard ignores the terminal's and a service manager's signals, because a node that drains still needs its server.
+The guard ignores the signals of terminals and service managers, because a draining node still needs its server.
 LOCK_FD is a locked file that the server inherits: the kernel keeps it locked for as long as the server lives.
 """
 
@@ -19,22 +18,22 @@ import sys
 
 PR_SET_PDEATHSIG = 1
 NOT_STARTED = 127
-FOR_THE_NODE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> int:
-    """The server's own exit status, or 128 plus the signal that ended it."""
+    """Return the server's own exit status, or 128 plus the number of the signal that ended it."""
     lock, grace, command = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
-    for number in FOR_THE_NODE:
+    for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    child_changed = _wake_on(signal.SIGCHLD)
+    child_changed = _readable_on(signal.SIGCHLD)
     os.umask(0o077)
     try:
         server = subprocess.Popen(  # noqa: S603 - the node chose the program
             command,
             stdin=subprocess.DEVNULL,
             pass_fds=(lock,),
-            preexec_fn=lambda: _introduce(lock),  # noqa: PLW1509 - this program has one thread
+            preexec_fn=lambda: _prepare_server(lock),  # noqa: PLW1509 - this program has one thread
         )
     except (OSError, subprocess.SubprocessError) as error:
         sys.stderr.write(f"cannot run {command[0]}: {error}\n")
@@ -45,8 +44,8 @@ def main() -> int:
     return code if code >= 0 else 128 - code
 
 
-def _wake_on(number: signal.Signals) -> socket.socket:
-    """A socket that becomes readable when the signal arrives."""
+def _readable_on(number: signal.Signals) -> socket.socket:
+    """Return a socket that becomes readable when the signal arrives."""
     woken, wake = socket.socketpair()
     wake.setblocking(False)
     signal.set_wakeup_fd(wake.detach())
@@ -54,12 +53,12 @@ def _wake_on(number: signal.Signals) -> socket.socket:
     return woken
 
 
-def _introduce(lock: int) -> None:
-    """In the child, before it becomes the server: its pid into the lock file, and its death tied to the guard's.
+def _prepare_server(lock: int) -> None:
+    """In the child, before it becomes the server: write its pid to the lock file, and tie its life to the guard's.
 
-    The guard's deafness is undone: a SIGTERM that arrives before the server has its own handlers must end it.
+    The default signal handlers are restored: a SIGTERM that arrives before the server has its own must end it.
     """
-    for number in FOR_THE_NODE:
+    for number in IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     os.ftruncate(lock, 0)
     os.pwrite(lock, b"%d\n" % os.getpid(), 0)
@@ -67,7 +66,7 @@ def _introduce(lock: int) -> None:
 
 
 def end_with_parent() -> None:
-    """In a new child, on Linux: the kernel sends it SIGTERM when the thread that started it ends. Survives exec."""
+    """Have the kernel send this process SIGTERM when the thread that started it ends; survives exec. Linux only."""
     if sys.platform == "linux":
         parent = os.getppid()
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -76,7 +75,7 @@ def end_with_parent() -> None:
 
 
 def _wait_for_either(server: "subprocess.Popen[bytes]", child_changed: socket.socket) -> None:
-    """Until the server has ended or the node has closed the pipe. A server that is merely paused is neither."""
+    """Wait until the server has ended or the node has closed the pipe. A stopped server (SIGSTOP) has not ended."""
     node = sys.stdin.fileno()
     while server.poll() is None:
         ready, _, _ = select.select([node, child_changed], [], [])

@@ -1,4 +1,4 @@
-"""A private server for one node on one machine: started, watched, restarted and stopped with it."""
+"""A private server for one relay on one machine: started, supervised, restarted and stopped with it."""
 
 import asyncio
 import enum
@@ -14,7 +14,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError
 
+from conclave.backoff import Backoff
 from relay.model.errors import NodeFailure
+from relay.processes.restart_policy import RestartPolicy
 from relay.store.binary import find_server
 from relay.store.data_directory import DataDirectory
 from relay.store.server_process import ServerProcess
@@ -24,17 +26,17 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long to wait for what, in seconds."""
+    """Deadlines and waits, in seconds."""
 
     answer: float = 15.0  # from the start to the first answer
     load: float = 900.0  # the same while the server says that it loads its file
     progress: float = 5.0  # between two log lines about that
     grace: float = 10.0  # from SIGTERM to SIGKILL
-    leftover: float = 30.0  # for a server that an earlier relay left behind to end
+    leftover: float = 30.0  # for the end of a server that an earlier relay left behind
     steady: float = 60.0  # a server that lived this long did not die quickly
-    backoff: float = 0.1  # before the first restart; doubles with every further quick death
+    backoff: float = 0.1  # before the first restart; doubles with every quick death
     longest_backoff: float = 5.0
-    quick_deaths: int = 5  # in a row, then the node gives up
+    quick_deaths: int = 5  # in a row; with one more the relay gives up
     poll: float = 0.02
 
 
@@ -89,24 +91,28 @@ class PrivateServer:
         """Restart the server whenever it ends by itself; returns after `stop`.
 
         Raises:
-            NodeFailure: it died quickly so many times in a row that a further restart is hopeless.
+            NodeFailure: it died quickly so often in a row that a further restart is hopeless.
         """
-        deaths = 0
-        while (died := await self._wait_for_death()) is not None:
-            deaths = 1 if died.lived >= self._timing.steady else deaths + 1
-            log.error("store.died", code=died.code, lived=round(died.lived, 3), deaths=deaths)
-            if deaths > self._timing.quick_deaths:
-                raise NodeFailure(f"the private server died {deaths} times in a row; its last words:\n{died.words}")
-            if await self._stopped_within(self._backoff(deaths)):
+        timing = self._timing
+        backoff = Backoff(timing.backoff, timing.longest_backoff)
+        restarts = RestartPolicy(backoff, steady_seconds=timing.steady, give_up_after=timing.quick_deaths)
+        while (death := await self._wait_for_death()) is not None:
+            wait = restarts.died(death.lived)
+            log.error("store.died", code=death.code, lived=round(death.lived, 3), deaths=restarts.deaths)
+            if wait is None:
+                raise NodeFailure(
+                    f"the private server died {restarts.deaths} times in a row; its last lines:\n{death.last_lines}"
+                )
+            if await self._stopped_within(wait):
                 return
             lock = await self._lock_for_server()
             try:
                 await self._launch(lock)
-            except NodeFailure as error:  # the next turn counts it as a death
+            except NodeFailure as error:  # the next iteration counts it as a death
                 log.error("store.restart_failed", reason=str(error))  # noqa: TRY400 - no trace needed
 
     async def stop(self) -> None:
-        """End the server and give the directory back. May be called twice."""
+        """End the server and unlock the directory. May be called again."""
         self._stopping.set()
         try:
             if self._process is not None:
@@ -117,7 +123,7 @@ class PrivateServer:
             self._directory.close()
 
     async def _launch(self, lock: int) -> None:
-        """Start the server and wait until it answers; on failure, and after `stop`, no process is left."""
+        """Start the server and wait until it answers. On failure, and after `stop`, no process is left."""
         process = await ServerProcess.spawn(self._program, self._directory, lock, grace=self._timing.grace)
         self._process = process
         if self._stopping.is_set():
@@ -133,18 +139,14 @@ class PrivateServer:
         log.info("store.started", pid=self.pid, program=str(self._program), directory=str(self._directory.path))
 
     async def _wait_for_death(self) -> "_Death | None":
-        """How the running server ended; None if that was meant."""
+        """Wait for the running server's end; None if `stop` caused it."""
         process = self._process
         if process is None:
             return None
         code = await process.wait()
         if self._stopping.is_set():
             return None
-        return _Death(code, asyncio.get_running_loop().time() - process.started_at, process.last_words)
-
-    def _backoff(self, deaths: int) -> float:
-        doubled: float = self._timing.backoff * 2.0 ** (deaths - 1)
-        return min(doubled, self._timing.longest_backoff)
+        return _Death(code, asyncio.get_running_loop().time() - process.started_at, process.last_lines)
 
     async def _stopped_within(self, seconds: float) -> bool:
         try:
@@ -154,7 +156,7 @@ class PrivateServer:
             return False
 
     async def _wait_until_ready(self, process: ServerProcess) -> None:
-        """Until PING is answered. A server that loads a large file says LOADING, and gets more time for it."""
+        """Wait until PING is answered. A server that answers LOADING reads a large file, and gets more time."""
         loop = asyncio.get_running_loop()
         loading = False
         next_notice = loop.time() + self._timing.progress
@@ -164,19 +166,19 @@ class PrivateServer:
                 waited = loop.time() - process.started_at
                 if process.ended:
                     code = await process.wait()
-                    raise NodeFailure(f"the private server ended with status {code}; its words:\n{process.last_words}")
+                    raise NodeFailure(f"the private server ended with status {code}:\n{process.last_lines}")
                 if waited > (self._timing.load if loading else self._timing.answer):
-                    raise NodeFailure(f"the private server gave no answer in {waited:.0f} s:\n{process.last_words}")
+                    raise NodeFailure(f"the private server gave no answer in {waited:.0f} s:\n{process.last_lines}")
                 if loop.time() >= next_notice:
                     log.info("store.waiting", seconds=round(waited), loading=loading)
                     next_notice += self._timing.progress
                 await asyncio.sleep(self._timing.poll)
 
     async def _lock_for_server(self) -> int:
-        """The server's lock, free of an earlier server; two of them never write one file.
+        """Return the server's lock once no earlier server holds it: two servers never write to one file.
 
-        After a kill -9 of the node its guard is usually busy ending the server already; asking the server as well does
-        no harm. A process that heeds neither the guard nor the socket is not killed on the word of an old pid file.
+        After a kill -9 of the node, its guard is usually ending the server already; a SHUTDOWN command as well does no
+        harm. A process that obeys neither is not killed, because the pid file may be out of date.
         """
         deadline = asyncio.get_running_loop().time() + self._timing.leftover
         announced = False
@@ -209,7 +211,7 @@ class PrivateServer:
 class _Death:
     code: int
     lived: float
-    words: str
+    last_lines: str
 
 
 class _Answer(enum.Enum):
@@ -232,4 +234,4 @@ async def _ask_to_stop(client: Redis) -> None:
     try:
         await client.shutdown()
     except (RedisError, OSError):
-        return  # the connection ends with the server; whether it did, its lock tells
+        return  # the connection ends with the server; its lock tells whether it did

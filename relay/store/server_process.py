@@ -1,33 +1,33 @@
-"""One run of the server program: start it under its guard, pass on what it says, stop it."""
+"""One run of the server program: started under its guard, its output logged, stopped."""
 
 import asyncio
 import os
 import re
 import sys
 from collections import deque
-from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 import structlog
 
+from relay.processes.ending import end_within
 from relay.store.data_directory import DataDirectory
 
 GUARD = Path(__file__).with_name("guard.py")
-LAST_WORDS = 12
+LAST_LINES = 12
 LINE_BYTES = 4096
 
-# `pid:role date time # text` is a warning; with `*`, `-` or `.` in that place it is routine. So is a meant end.
+# `pid:role date time # text` is a warning; with `*`, `-` or `.` in that place it is routine. So is a requested end.
 _ROUTINE = re.compile(r"\d+:[A-Z] .{20,30}? [*.-] |\d+:signal-handler |.* ready to exit, bye bye")
 
 log = structlog.get_logger()
 
 
 def arguments(directory: DataDirectory) -> list[str]:
-    """The server's settings; it reads no configuration file and writes nothing outside the directory.
+    """Return the server's settings. It reads no configuration file and writes nothing outside the directory.
 
-    `appendfsync always`: a write is on disk before its reply leaves, so what was acknowledged survives a power cut. All
-    writes that are ready in one turn of the server's loop share one fsync.
+    `appendfsync always`: a write is on disk before its reply is sent, so acknowledged writes survive a power cut. All
+    writes of one iteration of the server's event loop share one fsync.
     """
     settings = {
         "dir": str(directory.path),
@@ -49,20 +49,20 @@ def arguments(directory: DataDirectory) -> list[str]:
 
 
 class ServerProcess:
-    """A running guard with its server. `wait` returns when the server has ended, for whatever reason."""
+    """A running guard with its server."""
 
     def __init__(self, process: asyncio.subprocess.Process, grace: float) -> None:
         self.started_at = asyncio.get_running_loop().time()
         self._process = process
         self._grace = grace
-        self._words: deque[str] = deque(maxlen=LAST_WORDS)
-        self._listening = asyncio.create_task(self._listen(), name="store-log")
+        self._lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._logging = asyncio.create_task(self._log_output(), name="store-log")
 
     @classmethod
     async def spawn(cls, program: Path, directory: DataDirectory, lock: int, *, grace: float) -> Self:
-        """Start the server; it takes over the descriptor `lock`, which is closed here in any case.
+        """Start the server. It inherits the descriptor `lock`, which is closed in this process in any case.
 
-        It has a session of its own: Ctrl-C in the node's terminal reaches the node, which drains before it stops it.
+        It has a session of its own: Ctrl-C in the terminal reaches the node only, which drains and then stops it.
         """
         try:
             process = await asyncio.create_subprocess_exec(
@@ -93,13 +93,13 @@ class ServerProcess:
         return self._process.returncode is not None
 
     @property
-    def last_words(self) -> str:
-        return "\n".join(self._words)
+    def last_lines(self) -> str:
+        return "\n".join(self._lines)
 
     async def wait(self) -> int:
-        """The exit status of the server; 128 plus the number if a signal ended it."""
+        """Wait for the server's end and return its exit status; 128 plus the number if a signal ended it."""
         code = await self._process.wait()
-        await asyncio.wait([self._listening], timeout=1)  # the server's last lines are still in the pipe
+        await asyncio.wait([self._logging], timeout=1)  # the server's last lines are still in the pipe
         return code
 
     async def stop(self) -> None:
@@ -107,34 +107,30 @@ class ServerProcess:
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
-            async with asyncio.timeout(self._grace + 2):
+            if await end_within(self._process, self._grace + 2):
                 await self.wait()
-        except TimeoutError:
-            log.error("store.guard_killed", pid=self._process.pid)  # noqa: TRY400 - no trace needed
-            self._process.kill()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(2):
-                    await self.wait()
+            else:
+                log.error("store.guard_killed", pid=self._process.pid)
         finally:
-            self._listening.cancel()
+            self._logging.cancel()
 
-    async def _listen(self) -> None:
-        """Pass on the server's output line by line; a line without end is cut, not gathered."""
+    async def _log_output(self) -> None:
+        """Log the server's output line by line. A line beyond 4 KiB is cut, so that memory is bounded."""
         assert self._process.stdout is not None  # noqa: S101 - it was started with a pipe
         rest = b""
         while chunk := await self._process.stdout.read(65536):
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
-                self._hear(line)
+                self._log_line(line)
             rest = rest[:LINE_BYTES]
         if rest:
-            self._hear(rest)
+            self._log_line(rest)
 
-    def _hear(self, raw: bytes) -> None:
+    def _log_line(self, raw: bytes) -> None:
         line = raw[:LINE_BYTES].decode(errors="replace").rstrip()
         if not line:
             return
-        self._words.append(line)
-        # Its advice about memory overcommit is for machines with a server of their own; a laptop's user did not ask.
-        say = log.debug if _ROUTINE.match(line) or "overcommit" in line else log.warning
-        say("store.server_said", line=line)
+        self._lines.append(line)
+        # Its warning about memory overcommit concerns dedicated servers; on a laptop it is noise.
+        log_line = log.debug if _ROUTINE.match(line) or "overcommit" in line else log.warning
+        log_line("store.server_said", line=line)

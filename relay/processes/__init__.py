@@ -1,0 +1,1 @@
+"""Child processes: when one that died is started again, and how one is ended."""
