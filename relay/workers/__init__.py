@@ -1,4 +1,4 @@
-"""Several processes behind one port, one for each core: each a node of its own, all of them watched by one parent."""
+"""Several processes behind one port, for several cores: each is a node, and one parent supervises them."""
 
 from relay.workers.supervisor import Supervisor
 

@@ -1,4 +1,4 @@
-"""What a parent and a worker say to each other, over a pair of sockets that ends with either of them."""
+"""The messages between a parent and a worker, over a pair of sockets that closes when either of them ends."""
 
 import asyncio
 import itertools
@@ -14,12 +14,12 @@ from relay.workers.families import Family
 log = structlog.get_logger()
 
 WORKER_SECONDS, PARENT_SECONDS = 1.0, 2.0
-"""How long a worker, or the parent, which asks the workers, may take to answer. Beyond that it does not answer."""
+"""The deadlines of a report: a worker's own, and the parent's, which asks all workers for theirs."""
 _SIZE = struct.Struct("!I")
 
 
 class Assignment(msgspec.Struct, frozen=True, tag="assignment"):
-    """Parent to worker, first of all. `config` is a pickled NodeConfig, `sockets` are inherited descriptors."""
+    """Parent to worker, the first message. `config` is a pickled NodeConfig, `sockets` are inherited descriptors."""
 
     number: int
     config: bytes
@@ -28,51 +28,51 @@ class Assignment(msgspec.Struct, frozen=True, tag="assignment"):
 
 
 class Listening(msgspec.Struct, frozen=True, tag="listening"):
-    """Worker to parent: it takes connections, so its settings are good; Redis may still be away."""
+    """Worker to parent: it accepts connections, so its settings are valid; Redis may still be away."""
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """Worker to parent: it serves sessions, for the first time in its life."""
+    """Worker to parent: it serves sessions for the first time."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """Worker to parent, last of all: it ends for a reason that a further start would meet again."""
+    """Worker to parent, the last message: it ends for a reason that a restart would meet again."""
 
     text: str
 
 
-class Hurry(msgspec.Struct, frozen=True, tag="hurry"):
-    """Parent to worker: end, and do not drain."""
+class ForceStop(msgspec.Struct, frozen=True, tag="force_stop"):
+    """Parent to worker: end without a drain."""
 
 
-class Question(msgspec.Struct, frozen=True, tag="question"):
-    """How are you? To a worker: itself; to the parent: all of them."""
+class ReportRequest(msgspec.Struct, frozen=True, tag="report_request"):
+    """A request for a report: a worker reports on itself, the parent on all workers."""
 
     id: int
     metrics: bool
 
 
-class Report(msgspec.Struct, frozen=True, tag="report"):
-    """The answer: why sessions cannot be served, or None; and the metrics, if they were asked for."""
+class Report(msgspec.Struct, frozen=True):
+    """The reason why sessions cannot be served, or None; and the metrics, if they were requested."""
 
     unready: str | None
     families: list[Family] = []
 
 
-class Answer(msgspec.Struct, frozen=True, tag="answer"):
+class ReportResponse(msgspec.Struct, frozen=True, tag="report_response"):
     id: int
     report: Report
 
 
-Note = Assignment | Listening | Ready | Failed | Hurry
-Message = Note | Question | Answer
+Notification = Assignment | Listening | Ready | Failed | ForceStop
+Message = Notification | ReportRequest | ReportResponse
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode
 
 
 class IpcLink:
-    """One end. `receive` has to be called over and over: it is what carries answers, too."""
+    """One end of the link. `receive` has to be called continuously: it also handles requests and responses."""
 
     def __init__(
         self,
@@ -80,83 +80,83 @@ class IpcLink:
         writer: asyncio.StreamWriter,
         report: Callable[[bool], Awaitable[Report]],
         *,
-        patience: float,
+        response_seconds: float,
     ) -> None:
-        """`report` answers the other side's questions; it is given whether metrics are wanted.
+        """`report` answers the other side's requests; its argument says whether metrics are requested.
 
-        `patience` bounds how long this side waits for an answer, in seconds.
+        `response_seconds` is the deadline for the other side's responses.
         """
-        self.heard = 0
-        """How many messages have come from the other side, also answers that came too late."""
+        self.received = 0
+        """The number of messages from the other side, late responses included."""
         self._reader = reader
         self._writer = writer
         self._report = report
-        self._patience = patience
+        self._response_seconds = response_seconds
         self._ids = itertools.count()
-        self._waiting: dict[int, asyncio.Future[Report]] = {}
+        self._pending: dict[int, asyncio.Future[Report]] = {}
         self._answering: set[asyncio.Task[None]] = set()
 
     def send(self, message: Message) -> None:
-        """Send a message; if the other side is gone, `receive` says so."""
+        """Send a message. If the other side is gone, the message is lost, and `receive` returns None."""
         if not self._writer.is_closing():
             data = _encode(message)
             self._writer.write(_SIZE.pack(len(data)) + data)
 
-    async def receive(self) -> Note | None:
-        """Return the next note; None when the other side is gone."""
+    async def receive(self) -> Notification | None:
+        """Return the next notification; None when the other side is gone."""
         while (message := await self._read()) is not None:
             match message:
-                case Question():
+                case ReportRequest():
                     task = asyncio.create_task(self._answer(message))
                     self._answering.add(task)
                     task.add_done_callback(self._answering.discard)
-                case Answer(number, report):
-                    if (waiting := self._waiting.get(number)) is not None and not waiting.done():
-                        waiting.set_result(report)
+                case ReportResponse(number, report):
+                    if (pending := self._pending.get(number)) is not None and not pending.done():
+                        pending.set_result(report)
                 case _:
                     return message
         return None
 
-    async def ask(self, *, metrics: bool) -> Report | None:
-        """Ask the other side how it is; None if it does not say so in time."""
-        question = Question(next(self._ids), metrics)
-        waiting: asyncio.Future[Report]
-        waiting = self._waiting[question.id] = asyncio.get_running_loop().create_future()
-        self.send(question)
+    async def request_report(self, *, metrics: bool) -> Report | None:
+        """Return the other side's report; None if there is no response in time."""
+        request = ReportRequest(next(self._ids), metrics)
+        pending: asyncio.Future[Report]
+        pending = self._pending[request.id] = asyncio.get_running_loop().create_future()
+        self.send(request)
         try:
-            async with asyncio.timeout(self._patience):
-                return await waiting
+            async with asyncio.timeout(self._response_seconds):
+                return await pending
         except TimeoutError:
             return None
         finally:
-            del self._waiting[question.id]
+            del self._pending[request.id]
 
     def probe(self) -> None:
-        """Ask the other side without waiting for it: whenever it answers, `heard` counts that."""
-        self.send(Question(next(self._ids), metrics=False))
+        """Request a report without waiting for it; `received` counts the response."""
+        self.send(ReportRequest(next(self._ids), metrics=False))
 
     async def close(self) -> None:
-        """Send what is to be sent and hang up."""
+        """Send what is buffered, and close the link."""
         for task in self._answering:
             task.cancel()
         with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._response_seconds):
                 await self._writer.drain()
         self._writer.close()
 
-    async def _answer(self, question: Question) -> None:
+    async def _answer(self, request: ReportRequest) -> None:
         try:
-            report = await self._report(question.metrics)
+            report = await self._report(request.metrics)
         except Exception:
-            log.exception("worker.report_failed")  # whoever asked finds that there is no answer
+            log.exception("worker.report_failed")  # the other side gets no response in time
         else:
-            self.send(Answer(question.id, report))
+            self.send(ReportResponse(request.id, report))
 
     async def _read(self) -> Message | None:
         try:
             (size,) = _SIZE.unpack(await self._reader.readexactly(_SIZE.size))
             message: Message = _decode(await self._reader.readexactly(size))
-            self.heard += 1
+            self.received += 1
             return message
         except (asyncio.IncompleteReadError, OSError):
             return None

@@ -1,11 +1,11 @@
-"""The sockets of one address for several processes.
+"""Listening sockets for several processes at one address.
 
 On Linux each worker has a socket of its own, and the kernel spreads connections over them evenly (SO_REUSEPORT). With
-one socket for all, whoever wakes up first takes what there is, and after a restart one worker serves most clients
-(docs/decisions/0008). Elsewhere SO_REUSEPORT does not spread anything, so there they do share one.
+one shared socket, the worker that wakes up first accepts all pending connections, and after a restart one worker serves
+most clients. On other systems SO_REUSEPORT does not spread connections, so there the workers share one socket.
 
-The parent binds them and keeps them: a port that is in use is its error, port 0 becomes the same port for all, and a
-connection that meets a dead worker waits for the next one instead of being refused.
+The parent binds the sockets and keeps them open: a port that is in use is an error of the parent, port 0 becomes the
+same port for all workers, and a connection to a dead worker waits for its successor instead of being refused.
 """
 
 import socket
@@ -15,10 +15,10 @@ Sockets = list[socket.socket]
 
 
 def bind(host: str, port: int, count: int) -> list[Sockets]:
-    """Return for each of `count` processes its sockets, one per address that `host` stands for; not listening yet.
+    """Return the sockets of each of `count` processes, one per address that `host` resolves to; not listening yet.
 
     Raises:
-        OSError: if the address is unknown or in use, by whatever kind of socket.
+        OSError: the address is unknown or in use.
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     shares: list[Sockets] = [[] for _ in range(count)]
@@ -33,7 +33,7 @@ def bind(host: str, port: int, count: int) -> list[Sockets]:
 
 
 def close(shares: list[Sockets]) -> None:
-    """Let go of this process's hold on the sockets."""
+    """Close this process's descriptors of the sockets."""
     for share in shares:
         for each in share:
             each.close()
@@ -45,7 +45,7 @@ def _bind_address(family: int, kind: int, protocol: int, address: tuple[object, 
         sockets[0].bind(address)
         if sys.platform != "linux":
             return [*sockets, *(sockets[0].dup() for _ in range(count - 1))]
-        # Only now: the first bind has found out whether somebody else is there, the others may join it.
+        # Set after the first bind, which fails if another program listens here; the other sockets may share the port.
         sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         for _ in range(count - 1):
             sockets.append(_socket(family, kind, protocol))

@@ -1,16 +1,18 @@
-"""The parent of all workers: it binds the port, starts them, starts them anew, and ends them. It serves nobody."""
+"""The parent of all workers: it binds the port, and starts, restarts and stops them. It serves no sessions itself."""
 
 import asyncio
 import signal
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import structlog
 
+from conclave.backoff import Backoff
 from conclave.errors import ConclaveError
 from relay.app.config import NodeConfig
 from relay.app.shutdown import Shutdown
 from relay.model.errors import NodeFailure, not_bound
 from relay.observability.metrics.workers import WORKER, WorkerMetrics
+from relay.processes.restart_policy import RestartPolicy
 from relay.transport.http import STATUS_GOODBYE_SECONDS, address_text, open_status_port
 from relay.workers import sockets
 from relay.workers.families import collect, merge, render
@@ -20,21 +22,21 @@ from relay.workers.worker_process import WorkerProcess
 log = structlog.get_logger()
 
 SILENT_SECONDS = 20.0
-"""How long a worker may say nothing before it is taken for hung: far longer than any that is only busy."""
+"""How long a worker may be silent before it counts as hung: far longer than a busy one is."""
 _STEADY_SECONDS = 60.0
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 5.0
 _GRACE_SECONDS = 9.0
 """How long workers may take to end beyond their drain; then they are killed."""
-_HURRY_SECONDS = 2.0
-"""The same for workers that shall end at once."""
+_FORCED_GRACE_SECONDS = 2.0
+"""The same in a forced shutdown."""
 
 
 class Supervisor:
-    """Runs the workers from `run` to `stop`."""
+    """Runs several workers behind one port."""
 
     def __init__(self, config: NodeConfig, *, verbose: bool, silence: float = SILENT_SECONDS) -> None:
-        """`config` names a store that processes can share; one that is silent for `silence` seconds is replaced."""
+        """`config` names a store that processes can share. A worker is replaced after `silence` silent seconds."""
         self._config = config
         self._verbose = verbose
         self._silence = silence
@@ -47,11 +49,11 @@ class Supervisor:
         self._address = ""
 
     def stop(self) -> None:
-        """Have `run` end when the workers have drained; the second time at once."""
+        """Have `run` end when the workers have drained; the second call ends it without a drain."""
         self._shutdown.request()
 
     def fail(self, failure: ConclaveError) -> None:
-        """Have `run` end with this failure, without a drain."""
+        """Have `run` raise this failure, without a drain. The first failure counts."""
         self._failure = self._failure or failure
         self._shutdown.force()
 
@@ -61,21 +63,21 @@ class Supervisor:
         Raises:
             NodeFailure: if the address cannot be bound, or the workers cannot start, or cannot go on.
         """
-        async with AsyncExitStack() as held:
+        async with AsyncExitStack() as resources:
             shares = self._bind()
-            held.callback(sockets.close, shares)
+            resources.callback(sockets.close, shares)
             if self._config.metrics_address is not None:
-                await self._open_status_port(held, *self._config.metrics_address)
+                await self._open_status_port(resources, *self._config.metrics_address)
             for number, share in enumerate(shares):
                 self._workers.append(WorkerProcess(number, self._config, share, verbose=self._verbose))
             async with asyncio.TaskGroup() as tasks:
                 for worker in self._workers:
-                    tasks.create_task(self._keep(worker))
+                    tasks.create_task(self._supervise(worker))
                 await self._shutdown.requested.wait()
                 log.info("shutdown signal received; ending the workers", workers=len(self._workers))
-                sockets.close(shares)  # else the kernel would go on taking connections that nobody accepts
+                sockets.close(shares)  # otherwise the kernel would queue connections that no worker accepts
                 self._signal(signal.SIGTERM)
-                await self._see_off()
+                await self._wait_for_workers()
         if self._failure is not None:
             raise self._failure
         if self._killed:
@@ -90,20 +92,20 @@ class Supervisor:
         self._address = address_text(shares[0][0].getsockname())
         return shares
 
-    async def _open_status_port(self, held: AsyncExitStack, host: str, port: int) -> None:
+    async def _open_status_port(self, resources: AsyncExitStack, host: str, port: int) -> None:
         try:
             runner, address = await open_status_port(self, host, port)
         except OSError as error:
             raise not_bound(host, port, error) from error
-        held.push_async_callback(lambda: self._shutdown.wait_for(runner.cleanup(), STATUS_GOODBYE_SECONDS))
+        resources.push_async_callback(lambda: self._shutdown.wait_for(runner.cleanup(), STATUS_GOODBYE_SECONDS))
         log.info("metrics listening", addr=address)
 
-    async def _keep(self, worker: WorkerProcess) -> None:
-        """Run one worker, life after life. What it says itself is final, a death without a word is not."""
-        loop = asyncio.get_running_loop()
-        deaths = 0
+    async def _supervise(self, worker: WorkerProcess) -> None:
+        """Run one worker and restart it when it dies. A failure that it reports itself ends the relay."""
+        clock = asyncio.get_running_loop().time
+        restarts = RestartPolicy(Backoff(_FIRST_BACKOFF, _LONGEST_BACKOFF), steady_seconds=_STEADY_SECONDS)
         while not self._shutdown.requested.is_set():
-            born = loop.time()
+            started_at = clock()
             code = await worker.run(self.report, self._on_ready, silence=self._silence)
             if worker.failure is not None:
                 self.fail(NodeFailure(worker.failure))
@@ -111,34 +113,29 @@ class Supervisor:
                 self.fail(NodeFailure(f"worker {worker.number} ended with status {code} before it could serve"))
             if self._shutdown.requested.is_set():
                 return
-            deaths = 1 if loop.time() - born >= _STEADY_SECONDS else deaths + 1
-            log.error("worker.died", worker=worker.number, status=code, lived=round(loop.time() - born, 3))
+            lived = clock() - started_at
+            log.error("worker.died", worker=worker.number, status=code, lived=round(lived, 3))
             self._metrics.restarts.labels(worker=str(worker.number)).inc()
-            await self._rest(min(_FIRST_BACKOFF * 2.0 ** (deaths - 1), _LONGEST_BACKOFF))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(restarts.died(lived)):
+                    await self._shutdown.requested.wait()
 
-    async def _rest(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._shutdown.requested.wait()
-        except TimeoutError:
-            return
-
-    async def _see_off(self) -> None:
-        """Wait for the workers, pass on that there is a hurry, and kill whoever takes longer than it was given."""
+    async def _wait_for_workers(self) -> None:
+        """Wait for the workers' end, forward a forced shutdown, and kill workers that exceed their time."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._config.drain_delay + self._config.drain_seconds + _GRACE_SECONDS
-        hurried = False
+        forced = False
         while any(worker.pid is not None for worker in self._workers):
-            if self._shutdown.forced.is_set() and not hurried:
-                hurried = True
-                deadline = min(deadline, clock() + _HURRY_SECONDS)
+            if self._shutdown.forced.is_set() and not forced:
+                forced = True
+                deadline = min(deadline, clock() + _FORCED_GRACE_SECONDS)
                 for worker in self._workers:
-                    worker.hurry()
+                    worker.force_stop()
             if clock() > deadline:
                 self._killed = True
                 self._signal(signal.SIGKILL)
                 return
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
 
     def _signal(self, number: signal.Signals) -> None:
         for worker in self._workers:
@@ -149,11 +146,11 @@ class Supervisor:
             self._announced = True
             log.info("conclave server listening", addr=self._address, workers=len(self._workers))
 
-    # --- The status of the port, for workers and for the port of the metrics ---
+    # --- The status of all workers, for each of them and for the metrics' own port ---
 
     async def report(self, metrics: bool) -> Report:
-        """Ask all workers how they are."""
-        reports = await asyncio.gather(*(worker.ask(metrics=metrics) for worker in self._workers))
+        """Return the reports of all workers as one."""
+        reports = await asyncio.gather(*(worker.report(metrics=metrics) for worker in self._workers))
         unready = "shutting down" if self._shutdown.requested.is_set() else None
         unready = unready or next((report.unready for report in reports if report.unready is not None), None)
         if not metrics:
@@ -165,9 +162,9 @@ class Supervisor:
         return Report(unready, [*families, *collect(self._metrics.registry)])
 
     async def why_unready(self) -> str | None:
-        """Return why not all workers serve sessions, or None."""
+        """Return the reason why not all workers serve sessions, or None."""
         return (await self.report(False)).unready
 
     async def metrics(self) -> bytes:
-        """Return the metrics of all workers, each with its number, in Prometheus' text format."""
+        """Return the metrics of all workers in Prometheus' text format, labelled with the worker's number."""
         return render((await self.report(True)).families)

@@ -1,4 +1,4 @@
-"""One worker as its parent sees it: one process after the other, each with a line of its own."""
+"""A worker as its parent sees it: one process at a time, each with a link of its own."""
 
 import asyncio
 import os
@@ -11,45 +11,45 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from relay.app.config import NodeConfig
-from relay.workers.ipc import WORKER_SECONDS, Assignment, Failed, Hurry, IpcLink, Listening, Ready, Report
+from relay.workers.ipc import WORKER_SECONDS, Assignment, Failed, ForceStop, IpcLink, Listening, Ready, Report
 from relay.workers.sockets import Sockets
 
 log = structlog.get_logger()
 
 NOT_STARTED = 127
 _PROBES = 4
-"""How many questions in a row a process leaves unanswered before it is killed. Questions are counted and not seconds:
-when all processes stood still together, a machine that slept for instance, none of them was silent."""
+"""The number of unanswered probes in a row after which a process is killed. Probes are counted and not seconds: after
+the whole machine was suspended, no worker was silent."""
 
 
 class WorkerProcess:
-    """The process with one number. `run` is one life of it."""
+    """The worker with one number. Each `run` is one process."""
 
     def __init__(self, number: int, config: NodeConfig, sockets: Sockets, *, verbose: bool) -> None:
         self.number = number
         self.listened = False
-        """Whether it ever took connections, in whichever life."""
+        """Set once any of its processes has accepted connections."""
         self.was_ready = False
         self.failure: str | None = None
-        """Why it ended, in its own words: for good."""
+        """The reason that it gave for an end that a restart would not help."""
         self._assignment = Assignment(number, pickle.dumps(config), [each.fileno() for each in sockets], verbose)
         self._process: asyncio.subprocess.Process | None = None
-        self._line: IpcLink | None = None
-        self._told: signal.Signals | None = None
+        self._link: IpcLink | None = None
+        self._end_signal: signal.Signals | None = None
         self._serving = asyncio.Event()
 
     @property
     def pid(self) -> int | None:
-        """The process, while there is one."""
+        """The id of the running process, or None."""
         return None if self._process is None else self._process.pid
 
     async def run(
-        self, overview: Callable[[bool], Awaitable[Report]], on_ready: Callable[[], None], *, silence: float
+        self, port_report: Callable[[bool], Awaitable[Report]], on_ready: Callable[[], None], *, silence: float
     ) -> int:
-        """Start a process and return its exit status when it has ended; minus the number of a signal that ended it.
+        """Start a process and return its exit status when it has ended; negative for a signal that ended it.
 
-        `overview` answers what it asks about all workers. A process that takes connections and then says nothing for
-        about `silence` seconds is killed, unless it was told to end: then whoever told it sees to that.
+        `port_report` answers its requests about all workers. A process that accepts connections and then sends nothing
+        for about `silence` seconds is killed, unless `end` was called before: then its caller enforces the end.
         """
         self._serving = asyncio.Event()
         ours, theirs = socket.socketpair()
@@ -61,30 +61,32 @@ class WorkerProcess:
             return NOT_STARTED
         finally:
             theirs.close()
-        if self._told is not None:  # while it was being started
-            self._signal(self._told)
-        self._line = IpcLink(*await asyncio.open_unix_connection(sock=ours), overview, patience=WORKER_SECONDS)
-        self._line.send(self._assignment)
+        if self._end_signal is not None:  # while it was being started
+            self._signal(self._end_signal)
+        self._link = IpcLink(
+            *await asyncio.open_unix_connection(sock=ours), port_report, response_seconds=WORKER_SECONDS
+        )
+        self._link.send(self._assignment)
         try:
             async with asyncio.TaskGroup() as tasks:
-                listening = tasks.create_task(self._listen(self._line, on_ready))
-                watching = tasks.create_task(self._watch(self._line, silence))
+                listening = tasks.create_task(self._listen(self._link, on_ready))
+                watching = tasks.create_task(self._watch(self._link, silence))
                 code = await self._process.wait()
                 watching.cancel()
-                await asyncio.wait([listening], timeout=1)  # its last words are still on the line
+                await asyncio.wait([listening], timeout=1)  # its last messages are still on the link
                 listening.cancel()
         finally:
             self._signal(signal.SIGKILL)
             self._process = None
-            line, self._line = self._line, None
-            await line.close()
+            link, self._link = self._link, None
+            await link.close()
         return code
 
-    async def ask(self, *, metrics: bool) -> Report:
-        """Ask how it is."""
-        if self._line is None:
+    async def report(self, *, metrics: bool) -> Report:
+        """Return the worker's report, or one that says why there is none."""
+        if self._link is None:
             return Report(f"worker {self.number} is being started")
-        report = await self._line.ask(metrics=metrics)
+        report = await self._link.request_report(metrics=metrics)
         if report is None:
             return Report(f"worker {self.number} does not answer")
         if report.unready is None:
@@ -92,22 +94,22 @@ class WorkerProcess:
         return Report(f"worker {self.number}: {report.unready}", report.families)
 
     def end(self, number: signal.Signals) -> None:
-        """Have this life end by a signal, also one that is just beginning."""
-        self._told = number
+        """Send a signal that ends the process, also to one that is just being started."""
+        self._end_signal = number
         self._signal(number)
 
-    def hurry(self) -> None:
-        """Have this life end without a drain, if it can listen."""
-        if self._line is not None:
-            self._line.send(Hurry())
+    def force_stop(self) -> None:
+        """Have the process end without a drain."""
+        if self._link is not None:
+            self._link.send(ForceStop())
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:
             os.kill(self._process.pid, number)
 
-    async def _listen(self, line: IpcLink, on_ready: Callable[[], None]) -> None:
-        while (note := await line.receive()) is not None:
-            match note:
+    async def _listen(self, link: IpcLink, on_ready: Callable[[], None]) -> None:
+        while (notification := await link.receive()) is not None:
+            match notification:
                 case Listening():
                     self.listened = True
                     self._serving.set()
@@ -117,25 +119,25 @@ class WorkerProcess:
                 case Failed(text):
                     self.failure = text
 
-    async def _watch(self, line: IpcLink, silence: float) -> None:
-        """Kill the process when it hangs: it would keep its sessions and its share of those who connect for ever."""
+    async def _watch(self, link: IpcLink, silence: float) -> None:
+        """Kill the process when it hangs: otherwise it would keep its sessions and its share of new connections."""
         await self._serving.wait()
         unanswered = 0
         while unanswered < _PROBES:
-            heard = line.heard
-            line.probe()
+            received = link.received
+            link.probe()
             await asyncio.sleep(silence / _PROBES)
-            unanswered = unanswered + 1 if line.heard == heard else 0
-            if self._told is not None:
+            unanswered = unanswered + 1 if link.received == received else 0
+            if self._end_signal is not None:
                 return
         log.error("worker.silent", worker=self.number, seconds=silence)
         self._signal(signal.SIGKILL)
 
 
-async def _spawn(line: socket.socket, inherited: list[int]) -> asyncio.subprocess.Process:
+async def _spawn(link: socket.socket, inherited: list[int]) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "relay.workers.child"),
-        stdin=line.fileno(),
+        stdin=link.fileno(),
         pass_fds=inherited,
-        start_new_session=True,  # what a terminal sends goes to the parent, which passes it on once
+        start_new_session=True,  # a terminal's signals go to the parent, which forwards them once
     )
