@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from relay.model.errors import not_bound
+from relay.model.errors import bind_failure
 from relay.transport.http import address_text
 from relay.transport.pre_login import PreLoginLimiter
 
@@ -49,7 +49,7 @@ class ClientPort:
                 server = await loop.create_server(lambda: PreLoginLimiter(make_handler()), **target, backlog=_BACKLOG)
                 self._servers.append(server)
         except OSError as error:
-            raise not_bound(self._host, self._port, error) from error
+            raise bind_failure(self._host, self._port, error) from error
         return address_text(self._servers[0].sockets[0].getsockname())
 
     def stop_listening(self) -> None:

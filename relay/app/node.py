@@ -14,7 +14,7 @@ from relay.app.drain import close_evenly
 from relay.app.shutdown import Shutdown
 from relay.app.wiring import Components
 from relay.model.close_reason import CloseReason
-from relay.model.errors import NodeFailure, StoreUnavailable, not_bound
+from relay.model.errors import NodeFailure, StoreUnavailable, bind_failure
 from relay.observability import logs
 from relay.observability.event_loop_lag import watch_lag
 from relay.observability.metrics import Metrics
@@ -180,7 +180,7 @@ class Node:
         try:
             runner, self.status_address = await open_status_port(self, *self._config.metrics_address)
         except OSError as error:
-            raise not_bound(*self._config.metrics_address, error) from error
+            raise bind_failure(*self._config.metrics_address, error) from error
         log.info("metrics listening", addr=self.status_address)
         return runner
 

@@ -50,7 +50,7 @@ def logged_failure() -> Iterator[None]:
     try:
         yield
     except ConclaveError as failure:
-        if not logs.are_for_a_person():
+        if not logs.on_terminal():
             log.error("node.ended", reason=str(failure))  # noqa: TRY400 - a reason and no defect: without a trace
         raise
 

@@ -59,7 +59,7 @@ def _make_relay(config: NodeConfig, store: RedisUrl | Ephemeral, *, verbose: boo
 
 async def _run(relay: "Node | Supervisor", server: "PrivateServer | None" = None) -> None:
     loop = asyncio.get_running_loop()
-    logs.report_strays(loop)
+    logs.log_uncaught(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, relay.stop)
     supervising = asyncio.create_task(_supervise(server, relay)) if server is not None else None

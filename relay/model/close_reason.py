@@ -1,4 +1,4 @@
-"""Why a session ends, in the words that clients are told."""
+"""The reasons for the end of a session, with the texts that clients see."""
 
 import enum
 
@@ -7,7 +7,7 @@ from conclave.protocol import close_texts
 
 
 class CloseReason(enum.Enum):
-    """The reason of a close. The value is its name in logs and metrics."""
+    """The reason for the end of a session. The value is its name in logs and metrics."""
 
     LEFT = "left"
     LOST = "lost"
@@ -21,7 +21,7 @@ class CloseReason(enum.Enum):
 
     @property
     def text(self) -> str | None:
-        """The sentence for the peer; None where there is nobody left to tell."""
+        """The text for the peer; None if the peer has left."""
         return _TEXTS.get(self)
 
 
@@ -37,7 +37,7 @@ _TEXTS = {
 
 
 class Ended(Refusal):
-    """A login that was overtaken by what ends sessions."""
+    """A login that was overtaken by the end of its session."""
 
     def __init__(self, reason: CloseReason) -> None:
         super().__init__(Code.UNAUTHORIZED, reason.text or close_texts.TERMINATED)

@@ -1,13 +1,13 @@
-"""The relay's own failures, beside the refusals of `conclave.errors`."""
+"""The relay's own failures, beside the refusals in `conclave.errors`."""
 
 from conclave.errors import Code, ConclaveError, Refusal
 
 RETRY_SECONDS = 1
-"""After how long it is worth asking again."""
+"""The hint to clients when to retry, in seconds."""
 
 
 class StoreUnavailable(Refusal):
-    """Redis is away or did not answer in time. What was asked for may or may not have happened."""
+    """Redis is unreachable or did not answer in time. The operation may or may not have happened."""
 
     def __init__(self, why: str) -> None:
         text = "the relay cannot reach its store; try again in a few seconds"
@@ -16,8 +16,8 @@ class StoreUnavailable(Refusal):
 
 
 class NodeFailure(ConclaveError):
-    """The node cannot go on and ends with a non-zero exit code; the text says what to do about it."""
+    """The node cannot go on and ends with a non-zero exit code; the text says what the operator can do."""
 
 
-def not_bound(host: str, port: int, error: OSError) -> NodeFailure:
+def bind_failure(host: str, port: int, error: OSError) -> NodeFailure:
     return NodeFailure(f"failed to bind `{host}:{port}`: {error.strerror or error}")

@@ -1,4 +1,4 @@
-"""How much is logged: the operator's words for it, and those of `RUST_LOG` for who had the original."""
+"""The log level: CONCLAVE_LOG, and RUST_LOG for operators who come from the original."""
 
 import logging
 from collections.abc import Mapping
@@ -16,22 +16,22 @@ _LEVELS = {
     "off": OFF,
 }
 _RUST = {**_LEVELS, "trace": logging.DEBUG, "warn": logging.WARNING}
-"""The original's words, which stand for the nearest of ours."""
+"""The original's level names, mapped to the nearest level here."""
 _TARGETS = ("conclave", "conclavelib", "conclave_cli")
-"""What the original calls itself in its directives."""
+"""The original's names for itself in directives."""
 
 
 def level(environment: Mapping[str, str], *, verbose: bool = False) -> int:
     """Return the lowest level that is logged: CONCLAVE_LOG, else RUST_LOG, else debug if `verbose`, else info.
 
     Raises:
-        ConfigError: CONCLAVE_LOG is none of the words; the text lists them.
+        ConfigError: CONCLAVE_LOG is not a level; the text lists the levels.
     """
-    word = environment.get("CONCLAVE_LOG", "").strip()
-    if word:
-        if word.lower() not in _RUST:
-            raise ConfigError(f"invalid CONCLAVE_LOG `{word}` (expected {', '.join(_LEVELS)})")
-        return _RUST[word.lower()]
+    name = environment.get("CONCLAVE_LOG", "").strip()
+    if name:
+        if name.lower() not in _RUST:
+            raise ConfigError(f"invalid CONCLAVE_LOG `{name}` (expected {', '.join(_LEVELS)})")
+        return _RUST[name.lower()]
     found = rust_level(environment.get("RUST_LOG", ""))
     if found is not None:
         return found
@@ -39,15 +39,15 @@ def level(environment: Mapping[str, str], *, verbose: bool = False) -> int:
 
 
 def rust_level(directives: str) -> int | None:
-    """Read the part of RUST_LOG that concerns this program; None if there is none.
+    """Return the level that RUST_LOG sets for this program, or None.
 
-    `LEVEL` is for everything and `TARGET=LEVEL` for one program: ours is `conclave`, or a name that the original goes
-    by, and counts more than what is for everything. What names a module, a span or another program is ignored.
+    `LEVEL` applies to every program, and `TARGET=LEVEL` to one: `conclave`, or another name of the original. A target's
+    level takes precedence. Directives for modules, spans and other programs are ignored.
     """
     general = ours = None
     for directive in directives.split(","):
-        target, equals, word = directive.strip().rpartition("=")
-        found = _RUST.get(word.strip().lower())
+        target, equals, name = directive.strip().rpartition("=")
+        found = _RUST.get(name.strip().lower())
         if not equals:
             general = general if found is None else found
         elif found is not None and target.strip() in _TARGETS:

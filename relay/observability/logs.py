@@ -1,8 +1,7 @@
 """Logs: events with fields, on stderr, as text or as JSON. Values from peers cannot forge a line.
 
-One pipeline for our own events and for what libraries say: the fields that are bound (node, session), the level, the
-time, the trace; then every value is made fit to be shown; then the line is written, and handed to an exporter if there
-is one.
+One pipeline serves this project's events and the libraries' records. It adds the bound fields (node, session), the
+level, the time and the trace, sanitizes every value, hands the event to an exporter if there is one, and writes a line.
 """
 
 import asyncio
@@ -26,14 +25,14 @@ Event = MutableMapping[str, Any]
 Sink = Callable[[Event], None]
 
 _LONGEST = 1000
-"""How much of one value is logged, in characters."""
-_EXPORTERS_OWN = ("opentelemetry", "urllib3", "requests", "charset_normalizer")
+"""The limit of one value, in characters."""
+_EXPORTER_LIBRARIES = ("opentelemetry", "urllib3", "requests", "charset_normalizer")
 
 _sink: Sink | None = None
 
 
-class Present:
-    """A bound field whose value is looked up when a line is written."""
+class LateField:
+    """A bound field whose value is read when an event is logged."""
 
     def __init__(self, read: Callable[[], str]) -> None:
         self.read = read
@@ -44,12 +43,12 @@ class Present:
 
 
 def configure(*, verbose: bool = False) -> None:
-    """Set logging up for this process: JSON if CONCLAVE_LOG_FORMAT=json, else text; colours only on a terminal.
+    """Configure the logs of this process: JSON if CONCLAVE_LOG_FORMAT=json, else text; colours only on a terminal.
 
-    How much is logged is decided by `relay.observability.log_levels`; libraries are heard from warnings on.
+    `relay.observability.log_levels` decides on the level; libraries are logged from warnings on.
 
     Raises:
-        ConfigError: CONCLAVE_LOG is not a level, or CONCLAVE_LOG_FORMAT not a form.
+        ConfigError: CONCLAVE_LOG is not a level, or CONCLAVE_LOG_FORMAT not a format.
     """
     lowest = log_levels.level(os.environ, verbose=verbose)
     as_json = is_json(os.environ)
@@ -61,7 +60,7 @@ def configure(*, verbose: bool = False) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _add_trace,
-            _make_fit,
+            _sanitize,
             _export,
             _json if as_json else _text(),
         ],
@@ -69,55 +68,55 @@ def configure(*, verbose: bool = False) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(handlers=[_Foreign()], level=max(logging.WARNING, lowest), force=True)
+    logging.basicConfig(handlers=[_LibraryHandler()], level=max(logging.WARNING, lowest), force=True)
     logging.captureWarnings(True)
     server = logging.getLogger("aiohttp.server")
-    server.filters = [_is_ours]
-    logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)  # it warns of peers in their own words
+    server.filters = [_is_no_http_noise]
+    logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)  # its warnings quote peers
 
 
 def is_json(environment: Mapping[str, str]) -> bool:
-    """Whether lines are JSON: what CONCLAVE_LOG_FORMAT says, else text.
+    """Return True if CONCLAVE_LOG_FORMAT asks for JSON; the default is text.
 
     Raises:
-        ConfigError: it is none of the words; the text lists them.
+        ConfigError: it is neither; the text lists the formats.
     """
-    word = environment.get("CONCLAVE_LOG_FORMAT", "").strip()
-    if word.lower() not in {"", "text", "json"}:
-        raise ConfigError(f"invalid CONCLAVE_LOG_FORMAT `{word}` (expected text, json)")
-    return word.lower() == "json"
+    name = environment.get("CONCLAVE_LOG_FORMAT", "").strip()
+    if name.lower() not in {"", "text", "json"}:
+        raise ConfigError(f"invalid CONCLAVE_LOG_FORMAT `{name}` (expected text, json)")
+    return name.lower() == "json"
 
 
-def are_for_a_person() -> bool:
-    """Whether lines are text on a terminal, with somebody before it who reads whatever else is printed there."""
+def on_terminal() -> bool:
+    """Return True if logs are text on a terminal, where a person also reads what the command line prints."""
     return not is_json(os.environ) and sys.stderr.isatty()
 
 
-def export(sink: Sink | None) -> None:
-    """Hand every event that is logged from now on to `sink` too; not those of the exporter's own libraries."""
+def export_to(sink: Sink | None) -> None:
+    """Pass every later event to `sink` as well, except those of the exporter's own libraries. None ends that."""
     global _sink  # noqa: PLW0603 - one per process, as logging is
     _sink = sink
 
 
 def bind_node(read: Callable[[], str]) -> None:
-    """Have all that is logged from this task, and from those that it starts, name the node."""
-    structlog.contextvars.bind_contextvars(node=Present(read))
+    """Add the node's name to all events of this task and of the tasks that it starts."""
+    structlog.contextvars.bind_contextvars(node=LateField(read))
 
 
 def bind_session(path: str, connection: str) -> None:
-    """Have all that is logged from this task, and from those that it starts, name the session."""
+    """Add the session to all events of this task and of the tasks that it starts."""
     structlog.contextvars.bind_contextvars(path=path, connection=connection)
 
 
-def report_strays(loop: asyncio.AbstractEventLoop) -> None:
-    """Log what nobody catches, in the event loop or in a finaliser, without the values that the usual words quote."""
+def log_uncaught(loop: asyncio.AbstractEventLoop) -> None:
+    """Log exceptions that nothing catches, in the event loop or in a finaliser, without the values that they quote."""
 
     def report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         what = re.split(r"[(<]", str(context.get("message", "")), maxsplit=1)[0].strip()
         structlog.get_logger().error("loop.error", what=what, exc_info=context.get("exception"))
 
-    def report_unraisable(stray: "sys.UnraisableHookArgs") -> None:
-        structlog.get_logger().error("unraisable", exc_info=stray.exc_value)
+    def report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+        structlog.get_logger().error("unraisable", exc_info=unraisable.exc_value)
 
     loop.set_exception_handler(report)
     sys.unraisablehook = report_unraisable
@@ -137,19 +136,19 @@ def _add_trace(_: Any, __: str, event: Event) -> Event:
     return event
 
 
-def _make_fit(_: Any, __: str, event: Event) -> Event:
-    """Look up what is looked up late, cut what is too long, and describe the exception without its values."""
+def _sanitize(_: Any, __: str, event: Event) -> Event:
+    """Read late fields, cut long values, and redact the exception."""
     error = _exception(event.pop("exc_info", None))
     event.pop("stack_info", None)
     for name, value in event.items():
-        if isinstance(value, Present):
+        if isinstance(value, LateField):
             event[name] = value.read()
         elif not isinstance(value, str | int | float | bool | None):
             event[name] = _cut(repr(value))
         elif isinstance(value, str):
             event[name] = _cut(value)
     if error is not None:
-        event["exception"] = redaction.describe(error)
+        event["exception"] = redaction.redact(error)
     return event
 
 
@@ -166,7 +165,7 @@ def _cut(text: str) -> str:
 
 
 def _export(_: Any, __: str, event: Event) -> Event:
-    if _sink is not None and not str(event.get("logger", "")).startswith(_EXPORTERS_OWN):
+    if _sink is not None and not str(event.get("logger", "")).startswith(_EXPORTER_LIBRARIES):
         _sink(event)
     return event
 
@@ -180,11 +179,11 @@ def _text() -> Any:
 
     def text(logger: Any, name: str, event: Event) -> str:
         event["event"] = _one_line(str(event.get("event", "")))
-        fault = event.pop("exception", None)
+        error = event.pop("exception", None)
         line: str = console(logger, name, event)
-        # A trace has lines of its own, each set in, so that none of them looks like an event.
-        below = "".join(f"\n    {_one_line(each)}" for each in redaction.lines(fault)) if fault else ""
-        return line + below
+        # The lines of a traceback are indented, so that none of them looks like an event.
+        traceback = "".join(f"\n    {_one_line(each)}" for each in redaction.format_lines(error)) if error else ""
+        return line + traceback
 
     return text
 
@@ -199,17 +198,17 @@ def _json(_: Any, __: str, event: Event) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Write what is no visible character as JSON and Python do; a line of JSON keeps its meaning."""
+    """Escape unprintable characters as JSON and Python do; a line of JSON keeps its meaning."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
-# --- What libraries say ---
+# --- Records of libraries ---
 
 
-class _Foreign(logging.Handler):
-    """Sends the records of the standard library's logging through our pipeline."""
+class _LibraryHandler(logging.Handler):
+    """Sends the records of the standard library's logging through the pipeline."""
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
@@ -217,11 +216,11 @@ class _Foreign(logging.Handler):
             message = record.getMessage()
         except Exception:  # noqa: BLE001 - a library's mistake must not end in a trace on stderr with its values
             message = str(record.msg)
-        steps = (each for each in (logging.CRITICAL, logging.ERROR) if each <= record.levelno)
-        level = next(steps, logging.WARNING)
+        levels = (each for each in (logging.CRITICAL, logging.ERROR) if each <= record.levelno)
+        level = next(levels, logging.WARNING)
         structlog.get_logger().log(level, message, logger=record.name, exc_info=record.exc_info)
 
 
-def _is_ours(record: logging.LogRecord) -> bool:
-    """Keep out the traces that anybody can cause by sending what is not HTTP."""
+def _is_no_http_noise(record: logging.LogRecord) -> bool:
+    """Drop the tracebacks that any peer can cause with a request that is not HTTP."""
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))

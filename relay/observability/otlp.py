@@ -1,7 +1,7 @@
-"""Spans and logs to a collector: OTLP over HTTP, by the OpenTelemetry SDK. Imported only where there is a collector.
+"""The export to a collector: OTLP over HTTP, by the OpenTelemetry SDK. Imported only if a collector is configured.
 
-The SDK's own variables hold: headers, batches, sampling, limits. Both exporters gather in memory, bounded, and send
-from threads of their own; what a slow or absent collector does not take is dropped.
+The SDK's own environment variables apply: headers, batches, sampling, limits. Both exporters buffer in bounded memory
+and send from threads of their own; events that a slow or absent collector does not accept are dropped.
 """
 
 import logging
@@ -35,19 +35,19 @@ _SEVERITIES = {
     "critical": SeverityNumber.FATAL,
 }
 _NOT_FIELDS = ("event", "level", "timestamp", "trace_id", "span_id", "exception")
-_OUR_FAULT = (Code.INTERNAL, Code.UNAVAILABLE)
+_SERVER_ERRORS = (Code.INTERNAL, Code.UNAVAILABLE)
 
 _propagator = TraceContextTextMapPropagator()
 
 
 class Exporter:
-    """The tracer of this process, and where its log events go."""
+    """The tracer of this process, and the sink of its log events."""
 
     def __init__(self, endpoint: str, node: str) -> None:
         """Export to a collector's base URL.
 
         Raises:
-            Exception: whatever the SDK thinks of its variables.
+            Exception: any that the SDK raises for its environment variables.
         """
         logging.getLogger("opentelemetry.util.re").addFilter(_hide_header)
         resource = Resource.create(
@@ -60,7 +60,7 @@ class Exporter:
         self._tracer = spans.get_tracer("conclave", __version__)
         self._logger = records.get_logger("conclave", __version__)
         self.closers: Sequence[Callable[[], object]] = (spans.shutdown, records.shutdown)
-        """Flush and end, one for spans and one for logs. They block, and are to run in threads."""
+        """Functions that flush and end the two exporters. They block, so run them in threads."""
 
     def span(self, name: str, attributes: Attributes) -> AbstractContextManager[str]:
         return _Recorded(self._tracer.start_span(name, kind=SpanKind.SERVER, attributes=attributes))
@@ -80,11 +80,11 @@ class Exporter:
         return trace.format_trace_id(context.trace_id), trace.format_span_id(context.span_id)
 
     def log(self, event: Event) -> None:
-        """Take an event as it is logged, its values made fit."""
+        """Export a log event whose values are sanitized."""
         attributes = {name: value for name, value in event.items() if name not in _NOT_FIELDS and value is not None}
-        if (fault := event.get("exception")) is not None:
-            attributes["exception.type"] = fault["type"]
-            attributes["exception.stacktrace"] = "\n".join(redaction.lines(fault))
+        if (error := event.get("exception")) is not None:
+            attributes["exception.type"] = error["type"]
+            attributes["exception.stacktrace"] = "\n".join(redaction.format_lines(error))
         level = str(event["level"])
         self._logger.emit(
             LogRecord(
@@ -97,7 +97,7 @@ class Exporter:
 
 
 class _Recorded(AbstractContextManager[str]):
-    """A span that is the present one inside the `with`. Of an exception it keeps the kind, never the text."""
+    """A span that is the current one inside the `with`. It records the type of an exception, never its text."""
 
     def __init__(self, span: Span) -> None:
         self._span = span
@@ -113,7 +113,7 @@ class _Recorded(AbstractContextManager[str]):
         detach(self._token)
         if isinstance(error, Refusal):
             self._span.set_attribute("conclave.refusal", error.code.value)
-        if isinstance(error, Refusal) and error.code in _OUR_FAULT:
+        if isinstance(error, Refusal) and error.code in _SERVER_ERRORS:
             self._span.set_status(Status(StatusCode.ERROR, error.code.value))
         elif isinstance(error, Exception) and not isinstance(error, ConclaveError):
             self._span.set_attribute("error.type", type(error).__qualname__)
@@ -122,7 +122,7 @@ class _Recorded(AbstractContextManager[str]):
 
 
 def _hide_header(record: logging.LogRecord) -> bool:
-    """Say that a header cannot be read without quoting it: it may be the collector's password."""
+    """Replace the SDK's warning, which quotes a malformed header: it may be the collector's password."""
     record.msg = "a header for the collector is not NAME=VALUE with URL encoding; it is left out"
     record.args = ()
     return True

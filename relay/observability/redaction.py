@@ -1,8 +1,8 @@
-"""Exceptions as logs show them: where, and of what type, but not what they say.
+"""Exceptions as logs show them: their type and frames, without text that may hold a secret.
 
-The text of an exception may quote what was being handled: a body, a token, a key. It is shown only where it is known
-not to: our own errors are written for a reader and quote in a way that can be cut out, an OSError's text is the
-system's, and what Python says about a missing name is made of names in the code.
+The text of an exception may quote the value that was being handled: a body, a token, a key. Three kinds of text are
+safe: an OSError's comes from the system, Python's about a missing name consists of names in the code, and the errors of
+this project quote values in a way that can be cut out.
 """
 
 import re
@@ -12,53 +12,53 @@ from typing import Any
 from conclave.errors import ConclaveError
 
 RedactedError = dict[str, Any]
-"""`type`, `message` if it can be shown, `frames` from the outermost to the innermost, `cause` and `group` if any."""
+"""`type`, `message` if it is safe, `frames` from the outermost to the innermost, `cause` and `group` if any."""
 
 _QUOTED = re.compile(r"[`'\"].*[`'\"]", re.DOTALL)
 _FRAMES = 40
 _DEPTH = 8
 _GROUP = 8
-_OF_NAMES = (AttributeError, NameError, ImportError)
+_ABOUT_NAMES = (AttributeError, NameError, ImportError)
 
 
-def describe(error: BaseException, depth: int = _DEPTH) -> RedactedError:
-    """Describe an exception, what caused it and what it is a group of, each as deep as is useful."""
-    fault: RedactedError = {"type": type(error).__qualname__}
-    if (message := shown(error)) is not None:
-        fault["message"] = message
+def redact(error: BaseException, depth: int = _DEPTH) -> RedactedError:
+    """Describe an exception, its causes and its group's members, up to 8 levels deep."""
+    redacted: RedactedError = {"type": type(error).__qualname__}
+    if (message := safe_message(error)) is not None:
+        redacted["message"] = message
     frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
-    fault["frames"] = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
+    redacted["frames"] = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
     if depth > 0:
         cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         if cause is not None:
-            fault["cause"] = describe(cause, depth - 1)
+            redacted["cause"] = redact(cause, depth - 1)
         if isinstance(error, BaseExceptionGroup):
-            fault["group"] = [describe(each, depth - 1) for each in error.exceptions[:_GROUP]]
-    return fault
+            redacted["group"] = [redact(each, depth - 1) for each in error.exceptions[:_GROUP]]
+    return redacted
 
 
-def shown(error: BaseException) -> str | None:
-    """Return what an exception says, if that can be shown."""
+def safe_message(error: BaseException) -> str | None:
+    """Return the text of an exception without quoted values, or None if it may hold a secret."""
     if isinstance(error, OSError):
         return error.strerror
     if isinstance(error, ConclaveError):
-        return unquoted(str(error))
-    return str(error) if isinstance(error, _OF_NAMES) else None
+        return redact_quotes(str(error))
+    return str(error) if isinstance(error, _ABOUT_NAMES) else None
 
 
-def unquoted(text: str) -> str:
-    """Leave out what a sentence of ours quotes, from the first quotation mark to the last.
+def redact_quotes(text: str) -> str:
+    """Replace everything from the first quotation mark to the last one.
 
-    A peer that sends its key where its name should be is told so in words that repeat it; a log does not.
+    An answer to a peer may repeat what it sent, for example a key in the place of a name; a log does not.
     """
     return _QUOTED.sub("`…`", text)
 
 
-def lines(fault: RedactedError) -> list[str]:
-    """Write a fault as lines for a reader, what came first on top."""
-    out = [*lines(fault["cause"]), "which led to"] if "cause" in fault else []
-    out += [f"  at {frame}" for frame in fault["frames"]]
-    out.append(f"{fault['type']}: {fault['message']}" if "message" in fault else fault["type"])
-    for each in fault.get("group", ()):
-        out += ["of which one is", *(f"  {line}" for line in lines(each))]
-    return out
+def format_lines(error: RedactedError) -> list[str]:
+    """Return the lines of a readable traceback, the first cause on top."""
+    lines = [*format_lines(error["cause"]), "which led to"] if "cause" in error else []
+    lines += [f"  at {frame}" for frame in error["frames"]]
+    lines.append(f"{error['type']}: {error['message']}" if "message" in error else error["type"])
+    for member in error.get("group", ()):
+        lines += ["of which one is", *(f"  {line}" for line in format_lines(member))]
+    return lines

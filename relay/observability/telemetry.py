@@ -1,4 +1,4 @@
-"""Whether what this process does is exported to a collector, and the end of it. Without one nothing is imported."""
+"""The export of spans and logs to a collector: its start and its end. Without a collector nothing is imported."""
 
 import asyncio
 import os
@@ -14,14 +14,14 @@ from relay.observability import logs, tracing
 log = structlog.get_logger()
 
 FLUSH_SECONDS = 2.0
-"""How long the end of the process waits for what has yet to be exported."""
+"""How long the end of the process waits for the last export."""
 
 
 @asynccontextmanager
 async def exporting(node: str) -> AsyncIterator[None]:
-    """Export spans and logs to CONCLAVE_OTLP_ENDPOINT inside the `async with`; flush them at its end, for a while.
+    """Export spans and logs to CONCLAVE_OTLP_ENDPOINT inside the block; flush them at its end, for 2 seconds at most.
 
-    An exporter that cannot be started is logged as an error: the node runs without.
+    If the exporter cannot be started, an error is logged and the node runs without it.
     """
     closers = _start(os.environ.get("CONCLAVE_OTLP_ENDPOINT", "").strip().rstrip("/"), node)
     try:
@@ -29,7 +29,7 @@ async def exporting(node: str) -> AsyncIterator[None]:
     finally:
         if closers:
             tracing.install(None)
-            logs.export(None)
+            logs.export_to(None)
             await _close(closers)
 
 
@@ -40,16 +40,16 @@ def _start(endpoint: str, node: str) -> Sequence[Callable[[], object]]:
         log.error("telemetry.off", reason="CONCLAVE_OTLP_ENDPOINT is not an http:// or https:// URL")
         return ()
     try:
-        from relay.observability.otlp import Exporter  # noqa: PLC0415 - a large library, for those who have a collector
+        from relay.observability.otlp import Exporter  # noqa: PLC0415 - a large library, needed only with a collector
 
         exporter = Exporter(endpoint, node)
     except ImportError as error:
         broken = f"{error}; it needs: pip install 'conclave-cli[otel]'"
-    except Exception as error:  # noqa: BLE001 - whatever the library objects to, the node serves
+    except Exception as error:  # noqa: BLE001 - no defect of an exporter may stop the node
         broken = f"the exporter does not start: {type(error).__name__}"
     else:
         tracing.install(exporter)
-        logs.export(exporter.log)
+        logs.export_to(exporter.log)
         return exporter.closers
     log.error("telemetry.off", reason=broken)
     return ()
@@ -59,19 +59,19 @@ def _is_url(text: str) -> bool:
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
+    except ValueError:  # a port that is not a number
         return False
 
 
 async def _close(closers: Sequence[Callable[[], object]]) -> None:
-    """Flush and end the exporters, each in a thread that the process does not wait for in the end."""
+    """Flush and end the exporters, each in a daemon thread that cannot delay the end of the process."""
     loop = asyncio.get_running_loop()
 
     def run(close: Callable[[], object], done: asyncio.Event) -> None:
         try:
             close()
         finally:
-            with suppress(RuntimeError):  # the loop has ended: nobody waits any more
+            with suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(done.set)
 
     waits = []

@@ -1,6 +1,6 @@
-"""Spans: what happened when, across nodes. Nothing happens, and nothing is imported, until a tracer is installed.
+"""Spans of logins, requests, posts and deliveries, across nodes. Without a tracer they cost nothing.
 
-A trace begins with a login or a request. A post's trace goes on where the message is delivered: its *carrier*, a W3C
+A trace begins with a login or a request. A post's trace continues where the message is delivered: its *carrier*, a W3C
 traceparent, travels with the live message. Attributes never hold a body, a token or a key.
 """
 
@@ -14,23 +14,23 @@ Attributes = dict[str, str | int]
 
 
 class Tracer(Protocol):
-    """Who records spans. A span's `with` gives its carrier: '' if it is not recorded."""
+    """A recorder of spans. Entering a span returns its carrier, which is '' if the span is not sampled."""
 
     def span(self, name: str, attributes: Attributes) -> AbstractContextManager[str]:
-        """Record what happens inside as a part of the present span, or as a trace of its own."""
+        """Record a span, as a child of the current one or as a trace of its own."""
 
     def post(self, attributes: Attributes) -> AbstractContextManager[str]:
-        """Record a post, as the present span's part."""
+        """Record a post, as a child of the current span."""
 
     def delivery(self, carrier: str, attributes: Attributes) -> AbstractContextManager[str]:
-        """Record a delivery of what was posted under `carrier`."""
+        """Record a delivery of the message that was posted with `carrier`."""
 
     def ids(self) -> tuple[str, str] | None:
-        """Return the present trace's id and the present span's, as hexadecimal digits."""
+        """Return the ids of the current trace and span, as hexadecimal digits."""
 
 
-class _Nothing:
-    """A span that nobody records."""
+class _NoSpan:
+    """A span that is not recorded."""
 
     __slots__ = ()
 
@@ -41,35 +41,35 @@ class _Nothing:
         return None
 
 
-_NOTHING = _Nothing()
+_NO_SPAN = _NoSpan()
 _tracer: Tracer | None = None
 
 
 def install(tracer: Tracer | None) -> None:
-    """Have all spans of this process recorded from now on, or none."""
+    """Record all later spans of this process with `tracer`, or none of them."""
     global _tracer  # noqa: PLW0603 - one per process, as its logs are
     _tracer = tracer
 
 
 def login() -> AbstractContextManager[str]:
     """Record a login, from the challenge to the session."""
-    return _NOTHING if _tracer is None else _tracer.span("login", {})
+    return _NO_SPAN if _tracer is None else _tracer.span("login", {})
 
 
 def request(op: str, path: str) -> AbstractContextManager[str]:
-    """Record a session's request of one kind."""
+    """Record a session's request."""
     if _tracer is None:
-        return _NOTHING
+        return _NO_SPAN
     return _tracer.span(f"request {op}", {"conclave.op": op, "conclave.path": path})
 
 
 def post(channel_id: str) -> AbstractContextManager[str]:
-    """Record that a message is kept and published; the carrier is to go with it."""
-    return _NOTHING if _tracer is None else _tracer.post({"conclave.channel": channel_id})
+    """Record that a message is stored and published; the caller publishes the carrier with it."""
+    return _NO_SPAN if _tracer is None else _tracer.post({"conclave.channel": channel_id})
 
 
 def delivered(messages: Sequence[Message], channel_id: str, listeners: int) -> Iterable[Message]:
-    """Go through messages that are being handed out, recording for each that carries a trace what is done with it."""
+    """Yield the messages of a delivery. For a message with a carrier, the time until the next one is recorded."""
     return messages if _tracer is None else _recorded(_tracer, messages, channel_id, listeners)
 
 
@@ -88,5 +88,5 @@ def _recorded(tracer: Tracer, messages: Sequence[Message], channel_id: str, list
 
 
 def ids() -> tuple[str, str] | None:
-    """Return the present trace's id and the present span's, if there is a span that is recorded."""
+    """Return the ids of the current trace and span, or None without a recorded span."""
     return None if _tracer is None else _tracer.ids()

@@ -99,7 +99,7 @@ class Connections:
             except Interrupted:
                 continue
             except FrameError as error:
-                log.info("session.malformed", error=redaction.unquoted(str(error)))
+                log.info("session.malformed", error=redaction.redact_quotes(str(error)))
                 return CloseReason.MALFORMED
             if request is None:
                 return CloseReason.LEFT

@@ -68,7 +68,7 @@ class Logins:
             with tracing.login():
                 session = await self._session(socket, codec, handshake)
         except Refusal as refusal:
-            why = redaction.unquoted(refusal.message)
+            why = redaction.redact_quotes(refusal.message)
             log.info("login.refused", code=refusal.code.value, reason=why, remote=remote)
             self._end(socket, refusal.code.value, codec.login_refused(refusal))
         except _ClientLeft as left:

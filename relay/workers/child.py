@@ -59,7 +59,7 @@ class _Worker:
             self._node = node = _node(assignment, self.link)
             background += [asyncio.create_task(self._watch_parent(node)), asyncio.create_task(self._announce(node))]
             loop = asyncio.get_running_loop()
-            logs.report_strays(loop)
+            logs.log_uncaught(loop)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, node.stop)
             await run_node(node)

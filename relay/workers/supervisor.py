@@ -10,7 +10,7 @@ from conclave.backoff import Backoff
 from conclave.errors import ConclaveError
 from relay.app.config import NodeConfig
 from relay.app.shutdown import Shutdown
-from relay.model.errors import NodeFailure, not_bound
+from relay.model.errors import NodeFailure, bind_failure
 from relay.observability.metrics.workers import WORKER, WorkerMetrics
 from relay.processes.restart_policy import RestartPolicy
 from relay.transport.http import STATUS_GOODBYE_SECONDS, address_text, open_status_port
@@ -88,7 +88,7 @@ class Supervisor:
         try:
             shares = sockets.bind(host, port, self._config.workers)
         except OSError as error:
-            raise not_bound(host, port, error) from error
+            raise bind_failure(host, port, error) from error
         self._address = address_text(shares[0][0].getsockname())
         return shares
 
@@ -96,7 +96,7 @@ class Supervisor:
         try:
             runner, address = await open_status_port(self, host, port)
         except OSError as error:
-            raise not_bound(host, port, error) from error
+            raise bind_failure(host, port, error) from error
         resources.push_async_callback(lambda: self._shutdown.wait_for(runner.cleanup(), STATUS_GOODBYE_SECONDS))
         log.info("metrics listening", addr=address)
 

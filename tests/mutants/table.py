@@ -258,8 +258,8 @@ MUTANTS = (
     ),
     Mutant(
         "A peer can make new time series with a label's value",
-        path="relay/observability/metrics/instruments.py",
-        old="value if value in known else OTHER for",
+        path="relay/observability/metrics/table.py",
+        old="value if value in self._labels[name] else OTHER for",
         new="value for",
         tests=("tests/relay/test_metrics.py",),
     ),

@@ -161,7 +161,7 @@ async def test_what_nobody_catches_is_logged_without_its_values(capsys: pytest.C
     """The event loop's own words quote the arguments of a callback, and those are what a peer sent."""
     logs.configure()
     loop = asyncio.get_running_loop()
-    logs.report_strays(loop)
+    logs.log_uncaught(loop)
 
     def handle(body: str) -> None:
         raise ValueError(body)

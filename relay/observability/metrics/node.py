@@ -1,4 +1,4 @@
-"""Every metric of a node. docs/operations.md has the same as a table: `make docs` writes it."""
+"""The metrics of a node. `make docs` writes them as a table into docs/operations.md."""
 
 from collections.abc import Sequence
 

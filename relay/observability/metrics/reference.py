@@ -1,4 +1,4 @@
-"""The table of all metrics for the operator's documentation, from the metrics themselves."""
+"""The table of all metrics for the operator's documentation, generated from their declarations."""
 
 import re
 from collections.abc import Iterator
@@ -18,15 +18,15 @@ _OPEN = {
 
 
 def rows() -> list[MetricRow]:
-    """Return all metrics, those of several processes last."""
+    """Return the rows of all metrics, those of the workers' parent last."""
     return [*Metrics(()).rows, *WorkerMetrics(0).rows]
 
 
 def written_into(page: str) -> str:
-    """Return a page with the present table between its markers.
+    """Return the page with the current table between its markers.
 
     Raises:
-        ValueError: if it does not have them.
+        ValueError: the page does not have exactly one pair of markers.
     """
     if len(_BETWEEN.findall(page)) != 1:
         raise ValueError(f"expected one place between {BEGIN} and {END}")
