@@ -1,4 +1,4 @@
-"""Access to channels: a new version of who may receive a channel is applied to the sessions that are in it."""
+"""Access to channels: a new membership version is applied to the sessions that are in it."""
 
 import contextlib
 from collections.abc import Callable

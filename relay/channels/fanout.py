@@ -84,9 +84,8 @@ class FanOut:
     ) -> ChannelJoin | None:
         """Deliver a channel to a session from now on. None if the channel was deleted. Raises: StoreUnavailable.
 
-        `version` is that of who may receive the channel at which the join was allowed. With `since`, everything that
-        follows that message comes first, from `start_replays` on; a session that is in the channel already starts
-        again there.
+        `version` is the membership version at which the join was allowed. With `since`, everything that follows that
+        message comes first, from `start_replays` on; a session that is in the channel already starts again there.
 
         One round trip: the topic is subscribed and the subscriber listed at the same time. A message that is published
         before the topic is subscribed, and after the log's tip was read, is found in the log.
@@ -174,7 +173,7 @@ class FanOut:
         if (age := self._clock.age(message.ts_ms, now)) is not None:
             self._observe_age(age)
 
-    # --- Versions of who may receive a channel ---
+    # --- Membership versions ---
 
     def applied_version(self, channel_id: str) -> int:
         """Return the version that this node has applied to a channel."""

@@ -14,9 +14,9 @@ from relay.sessions.session import Session
 class Subscriber:
     """A session in a channel.
 
-    `joined_at` is the version of who may receive the channel at which the session joined, `reviewed_at` the last one
-    at which it was found that it may stay. The session receives the messages after `after`. While it has a `catch_up`,
-    it receives what that puts out, and nothing else.
+    `joined_at` is the membership version at which the session joined, `reviewed_at` the last one at which a review let
+    it stay. The session receives the messages after `after`. While it has a `catch_up`, it receives what that puts out,
+    and nothing else.
     """
 
     __slots__ = ("after", "catch_up", "joined_at", "reviewed_at", "session")
@@ -41,7 +41,7 @@ class LocalChannel:
         self.name = name
         self.name_version = name_version
         self.version = 0
-        """The version of who may receive the channel that was applied to every subscriber."""
+        """The membership version that was applied to every subscriber."""
         self.deleted = False
         self.ordering = Ordering()
         self.subscribers: dict[str, Subscriber] = {}

@@ -1,4 +1,4 @@
-"""Pages of channels' logs, each with the version of who may receive the channel at which it was read."""
+"""Pages of channels' logs, each with the membership version at which it was read."""
 
 import asyncio
 

@@ -25,7 +25,7 @@ class Message(msgspec.Struct, frozen=True):
     sender: str
     payload: bytes
     version: int = 0
-    """The version of who may receive the channel. A node applies it before it delivers the message."""
+    """The membership version. A node applies it before it delivers the message."""
     trace: str = ""
     """The carrier of the trace of the post; '' if there is none, and for a row that was read from the log."""
 

@@ -39,8 +39,8 @@ class LogPage(msgspec.Struct, frozen=True):
     """A piece of a log, oldest message first.
 
     `known` is False if the log is not known to continue from the position that was asked for: it was trimmed, or a
-    failover lost writes. `tip` is the id of the channel's last message. `version` is that of who may receive the
-    channel at the time of the read, or DELETED.
+    failover lost writes. `tip` is the id of the channel's last message. `version` is the membership version at the time
+    of the read, or DELETED.
     """
 
     rows: list[Message]
@@ -93,8 +93,8 @@ class LogTip(msgspec.Struct, frozen=True):
 class SubscriberListing(msgspec.Struct, frozen=True):
     """The state of a channel when a subscriber was listed.
 
-    `tip` is the id of the last message, `version` that of who may receive the channel. `recovered` tells whether the
-    log has everything after the message that the subscriber received last; False if it named none.
+    `tip` is the id of the last message, `version` the membership version. `recovered` tells whether the log has
+    everything after the message that the subscriber received last; False if it named none.
     """
 
     tip: str
@@ -118,8 +118,8 @@ class ChannelLog:
         `key` is an idempotency key: if the user posted a message here under it in the last five minutes, nothing is
         posted, and the id of that message is returned, whatever the payload is.
 
-        `version` is that of who may receive the channel that the caller has applied. Returns the id of the message; the
-        present version, if that is a later one, and nothing was posted; None if the channel was deleted.
+        `version` is the membership version that the caller has applied. Returns the id of the message; the present
+        version, if that is a later one, and nothing was posted; None if the channel was deleted.
 
         When this returns an id, the message is in the log, and every node with subscribers receives it or finds it
         there.
@@ -194,7 +194,7 @@ class ChannelLog:
         return [(node, path) for node, path in pairs]
 
     async def version(self, channel_id: str) -> int:
-        """Return the version of who may receive a channel that was announced last, or DELETED."""
+        """Return the membership version of a channel that was announced last, or DELETED."""
         version, gone = await self._client.call("HMGET", self._keys.head(channel_id), "version", "gone")
         return DELETED if gone else int(version or 0)
 

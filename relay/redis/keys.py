@@ -1,47 +1,47 @@
 """Every key of the cluster, built in one place.
 
-Braces mark the hash slot, so that the same layout runs on Redis Cluster: whatever one script touches lies in one slot.
+Braces mark the hash slot, so that the same layout runs on Redis Cluster: all keys of a script lie in one slot.
 
-{dir}          the directory: who exists and who may do what. Low rate, every change is one script.
+{dir}          the directory: users, channels and their permissions. Low rate, every change is one script.
   :cluster             string   the cluster id
   :users               hash     user -> created (ms)
   :keys                hash     public key -> user/machine
   :machines:<user>     hash     machine -> `public key` `added (ms)`
   :names               hash     channel name -> channel id
-  :channel:<id>        hash     name, visibility, creator, created (ms), version (of who may hear it)
+  :channel:<id>        hash     name, visibility, creator, created (ms), version (of the membership)
   :acl:<id>            set      users who are members
   :admins:<id>         set      users who administer it beside its creator
   :bans:<id>           set      users who are banned
-  :removed:<id>        hash     user, path or `/` (all that are no members) -> `version` `reason`
+  :removed:<id>        hash     user, path or `/` (every non-member) -> `version` `reason`
   :created:<user>, :member:<user>, :administers:<user>, :banned:<user>
                        set      channel ids, the reverse of the above
-  :joined:<user>       set      channel ids that the user ever came into
+  :joined:<user>       set      channel ids that the user has ever joined
   :listed              set      ids of public channels
   :invites:<id>        hash     token -> `uses left or -` `expires (ms) or -`
   :tokens              hash     token -> channel id
   :expiring            zset     token -> expires (ms)
   :server-invites      hash     token -> `uses left or -` `expires (ms) or -`
-  :due                 hash     what the cluster has yet to be told: channel id, or key:<public key> -> what, stamp
+  :due                 hash     pending announcements: channel id, or key:<public key> -> announcement, stamp
   :clock               string   the last stamp
   :audit               stream   admin operations: actor, operation, target, outcome
 {c:<id>}       one channel
-  :log                 stream   what was said; f = from, p = payload
+  :log                 stream   messages; f = from, p = payload
   :head                hash     first, tip (first and last message id), weight (bytes in the tip's millisecond),
                                 version, gone
-  :live                pub/sub  what is being said
+  :live                pub/sub  live messages
   :subs                hash     connection -> `node` `path`
-  :sent:<user>/<key>   string   id of the message that a user has posted under a key of their own
+  :sent:<user>/<key>   string   id of the message that a user has posted under an idempotency key
 {u:<user>}     one user
-  :sent:<key>          string   the whisper that they have sent under a key of their own: id, time (ms), 1 if it is sent
+  :sent:<key>          string   a whisper that has an idempotency key: id, time (ms), 1 if it is sent
 {s:<path>}     one session path: its lease
                        hash     connection -> `generation` `node`
 {n:<node>}     one node
   :sessions            hash     connection -> path
   :channels            set      ids of channels with subscribers on this node
-  :inbox               stream   what others tell this node
-  :probe               pub/sub  what this node tells itself
+  :inbox               stream   signals to this node
+  :probe               pub/sub  the probes of this node
 {nodes}                zset     node -> last heartbeat (ms, Redis' clock)
-{nodes}:sweep:<node>   string   which node is cleaning up after a dead one
+{nodes}:sweep:<node>   string   the node that is removing a dead one
 """
 
 import re
@@ -60,7 +60,7 @@ class Keys:
             raise ConfigError(f"invalid key prefix `{prefix}` (1 to 64 of letters, digits, `:`, `.`, `_` and `-`)")
         self._prefix = prefix
         self.directory = f"{prefix}:{{dir}}"
-        """What directory scripts get; they add the rest themselves, all of it in one slot."""
+        """The prefix of the directory's keys: its scripts build the rest, all in one slot."""
         self.cluster = f"{self.directory}:cluster"
         self.users = f"{self.directory}:users"
         self.names = f"{self.directory}:names"

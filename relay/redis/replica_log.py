@@ -1,4 +1,4 @@
-"""Channels' logs, read from a near replica wherever that is as good as the primary."""
+"""The logs of channels, read from the replica wherever its page is as good as the primary's."""
 
 import asyncio
 from collections.abc import Sequence
@@ -13,67 +13,71 @@ from relay.redis.client import RedisClient
 from relay.redis.keys import Keys
 from relay.redis.read_replica import ReadReplica
 
-_AT_ONCE = 200
+_CONCURRENT_TIPS = 200
 
 
 class ReplicaLog(ChannelLog):
-    """Reads pages from the replica, and at the same time, from the primary, up to where the log goes.
+    """Reads a page from the replica and, at the same time, the end of the log from the primary.
 
-    A replica holds a beginning of the primary's log. So its page is taken if there is more behind it there already, or
-    if it leads to where the primary's log ended when the page was asked for. In every other case, and if the replica
-    does not know the position, which is no proof that anything is lost, the page is read from the primary. Its version
-    is the later one of both: a message in it may have come after the primary was asked.
+    The log of a replica is a prefix of the primary's. So its page is used if the replica has more after it already, or
+    if it leads to the end of the primary's log at the time of the request. In every other case the page is read from
+    the primary, also if the replica does not know the position, which does not prove that anything is lost. The version
+    is the later one of both: a message in the page may have been posted after the primary replied.
     """
 
-    def __init__(self, client: RedisClient, keys: Keys, retention: Retention, near: ReadReplica) -> None:
+    def __init__(self, client: RedisClient, keys: Keys, retention: Retention, replica: ReadReplica) -> None:
         super().__init__(client, keys, retention)
-        self._near = near
+        self._replica = replica
 
     @override
     async def page(self, channel_id: str, after: str, *, rows: int, size: int, whole_ms: bool = False) -> LogPage:
-        if self._near.is_used:
+        if self._replica.is_used:
             keys, args = self._page_call(channel_id, after, rows, size, "whole" if whole_ms else "")
-            mark, reply = await asyncio.gather(self._mark(channel_id), self._near.ask(scripts.PAGE, keys, *args))
+            primary, reply = await asyncio.gather(
+                self._primary_tip(channel_id), self._replica.run(scripts.PAGE, keys, *args)
+            )
             page = None if reply is None else LogPage.parse(reply)
-            if page is not None and page.known and (page.more or _is_complete(page, mark, whole_ms=whole_ms)):
-                return msgspec.structs.replace(page, version=_later(page.version, mark.version))
+            if page is not None and page.known and (page.more or _is_complete(page, primary, whole_ms=whole_ms)):
+                return msgspec.structs.replace(page, version=_later(page.version, primary.version))
         return await super().page(channel_id, after, rows=rows, size=size, whole_ms=whole_ms)
 
     @override
     async def history(
         self, channel_id: str, after: str | int | None, before: str | None, *, rows: int, size: int
     ) -> HistoryPage:
-        if self._near.is_used:
+        if self._replica.is_used:
             keys, args = self._history_call(channel_id, after, before, rows, size)
-            mark, reply = await asyncio.gather(self._mark(channel_id), self._near.ask(scripts.HISTORY, keys, *args))
-            piece = None if reply is None else HistoryPage.parse(reply, forwards=after is not None)
-            if piece is not None and piece.known:
-                goes_on = after is not None and piece.more
-                due = mark.tip if before is None else min(mark.tip, before, key=order)
-                if goes_on or order(piece.tip) >= order(due):
-                    return msgspec.structs.replace(piece, version=_later(piece.version, mark.version))
+            primary, reply = await asyncio.gather(
+                self._primary_tip(channel_id), self._replica.run(scripts.HISTORY, keys, *args)
+            )
+            page = None if reply is None else HistoryPage.parse(reply, forwards=after is not None)
+            if page is not None and page.known:
+                goes_on = after is not None and page.more
+                end = primary.tip if before is None else min(primary.tip, before, key=order)
+                if goes_on or order(page.tip) >= order(end):
+                    return msgspec.structs.replace(page, version=_later(page.version, primary.version))
         return await super().history(channel_id, after, before, rows=rows, size=size)
 
     @override
     async def delivered_tips(self, channel_ids: Sequence[str]) -> list[LogTip]:
-        marks: list[LogTip] = []
-        for start in range(0, len(channel_ids), _AT_ONCE):
-            keys = [self._keys.head(each) for each in channel_ids[start : start + _AT_ONCE]]
-            replies = await asyncio.gather(*(self._near.ask(scripts.MARK, [key]) for key in keys))
+        tips: list[LogTip] = []
+        for start in range(0, len(channel_ids), _CONCURRENT_TIPS):
+            keys = [self._keys.head(each) for each in channel_ids[start : start + _CONCURRENT_TIPS]]
+            replies = await asyncio.gather(*(self._replica.run(scripts.MARK, [key]) for key in keys))
             if None in replies:
                 break
-            marks += [LogTip.parse(reply) for reply in replies]
-        return marks
+            tips += [LogTip.parse(reply) for reply in replies]
+        return tips
 
-    async def _mark(self, channel_id: str) -> LogTip:
+    async def _primary_tip(self, channel_id: str) -> LogTip:
         return LogTip.parse(await self._client.run(scripts.MARK, [self._keys.head(channel_id)]))
 
 
-def _is_complete(page: LogPage, mark: LogTip, *, whole_ms: bool) -> bool:
-    """Whether a page to the end of the replica's log is one to the end of the log, its last millisecond included."""
-    if order(page.tip) < order(mark.tip):
+def _is_complete(page: LogPage, primary: LogTip, *, whole_ms: bool) -> bool:
+    """Whether a page to the end of the replica's log leads to the end of the log, its last millisecond included."""
+    if order(page.tip) < order(primary.tip):
         return False
-    return not whole_ms or not page.rows or page.rows[-1].ts_ms < mark.now
+    return not whole_ms or not page.rows or page.rows[-1].ts_ms < primary.now
 
 
 def _later(one: int, other: int) -> int:

@@ -1,4 +1,4 @@
-"""The Lua scripts: each is one atomic step. The text of a script is in the file of its name beside this one."""
+"""The Lua scripts, each one atomic step. The file of a script has its name."""
 
 import hashlib
 import re
@@ -6,7 +6,7 @@ from importlib.resources import files
 
 
 class Script:
-    """A Lua script and the SHA-1 that Redis knows it by."""
+    """A Lua script, and the SHA-1 by which Redis runs it."""
 
     def __init__(self, name: str, *, prelude: str | None = None) -> None:
         self.name = name
@@ -59,7 +59,7 @@ EVICT = Script("evict")
 ALIVE = Script("alive")
 
 NAMES = tuple(each.name for each in list(globals().values()) if isinstance(each, Script))
-"""Of all scripts."""
+"""The names of all scripts."""
 
 CHANNEL_OPERATIONS = tuple(re.findall(r"^operations\.(\w+) = function", ADMINISTER.text, re.MULTILINE))
 """The names of the operations that administer.lua carries out."""

@@ -1,4 +1,4 @@
--- The users who share a channel's membership with a user, themselves included. ARGV: user.
+-- The users with whom a user is a member of some channel, the user included. ARGV: user.
 local users = { [ARGV[1]] = true }
 for _, id in ipairs(redis.call('SMEMBERS', dir .. ':member:' .. ARGV[1])) do
   for _, user in ipairs(redis.call('SMEMBERS', dir .. ':acl:' .. id)) do

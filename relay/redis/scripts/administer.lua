@@ -1,6 +1,5 @@
--- The channel operations that answer with a verdict ('ok', 'denied', 'missing', 'taken', 'revoked') and what has to be
--- announced.
--- ARGV: operation, channel, caller's path, key, caller, role, inside, argument.
+-- Carry out a channel operation. ARGV: operation, channel, caller's path, key, caller, role, inside, argument.
+-- Returns a verdict ('ok', 'denied', 'missing', 'taken', 'revoked') and the pending announcements.
 local operation, name, actor, key, user, role, inside, arg = unpack(ARGV)
 local id, row = find(name)
 
@@ -70,7 +69,7 @@ end
 operations.invite_create = function()
   local token, uses, seconds = string.match(arg, '^(%S+) (%S+) (%S+)$')
   local now, expires = now_ms(), '-'
-  -- Those that expired unused make room here, a few at a time.
+  -- Remove a few of the invites that have expired unused.
   for _, old in ipairs(redis.call('ZRANGEBYSCORE', dir .. ':expiring', '-inf', number(now), 'LIMIT', 0, 20)) do
     drop_invite(redis.call('HGET', dir .. ':tokens', old) or '', old)
   end

@@ -1,4 +1,4 @@
--- The nodes whose heart beats. KEYS: nodes. ARGV: greatest age of the last heartbeat (ms).
+-- The nodes that are alive. KEYS: nodes. ARGV: greatest age of the last heartbeat (ms).
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 return redis.call('ZRANGEBYSCORE', KEYS[1], string.format('%.0f', now - tonumber(ARGV[1])), '+inf')

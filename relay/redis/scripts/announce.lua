@@ -1,4 +1,4 @@
--- Have a channel's messages carry a new version of who may hear it, and have the nodes look at once.
+-- Have the later messages of a channel carry a new membership version, and have the nodes apply it now.
 -- KEYS: head, live. ARGV: version.
 local version = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
 if tonumber(ARGV[1]) > version then

@@ -1,5 +1,5 @@
--- A node's heartbeat. KEYS: nodes. ARGV: node, '1' to join the cluster.
--- Answers false if the node is not (or no longer) part of the cluster, else {now (ms), {node, last heartbeat, ...}}.
+-- A heartbeat of a node. KEYS: nodes. ARGV: node, '1' to join the cluster.
+-- Returns false if the node is not in the cluster, or was declared dead; else {now (ms), {node, last heartbeat, ...}}.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local last = redis.call('ZSCORE', KEYS[1], ARGV[1])

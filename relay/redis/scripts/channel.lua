@@ -1,11 +1,11 @@
--- Prelude of scripts that tell whether a channel's log continues from a message.
+-- Prelude of scripts that decide whether a channel's log continues from a message.
 
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Whether the log holds all that was said later than a millisecond.
+-- Whether the log has every message that is later than a millisecond.
 local function reaches_back(log, head, ms, oldest)
   local known = redis.call('HMGET', head, 'tip', 'first')
   local following = redis.call('XRANGE', log, string.format('%.0f', ms + 1), '+', 'COUNT', 1)[1]
@@ -19,8 +19,8 @@ local function reaches_back(log, head, ms, oldest)
   return start[1] ~= following[1] or not known[2] or known[2] == start[1]
 end
 
--- Whether the log holds all that followed message `after` ('0-0': all that was ever said). It does not if that was
--- trimmed, is older than `oldest` (ms), or if a failover lost writes, so that `after` was never said here.
+-- Whether the log has every message after `after` ('0-0': every message of the channel). It does not if some were
+-- trimmed or are older than `oldest` (ms), or if a failover lost writes, `after` among them.
 local function continues(log, head, after, oldest)
   local known = redis.call('HMGET', head, 'tip', 'first')
   if after == (known[1] or '0-0') then

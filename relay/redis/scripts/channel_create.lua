@@ -1,5 +1,5 @@
--- Create a channel, its creator a member. ARGV: caller's path, key, id, name, visibility, user.
--- Answers: 'ok', 'taken', 'revoked'.
+-- Create a channel with its creator as a member. ARGV: caller's path, key, id, name, visibility, user.
+-- Returns 'ok', 'taken' or 'revoked'.
 local actor, key, id, name, visibility, user = unpack(ARGV)
 if not enrolled(actor, key) then
   return audited(actor, 'create_channel', name, 'revoked')

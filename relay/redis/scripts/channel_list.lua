@@ -1,5 +1,5 @@
--- The channels that a user may know of. ARGV: user, role. 
--- Answers: id, name, visibility, '1' if a member, '1' if it is theirs to administer; id, ...
+-- The channels that a user may know of. ARGV: user, role.
+-- Returns id, name, visibility, '1' for a member, '1' for a user who may administer it; id, ...
 local ids
 if ARGV[2] == 'admin' then
   ids = redis.call('HVALS', dir .. ':names')

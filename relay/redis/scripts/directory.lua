@@ -20,8 +20,8 @@ local function find(name)
   return id, { name = row[1], visibility = row[2], creator = row[3] }
 end
 
--- Whether the key of a session is still that of its machine. A session whose key was revoked lives until its node hears
--- of it; nothing it asks for meanwhile may be done.
+-- Whether the key of a session is still that of its machine. A session whose key was revoked lives until its node
+-- receives the signal; until then its requests are refused.
 local function enrolled(path, key)
   return redis.call('HGET', dir .. ':keys', key) == string.match(path, '^[^/]+/[^/]+')
 end
@@ -35,7 +35,7 @@ local function rules(id, row, user, role)
   return role == 'admin' or row.creator == user or redis.call('SISMEMBER', dir .. ':admins:' .. id, user) == 1
 end
 
--- Whether `user` may administer the channel: 'ok', 'denied' where the channel is no secret to them, else 'missing'.
+-- Whether `user` may administer the channel: 'ok', 'denied' if the user may know of the channel, else 'missing'.
 -- `inside` is the id of the channel that the session has joined by that name.
 local function authority(id, row, user, role, inside)
   if not id then
@@ -68,33 +68,33 @@ local function drop_invite(id, token)
   redis.call('ZREM', dir .. ':expiring', token)
 end
 
--- What the rest of the cluster has yet to be told: a field and what to tell, with a stamp that makes it unique. It is
--- written in the same step as the change, and removed when everybody was told; a node that dies in between leaves it.
+-- Add a pending announcement: its subject and its text, with a stamp that makes it unique. It is written in the same
+-- step as the change and removed after it was made. If a node dies in between, it stays.
 local function owe(field, what)
   redis.call('HSET', dir .. ':due', field, what .. ' ' .. redis.call('INCR', dir .. ':clock'))
 end
 
--- An operation's verdict, and if it is 'ok' all that the cluster has yet to be told, fields and values: also what an
--- earlier operation could not tell, because a caller may be repeating that one.
+-- The verdict on an operation and, if it is 'ok', all pending announcements, subjects and texts. Those of earlier
+-- operations are included, because a caller may be repeating one of these.
 local function with_due(verdict)
   return { verdict, verdict == 'ok' and redis.call('HGETALL', dir .. ':due') or {} }
 end
 
--- Begin a new version of who may hear a channel. Sessions that joined at an earlier one are looked at again before
--- they hear anything that is posted at this one.
+-- Begin a new membership version of a channel. Sessions that joined at an earlier one are reviewed before they receive
+-- anything that is posted at this one.
 local function change(id)
   local version = redis.call('HINCRBY', dir .. ':channel:' .. id, 'version', 1)
   owe(id, 'changed ' .. number(version))
   return version
 end
 
--- Take the channel from the sessions of `who` (a user, a path, or '/' for all that are not members) that have joined it
--- until now.
+-- Take the channel from the sessions of `who` (a user, a path, or '/' for every session of a non-member) that have
+-- joined it so far.
 local function remove(id, who, reason)
   local version = change(id)
   local key = dir .. ':removed:' .. id
   redis.call('HSET', key, who, number(version) .. ' ' .. reason)
-  if redis.call('HLEN', key) > 1000 then -- every node has looked at what is so many versions old
+  if redis.call('HLEN', key) > 1000 then -- every node has applied what is so many versions old
     local rows = redis.call('HGETALL', key)
     for i = 1, #rows, 2 do
       if tonumber(string.match(rows[i + 1], '^%d+')) < version - 500 then
@@ -126,8 +126,8 @@ local function drop_channel(id, row)
   owe(id, 'deleted')
 end
 
--- Note an operation for the operators and return its outcome. Never a token, never a key. A target is as long as its
--- request, unless it is cut: names that can exist are shorter than this.
+-- Add an operation to the audit trail and return its outcome. It never has a token or a key. A target that is longer
+-- than any existing name is cut: it may be as long as its request.
 local function audited(actor, operation, target, outcome)
   if #target > 1500 then
     target = string.gsub(string.sub(target, 1, 1500), '[\192-\255]?[\128-\191]*$', '') .. '...' -- at a character

@@ -1,12 +1,12 @@
 -- Claim a username with its first machine, or neither.
 -- ARGV: user, machine, public key, policy ('open', 'closed', 'invite'), invite ('' for none).
--- Answers: 'ok', 'taken', 'enrolled', 'closed', 'uninvited'.
+-- Returns 'ok', 'taken', 'enrolled', 'closed' or 'uninvited'.
 local user, machine, key, policy, invite = unpack(ARGV)
 if policy == 'closed' then
   return 'closed'
 end
 local uses, expires
-if policy == 'invite' then -- before the name is looked up: who may not come in does not learn who is
+if policy == 'invite' then -- before the name is looked up: a caller without an invite learns no names
   local row = redis.call('HGET', dir .. ':server-invites', invite)
   uses, expires = string.match(row or '', '^(%S+) (%S+)$')
   if not uses or (expires ~= '-' and tonumber(expires) <= now_ms()) then

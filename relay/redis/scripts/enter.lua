@@ -1,7 +1,7 @@
--- Note a subscriber. KEYS: head, subs, log. ARGV: connection, 'node path', the message it heard last or '',
+-- List a subscriber. KEYS: head, subs, log. ARGV: connection, 'node path', the message that it received last or '',
 -- longest time kept (ms).
--- Answers {the last message's id, the version of who may hear it, 1 if the log continues from the message heard last},
--- or false if the channel was deleted.
+-- Returns {id of the last message, membership version, 1 if the log continues from the message that
+-- it received last}, or false if the channel was deleted.
 local head = redis.call('HMGET', KEYS[1], 'tip', 'version', 'gone')
 if head[3] then
   return false

@@ -1,5 +1,5 @@
--- End a deleted channel: nothing is read from it or written to it any more. KEYS: head, live, log, subs.
--- ARGV: how long to remember that it is gone (ms).
+-- Delete a channel's log and list of subscribers. KEYS: head, live, log, subs.
+-- ARGV: the time for which the deletion is remembered (ms).
 redis.call('DEL', KEYS[1], KEYS[3], KEYS[4])
 redis.call('HSET', KEYS[1], 'gone', 1)
 redis.call('PEXPIRE', KEYS[1], ARGV[1])

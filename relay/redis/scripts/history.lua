@@ -1,9 +1,9 @@
--- Read a piece of a log, nothing beyond its time. KEYS: log, head.
--- ARGV: after (a message's id, a time in ms, or ''), before (a message's id, or ''), rows, bytes, longest time kept (ms).
--- With `after` it is the oldest messages behind that, else the newest, newest first; always before `before`. At least
--- one row, if there is any.
--- Answers {1 if there is more in that direction, 1 if the log holds all that followed `after`, the last message's id, the
--- version of who may hear the channel (-1 if it was deleted), {id, from, payload, ...}}.
+-- Read a piece of a log, without rows beyond the longest time kept. KEYS: log, head.
+-- ARGV: after (a message's id, a time in ms, or ''), before (a message's id, or ''), rows, bytes, longest time kept
+-- (ms). With `after` the piece is the oldest messages after that, else the newest ones, newest first; always before
+-- `before`. It has one row at least, if there is any.
+-- Returns {1 if there is more in that direction, 1 if the log has everything after `after`, id of the last message,
+-- membership version (-1 if the channel was deleted), {id, from, payload, ...}}.
 local after, before, rows, bytes = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local head = redis.call('HMGET', KEYS[2], 'tip', 'version', 'gone')
 local tip, version = head[1] or '0-0', head[3] and '-1' or head[2] or '0'

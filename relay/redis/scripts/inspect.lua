@@ -1,6 +1,5 @@
--- What only those who administer a channel may see. ARGV: operation, channel, caller's path, key, caller, role,
--- inside.
--- Answers {verdict, ...}: users for acl_list and ban_list; token, 'uses expires', ... for invite_list.
+-- Read what only the admins of a channel may see. ARGV: operation, channel, caller's path, key, caller, role, inside.
+-- Returns {verdict, ...}: users for acl_list and ban_list; token, 'uses expires', ... for invite_list.
 local operation, name, actor, key, user, role, inside = unpack(ARGV)
 local id, row = find(name)
 local verdict = enrolled(actor, key) and authority(id, row, user, role, inside) or 'revoked'

@@ -1,5 +1,5 @@
--- Revoke an invite, if the caller administers its channel. ARGV: token, caller's path, key, caller, role.
--- The answer never tells whether there was one.
+-- Revoke an invite if the caller administers its channel. ARGV: token, caller's path, key, caller, role. The verdict
+-- does not show whether there was one.
 local token, actor, key, user, role = unpack(ARGV)
 if not enrolled(actor, key) then
   return audited(actor, 'invite_revoke', '', 'revoked')

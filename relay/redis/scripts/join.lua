@@ -1,6 +1,6 @@
--- Whether a user may join a channel; a good invite makes them a member and is used up in the same step.
+-- Decide whether a user may join a channel. A valid invite makes the user a member and is used up in the same step.
 -- ARGV: name, path, key, user, role, token ('' for none).
--- Answers {'ok', id, version, '1' if the user may administer it}, {'private'}, {'missing'}, {'revoked'}.
+-- Returns {'ok', id, version, '1' if the user may administer it}, {'private'}, {'missing'} or {'revoked'}.
 local name, path, key, user, role, token = unpack(ARGV)
 if not enrolled(path, key) then
   return { 'revoked' }
@@ -10,7 +10,7 @@ if not id then
   return { 'missing' }
 end
 if redis.call('SISMEMBER', dir .. ':bans:' .. id, user) == 1 then
-  -- A private channel stays a secret from those who were thrown out of it.
+  -- A private channel stays hidden from users who were removed from it.
   return { row.visibility == 'private' and 'missing' or 'private' }
 end
 if row.visibility == 'private' and not is_member(id, user) then
@@ -30,6 +30,6 @@ if row.visibility == 'private' and not is_member(id, user) then
   end
   add_member(id, user)
 end
--- Where to look when the user or one of their machines is removed. It may name channels that were left long ago.
+-- The channels to review when the user or one of their machines is removed. Some may have been left long ago.
 redis.call('SADD', dir .. ':joined:' .. user, id)
 return { 'ok', id, redis.call('HGET', dir .. ':channel:' .. id, 'version'), rules(id, row, user, role) and '1' or '0' }

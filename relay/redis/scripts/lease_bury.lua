@@ -1,4 +1,4 @@
--- Take a dead node's connection out of a lease, unless another node has taken the connection over.
+-- Remove a dead node's connection from a lease, unless another node has taken the connection over.
 -- KEYS: lease. ARGV: connection, node.
 local value = redis.call('HGET', KEYS[1], ARGV[1])
 if value and string.match(value, ' (.*)$') == ARGV[2] then

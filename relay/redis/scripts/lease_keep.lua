@@ -1,5 +1,5 @@
--- Say again that a connection holds its path, after Redis or the node was away. KEYS: lease.
--- ARGV: connection, node, generation. Answers 0 if a later connection holds the path.
+-- Write again that a connection holds its path, after Redis or the node was away. KEYS: lease.
+-- ARGV: connection, node, generation. Returns 0 if a later connection holds the path.
 local holders = redis.call('HGETALL', KEYS[1])
 for i = 1, #holders, 2 do
   if holders[i] ~= ARGV[1] and tonumber(string.match(holders[i + 1], '^%d+')) > tonumber(ARGV[3]) then

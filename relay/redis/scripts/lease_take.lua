@@ -1,7 +1,7 @@
--- Take a session path for a connection; whoever holds it already is superseded. KEYS: lease. ARGV: connection, node.
--- Answers {generation, {connection, 'generation node', ...}}: the earlier holders, who have to be told. They stay in
--- the lease until they are gone, so a taker that dies before telling them leaves that to the next one.
--- Generations follow the clock, so they keep growing after a lease was empty.
+-- Take a session path for a connection; an earlier holder is superseded. KEYS: lease. ARGV: connection, node.
+-- Returns {generation, {connection, 'generation node', ...}}: the earlier holders, which have to be signalled. They
+-- stay in the lease until their connections have ended, so if this taker dies before it has sent the signals, the next
+-- one does. Generations follow the clock, so they grow even after a lease was empty.
 local time = redis.call('TIME')
 local generation = time[1] * 1000000 + time[2]
 local holders = redis.call('HGETALL', KEYS[1])

@@ -1,5 +1,5 @@
 -- Add a key to an existing account. ARGV: caller's path, key, user, machine, public key.
--- Answers: 'ok', 'revoked', 'named' (the user has a machine of that name), 'enrolled' (the key is in use).
+-- Returns 'ok', 'revoked', 'named' (the user has a machine of that name) or 'enrolled' (the key is in use).
 local actor, own_key, user, machine, key = unpack(ARGV)
 local function answer(outcome)
   return audited(actor, 'machine_add', user .. '/' .. machine, outcome)

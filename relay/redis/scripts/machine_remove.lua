@@ -1,5 +1,5 @@
--- Revoke a machine's key: one's own, or as an admin of the server anybody's.
--- ARGV: caller's path, key, caller, role, user, machine. Answers a verdict and what has to be announced.
+-- Revoke the key of a machine: one of the caller's, or any for an admin of the server.
+-- ARGV: caller's path, key, caller, role, user, machine. Returns a verdict and the pending announcements.
 local actor, own_key, caller, role, user, machine = unpack(ARGV)
 local target = user .. '/' .. machine
 if not enrolled(actor, own_key) then

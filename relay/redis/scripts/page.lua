@@ -1,10 +1,10 @@
--- Read a log from behind a message on, oldest first, nothing beyond its time. KEYS: log, head.
--- ARGV: id, rows, bytes, whole, longest time kept (ms). A page ends before it exceeds `rows` or `bytes`, but holds at
--- least one row; with 'whole' or 'sealed' it goes on to the end of the last row's millisecond. If that is the present
--- one, 'sealed' declares it full: what is posted from now on counts for a later one, so that the reader, who knows only
--- milliseconds and asks for what is after this one, does not miss it. Nothing else writes, so a replica can do the rest.
--- Answers {1 if the log is known to continue from that id, 1 if there is more, the last message's id, the
--- version of who may hear the channel (-1 if it was deleted), {id, from, payload, ...}}.
+-- Read a log from after a message, oldest first, without rows beyond the longest time kept. KEYS: log, head.
+-- ARGV: id, rows, bytes, whole, longest time kept (ms). A page ends before it exceeds `rows` or `bytes`, but has one
+-- row at least; with 'whole' or 'sealed' it includes all of the last row's millisecond. If that is the present one,
+-- 'sealed' closes it: later posts get a later one, so a reader who knows only milliseconds, and asks for what is after
+-- this one, does not miss them. Nothing else here writes, so a replica can do the rest.
+-- Returns {1 if the log is known to continue from that id, 1 if there is more, id of the last message, membership
+-- version (-1 if the channel was deleted), {id, from, payload, ...}}.
 local FULL = '1000000000000000'
 local after, rows, bytes, whole = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] ~= ''
 local head = redis.call('HMGET', KEYS[2], 'tip', 'version', 'gone')

@@ -1,15 +1,14 @@
--- Append a message to the channel's log and publish it, each with its predecessor's id. KEYS: log, head, live; and, if
--- the sender has given the message a key of its own, where that is remembered.
--- ARGV: from, payload, most messages kept, longest time kept (ms), most messages and most bytes in one millisecond,
--- the version of who may hear the channel that the sender's node has applied, how long a key is remembered (ms), the
--- trace that the post belongs to ('' if none is recorded: only a message with a trace is published with one, behind its
--- version).
--- Answers the message's id, with a remembered key that of the first message; false if the channel was deleted; or a
--- later version, a number: then the node has to look again whether the sender may still speak.
+-- Append a message to a channel's log and publish it with the id of its predecessor. KEYS: log, head, live; and, for a
+-- message with an idempotency key, the key that remembers it.
+-- ARGV: from, payload, most messages kept, longest time kept (ms), most messages and most bytes in one millisecond, the
+-- membership version that the sender's node has applied, the time for which an idempotency key is
+-- remembered (ms), the trace of the post, or ''. A trace is published after the version.
+-- Returns the id of the message, or of the first one under its idempotency key; false if the channel was deleted; or a
+-- later version, a number: the node has to apply it before it repeats the post.
 --
--- The id is Redis' clock in milliseconds and a count. It never goes back; where one millisecond holds as much as a page
--- of history may exceed its size by, the next message counts for the next millisecond, so that a client that knows
--- only milliseconds can still read every message (docs/decisions/0004).
+-- The id is Redis' clock in milliseconds and a count. It never goes back. A millisecond with as many messages as a page
+-- of history may have beyond its size is full, and the next message gets the next one, so a client that knows only
+-- milliseconds can read every message (docs/decisions/0004).
 local from, payload = ARGV[1], ARGV[2]
 local head = redis.call('HMGET', KEYS[2], 'tip', 'weight', 'gone', 'version')
 if head[3] then

@@ -1,5 +1,5 @@
--- What became of a whisper that its sender has given a key of its own. KEYS: where that is remembered.
--- ARGV: id, how long to remember it (ms). Answers {id, time (ms), '1' if it was sent}: that of the first one.
+-- Reserve the idempotency key of a whisper. KEYS: the key that remembers it. ARGV: id, the time to remember it (ms).
+-- Returns {id, time (ms), '1' if it was sent} of the whisper that reserved it first.
 local kept = redis.call('GET', KEYS[1])
 if not kept then
   local time = redis.call('TIME')

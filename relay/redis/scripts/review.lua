@@ -1,5 +1,6 @@
--- Look again at the sessions in a channel. ARGV: id; then for each session: path, public key, version at its join.
--- Answers {} if the channel was deleted, else {name, version, for each session why it has to leave or ''}.
+-- Decide whether sessions in a channel may stay. ARGV: id; then for each: path, public key, version at its join.
+-- Returns {} if the channel was deleted, else {name, version, for each session the reason for which it has to leave, or
+-- ''}.
 local id = ARGV[1]
 local row = redis.call('HMGET', dir .. ':channel:' .. id, 'name', 'version', 'visibility')
 if not row[1] then
@@ -23,7 +24,7 @@ for i = 2, #ARGV, 3 do
   if not reason and redis.call('SISMEMBER', dir .. ':bans:' .. id, user) == 1 then
     reason = 'banned'
   end
-  if not reason and not member then -- also if the channel is not private any more: nobody was let in again by that
+  if not reason and not member then -- also if the channel is public again: that makes nobody join again
     reason = row[3] == 'private' and 'private' or since('/', joined)
   end
   answer[#answer + 1] = reason or ''

@@ -1,5 +1,6 @@
--- Mint an invite to the server. ARGV: caller's path, key, role, token, uses ('-' for any number), seconds ('-' for ever).
--- Answers: 'ok', 'denied', 'revoked'.
+-- Create an invite to the server.
+-- ARGV: caller's path, key, role, token, uses ('-' for any number), seconds ('-' for ever). Returns 'ok', 'denied' or
+-- 'revoked'.
 local actor, key, role, token, uses, seconds = unpack(ARGV)
 if not enrolled(actor, key) then
   return audited(actor, 'server_invite_create', '', 'revoked')

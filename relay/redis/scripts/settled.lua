@@ -1,4 +1,4 @@
--- A debt of announcement was paid, unless something was added to it meanwhile. ARGV: field, what was paid.
+-- Remove a pending announcement that was made, unless another took its place. ARGV: subject, announcement.
 if redis.call('HGET', dir .. ':due', ARGV[1]) == ARGV[2] then
   redis.call('HDEL', dir .. ':due', ARGV[1])
 end

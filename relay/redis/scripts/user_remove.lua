@@ -1,5 +1,5 @@
--- Remove a user and all that is theirs: channels they created, memberships, roles, bans against them, machines, the
--- name. ARGV: caller's path, key, role, user. Answers a verdict and what has to be announced.
+-- Remove a user with created channels, memberships, roles, bans, machines and the name.
+-- ARGV: caller's path, key, role, user. Returns a verdict and the pending announcements.
 local actor, own_key, role, user = unpack(ARGV)
 if not enrolled(actor, own_key) then
   return with_due(audited(actor, 'user_remove', user, 'revoked'))
