@@ -195,7 +195,7 @@ class Follower:
             case Renamed(to=name):
                 self._follow_rename(name)
             case Left(reason=reason):
-                why = _LEFT.get(reason, "this session does not hear the channel any more")
+                why = _LEFT.get(reason, "this session is not in the channel any more")
                 raise ConclaveError(f"server terminated the stream: {why}")
 
     def _follow_rename(self, name: str) -> None:

@@ -86,7 +86,7 @@ def trust(url: str) -> None:
 
 
 def _named(cluster: str | None) -> str:
-    return "no cluster that can be told" if cluster is None else f"cluster {visible(cluster)}"
+    return "no cluster id" if cluster is None else f"cluster {visible(cluster)}"
 
 
 @command.command("remove", example="conclave server remove wss://chat.example")

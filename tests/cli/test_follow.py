@@ -618,7 +618,7 @@ async def test_a_rename_event_is_followed_immediately_and_over_a_reconnect() -> 
 
 @pytest.mark.parametrize(
     ("reason", "words"),
-    [("banned", "you were banned"), ("deleted", "was deleted"), ("unheard-of", "does not hear the channel any more")],
+    [("banned", "you were banned"), ("deleted", "was deleted"), ("unheard-of", "is not in the channel any more")],
 )
 async def test_a_lost_channel_ends_the_stream_with_its_reason(reason: str, words: str) -> None:
     """No further message is needed to notice it."""

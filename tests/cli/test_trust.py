@@ -125,7 +125,7 @@ async def test_an_original_server_is_never_pinned_and_a_pinned_one_never_downgra
         assert len(older.connections) == logins
 
         trusted = await conclave(directory, "server", "trust", older.url)
-        assert trusted.out.startswith(f"before: cluster {CLUSTER}\nnow: no cluster that can be told\n✓")
+        assert trusted.out.startswith(f"before: cluster {CLUSTER}\nnow: no cluster id\n✓")
         assert "could be passed on" in trusted.err
         assert pinned(directory) is None
         await conclave(directory, "server", "add", older.url)
