@@ -1,1 +1,1 @@
-"""The bridge: Claude Code in the room (MCP over stdio on one side, the relay on the other)."""
+"""The bridge between Claude Code (MCP over stdio) and relays."""

@@ -1,3 +1,3 @@
-"""What the relay, the bridge and the command line share: model, protocols, logins, keys, configuration."""
+"""The library that relay, bridge and command line share: model, protocols, client, keys, configuration."""
 
 __version__ = "0.4.0"

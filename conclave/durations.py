@@ -1,4 +1,4 @@
-"""Durations as people type them: `90`, `30s`, `10m`, `2h`, `7d`."""
+"""Durations as users type them: `90`, `30s`, `10m`, `2h`, `7d`."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The nouns of the house: paths, visibility, payloads, and the rows that listings consist of."""
+"""The data model: session paths, visibility, payloads, and the rows of listings."""
 
 import enum
 from typing import Self
@@ -10,11 +10,11 @@ from conclave.names import NameKind, check_name
 from conclave.text import shortened
 
 PROTOCOL_VERSION = 1
-"""What a v1 Hello carries; compatibility is strict equality."""
+"""The version in a v1 Hello; compatibility is strict equality."""
 
 
 class SessionPath(msgspec.Struct, frozen=True):
-    """Where a live connection is reached: `user/machine/session`."""
+    """The address of a live connection: `user/machine/session`."""
 
     user: str
     machine: str
@@ -41,7 +41,7 @@ class SessionPath(msgspec.Struct, frozen=True):
 
 
 class Visibility(enum.Enum):
-    """Who finds a channel: everybody; everybody who knows its name; its members only."""
+    """The visibility of a channel: to all users, to all users who know its name, or to its members only."""
 
     PUBLIC = "public"
     UNLISTED = "unlisted"
@@ -67,7 +67,7 @@ class Plain(msgspec.Struct, frozen=True):
 
 
 class Sealed(msgspec.Struct, frozen=True):
-    """A message body that only its recipients can open: relayed and kept as it is, never interpreted."""
+    """A message body that only its recipients can open: relayed and stored unchanged, never interpreted."""
 
     ciphertext: bytes
     key_id: str | None = None
@@ -77,7 +77,7 @@ Payload = Plain | Sealed
 
 
 class ChannelInfo(msgspec.Struct, frozen=True):
-    """A channel as its listing shows it to one user; `member` is that user's entry in the channel's ACL."""
+    """A channel as its listing shows it to one user; `member` tells if that user is in the channel's ACL."""
 
     name: str
     visibility: Visibility
@@ -93,7 +93,7 @@ class MachineInfo(msgspec.Struct, frozen=True):
 
 
 class AuditEntry(msgspec.Struct, frozen=True):
-    """An admin operation: when (RFC 3339), by which session, what, on what, and how it ended."""
+    """An admin operation: its time (RFC 3339), the acting session, the operation, its target and its outcome."""
 
     at: str
     actor: str

@@ -1,9 +1,9 @@
-"""The one rule for names of users, machines, sessions and channels.
+"""The rules for names of users, machines, sessions and channels.
 
 1 to 64 characters (session handles 128), in Unicode NFC, printable: no control, format, bidirectional or separator
-character, no character that is drawn as nothing, no `/`, and no space at either end. So a name is one line, survives
-a terminal and a prompt, is compared byte by byte, and two names that look alike down to the pixel do not come from
-invisible characters.
+character, no character that is drawn as nothing, no `/`, and no space at either end. So a name is one line, is safe in
+a terminal and a prompt, can be compared byte by byte, and two names that look the same do not differ in invisible
+characters.
 """
 
 import enum

@@ -1,4 +1,4 @@
-"""Work that goes on until somebody ends the program."""
+"""Work that runs until a signal ends the program."""
 
 import asyncio
 import signal
@@ -7,13 +7,13 @@ from contextlib import suppress
 from typing import Any
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Ctrl-C, a service manager, a terminal that was closed."""
+"""Ctrl-C, a service manager, a closed terminal."""
 
 
 async def until_signalled(work: Coroutine[Any, Any, None], stopping: Callable[[], None] = lambda: None) -> None:
-    """Run `work` until it ends, or until one of the signals comes: then it is cancelled, and has cleaned up at return.
+    """Run `work` until it ends or a signal comes; then it is cancelled, and its cleanup is over when this returns.
 
-    `stopping` is called before that. Further signals change nothing. What the work raises is raised here.
+    `stopping` is called before the cancellation. Further signals change nothing. Exceptions of `work` are raised here.
     """
     signalled = asyncio.Event()
     for number in ENDING:

@@ -1,8 +1,8 @@
-"""Text from other people, made safe to show: nothing in it moves a cursor, hides, reorders or starts a new line.
+"""Text of other users, made safe to show: nothing in it moves the cursor, hides, reorders or starts a new line.
 
-Two strengths. `visible` is for names and one-line texts: everything that is not a plain visible character is written
-out. `visible_body` is for messages: what people really write (line breaks, tabs, joined emoji, typographic spaces)
-stays as it is, and a line break cannot forge another message because every further line is indented.
+`visible` is for names and one-line texts: every character that is not plainly visible is escaped. `visible_body` is for
+messages: line breaks, tabs, joined emoji and typographic spaces stay as they are, and a line break cannot forge another
+message because every further line is indented.
 """
 
 import re
@@ -24,18 +24,18 @@ LONGEST_QUOTE = 200
 """The length at which an error text cuts a value that it quotes, in characters."""
 
 INDENT = "    "
-"""What stands before every further line of a message body."""
+"""The prefix of every further line of a message body."""
 
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
-# What emoji and several scripts need inside words: the joiners and the two presentation selectors.
+# The joiners and the two presentation selectors: emoji and several scripts need them inside words.
 _JOINERS = frozenset("\u200c\u200d\ufe0e\ufe0f")
 
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def visible(text: str) -> str:
-    r"""Write out every character that is not printable or not drawn: `\n`, `\x1b`, `\u202e`; leave plain text alone."""
+    r"""Escape every character that is not printable or not drawn: `\n`, `\x1b`, `\u202e`; leave plain text alone."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(char if _plain(char) else _escaped(char) for char in text)

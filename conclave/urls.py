@@ -1,4 +1,4 @@
-"""Server URLs: which ones can be dialled, and when two spellings mean one server."""
+"""Server URLs: the check that one can be dialled, and the comparison of spellings."""
 
 import ipaddress
 from urllib.parse import urlsplit
@@ -12,7 +12,7 @@ def check_url(url: str) -> str:
     """Return `url` unchanged if it can be dialled: `ws://host` or `wss://host`, with an optional port and path.
 
     Raises:
-        InvalidUrl: for anything else, credentials in the URL included: nothing here would use them.
+        InvalidUrl: for any other URL, also for one with credentials, which no client uses.
     """
     try:
         parts = urlsplit(url)
@@ -25,10 +25,10 @@ def check_url(url: str) -> str:
 
 
 def origin(url: str) -> str:
-    """Return what of a URL says whom one dials: scheme, host and port, in lower case; a default port is left out.
+    """Return the origin of a URL: scheme, host and port in lower case, without a default port.
 
-    So `wss://relay.example`, `wss://Relay.example:443/` and `wss://relay.example:443/team` have one origin. So have all
-    spellings of one IPv6 address, and a name with other letters than ASCII's and the one that is looked up for it.
+    `wss://relay.example`, `wss://Relay.example:443/` and `wss://relay.example:443/team` have one origin. So have all
+    spellings of one IPv6 address, and an internationalised name and its form in ASCII.
 
     Raises:
         InvalidUrl: for a URL that cannot be dialled.
@@ -40,7 +40,7 @@ def origin(url: str) -> str:
 
 
 def _plain(host: str) -> str:
-    """Return one spelling of a host for all that mean the same; one that cannot be read stays as it is."""
+    """Return one spelling of a host for all equivalent ones; a host that cannot be parsed stays as it is."""
     if ":" in host:
         try:
             return f"[{ipaddress.IPv6Address(host)}]"
@@ -57,7 +57,7 @@ def _plain(host: str) -> str:
 def normalise(url: str) -> str:
     """Return the spelling that identifies a server: scheme and host in lower case, default port and bare `/` dropped.
 
-    Text that is no URL is returned as it is, so that it equals itself only.
+    Text that is not a URL is returned unchanged, so it equals itself only.
     """
     try:
         parts = urlsplit(url)

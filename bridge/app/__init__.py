@@ -1,1 +1,1 @@
-"""The bridge as a program: its parts put together, and the owner's configuration as it changes."""
+"""The bridge as a program: composition, and changes of the owner's configuration."""

@@ -1,6 +1,7 @@
-"""The bridge put together: MCP on one side, servers on the other, the owner's configuration over both.
+"""The entry point of the bridge: reads the configuration and serves MCP on standard input and output.
 
-What is not needed to answer `initialize` is imported afterwards: a session that starts does not wait for it.
+Modules that are not needed to answer `initialize` are imported afterwards, so a session starts without waiting for
+them.
 """
 
 from collections.abc import Sequence
@@ -30,25 +31,25 @@ missed. With several servers, pass `server` as the event names it. Raise a level
 
 
 class Bridge:
-    """One bridge: the tools of one session. Its parts are made when they are first needed."""
+    """The tools of one session. The core is imported and created when it is first needed."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
         self._outlet: Outlet | None = None
-        self._made: Core | None = None
+        self._created: Core | None = None
 
     def attach(self, outlet: Outlet) -> Self:
-        """Take the way to the session; before anything else."""
+        """Take the outlet to the session; call this first."""
         self._outlet = outlet
         return self
 
     def _core(self) -> "Core":
-        if self._made is None:
+        if self._created is None:
             from bridge.app.core import Core  # noqa: PLC0415 - see above
 
             assert self._outlet is not None  # noqa: S101 - it was attached
-            self._made = Core(self._options, self._outlet)
-        return self._made
+            self._created = Core(self._options, self._outlet)
+        return self._created
 
     def listed(self) -> list[dict[str, Any]]:
         return self._core().listed()
@@ -57,17 +58,17 @@ class Bridge:
         return await self._core().call(name, arguments)
 
     async def run(self) -> None:
-        """Connect to the servers and stay connected; ends by being cancelled."""
+        """Connect to the servers and stay connected; ends only by being cancelled."""
         await self._core().run()
 
 
 def run(directory: Path, state: Path, servers: Sequence[str], handle: Handle) -> int:
     """Serve standard input and output until they end; return the exit code.
 
-    `directory` is that of the key and the configuration, `state` that of what the bridge itself writes.
+    `directory` holds the key and the configuration, `state` the files that the bridge writes.
 
     Raises:
-        ConclaveError: if there is nothing to connect to, or no key.
+        ConclaveError: if there is no server to connect to, or no key.
     """
     config_path = directory / CONFIG_NAME
     config = load(config_path)
@@ -78,7 +79,7 @@ def run(directory: Path, state: Path, servers: Sequence[str], handle: Handle) ->
 
 
 def _chosen(config: LocalConfig, wanted: Sequence[str]) -> tuple[str, ...]:
-    """Return the URLs of the registrations that are wanted, in the order of the configuration."""
+    """Return the URLs of the wanted registrations, in the order of the configuration. Raises: ConfigError."""
     unknown = [url for url in wanted if config.registration(url) is None]
     if unknown:
         raise ConfigError(f"not registered at `{unknown[0]}` (see `conclave server list`, `conclave register`)")

@@ -1,7 +1,7 @@
-"""Tells when `config.toml` says something else than before, or says it again.
+"""Notices changes of `config.toml`, and writes that change nothing.
 
-It looks at the file twice a second, which costs next to nothing. To be notified instead takes a library and a thread:
-3.3 MiB with watchfiles, a tenth of a whole bridge, and there is one bridge per open session.
+It polls the file twice a second, which costs next to nothing. Notifications take a library and a thread: 3.3 MiB with
+watchfiles, a tenth of a whole bridge, and there is one bridge per open session.
 """
 
 import asyncio
@@ -11,13 +11,13 @@ from pathlib import Path
 from conclave.errors import ConfigError
 from conclave.machine.config import LocalConfig, load
 
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 SETTLE_SECONDS = 0.1
-"""For how long a changed file has to stand still: it may be absent or half written while an editor saves it."""
-SETTLE_LOOKS = 20
-"""How often to look at a file that does not stand still before it is taken as it is."""
+"""The time that a changed file has to stay unchanged: an editor may remove it, or write it in parts."""
+SETTLE_POLLS = 20
+"""The number of polls after which a file that keeps changing is read all the same."""
 
-_Look = tuple[int, ...]
+_Fingerprint = tuple[int, ...]
 
 
 async def watch(
@@ -26,18 +26,18 @@ async def watch(
     on_repeat: Callable[[], None],
     on_error: Callable[[ConfigError], None],
 ) -> None:
-    """Call `on_change` with what the file says, now and whenever it says something else; never returns.
+    """Call `on_change` with the content of the file, now and after each change; never returns.
 
-    When the file was written anew, or only touched, and says the same as before, `on_repeat` is called instead. A
-    missing file says the defaults. One that cannot be read or understood changes nothing: `on_error` gets the reason,
-    once for each version of the file.
+    If the file was written or touched and its content is the same, `on_repeat` is called instead. A missing file stands
+    for the defaults. A file that cannot be read or parsed changes nothing: `on_error` gets the reason, once for each
+    version of the file.
     """
-    seen: _Look = ()
+    seen: _Fingerprint = ()
     told: LocalConfig | None = None
     while True:
-        look = await _settled(path, seen)
-        if look != seen:
-            written, seen = look[:-1] != seen[:-1], look
+        found = await _settled(path, seen)
+        if found != seen:
+            written, seen = found[:-1] != seen[:-1], found
             try:
                 config = load(path)
             except ConfigError as error:
@@ -48,24 +48,24 @@ async def watch(
                     on_change(config)
                 elif written:
                     on_repeat()
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
 
 
-async def _settled(path: Path, seen: _Look) -> _Look:
-    """Return how the file looks once that has not changed for a moment; at once if it looks as it was seen."""
-    for _ in range(SETTLE_LOOKS):
-        look = _look(path)
-        if look == seen:
-            return look
-        seen = look
+async def _settled(path: Path, seen: _Fingerprint) -> _Fingerprint:
+    """Return the file's fingerprint once that is stable; without a delay if it is the one that was seen."""
+    for _ in range(SETTLE_POLLS):
+        found = _fingerprint(path)
+        if found == seen:
+            return found
+        seen = found
         await asyncio.sleep(SETTLE_SECONDS)
-    return _look(path)
+    return _fingerprint(path)
 
 
-def _look(path: Path) -> _Look:
-    """Return what differs between two versions of a file, or the reason why it cannot be looked at.
+def _fingerprint(path: Path) -> _Fingerprint:
+    """Return values that differ between two versions of a file, or the reason why it cannot be read.
 
-    The last part alone differs where the file's rights or names were changed, and nothing was written.
+    If only the rights or the names of the file change, only the last value does.
     """
     try:
         found = path.stat()

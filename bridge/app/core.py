@@ -1,4 +1,4 @@
-"""The bridge put together: what was joined and heard, the way to each server, and the owner's word over both."""
+"""The composition of the bridge: the session, the connections, and the owner's configuration."""
 
 import asyncio
 import logging
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from bridge.connection.connections import Connections
 
 SAVE_SECONDS = 2.0
-"""How often the watermarks are written down."""
+"""The interval at which the watermarks are written."""
 
 _log = logging.getLogger(__name__)
 
 
 class Core:
-    """The tools of one session, and what keeps them connected."""
+    """The tools of one session, and the tasks that keep it connected."""
 
     def __init__(self, options: Options, outlet: Outlet) -> None:
         self._options = options
@@ -50,10 +50,10 @@ class Core:
         return dispatch.listed(self._session)
 
     async def call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
-        """Carry out a tool. Whatever goes wrong is said in the result.
+        """Carry out a tool. Every failure is told in the result.
 
-        Cancelled, it stops; but if it may have had an effect by then, it runs to its end first, so that what it did at
-        the server is known here.
+        A cancelled call stops, unless a request that changes something may have been sent: then it runs to its end, so
+        that the session knows its effect.
         """
         try:
             call = dispatch.begin(self._session, name, arguments)
@@ -90,7 +90,7 @@ class Core:
         return await self._connections.ask(call.server, request, before_send)
 
     def _changed(self) -> None:
-        """Have the tools listed again, if they are other ones now."""
+        """Announce the list of tools, if it has changed."""
         offers = dispatch.offered(self._session)
         if offers != self._offers:
             self._offers = offers
@@ -99,8 +99,8 @@ class Core:
     # --- In the background ---
 
     async def run(self) -> None:
-        """Connect to the servers, follow the configuration, keep the watermarks; ends by being cancelled."""
-        from bridge.connection.connections import Connections  # noqa: PLC0415 - brings the WebSocket client along
+        """Connect to the servers, follow the configuration, save the watermarks; ends only by being cancelled."""
+        from bridge.connection.connections import Connections  # noqa: PLC0415 - imports the WebSocket client
 
         connections = self._connections = Connections(
             self._session, self._options.key, self._options.handle, self._pins, self._changed

@@ -10,7 +10,7 @@ from conclave.machine.keys import MachineKey
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What a bridge is started with. `urls` are the servers, in the owner's order and spelling."""
+    """The options of a start. `urls` are the servers, in the owner's order and spelling."""
 
     config_path: Path
     config: LocalConfig
@@ -18,4 +18,4 @@ class Options(msgspec.Struct, frozen=True):
     key: MachineKey
     handle: Handle
     state: Path
-    """The directory for what the next run has to know."""
+    """The directory of the state that the next run reads."""

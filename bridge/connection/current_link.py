@@ -13,7 +13,7 @@ from conclave.errors import LinkLost, Refusal, in_words
 from conclave.protocol.requests import Request, Send, Whisper
 
 PATIENCE_SECONDS = 5.0
-"""How long a request waits for a connection, and how long one that the server is not sure of is asked again."""
+"""The time that a request waits for a connection, and that one with an unknown outcome is repeated."""
 FIRST_PAUSE_SECONDS = 0.2
 
 R = TypeVar("R")

@@ -21,7 +21,7 @@ from conclave.protocol.credentials import Signer
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.2, 30.0
 STABLE_SECONDS = 30.0
-"""How long a connection has to last until its loss is answered as quickly as the first one was."""
+"""The duration of a connection after which the wait before the next attempt starts small again."""
 SETTLE_SECONDS = 10.0
 """The interval at which messages without a position are looked up in the history."""
 

@@ -1,7 +1,7 @@
-"""JSON-RPC 2.0 as MCP has it on a stream: one message a line, no batches, ids that are strings or integers.
+"""JSON-RPC 2.0 as MCP uses it on a stream: one message per line, no batches, ids are strings or integers.
 
-Bytes in any pieces go into `Lines` and come out as messages; what is none comes out as the `Fault` that answers it.
-Nothing that a peer writes raises here.
+Bytes in any pieces go into `Lines` and come out as messages; a malformed one comes out as the `Fault` that answers it.
+No input of a peer raises an exception here.
 """
 
 import re
@@ -17,35 +17,35 @@ INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603
 
 LINE_BYTES: Final = 16 * 1024 * 1024
-"""The longest line that is read."""
+"""The greatest length of a line."""
 
 Id = str | int
 
 
 class Request(NamedTuple):
-    """Wants exactly one answer, under its id."""
+    """A message that gets exactly one answer, under its id."""
 
     id: Id
     method: str
     params: Any
-    """An object, a list, or None where there are none."""
+    """An object, a list, or None."""
 
 
 class Notification(NamedTuple):
-    """Wants no answer."""
+    """A message that gets no answer."""
 
     method: str
     params: Any
 
 
 class Response(NamedTuple):
-    """The peer's own answer or error. Never answered, whatever is wrong with it: two peers would not stop."""
+    """The peer's answer or error. It is never answered, even if malformed: two peers could do so for ever."""
 
     id: Any
 
 
 class Fault(NamedTuple):
-    """The error reply that is due. Its id is None where the message has none that can be repeated."""
+    """The error reply to a message. Its id is None if the message has no valid one."""
 
     id: Id | None
     code: int
@@ -56,13 +56,13 @@ Message = Request | Notification | Response | Fault
 
 TOO_LONG: Final = Fault(None, INVALID_REQUEST, f"invalid request: a line may have at most {LINE_BYTES} bytes")
 
-# A pair of surrogates is one character; one alone is none, though JSON lets it be written. Every other escape is
-# matched too, so that the second half of `\\` is not taken for the beginning of one.
+# A pair of surrogates is one character; a lone one is not, although JSON can express it. Every other escape is matched,
+# too, so that the second half of `\\` is not taken for the start of one.
 _ESCAPE: Final = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
 )
 
-# Legal in JSON as they are, but ends of a line for many readers.
+# Legal in JSON, but line ends for many readers.
 _LINE_ENDS: Final = (
     ("\u0085".encode(), rb"\u0085"),
     ("\u2028".encode(), rb"\u2028"),
@@ -71,7 +71,7 @@ _LINE_ENDS: Final = (
 
 
 class Lines:
-    """Cuts a stream into messages. A line over the limit is answered once, and skipped to its end, not kept."""
+    """Splits a stream into messages. A line over the limit gets one error reply and is skipped, not kept."""
 
     def __init__(self, limit: int = LINE_BYTES) -> None:
         self._limit = limit
@@ -79,7 +79,7 @@ class Lines:
         self._skipping = False
 
     def feed(self, chunk: bytes) -> Iterator[Message]:
-        """Yield the messages that the chunk completes; what is left waits for the next."""
+        """Yield the messages that the chunk completes; the rest waits for the next chunk."""
         *ends, rest = chunk.split(b"\n")
         for end in ends:
             yield from self._add(end)
@@ -106,7 +106,7 @@ class Lines:
 
 
 def parse(line: bytes | bytearray) -> Message | None:
-    """Return what a line means, None for a blank one. Bytes that are no UTF-8 and lone surrogates become U+FFFD."""
+    """Return the message of a line, None for a blank one. Invalid UTF-8 and lone surrogates become U+FFFD."""
     if not line.strip():
         return None
     try:
@@ -131,7 +131,7 @@ def parse(line: bytes | bytearray) -> Message | None:
 
 
 def is_id(value: object) -> TypeGuard[Id]:
-    """Tell whether a request may have this id; an integer must fit 64 bits, or it could not be repeated."""
+    """Tell if a request may have this id. The decoder takes integers of up to 64 bits only."""
     return isinstance(value, str | int) and not isinstance(value, bool)
 
 
@@ -157,7 +157,7 @@ def _decoded(line: bytes | bytearray) -> Any:
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
-        # A client that cut a text in the middle of an emoji waits for its answer all the same.
+        # A client that has cut a text in the middle of an emoji still waits for its answer.
         repaired = _ESCAPE.sub(_without_surrogate, line.decode(errors="replace").encode())
         if repaired == line:
             raise
@@ -169,10 +169,10 @@ def _without_surrogate(escape: re.Match[bytes]) -> bytes:
 
 
 def _line(message: dict[str, Any]) -> bytes:
-    """Render a message as one line of valid UTF-8, whatever strings are in it.
+    """Render a message as one line of valid UTF-8.
 
     Raises:
-        TypeError: if there is something in it that is not JSON.
+        TypeError: if a value is not one of JSON.
     """
     try:
         line = orjson.dumps(message)
@@ -184,7 +184,7 @@ def _line(message: dict[str, Any]) -> bytes:
 
 
 def _without_lone_surrogates(value: Any) -> Any:
-    """Put U+FFFD in their place: Python strings may hold them (file names do), UTF-8 may not."""
+    """Replace them by U+FFFD: Python strings may hold them (file names do), UTF-8 may not."""
     if isinstance(value, str):
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, dict):

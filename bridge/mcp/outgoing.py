@@ -1,4 +1,4 @@
-"""What waits to be written to an MCP client, in what order, and what gives way when it is too much. Pure."""
+"""The queue of lines for an MCP client: their order, and the events that are dropped when it is full. Pure."""
 
 from collections import deque
 from typing import Final
@@ -7,14 +7,14 @@ from bridge.mcp.jsonrpc import notification_line
 
 EVENTS: Final = 1_000
 EVENT_BYTES: Final = 4 * 1024 * 1024
-"""How many events, and how much of them, wait for a client that is not ready or does not read."""
+"""The number and the size of events that may wait for a client that is not ready or does not read."""
 
 
 class Outgoing:
-    """What waits to be written, in the order in which it came: replies at any time, events when the session is open.
+    """The waiting lines in the order of their arrival: replies leave at any time, events once the session is open.
 
-    Of events only the newest are kept within both bounds (the very newest in any case). Where others were dropped, one
-    notice says how many. Replies have no bound of their own: whoever reads requests has to look at `reply_bytes`.
+    Only the newest events within both bounds are kept (the very newest in any case). One notice tells the number of
+    dropped ones. Replies have no bound here: the reader of requests has to stop while `reply_bytes` is too large.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Outgoing:
         self._open = False
 
     def open(self) -> None:
-        """Let events out; for good."""
+        """Let events leave from now on."""
         self._open = True
 
     def reply(self, line: bytes) -> None:
@@ -43,11 +43,11 @@ class Outgoing:
             self._dropped += 1
 
     def tools_changed(self) -> None:
-        """Have the client ask for the list again, after what waits now; once is enough, however often it changed."""
+        """Queue the notification that the list of tools has changed; several of them become one, the last."""
         self._tools_changed = self._next_count()
 
     def take(self, size: int) -> bytes:
-        """Remove and return whole lines, until there are `size` bytes or nothing more may leave."""
+        """Remove and return whole lines, until they have `size` bytes or no more may leave."""
         lines: list[bytes] = []
         while size > 0 and (line := self._pop()):
             lines.append(line)
@@ -55,7 +55,7 @@ class Outgoing:
         return b"".join(lines)
 
     def due(self) -> bool:
-        """Tell whether `take` would return anything."""
+        """Tell if `take` would return anything."""
         return bool(self._replies) or (self._open and (bool(self._events) or self._tools_changed is not None))
 
     def _next_count(self) -> int:
@@ -86,7 +86,7 @@ class Outgoing:
 
 
 def event_line(content: str, meta: dict[str, str]) -> bytes:
-    """Render an event of the channel."""
+    """Render a channel event."""
     return notification_line("notifications/claude/channel", {"content": content, "meta": meta})
 
 

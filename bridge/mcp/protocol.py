@@ -1,9 +1,9 @@
-"""The Model Context Protocol from the server's side, for Claude Code: a lifecycle, tools, and channel events.
+"""The server's side of the Model Context Protocol for Claude Code: lifecycle, tools, and channel events.
 
-Pure: messages go in, lines of bytes come out of `Outgoing`, and what takes time (a tool call) is named, not done.
+Pure: messages go in, lines of bytes come out of `Outgoing`, and a tool call is returned to the caller, which runs it.
 
-A client that negotiates a revision later than ours does not take the server for a channel. So a probe for a later one
-(`server/discover`) is an unknown method like every other, and an unknown revision is answered with our newest.
+A client that negotiates a later revision does not treat the server as a channel. So a probe for a later one
+(`server/discover`) is an unknown method like any other, and an unknown revision is answered with the newest known one.
 """
 
 import logging
@@ -29,10 +29,10 @@ from bridge.mcp.outgoing import Outgoing, event_line
 from conclave import __version__
 
 REVISIONS: Final = ("2025-06-18", "2025-11-25")
-"""The protocol revisions that we speak, oldest first."""
+"""The supported revisions of the protocol, oldest first."""
 
 INSTRUCTION_BYTES: Final = 2048
-"""Claude Code cuts the instructions off here."""
+"""The length at which Claude Code cuts the instructions."""
 
 _META_KEY: Final = re.compile(r"[A-Za-z0-9_]+")
 
@@ -40,26 +40,26 @@ logger = logging.getLogger(__name__)
 
 
 class ToolResult(NamedTuple):
-    """What the model reads as the answer to its call."""
+    """The answer to a call, for the model."""
 
     text: str
     is_error: bool = False
 
 
 class Tools(Protocol):
-    """What the model may call."""
+    """The tools that the model may call."""
 
     def listed(self) -> list[dict[str, Any]]:
         """Return the tools that are offered now, each with `name`, `description` and `inputSchema`."""
         ...
 
     async def call(self, name: str, arguments: dict[str, Any]) -> ToolResult:
-        """Run a tool, whether it is listed or not. A failure is a result; what is raised is an internal error."""
+        """Run a tool, listed or not. A failure is a result; an exception is an internal error."""
         ...
 
 
 class ToolCall:
-    """A tool call that is open: each is itself, even if another one later has the same id."""
+    """An open tool call. Calls are compared by identity: a later one may have the same id."""
 
     __slots__ = ("arguments", "id", "name")
 
@@ -70,29 +70,29 @@ class ToolCall:
 
 
 class Start(NamedTuple):
-    """Run this call, and give its result to `Endpoint.finish`."""
+    """Instruction to run a call and to give its result to `Endpoint.finish`."""
 
     call: ToolCall
 
 
 class Stop(NamedTuple):
-    """The client gave this call up; it gets no answer."""
+    """Instruction to stop a call that the client has cancelled; it gets no answer."""
 
     call: ToolCall
 
 
 class Outlet:
-    """Where the rest of the bridge puts what the model should see. Usable from the start; never waits."""
+    """The outlet for channel events. It can be used before the session is open, and never waits."""
 
     def __init__(self, outgoing: Outgoing, on_due: Callable[[], None]) -> None:
         self._outgoing = outgoing
         self._on_due = on_due
 
     def push(self, content: str, meta: dict[str, str]) -> None:
-        """Show the model an event of the channel; `meta` becomes attributes of its tag.
+        """Show the model a channel event; `meta` becomes attributes of its tag.
 
         Raises:
-            ValueError: for a key that Claude Code would drop without a word, or that it sets itself.
+            ValueError: for a key that Claude Code would drop silently, or that it sets itself.
         """
         for key in meta:
             if key == "source" or not _META_KEY.fullmatch(key):
@@ -101,13 +101,13 @@ class Outlet:
         self._on_due()
 
     def tools_changed(self) -> None:
-        """Tell the client that `Tools.listed` would answer differently now."""
+        """Tell the client that the result of `Tools.listed` has changed."""
         self._outgoing.tools_changed()
         self._on_due()
 
 
 class Endpoint:
-    """One client. It may begin anew with `initialize`, and is answered before that too."""
+    """The endpoint for one client. It may send `initialize` repeatedly, and is answered before the first one, too."""
 
     def __init__(self, listed: Callable[[], list[dict[str, Any]]], outgoing: Outgoing, instructions: str) -> None:
         if len(instructions.encode()) > INSTRUCTION_BYTES:
@@ -117,10 +117,10 @@ class Endpoint:
         self._instructions = instructions
         self._open: dict[Id, ToolCall] = {}
         self.greeted = False
-        """Whether an `initialize` was answered."""
+        """True once an `initialize` was answered."""
 
     def receive(self, message: Message) -> Start | Stop | None:
-        """Answer a message, or say what is to be done about it."""
+        """Answer a message, or return the instruction for the caller."""
         match message:
             case Request():
                 return self._answer(message)
@@ -131,7 +131,7 @@ class Endpoint:
         return None
 
     def finish(self, call: ToolCall, result: ToolResult) -> None:
-        """Answer a call, unless it was answered or given up before."""
+        """Answer a call, unless it was answered or cancelled before."""
         if self._open.get(call.id) is not call:
             return
         del self._open[call.id]

@@ -1,8 +1,8 @@
-"""The bridge as a process: MCP on stdin and stdout, until one of them or a signal ends it.
+"""The bridge as a process: MCP on stdin and stdout, until one of them ends or a signal comes.
 
-What is bounded: the line that is being read (16 MiB), the answers that the client does not take (reading waits for
-that), the open calls (more are refused: everything else is still heard, the end of stdin too), the events (see
-`outgoing.py`), and the time that anything may take at the end.
+Bounds: a line of input (16 MiB), the replies that the client does not read (reading waits), the open calls (further
+ones are refused, other messages and the end of stdin are still handled), the events (see `outgoing.py`), and the time
+of the shutdown.
 """
 
 import asyncio
@@ -23,29 +23,29 @@ from bridge.mcp.streams import BlockingThread, read, take_stdio, write
 from conclave.errors import ConclaveError
 
 BATCH_BYTES: Final = 64 * 1024
-"""How much is taken out to be written, at least, when there is more."""
+"""The size up to which lines are collected for one write."""
 
 PIECE_BYTES: Final = 4096
-"""How much one system call writes: little enough for a slow reader to be told apart from none."""
+"""The size of one system call: small enough to tell a slow reader from one that does not read."""
 
 REPLY_BYTES: Final = 1024 * 1024
-"""How much of answers may wait for the client before its next message is looked at."""
+"""The size of waiting replies beyond which the client's next message is not handled yet."""
 
 CALLS: Final = 256
-"""How many calls may be open."""
+"""The greatest number of open calls."""
 
 GREETING_SECONDS: Final = 1.0
-"""How long the client has the process to itself, if it does not begin."""
+"""The time after which `on_ready` is started, if the client does not begin."""
 
 GRACE_SECONDS: Final = 0.4
-"""How long running calls may go on when stdin has ended."""
+"""The time that running calls have after the end of stdin."""
 
 STALL_SECONDS: Final = 0.25
-"""How long the client may take nothing of what is due at the end."""
+"""The time without progress after which the shutdown does not wait for the client any more."""
 
 END_SECONDS: Final = 0.9
 LAST_SECONDS: Final = 0.1
-"""How long the end may take, from its cause on; and how long what is left may take when a slow client took longer."""
+"""The time of the whole shutdown, and of its rest if a slow client took longer."""
 
 CANCELLED: Final = ToolResult("cancelled: the bridge is shutting down", is_error=True)
 TOO_MANY: Final = ToolResult(f"{CALLS} calls are open; wait until some of them are answered", is_error=True)
@@ -59,8 +59,8 @@ def run(
 ) -> int:
     """Serve stdin and stdout as `serve` does, and return the exit code. For the main thread of a process of its own.
 
-    From here on nothing else reaches the process' stdin and stdout: what is printed, by child processes too, goes to
-    stderr. When the last line is written the process has to end, and is ended if something in it does not.
+    Other code cannot reach the process' stdin and stdout any more: its output, also that of child processes, goes to
+    stderr. After the last line the process has to end, and is ended by force if a part of it does not.
 
     Raises:
         ConclaveError: if stdin or stdout is closed.
@@ -90,16 +90,16 @@ async def serve(
 ) -> int:
     """Speak MCP on two descriptors until `source` ends, SIGTERM or SIGINT; return the exit code.
 
-    `tools_factory` is called at once, with the way to the client. `on_ready` is started when the first `initialize` was
-    answered, or after a second without one, and may run until it is cancelled at the end; if it raises, that is
-    logged and the exit code is 1. `on_end` is told the exit code, and the seconds left for cleaning up, when everything
-    that was due is written.
+    `tools_factory` is called first, with the outlet to the client. `on_ready` is started after the answer to the first
+    `initialize`, or after a second without one, and may run until it is cancelled at the end; an exception is logged,
+    and the exit code is 1. `on_end` gets the exit code, and the seconds that are left for cleanup, when all lines are
+    written.
     """
     return await _Stdio(tools_factory, instructions, on_ready, source, sink).run(on_end)
 
 
 class _Stdio:
-    """One run."""
+    """One run of `serve`."""
 
     def __init__(
         self,
@@ -110,8 +110,8 @@ class _Stdio:
         sink: int,
     ) -> None:
         self._outgoing = Outgoing()
-        self._due = asyncio.Event()  # there may be something to write
-        self._moved = asyncio.Event()  # something was written, or a call ended
+        self._due = asyncio.Event()  # there may be lines to write
+        self._moved = asyncio.Event()  # lines were written, or a call ended
         self._greeted = asyncio.Event()
         self._ending = asyncio.Event()
         self._tools = tools_factory(Outlet(self._outgoing, self._due.set))
@@ -153,7 +153,7 @@ class _Stdio:
         self._end(0)
 
     def _end(self, code: int) -> None:
-        """Begin to end; the greatest code that anybody gave is the exit code."""
+        """Begin the shutdown; the exit code is the greatest one of all calls."""
         self._code = max(self._code, code)
         self._set_end()
         self._ending.set()
@@ -185,7 +185,7 @@ class _Stdio:
             for message in lines.end():
                 self._receive(message, group)
         except ConnectionResetError:
-            pass  # the other end of a socket is gone, with something of ours unread
+            pass  # the other end of a socket is gone, with unread lines
         except OSError as error:
             logger.error("cannot read from the client: %s", error.strerror)  # noqa: TRY400 - the reason is in the text
             self._code = 1
@@ -200,7 +200,7 @@ class _Stdio:
         while self._outgoing.reply_bytes > REPLY_BYTES:
             self._moved.clear()
             await self._moved.wait()
-        if len(self._calls) >= CALLS:  # those that wait for nothing are over after a turn, and gone after another
+        if len(self._calls) >= CALLS:  # a call that waits for nothing ends in one turn, and is removed in the next
             await asyncio.sleep(0)
             await asyncio.sleep(0)
 
@@ -223,14 +223,14 @@ class _Stdio:
             return FAILED
 
     def _called(self, call: ToolCall, task: asyncio.Task[ToolResult]) -> None:
-        """Answer the call. Not in its task, for one that is cancelled before its first step never runs a line."""
+        """Answer the call. Its task cannot do it: one that is cancelled before its first step never runs."""
         del self._calls[call]
         self._endpoint.finish(call, CANCELLED if task.cancelled() else task.result())
         self._due.set()
         self._moved.set()
 
     def _cancel_calls(self) -> None:
-        """Answer what is open, without waiting for what it still has to tidy up."""
+        """Answer the open calls, without waiting for their cleanup."""
         for call, task in self._calls.items():
             self._endpoint.finish(call, CANCELLED)
             task.cancel()
@@ -269,7 +269,7 @@ class _Stdio:
             rest = rest[written:]
 
     async def _drain(self) -> None:
-        """Let the client take what is due, as long as it takes any of it; after a signal not even that long."""
+        """Write the waiting lines as long as the client reads; after a signal, for one `STALL_SECONDS` at most."""
         while not self._drained():
             written, signalled = self._written, self._signalled
             with suppress(TimeoutError):
@@ -285,7 +285,7 @@ class _Stdio:
 
 
 def _end_the_process(code: int, seconds: float) -> None:
-    """Leave after this time even if a task suppresses its cancellation, or an executor's thread never comes back."""
+    """End the process after this time, even if a task suppresses its cancellation or a thread does not return."""
     timer = threading.Timer(seconds, os._exit, (code,))
     timer.daemon = True
     timer.start()

@@ -1,6 +1,6 @@
-"""Descriptors of every kind, read and written by blocking in threads of their own.
+"""Blocking reads and writes of descriptors in threads.
 
-So pipes, sockets, terminals, files and /dev/null are all the same, and no descriptor that other processes share is
+This works for pipes, sockets, terminals, files and /dev/null alike, and no descriptor that other processes share is
 switched to non-blocking.
 """
 
@@ -18,13 +18,13 @@ from typing import Any, Final, TypeVar
 from conclave.errors import ConclaveError
 
 CHUNK_BYTES: Final = 64 * 1024
-"""How much is read at a time."""
+"""The greatest number of bytes of one read."""
 
 T = TypeVar("T")
 
 
 class BlockingThread:
-    """Runs blocking calls one after the other. Unlike an executor's, it does not hold up the end of the process."""
+    """A thread that runs blocking calls one by one. Unlike an executor's, it does not delay the end of the process."""
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.get_running_loop()
@@ -32,13 +32,13 @@ class BlockingThread:
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     async def call(self, function: Callable[[], T]) -> T:
-        """Run the function in the thread. Cancelled, it runs on there, and what it returns or raises is lost."""
+        """Run the function in the thread. If the call is cancelled, the function runs on and its result is lost."""
         future: asyncio.Future[T] = self._loop.create_future()
         self._work.put((function, future))
         return await future
 
     def close(self) -> None:
-        """End the thread when it comes back from the call that it is in."""
+        """End the thread after its present call."""
         self._work.put(None)
 
     def _run(self) -> None:
@@ -48,7 +48,7 @@ class BlockingThread:
                 outcome = partial(future.set_result, function())
             except Exception as error:  # noqa: BLE001 - it is raised where the call was made
                 outcome = partial(future.set_exception, error)
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed, so no caller waits
                 self._loop.call_soon_threadsafe(_settle, future, outcome)
 
 
@@ -58,7 +58,7 @@ def _settle(future: "asyncio.Future[Any]", outcome: Callable[[], None]) -> None:
 
 
 def read(descriptor: int) -> bytes:
-    """Wait for bytes of any number up to `CHUNK_BYTES`; none at the end of the stream.
+    """Wait for up to `CHUNK_BYTES` bytes and return them; none at the end of the stream.
 
     Raises:
         OSError: if it cannot be read.
@@ -66,15 +66,15 @@ def read(descriptor: int) -> bytes:
     while True:
         try:
             return os.read(descriptor, CHUNK_BYTES)
-        except BlockingIOError:  # whoever shares it made it non-blocking
+        except BlockingIOError:  # a process that shares it made it non-blocking
             _await(descriptor, select.POLLIN)
 
 
 def write(descriptor: int, piece: memoryview) -> int:
-    """Wait until some of the bytes are taken, and return how many.
+    """Wait until some of the bytes are written, and return their number.
 
     Raises:
-        OSError: if it cannot be written; BrokenPipeError if nobody reads any more.
+        OSError: if it cannot be written; BrokenPipeError if the reader is gone.
     """
     while True:
         try:
@@ -90,7 +90,7 @@ def _await(descriptor: int, event: int) -> None:
 
 
 def take_stdio() -> tuple[int, int]:
-    """Return stdin and stdout under new numbers; the old ones are /dev/null and stderr from now on.
+    """Return stdin and stdout under new numbers; the old numbers become /dev/null and stderr.
 
     Raises:
         ConclaveError: if one of them is closed.

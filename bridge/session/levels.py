@@ -1,13 +1,13 @@
-"""What an agent may do with what it hears, here and now: the owner's word, and what the session made of it. Pure.
+"""The permission levels that hold now: the owner's configuration, and the changes of the session. Pure.
 
-The owner's word is `config.toml`. A session changes levels for itself only, with its tools, and a tool call may be the
-idea of whoever talked to it. So it may lower a level, and raise one up to the ceiling or to what the owner gives that
-very scope, whichever is more. When the owner says something new about a scope, that replaces what the session made of
-it. When they say the same again, that goes for all that they said, for nothing tells what of it was meant. A lowered
-ceiling, or a withdrawn level, takes back what was raised beyond it.
+The owner sets levels in `config.toml`. A session changes levels for itself only, with its tools, and a tool call may be
+the idea of another participant. So a session may lower a level, and raise it up to the ceiling or to the owner's level
+for that scope, whichever is higher. A new level from the owner replaces the session's change of that scope. When the
+owner writes the configuration without changing it, the session's changes end in every scope that it names, and so does
+its default: nothing tells which entry the owner meant. A lowered ceiling, or a removed level, limits what was raised.
 
-Levels belong to a cluster, not to the spelling of its URL. Where a cluster was configured under several URLs, the
-levels of each count, and if they disagree about a scope, those of the first configured one.
+Levels belong to a cluster, not to a spelling of its URL. If a cluster is configured under several URLs, the levels of
+all count; for a scope with several levels, the first configured URL decides.
 """
 
 import shlex
@@ -36,8 +36,8 @@ class Levels:
     def __init__(self, config: LocalConfig) -> None:
         self._config = config
         self._clusters: dict[str, str] = {}
-        """For a URL that is one of several, the one that stands for all of them."""
-        self._words = self._owner_words()
+        """Maps a URL that leads to a known cluster to the URL that identifies it."""
+        self._owner = self._owner_levels()
         self._changes: dict[_Scope, Level] = {}
         self._default: Level | None = None
 
@@ -46,16 +46,16 @@ class Levels:
         scope = self._scope(urls, channel)
         if scope in self._changes:
             return self._changes[scope]
-        if scope in self._words:
-            return self._words[scope]
+        if scope in self._owner:
+            return self._owner[scope]
         return self._config.default_permission if self._default is None else self._default
 
     def may_emit(self, urls: Urls, channel: str | None) -> bool:
-        """Tell whether the agent may send messages to the channel, or whisper."""
+        """Tell if the agent may send messages to the channel, or whisper."""
         return self.level(urls, channel).may_emit
 
     def check(self, urls: Urls, channel: str | None, level: Level) -> None:
-        """Find out whether the session may set a level.
+        """Check that the session may set a level.
 
         Raises:
             AboveCeiling: if it may not.
@@ -64,66 +64,66 @@ class Levels:
         _check(level, self._limit(self._scope(urls, channel)), ["--server", urls[0], *where])
 
     def set(self, urls: Urls, channel: str | None, level: Level) -> None:
-        """Set a level for this session; AboveCeiling if it may not."""
+        """Set a level for this session. Raises: AboveCeiling."""
         self.check(urls, channel, level)
         self._changes[self._scope(urls, channel)] = level
 
     def set_default(self, level: Level) -> None:
-        """Set the level for whatever has none of its own, at all servers, for this session; AboveCeiling likewise."""
+        """Set the default level of this session, at all servers. Raises: AboveCeiling."""
         _check(level, self._default_limit(), [])
         self._default = level
 
     def renamed(self, urls: Urls, old: str, new: str) -> None:
-        """Note that a channel has another name: its level stays, unless there is a word about the new name already.
+        """Carry the level over to a channel's new name, unless the new name has a level already.
 
-        What the owner gave the old name beyond the ceiling is not carried over: they named another channel.
+        A level of the owner's beyond the ceiling is not carried over: it was given to another name.
         """
         before = self.level(urls, old)
         self._changes.pop(self._scope(urls, old), None)
         scope = self._scope(urls, new)
-        if scope not in self._words and scope not in self._changes and self.level(urls, new) is not before:
+        if scope not in self._owner and scope not in self._changes and self.level(urls, new) is not before:
             self._changes[scope] = min(before, self._limit(scope))
 
     def configure(self, config: LocalConfig) -> None:
-        """Take the owner's newer word."""
-        old_config, old_words = self._config, self._words
+        """Apply a new configuration."""
+        old_config, old_levels = self._config, self._owner
         self._config = config
-        self._words = self._owner_words()
+        self._owner = self._owner_levels()
         self._changes = {
-            scope: level for scope, level in self._changes.items() if self._words.get(scope) is old_words.get(scope)
+            scope: level for scope, level in self._changes.items() if self._owner.get(scope) is old_levels.get(scope)
         }
         if config.default_permission is not old_config.default_permission:
             self._default = None
         self._clamp()
 
     def repeat(self) -> None:
-        """Take the owner's word as said again: where they gave a level, and by default, the session's ends."""
-        self._changes = {scope: level for scope, level in self._changes.items() if scope not in self._words}
+        """Apply the same configuration again: the session's levels end in the owner's scopes, and its default does."""
+        self._changes = {scope: level for scope, level in self._changes.items() if scope not in self._owner}
         self._default = None
 
     def _clamp(self) -> None:
-        """Take back what was raised further than a session may now."""
+        """Lower the session's levels that are above the present limit."""
         self._changes = {scope: min(level, self._limit(scope)) for scope, level in self._changes.items()}
         if self._default is not None:
             self._default = min(self._default, self._default_limit())
 
     def _limit(self, scope: _Scope) -> Level:
-        return max(self._config.permission_ceiling, self._words.get(scope, self._config.default_permission))
+        return max(self._config.permission_ceiling, self._owner.get(scope, self._config.default_permission))
 
     def _default_limit(self) -> Level:
         return max(self._config.permission_ceiling, self._config.default_permission)
 
-    def _owner_words(self) -> dict[_Scope, Level]:
-        """Return the levels that the owner gave to single scopes."""
+    def _owner_levels(self) -> dict[_Scope, Level]:
+        """Return the owner's overrides by scope."""
         rank = {normalise(entry.url): number for number, entry in reversed(list(enumerate(self._config.servers)))}
 
         def configured(override: Override) -> int:
             return rank.get(normalise(override.server), len(self._config.servers))
 
-        words: dict[_Scope, Level] = {}
+        levels: dict[_Scope, Level] = {}
         for override in sorted(self._config.overrides, key=configured):  # stable: within a URL, the file's order
-            words.setdefault(_Scope(self._cluster(override.server), override.channel), override.level)
-        return words
+            levels.setdefault(_Scope(self._cluster(override.server), override.channel), override.level)
+        return levels
 
     def _scope(self, urls: Urls, channel: str | None) -> _Scope:
         clusters = list(dict.fromkeys(self._cluster(url) for url in urls))
@@ -136,7 +136,7 @@ class Levels:
         return self._clusters.get(url, url)
 
     def _unite(self, clusters: list[str]) -> None:
-        """Note that what counted as several clusters is one; of what the session changed, the first one's stays."""
+        """Treat several clusters as one; of conflicting changes of the session, those of the first one stay."""
         for url in [*self._clusters, *clusters[1:]]:
             if self._cluster(url) in clusters:
                 self._clusters[url] = clusters[0]
@@ -145,14 +145,14 @@ class Levels:
         for scope, level in sorted(self._changes.items(), key=lambda change: order.get(change[0].cluster, 0)):
             changes.setdefault(_Scope(self._cluster(scope.cluster), scope.channel), level)
         self._changes = changes
-        self._words = self._owner_words()
+        self._owner = self._owner_levels()
         self._clamp()
 
 
 def _check(level: Level, limit: Level, options: list[str]) -> None:
     if level > limit:
-        words = ["conclave", "perm", "set", level.value, *map(visible, options)]
+        command = ["conclave", "perm", "set", level.value, *map(visible, options)]
         raise AboveCeiling(
             f"a session may not raise this level above `{limit.value}`; "
-            f"the owner of this machine can, with: {shlex.join(words)}"
+            f"the owner of this machine can, with: {shlex.join(command)}"
         )

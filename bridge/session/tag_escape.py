@@ -1,31 +1,31 @@
-r"""Text in which no tag of the harness opens or closes. Pure, and in linear time.
+r"""The escape of tags of the harness in text of other participants. Pure, and in linear time.
 
-Claude Code wraps what a channel brings in a tag, `<channel source="conclave" ...>` to `</channel>`, and speaks to the
-model in tags of its own, such as `<system-reminder>`. Text from other people must not contain any of them. So a
-backslash is put behind the `<` of each: `<\/channel>`, which is what Claude Code itself makes of the one tag that it
-looks for. A tag is known by what its name begins with: in any case, behind any spaces and slashes, with any separators,
-with accents or in look-alike letters, and behind everything that is read as `<`.
+Claude Code wraps the events of a channel in a tag, `<channel source="conclave" ...>` to `</channel>`, and addresses the
+model in tags of its own, such as `<system-reminder>`. Text of others must not contain any of them. So a backslash is
+inserted after the `<` of each: `<\/channel>`, as Claude Code does itself for the one tag that it looks for. A tag is
+recognised by the start of its name: in any case, after any spaces and slashes, with any separators, with accents or in
+look-alike letters, and after every character that can be read as `<`.
 
-Nothing else is touched: `a < b`, `List<int>`, `<div>`, `x->y`, JSON and diffs come through as they are. Code that names
-a type `SystemTime` gains a backslash; everybody sees it, and it is the cheaper mistake.
+Other text is not changed: `a < b`, `List<int>`, `<div>`, `x->y`, JSON and diffs. Code that names a type `SystemTime`
+gets a backslash, which is visible, and the smaller mistake.
 
-Why that is enough, although a list of names is never complete: the tag that ends the envelope is on it, so whatever
-else passes for a tag remains inside, behind the sentence that says what it is; and the prefixes are those under which
-harnesses invent new tags. Characters that are not drawn at all are not looked for here: `conclave.text` writes them out
-before, and a tag with `\u200b` in its middle is none.
+That is enough, although a list of names is never complete: the tag that ends the envelope is on it, so any other tag
+stays inside the envelope, after the sentence that introduces the body; and the prefixes are those under which harnesses
+add new tags. Characters that are not drawn are not handled here: `conclave.text` escapes them first, and a tag with
+`\u200b` in its middle is not a tag.
 """
 
 import re
 import unicodedata
 
 _OPENERS = (
-    "<\uff1c\ufe64\u226e"  # what Unicode takes for it: itself, in full width, small, and struck through
-    "\u2039\u276e\u02c2\u1438\u16b2\U0001d236"  # what looks the same
+    "<\uff1c\ufe64\u226e"  # its compatibility variants: itself, full width, small, struck through
+    "\u2039\u276e\u02c2\u1438\u16b2\U0001d236"  # look-alikes
     "\u3008\u2329\u27e8\u276c\u2770\u29fc"  # angle brackets
 )
 
-# What names of tags begin with; `-` stands for any separators, or none. Names that are one common word (`user`, `task`,
-# `tool`) are not among them: they mean nothing to a harness, and code is full of them.
+# The starts of tag names; `-` stands for any separators, or none. Common single words (`user`, `task`, `tool`) are not
+# among them: no harness uses them, and code is full of them.
 _STEMS = """
     channel | whisper | antml | system | reminder | claude | mcp
   | function | invoke | parameter | thinking | instructions | environment-context
@@ -37,13 +37,13 @@ _STEMS = """
   | ide- (?: opened | selection | diagnostics ) | new-diagnostics
 """.replace("-", "[-_:]*+")
 _LONGEST_STEM = 24
-"""No stem has more letters."""
+"""An upper bound for the letters of a stem."""
 _PIECE = 64
-"""How much of a name is looked at in one go; mostly the first piece is enough."""
+"""The number of characters that are normalised in one step; mostly the first step decides."""
 
 _STEM = re.compile(_STEMS, re.VERBOSE)
 
-# Repetitions are possessive and end before the next opener, so that each character is read a few times at most.
+# Repetitions are possessive and end before the next opener, so each character is read a few times at most.
 _TAG = re.compile(
     rf"""
     (?P<opener> [{_OPENERS}] | & (?: lt | \#0*+60 | \#x0*+3c ) ;? )
@@ -55,9 +55,9 @@ _TAG = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-"""What opens a tag, or may open one: `odd` begins beyond ASCII, and it remains to see what its letters say."""
+"""The start of a tag; `odd` is a name with letters beyond ASCII, which `_reads_as_a_tag` judges."""
 
-# Letters that look like those of ASCII and are not made of them in Unicode's eyes.
+# Letters that look like ASCII letters and do not decompose to them in Unicode.
 _LOOK_ALIKE = str.maketrans(
     "асеһіјкӏмнопрԛѕтуѵԝхвԁгαβϲεηικνορτυχγωɑɡıɩʟłøđħŧᴀʙᴄᴅᴇꜰɢʜɪᴊᴋᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ",
     "acehijklmhonpqstyvwxbdrabceniknoptuxywagiillodhtabcdefghijkmnoprstuvwyz",
@@ -65,7 +65,7 @@ _LOOK_ALIKE = str.maketrans(
 
 
 def defused(text: str) -> str:
-    """Return the text with a backslash behind whatever opens or closes a tag; where there is one already, nothing."""
+    """Return the text with a backslash after the start of each tag, unless there is one already."""
     return _TAG.sub(_defused_opener, text)
 
 
@@ -75,7 +75,7 @@ def _defused_opener(found: re.Match[str]) -> str:
 
 
 def _reads_as_a_tag(name: str) -> bool:
-    """Tell whether a name begins like that of a tag, once accents, styles and foreign letters are taken for Latin."""
+    """Tell if a name starts like that of a tag, after accents, styles and look-alike letters are mapped to ASCII."""
     letters = ""
     for start in range(0, len(name), _PIECE):
         plain = unicodedata.normalize("NFKD", name[start : start + _PIECE]).casefold().translate(_LOOK_ALIKE)

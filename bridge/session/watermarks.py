@@ -1,13 +1,13 @@
-"""How far sessions were shown their channels, kept from one run of the bridge to the next.
+"""The positions up to which a session was shown its channels, stored from one run of the bridge to the next.
 
-One file per server and session path, so that bridges of different handles never write the same one; of two that had the
-same handle for a moment, the later write wins as a whole. A file is replaced by renaming: a reader finds the old one or
-the new one. It is not synced, because what a power cut costs is an older file, or one that cannot be read and counts as
-empty: something is shown again.
+There is one file per server and session path, so bridges with different handles never write the same one; if two have
+the same handle for a moment, the later write wins as a whole. A file is replaced by a rename: a reader finds the old
+one or the new one. It is not synced: a power cut costs an older file, or an unreadable one that counts as empty, and
+then messages are shown again.
 
-A position belongs to the protocol version that it was given under, and is not translated: those of v2 are opaque, even
-if they look like times, and those of v1 count the rows of a millisecond as one reader met them. What both versions
-understand is the time of the message; from there, the rest of its millisecond may be shown twice.
+A position belongs to the protocol version under which it was given, and is not translated: those of v2 are opaque, even
+if they look like times, and those of v1 count the rows of a millisecond as one reader met them. Both versions
+understand the time of the message; from there, messages of the same millisecond may be shown twice.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 class Key(msgspec.Struct, frozen=True):
-    """Whose watermarks: a session path at a server (`server_key`)."""
+    """The owner of watermarks: a session path at a server (`server_key`)."""
 
     server: str
     session: str
@@ -40,7 +40,7 @@ class Key(msgspec.Struct, frozen=True):
 class Watermark(msgspec.Struct, frozen=True):
     """The last message that was shown; `ts` is its time by the server's clock, in Unix milliseconds.
 
-    `noted` is when that was noted here, in Unix seconds.
+    `noted` is the local time of the entry, in Unix seconds.
     """
 
     position: str
@@ -49,12 +49,12 @@ class Watermark(msgspec.Struct, frozen=True):
     noted: int
 
     def mark(self, protocol: int) -> str:
-        """Return where to read on under a version of the protocol."""
+        """Return the mark to continue from under a version of the protocol."""
         return self.position if protocol == self.protocol else at_time(self.ts - 1)
 
 
 class _Content(msgspec.Struct, frozen=True):
-    """A file's content. The first two tell people what the file's name tells the bridge."""
+    """The content of a file. The first two fields are for people; the bridge uses the file's name."""
 
     server: str
     session: str
@@ -62,15 +62,15 @@ class _Content(msgspec.Struct, frozen=True):
 
 
 def server_key(server_id: str | None, url: str) -> str:
-    """Return what identifies a server here: its id if it has told one, otherwise its URL."""
+    """Return the identity of a server: its id if it has told one, otherwise its URL."""
     return visible(server_id) if server_id else normalise(url)
 
 
 class Watermarks:
-    """The watermarks of one bridge: read when they are first asked for, and in memory until `save`."""
+    """The watermarks of one bridge: read from a file at the first use, and kept in memory until `save`."""
 
     def __init__(self, directory: Path, now: Callable[[], float] = time.time) -> None:
-        """Keep them below `directory`, which need not exist."""
+        """Store them below `directory`, which need not exist."""
         self._directory = directory / "watermarks"
         self._now = now
         self._channels: dict[Key, dict[str, Watermark]] = {}
@@ -82,12 +82,12 @@ class Watermarks:
         return self._of(key).get(channel)
 
     def note(self, key: Key, channel: str, position: str, *, ts: int, protocol: int) -> None:
-        """Set a channel's watermark, further on or back."""
+        """Set a channel's watermark, forward or back."""
         self._of(key)[channel] = Watermark(position, ts, protocol, int(self._now()))
         self._unsaved.add(key)
 
     def save(self) -> None:
-        """Write what has changed. A failure is logged once, until it works again, and tried again by the next call."""
+        """Write the changed files. A failure is logged once until a write succeeds; the next call tries again."""
         for key in list(self._unsaved):
             self._channels[key] = self._kept(self._channels[key])
             try:
@@ -106,7 +106,7 @@ class Watermarks:
         return self._channels[key]
 
     def _kept(self, channels: dict[str, Watermark]) -> dict[str, Watermark]:
-        """Return those that were noted last, up to the limits of age and number."""
+        """Return the newest entries, up to the limits of age and number."""
         oldest = self._now() - KEPT_SECONDS
         by_age = sorted(channels.items(), key=lambda entry: entry[1].noted)
         return {channel: watermark for channel, watermark in by_age[-KEPT_CHANNELS:] if watermark.noted > oldest}
@@ -140,9 +140,9 @@ class Watermarks:
             draft.unlink(missing_ok=True)
 
     def _tidy(self) -> None:
-        """Remove files that nobody has written for so long that nothing in them counts, and drafts left by a crash."""
+        """Remove files whose entries are all too old, and drafts of a bridge that crashed."""
         oldest = self._now() - KEPT_SECONDS
-        with contextlib.suppress(OSError):  # no directory yet, or another bridge is tidying, too
+        with contextlib.suppress(OSError):  # there is no directory yet, or another bridge removes them as well
             for entry in self._directory.iterdir():
                 if entry.stat().st_mtime < oldest:
                     entry.unlink()

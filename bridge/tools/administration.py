@@ -139,10 +139,10 @@ def invite_list(_: BridgeSession, server: Server, args: OnChannel) -> Effects[st
 
 
 def _administer(server: Server, channel: str, request: Request[R]) -> Effects[R]:
-    """Ask for an operation on a channel; the answer tells whether the user administers it.
+    """Ask for an operation on a channel; the answer also tells if the user administers the channel.
 
     Raises:
-        ToolError: if not.
+        ToolError: if the user does not.
     """
     try:
         result: R = yield request
@@ -151,6 +151,6 @@ def _administer(server: Server, channel: str, request: Request[R]) -> Effects[R]
             raise
         server.set_administered(channel, admin=False)
         raise ToolError(f"not an admin on `{server.url}`") from refusal
-    if not server.admin:  # whoever administers the server may do it anywhere, for as long as that lasts
+    if not server.admin:  # an admin of the server may do it in any channel, as long as that role lasts
         server.set_administered(channel, admin=True)
     return result

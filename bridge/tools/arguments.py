@@ -1,7 +1,7 @@
-"""The arguments of tools: one struct says what a tool takes, what its schema is, and what is refused.
+"""The arguments of tools: one struct defines the arguments, the schema and the check.
 
-A schema that is not enforced fails in the unsafe direction: a misspelt visibility that means public, a bad number that
-means no limit, a misspelt name that means not given. So anything unexpected is an error that says what was expected.
+A schema that is not enforced fails in the unsafe direction: a misspelt visibility means public, a bad number no limit,
+and a misspelt name a missing argument. So unexpected arguments are an error that tells what was expected.
 """
 
 import re
@@ -24,14 +24,14 @@ User = Annotated[str, Meta(description="Username.")]
 
 
 class Arguments(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of what the tools take."""
+    """Base of the arguments of all tools."""
 
     wanted: ClassVar[str] = ""
-    """What is said when a required argument is missing or wrong, where it is not that they are required."""
+    """The error for a missing or invalid required argument, if the generated sentence does not fit."""
 
 
 class ToServer(Arguments, frozen=True):
-    """What every tool that asks a server takes."""
+    """The argument of every tool that asks a server."""
 
     server: Server | UnsetType = UNSET
 
@@ -67,7 +67,7 @@ def read(kind: type[A], arguments: dict[str, Any]) -> A:
 
 @cache
 def schema(kind: type[Arguments]) -> dict[str, Any]:
-    """Return the JSON schema of a struct, in one piece: type, properties, required."""
+    """Return the JSON schema of a struct without references: type, properties, required."""
     _, components = msgspec.json.schema_components([kind], ref_template="{name}")
     own = components[kind.__name__]
     properties = {name: _inlined(entry, components) for name, entry in own["properties"].items()}
@@ -76,7 +76,7 @@ def schema(kind: type[Arguments]) -> dict[str, Any]:
 
 
 def _inlined(entry: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
-    """Put what an entry refers to in its place."""
+    """Replace the references of an entry by their targets."""
     resolved = {key: value for key, value in entry.items() if key not in {"$ref", "allOf"}}
     for reference in [entry, *entry.get("allOf", [])]:
         if "$ref" in reference:
@@ -86,7 +86,7 @@ def _inlined(entry: dict[str, Any], components: dict[str, Any]) -> dict[str, Any
 
 
 def _given_as_text(present: dict[str, Any], kind: type[Arguments], name: str) -> bool:
-    """Tell whether a required argument is there; in these tools they all are texts."""
+    """Tell if a required argument is present; in these tools all required ones are texts."""
     return isinstance(present.get(name), str) and name in kind.__struct_fields__
 
 

@@ -16,9 +16,9 @@ from conclave.errors import InvalidDuration
 from conclave.protocol.requests import Page, Row
 
 PAGE_ROWS = 100
-"""How many messages `catch_up` shows at once."""
+"""The number of messages on a page of `catch_up`."""
 PAGE_CHARS = 48_000
-"""How long a page of `catch_up` gets before the rest is left to the next one; a result beyond that is cut by hosts."""
+"""The length of a page after which the rest is left to the next one; hosts cut longer results."""
 
 
 class CatchUp(ToServer, frozen=True, kw_only=True):
@@ -36,7 +36,7 @@ def catch_up(session: BridgeSession, server: Server, args: CatchUp) -> Effects[s
     lost, more, rows = page.lost, page.more, list(page.messages)
     while more and page.messages and len(rows) < PAGE_ROWS:
         page = yield history_after(args.channel, rows[-1].id, PAGE_ROWS - len(rows))
-        if page.lost:  # what is behind the loss comes with the next call, which begins by saying so
+        if page.lost:  # the next call begins with the loss and shows what follows it
             break
         rows += page.messages
         more = page.more
@@ -52,7 +52,7 @@ def catch_up(session: BridgeSession, server: Server, args: CatchUp) -> Effects[s
 def _start(session: BridgeSession, server: Server, args: CatchUp) -> str:
     after, since = given(args.after), given(args.since)
     if after is not None:
-        if is_time(after):  # ours alone: no server's position looks like that
+        if is_time(after):  # a mark of the bridge; no server has such a position
             raise ToolError("`after` must be what an earlier page said")
         return str(after)
     if since is None:

@@ -1,4 +1,4 @@
-"""From a tool's name and arguments to its steps, and from the state of things to the list of tools. Pure."""
+"""The dispatch of a call to its tool, and the list of the tools that are offered now. Pure."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,9 +16,9 @@ from bridge.tools.tool import Offer, Tool
 
 
 class ToolInvocation(msgspec.Struct, frozen=True):
-    """A tool that may run: on which server, and what it does.
+    """A call with checked arguments: its tool, its server and its effects.
 
-    `permit` is to be called whenever it is about to ask the server; it raises ToolError if it must not any more.
+    `permit` is to be called before each request; it raises ToolError if the tool may not ask the server any more.
     """
 
     tool: Tool
@@ -38,7 +38,7 @@ def listed(session: BridgeSession) -> list[dict[str, Any]]:
 
 
 def offered(session: BridgeSession) -> frozenset[Offer]:
-    """Tell which kinds of tools make sense now. One that is not listed may be called all the same, and is refused."""
+    """Return the kinds of tools that make sense now. A tool that is not listed can be called; its checks refuse it."""
     offers = {Offer.ALWAYS}
     for server in session.servers:
         if any(session.level(server, channel).may_emit for channel in server.channels):
@@ -51,7 +51,7 @@ def offered(session: BridgeSession) -> frozenset[Offer]:
 
 
 def begin(session: BridgeSession, name: str, given: dict[str, Any]) -> ToolInvocation:
-    """Find out what a call asks for: first the server, then the arguments.
+    """Resolve a call: first the server, then the arguments.
 
     Raises:
         ToolError: if there is no such tool or no such server.

@@ -30,7 +30,7 @@ def may_send(session: BridgeSession, server: Server, args: SendChannel) -> None:
 def send_channel(session: BridgeSession, server: Server, args: SendChannel) -> Effects[str]:
     may_send(session, server, args)
     body = Body(text=args.text)
-    yield Send(args.channel, body, _key())
+    yield Send(args.channel, body, _idempotency_key())
     session.sent(server, args.channel, body)
     return f"sent to {presentation.name(args.channel)}"
 
@@ -51,10 +51,10 @@ def whisper(session: BridgeSession, server: Server, args: WhisperTo) -> Effects[
     except InvalidName as error:
         raise ToolError("`target` must be a `user/machine/session` path") from error
     may_whisper(session, server, args)
-    yield Whisper(args.target, Body(text=args.text), _key())
+    yield Whisper(args.target, Body(text=args.text), _idempotency_key())
     return "whisper sent"
 
 
-def _key() -> str:
-    """Return what a message is known by, so that one whose answer was lost can be sent again and said once."""
+def _idempotency_key() -> str:
+    """Return an idempotency key, so a message whose answer is lost can be sent again and is posted once."""
     return secrets.token_urlsafe(16)

@@ -1,7 +1,7 @@
-"""What every version of the protocol has in common on a connection: questions go out, answers and events come in.
+"""The interface of an exchange: one version of the protocol on one connection, without I/O.
 
-An exchange is the pure half of a link: requests in, bytes out; bytes in, outcomes out. It knows one version's frames,
-and nobody else on the client's side does. `Ticket` is whatever the caller wants back with the answer.
+An exchange is the pure half of a link: requests in, bytes out; bytes in, outcomes out. It alone knows the frames of its
+version. A ticket identifies a request; the caller chooses it and gets it back with the answer.
 """
 
 from typing import Any, Generic, Protocol, TypeVar
@@ -13,7 +13,7 @@ from conclave.protocol.events import Event
 from conclave.protocol.requests import Request
 
 MESSAGE_BYTES = 16 * 1024 * 1024
-"""The largest frame that a server takes or sends."""
+"""The greatest size of a frame that a server accepts or sends."""
 
 CLOSED = "connection closed before a response arrived"
 
@@ -21,28 +21,28 @@ Ticket = TypeVar("Ticket")
 
 
 class Answer(msgspec.Struct, Generic[Ticket], frozen=True):
-    """The result of a request, or the refusal of it."""
+    """The result of a request, or its Refusal."""
 
     ticket: Ticket
     result: Any
 
 
 class Received(msgspec.Struct, frozen=True):
-    """Something that nobody asked for."""
+    """An event: a message that answers no request."""
 
     event: Event
 
 
 class FollowUp(msgspec.Struct, frozen=True):
-    """Send this at once: an answer has come, and the result needs another one."""
+    """Bytes to send immediately: the answer has come, and the result needs another one."""
 
     data: bytes
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """Why the server closed. `reason` is its sentence, None if it gave none; `shown` is what users see.
+    """The reason of a close. `reason` is the server's sentence, None if it gave none; `shown` is the text for users.
 
-    `code` and `retry_after` are what `conclave.errors.LinkLost` says of them.
+    `code` and `retry_after` are as in `conclave.errors.LinkLost`.
     """
 
     reason: str | None
@@ -58,37 +58,37 @@ class Exchange(Protocol[Ticket]):
     """The requests that are open on one connection."""
 
     def ask(self, request: Request[Any], ticket: Ticket) -> bytes:
-        """Note that `request` is asked now, and return what has to be sent for it, before anything else is.
+        """Register a request and return the bytes that have to be sent for it, before any others.
 
         Raises:
-            Refusal: if this version has no words for it, or the frame is larger than a server takes. Nothing is
-                noted then.
-            FrameError: if a value cannot be written at all, such as a string with a lone surrogate; likewise.
+            Refusal: if this version cannot express it, or the frame is larger than a server accepts. Nothing is
+                registered then.
+            FrameError: if a value cannot be encoded, such as a string with a lone surrogate. Likewise.
         """
         ...
 
     def receive(self, data: bytes) -> Outcome[Ticket] | None:
-        """Tell what a message from the server means; None for one that means nothing.
+        """Return the meaning of a message from the server; None for one without any.
 
         Raises:
-            OutOfStep: if no later answer can be trusted; the connection has to be given up.
+            OutOfStep: if later answers cannot be matched with requests; the connection has to be closed.
         """
         ...
 
     def open_tickets(self) -> list[Ticket]:
-        """Return the tickets that were not answered yet, oldest first."""
+        """Return the tickets of unanswered requests, oldest first."""
         ...
 
     def closed(self, close: tuple[int, str] | None) -> Ending:
-        """Say why the server ended the connection: what it said last, or what it did not.
+        """Return the reason for the end of the connection.
 
-        `close` is the code and the reason of its close frame, None if it just went away.
+        `close` is the code and the reason of the server's close frame, None if there was none.
         """
         ...
 
 
 def check_size(data: bytes) -> bytes:
-    """Return `data` unchanged unless a server would drop the connection for it. Raises: Refusal."""
+    """Return `data` unchanged if a server accepts a frame of its size. Raises: Refusal."""
     if len(data) > MESSAGE_BYTES:
         raise Refusal(Code.TOO_LARGE, f"a frame of {len(data)} bytes exceeds the {MESSAGE_BYTES} byte cap")
     return data

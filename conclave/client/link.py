@@ -1,8 +1,8 @@
 """One connection to a relay: requests with their replies, events, and a reason when it ends.
 
-A link answers or fails; it never waits for ever. Connecting, each reply and each ping have a deadline, and a link that
-misses one is over: after a lost reply nothing says which request the next one answers. Events wait in a queue that is
-bounded in bytes; a reader who falls behind by more loses the link rather than the memory, and can resume from history.
+Nothing waits without a deadline: the connect, each reply and each ping have one, and a link that misses it ends. After
+a lost reply nothing tells which request the next one answers. Events wait in a queue that is bounded in bytes; a
+reader that falls further behind loses the link, and can resume from the history.
 """
 
 import asyncio
@@ -26,18 +26,18 @@ from conclave.protocol.v2 import SUBPROTOCOL
 from conclave.urls import check_url
 
 EVENT_BYTES = 32 * 1024 * 1024
-"""How much may wait in the event queue before the link is given up."""
+"""The greatest size of the event queue; beyond it the link ends."""
 
 _MAY_BE_THE_OFFER = range(400, 429)
-"""With which statuses a server refuses an upgrade that it does not like."""
+"""The statuses with which a server may refuse an upgrade because of the offered subprotocol."""
 
 _R = TypeVar("_R")
 
-_EVENT_OVERHEAD = 512  # bytes: what an event costs in memory besides its frame
+_EVENT_OVERHEAD = 512  # bytes of memory for an event, besides its frame
 
 
 class Timeouts(msgspec.Struct, frozen=True):
-    """In seconds: to be connected, to be answered, between pings, to say goodbye."""
+    """Seconds for the connect, for a reply, between pings, and for the close handshake."""
 
     connect: float = 10.0
     reply: float = 15.0
@@ -46,10 +46,10 @@ class Timeouts(msgspec.Struct, frozen=True):
 
 
 class Link:
-    """A session on a server. Made by `connect`; close it, or use it as an async context manager.
+    """A session on a server. `connect` makes it; close it, or use it as an async context manager.
 
     `path` is `user/machine/session`; `admin` follows the Role events as they arrive; `server_id` is None if the
-    server told none; `version` is that of the protocol; `cluster` is what the login was signed for, None in v1.
+    server told none; `version` is that of the protocol; `cluster` is the id that the login was signed for, None in v1.
     """
 
     def __init__(self, url: str, logged_in: LoggedIn, wire: WebSocket, timeouts: Timeouts) -> None:
@@ -80,18 +80,17 @@ class Link:
     def server_ms(self) -> int:
         """Return Unix milliseconds by the server's clock, or by the local one if the server did not tell the time.
 
-        The server told it in whole seconds when the link came up: the value is up to a second late, never early.
+        The server tells it in whole seconds when the link comes up: the value is up to a second late, never early.
         """
         return self._wire.server_ms()
 
     async def request(self, request: Request[_R]) -> _R:
-        """Ask the server and return the result. Concurrent requests are sent in the order of the calls.
+        """Send a request and return its result. Concurrent requests are sent in the order of the calls.
 
         Raises:
-            Refusal: what the server answers instead, or what cannot be asked of a server of this version.
-            LinkLost: if the link ends first, or the deadline passes, which ends it. Whether the request took effect
-                is not known then.
-            FrameError: if a text cannot be written: it has a lone surrogate in it.
+            Refusal: the server's answer instead of a result, or a request that this version cannot express.
+            LinkLost: if the link ends first, or the deadline passes, which ends it. The request may have taken effect.
+            FrameError: if a text has a lone surrogate, which cannot be encoded.
         """
         if self._lost is not None:
             raise self._why()
@@ -110,14 +109,14 @@ class Link:
 
     @property
     def queued(self) -> int:
-        """How many events have arrived and wait to be taken."""
+        """The number of events that have arrived and wait to be taken."""
         return len(self._events)
 
     async def next_event(self) -> Event:
-        """Return what the server sent by itself, in its order. One reader at a time; cancelling loses nothing.
+        """Return the next event, in the server's order. One reader at a time; a cancelled call loses nothing.
 
         Raises:
-            LinkLost: when the link has ended and everything before that was returned.
+            LinkLost: when the link has ended and all events before that were returned.
         """
         while not self._events:
             if self._lost is not None:
@@ -129,15 +128,15 @@ class Link:
         return event
 
     async def events(self) -> AsyncIterator[Event]:
-        """Yield every `next_event`; ends as that does, by raising LinkLost."""
+        """Yield every `next_event`, until LinkLost is raised."""
         while True:
             yield await self.next_event()
 
     async def close(self) -> None:
-        """End the link and wait until the connection is closed. Open requests fail; closing again does nothing."""
+        """End the link and wait until the connection is closed. Open requests fail; a second call does nothing."""
         self._end(LinkLost("the link was closed here"))
         await asyncio.wait({self._task})
-        await self._wire.close()  # a task that was cancelled before its first step did not do it
+        await self._wire.close()  # a task that is cancelled before its first step has not closed it
 
     # --- Inside ---
 
@@ -171,7 +170,7 @@ class Link:
             await self._wire.send(outcome.data)
 
     def _hear(self, event: Event, size: int) -> None:
-        """Put an event of `size` bytes into the queue; after the end, none: one that has no room leaves no gap."""
+        """Queue an event of `size` bytes. After the end nothing is queued, so an event without room leaves no gap."""
         if self._lost is not None:
             return
         if isinstance(event, Role):
@@ -191,7 +190,7 @@ class Link:
                 await self.request(Ping())
 
     def _end(self, error: LinkLost) -> LinkLost:
-        """Make `error` the end of the link, unless it has ended already, and let go of the connection."""
+        """End the link with `error`, unless it has ended already, and close the connection."""
         if self._lost is None:
             self._mark_ended(error)
             self._task.cancel()
@@ -206,7 +205,7 @@ class Link:
         self._changed.set()
 
     def _why(self) -> LinkLost:
-        """Return what ended the link, as a fresh exception: one that is raised again and again grows with each."""
+        """Return the reason of the end as a new exception: one that is raised repeatedly grows its traceback."""
         lost = self._lost or LinkLost("the link is up")
         return LinkLost(str(lost), lost.reason, code=lost.code, retry_after=lost.retry_after)
 
@@ -216,11 +215,11 @@ def _unsendable(error: Exception) -> LinkLost:
 
 
 def _resolve(ticket: asyncio.Future[Any], outcome: object) -> None:
-    if ticket.done():  # whoever asked has stopped waiting
+    if ticket.done():  # the caller has stopped waiting
         return
     if isinstance(outcome, Refusal | LinkLost):
         ticket.set_exception(outcome)
-        ticket.exception()  # seen: a caller that was cancelled in between leaves no warning behind
+        ticket.exception()  # marks it as retrieved: a caller that is cancelled now causes no warning
     else:
         ticket.set_result(outcome)
 
@@ -238,14 +237,14 @@ async def connect(
 ) -> Link:
     """Connect to a server and log in under the session handle `session`, with `register` as a new (user, machine).
 
-    `invite` is what a server wants to see that registers only those who were invited. `check_server` is given the
-    server's id, None if it told none, before anything is sent to it; what it raises ends the attempt and is passed on.
-    `cluster` is the one that has to answer there, None if any may. Protocol v2 is spoken where the server knows it.
+    `invite` is for servers that require one for a registration. `check_server` is given the server's id, None if there
+    is none, before anything is sent; an exception that it raises ends the attempt and is passed on. `cluster` is the id
+    that is expected there, None if any may answer. Protocol v2 is used where the server supports it.
 
     Raises:
         InvalidUrl: if `url` cannot be dialled.
-        LoginRefused: if the server refuses; `conclave.client.retry.may_retry` tells whether to come back.
-        NotTrusted: if another server answers than the expected one, or one that cannot show that it is that.
+        LoginRefused: if the server refuses; `conclave.client.retry.may_retry` decides about another attempt.
+        NotTrusted: if another cluster answers than the expected one, or one that cannot be proven to be it.
         LinkError: if it cannot be reached, is no relay or does not answer in time.
     """
     timeouts = timeouts or Timeouts()
@@ -272,7 +271,7 @@ async def connect(
 
 
 async def identify(url: str, session: str, *, timeouts: Timeouts | None = None) -> str | None:
-    """Ask a server which cluster it is, without a login; None if it speaks v1 only, which cannot be signed for it.
+    """Return the id of the cluster at a URL, without a login; None for a server that supports v1 only.
 
     Raises:
         InvalidUrl, LoginRefused, LinkError: as `connect` does.
@@ -288,9 +287,10 @@ async def identify(url: str, session: str, *, timeouts: Timeouts | None = None) 
 
 
 async def _dial(url: str, timeouts: Timeouts) -> WebSocket:
-    """Offer v2. A server that knows no subprotocols ignores the offer, or does not take the upgrade: then go without.
+    """Connect with an offer of v2, and without it if the server refuses that upgrade.
 
-    What it says to that decides: a server that refuses both is refused for its own reason.
+    A server that does not know subprotocols ignores the offer or refuses it. If it refuses both attempts, the error is
+    that of the second one.
     """
     try:
         return await WebSocket.dial(url, timeouts.connect, timeouts.close, (SUBPROTOCOL,))

@@ -1,4 +1,4 @@
-"""Logging in, whatever the version of the protocol: bytes go back and forth until the session has its path."""
+"""The login, independent of the protocol's version: messages are exchanged until the session has its path."""
 
 import asyncio
 from typing import Any, Protocol, TypeVar
@@ -12,10 +12,10 @@ from conclave.protocol.events import Event
 
 
 class LoggedIn(msgspec.Struct, frozen=True):
-    """Who the session is, what it heard before the login was over, and the exchange that goes on from there.
+    """The session's path, the events that came during the login, and the exchange for the rest of the connection.
 
-    `cluster` is the id that the login was signed for, None where the version signs none. `heartbeat` is after how many
-    seconds of its own silence the session should send a ping, None where the server does not tell.
+    `cluster` is the id that the login was signed for, None in v1. `heartbeat` is the interval in seconds after which a
+    session that sends nothing else should send a ping, None if the server told none.
     """
 
     version: int
@@ -31,31 +31,31 @@ End = TypeVar("End")
 
 
 class Login(Protocol[End_co]):
-    """The client's side of one version's handshake, pure as an exchange is. It ends with a LoggedIn, or earlier."""
+    """The client's side of one version's handshake, without I/O. It ends with a LoggedIn, or with an earlier result."""
 
     def opening(self) -> bytes:
-        """Return what the client sends first."""
+        """Return the client's first message."""
         ...
 
     def receive(self, data: bytes) -> tuple[bytes, ...] | End_co:
-        """Take a message from the server; return what to send in answer to it, or the end of the login.
+        """Take a message from the server; return the messages that answer it, or the result of the login.
 
         Raises:
-            Refusal: what the server refused.
+            Refusal: if the server refused the login.
             NotTrusted: if it is another server than the expected one.
-            LinkError: if the server sent what has no place in a login.
-            FrameError: if it sent what cannot be read.
+            LinkError: if the message does not belong to a login.
+            FrameError: if the message cannot be decoded.
         """
         ...
 
 
 async def log_in(wire: WebSocket, login: Login[End], verb: str, deadline: float) -> End:
-    """Conduct a login; each message from the server has `deadline` seconds. The `verb` is for the text of a refusal.
+    """Conduct a login; each message from the server has `deadline` seconds. `verb` is for the text of a refusal.
 
     Raises:
         LoginRefused: if the server refuses.
         NotTrusted: if it is another server than the expected one; nothing was signed for it.
-        LinkError: if it goes away, is no relay or does not answer in time.
+        LinkError: if it closes the connection, is not a relay or does not answer in time.
     """
     try:
         return await _converse(wire, login, deadline)

@@ -1,11 +1,12 @@
-"""Which cluster is expected behind a URL: pinned at the registration, compared at every later login.
+"""The cluster that is expected behind a URL: pinned at the registration, compared at every later login.
 
-A login of protocol v2 is signed for one cluster; a client that knows which one answers no other. A v1 login is signed
-for nobody, and whoever takes it can pass it on. So where a cluster is pinned, v1 is not spoken at all: clusters that
-can be pinned speak v2 on every node, and a server that does not is not the one that was pinned, or hides it.
+A v2 login is signed for one cluster; a client that knows the cluster does not answer the challenge of another one. A v1
+login is not signed for any server, so the server that receives it can log in elsewhere with it. So where a cluster is
+pinned, the client refuses v1: clusters that can be pinned support v2 on every node, and a server that does not is not
+the pinned one, or hides it.
 
-What was registered before there were pins is pinned at the first v2 login (trust on first use). A server that speaks
-v1 only, the original's for one, is never pinned.
+A registration without a pin gets one at its first v2 login (trust on first use). A server that supports v1 only, such
+as the original's, is never pinned.
 """
 
 import asyncio
@@ -29,10 +30,10 @@ def check_cluster(url: str, expected: str, found: str) -> None:
 
 
 def check_upgrade(url: str, expected: str | None, told: str | None, *, version: int) -> None:
-    """Judge a server by its answer to the upgrade: the id that it told, if any, and the version that it chose.
+    """Check a server by its answer to the upgrade: the id that it told, if any, and the version that it chose.
 
     Raises:
-        NotTrusted: if a cluster is expected there, and this is another one, or cannot be shown to be that one.
+        NotTrusted: if another cluster is expected there, or if the server cannot be proven to be the expected one.
     """
     if expected is None:
         return
@@ -47,28 +48,28 @@ def check_upgrade(url: str, expected: str | None, told: str | None, *, version: 
 
 
 class Pins:
-    """The clusters that a configuration expects, and the way to note one that was seen for the first time."""
+    """The pinned clusters of a configuration, and a way to pin one that is seen for the first time."""
 
     def __init__(self, path: Path, config: LocalConfig) -> None:
-        """Take a configuration and the path of its file."""
+        """Take the path of a configuration and its content."""
         self._path = path
         self._config = config
         self._unwritten: dict[str, str] = {}
 
     def configure(self, config: LocalConfig) -> None:
-        """Take the configuration as it is now."""
+        """Replace the configuration."""
         self._config = config
 
     def expected(self, url: str) -> str | None:
-        """Return the cluster that has to answer at a URL, None if any may."""
+        """Return the cluster that is expected at a URL, None if any may answer."""
         registration = self._config.registration(url)
         pinned = None if registration is None else registration.cluster
         return pinned or self._unwritten.get(normalise(url))
 
     async def note(self, url: str, cluster: str | None) -> bool:
-        """Pin the cluster of a v2 login to a registration that has none; tell whether that is news.
+        """Pin the cluster of a v2 login to a registration without a pin; return True if that was written.
 
-        A configuration that cannot be written keeps nobody from talking: the pin holds for this process then.
+        If the configuration cannot be written, the pin holds for this process only.
         """
         registration = self._config.registration(url)
         if cluster is None or registration is None or self.expected(url) is not None:

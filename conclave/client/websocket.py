@@ -1,4 +1,4 @@
-"""A WebSocket as the protocol uses it: messages of one kind out and in, and what the upgrade told about the server."""
+"""The client's WebSocket: messages of one kind, and the facts about the server from the upgrade's response."""
 
 import asyncio
 import logging
@@ -20,13 +20,13 @@ from conclave.errors import LinkError, UpgradeRefused
 SERVER_ID_HEADER = "x-conclave-server-id"
 
 BROKEN = (OSError, WebSocketException)
-"""What `WebSocket.send` raises when the connection does not carry it."""
+"""The exceptions of `WebSocket.send` on a broken connection."""
 
 SECOND_ADDRESS_SECONDS = 0.25
-"""How long a host's first address may take until its next one is tried beside it (RFC 8305, section 5)."""
+"""The delay after which a host's next address is tried in parallel (RFC 8305, section 5)."""
 
 _log = logging.getLogger(__name__)
-_log.setLevel(logging.INFO)  # below that, the library shows what is said
+_log.setLevel(logging.INFO)  # below that level the library logs the messages
 
 _ERRNO = re.compile(r"\[Errno (\d+)\]")
 
@@ -38,11 +38,11 @@ class WebSocket:
         """Take a connection that is up.
 
         Raises:
-            LinkError: if the server gives several ids; which one is meant cannot be known.
+            LinkError: if the server gives several ids.
         """
         self._socket = socket
         self.subprotocol: str | None = socket.subprotocol
-        """What the server selected of what was offered; with one, messages are texts."""
+        """The subprotocol that the server selected; with one, messages are texts."""
         assert socket.response is not None  # noqa: S101 - it is connected
         headers = socket.response.headers
         ids = set(headers.get_all(SERVER_ID_HEADER))
@@ -54,14 +54,14 @@ class WebSocket:
 
     @classmethod
     async def dial(cls, url: str, deadline: float, close_deadline: float, subprotocols: tuple[str, ...] = ()) -> Self:
-        """Connect, upgrade included, within `deadline` seconds; a later close takes at most the other number.
+        """Connect, upgrade included, within `deadline` seconds; a close takes at most `close_deadline`.
 
-        A server that selects none of the `subprotocols` is spoken to without one. A `wss://` server's certificate and
-        name are checked against the system's certificates. Redirects are refused: who answers must be who was dialled.
+        A server may select none of the `subprotocols`. The certificate and the name of a `wss://` server are checked
+        against the system's certificates. Redirects are refused: only the dialled server may answer.
 
         Raises:
             UpgradeRefused: if the server answers, but not as a relay.
-            LinkError: with the reason in words.
+            LinkError: with the reason.
         """
         try:
             async with asyncio.timeout(deadline):
@@ -92,12 +92,12 @@ class WebSocket:
 
     @property
     def closed(self) -> tuple[int, str] | None:
-        """The code and the reason that the peer closed with; None while it has not, or if it just went away."""
+        """The code and the reason of the peer's close frame; None if there was none."""
         frame = self._socket.protocol.close_rcvd
         return None if frame is None else (int(frame.code), frame.reason)
 
     def server_ms(self) -> int:
-        """Return Unix milliseconds by the server's clock, at most a second and the way here late, never early."""
+        """Return Unix milliseconds by the server's clock: late by at most a second and the latency, never early."""
         if self._told_ms is None:
             return time.time_ns() // 1_000_000
         return self._told_ms + int((time.monotonic() - self._told_at) * 1000)
@@ -106,8 +106,8 @@ class WebSocket:
         await self._socket.send(data, text=self.subprotocol is not None)
 
     async def receive(self) -> bytes | None:
-        """Return the next message; None when the connection is over. In v1, texts mean nothing and are skipped."""
-        decode = None if self.subprotocol is None else False  # v2: bytes as they came, for the decoder of JSON
+        """Return the next message; None when the connection has ended. In v1, text messages are skipped."""
+        decode = None if self.subprotocol is None else False  # v2: the JSON decoder takes bytes
         try:
             while not isinstance(message := await self._socket.recv(decode=decode), bytes):
                 pass
@@ -116,12 +116,12 @@ class WebSocket:
         return message
 
     async def close(self) -> None:
-        """Say goodbye and close; never raises for a connection that is gone already."""
+        """Close the connection; one that has ended already is no error."""
         await self._socket.close()
 
 
 class _Dialled(connect):
-    """A connection to the URL that was given, and no other."""
+    """A connection that follows no redirects."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
         return exc
@@ -149,7 +149,7 @@ def _refused(status: int) -> str:
 
 
 def _system_reason(error: OSError) -> str:
-    """Return the system's words: asyncio puts its own in their place, one for each address of the host."""
+    """Return the system's error text: asyncio replaces it by its own, with one part for each address of the host."""
     if isinstance(error, ssl.SSLError):
         return str(error)
     if error.errno:

@@ -1,1 +1,1 @@
-"""What a user's machine keeps: its key and its configuration."""
+"""The files on a user's machine: its key and its configuration."""

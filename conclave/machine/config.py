@@ -1,4 +1,4 @@
-"""A user's local configuration, `config.toml`: the servers this machine is registered at, and the autonomy levels.
+"""A user's local configuration, `config.toml`: the machine's registrations, and the agent's permission levels.
 
 This module reads it; `conclave.machine.config_edit` changes it. A server is the same server in every spelling of its
 URL (`conclave.urls`).
@@ -18,7 +18,7 @@ from conclave.urls import same_server
 
 @total_ordering
 class Level(enum.Enum):
-    """What an agent may do with what it hears; mute < notify < converse < act."""
+    """The permissions of an agent in a channel; mute < notify < converse < act."""
 
     MUTE = "mute"
     NOTIFY = "notify"
@@ -30,7 +30,7 @@ class Level(enum.Enum):
         """Read a level; case matters.
 
         Raises:
-            ConfigError: with the levels there are.
+            ConfigError: with the valid levels.
         """
         try:
             return cls(text)
@@ -42,7 +42,7 @@ class Level(enum.Enum):
 
     @property
     def may_emit(self) -> bool:
-        """Whether an agent at this level may send messages."""
+        """True if an agent at this level may send messages."""
         return self >= Level.CONVERSE
 
 
@@ -50,9 +50,9 @@ _ASCENDING = tuple(Level)
 
 
 class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who this machine is at a server. `url` is spelt as the user gave it.
+    """The identity of this machine at a server. `url` is spelt as the user gave it.
 
-    `cluster` is the id of the cluster that has to answer there (`conclave.client.trust`), None where that is not known.
+    `cluster` is the id of the cluster that is expected there (`conclave.client.trust`), None if it is not known.
     """
 
     url: str
@@ -73,9 +73,9 @@ class Override(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class LocalConfig(msgspec.Struct, frozen=True):
-    """The file's content; keys that it does not know are ignored.
+    """The content of the file; unknown keys are ignored.
 
-    `permission_ceiling` is how far an agent may raise a level by itself, where the owner gives less.
+    `permission_ceiling` is the level up to which an agent may raise its own, even if the owner has set less.
     """
 
     default_permission: Level = Level.NOTIFY
@@ -96,7 +96,7 @@ def load(path: Path) -> LocalConfig:
     """Read the file; a missing one means the defaults.
 
     Raises:
-        ConfigError: if it cannot be read, or is not what it should be.
+        ConfigError: if it cannot be read, or is invalid.
     """
     return parse(read_text(path), path)
 
@@ -121,7 +121,7 @@ def parse(text: str, path: Path) -> LocalConfig:
     """Read a configuration's text; `path` is for the error message only.
 
     Raises:
-        ConfigError: with the place of the mistake.
+        ConfigError: with the position of the mistake.
     """
     try:
         return msgspec.convert(tomllib.loads(text), LocalConfig)

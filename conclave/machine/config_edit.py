@@ -1,10 +1,10 @@
-"""Changes to `config.toml` that keep the rest of it: comments, layout, and keys that this program does not know.
+"""Changes to `config.toml` that keep comments, layout and unknown keys.
 
-Each change holds a lock from reading to replacing, so that of two commands at once neither loses its change. The new
-text is checked to say what it should, written beside the file, synced and renamed over it: a reader, and a crash,
-finds the old file or the new one, never a part. A level or ceiling that is set as it was is written all the same: a
-running bridge takes that for the owner's word said again. A configuration behind a symbolic link is changed where it
-really is.
+A change holds a lock from reading to replacing, so concurrent commands do not lose each other's changes. The new text
+is parsed and compared with the intended content, written beside the file, synced and renamed over it: a reader, or a
+crash, finds the old file or the new one, never a part. A level or ceiling that is set to its present value is written
+all the same: a running bridge then drops the changes that its session has made to that level. A configuration behind a
+symbolic link is changed at the link's target.
 """
 
 import contextlib
@@ -25,32 +25,32 @@ from conclave.machine.config import Level, LocalConfig, Override, Registration, 
 from conclave.urls import same_server
 
 LOCK_SECONDS = 10.0
-"""How long a command waits for another one that is changing the same file."""
+"""The time that a command waits for another one that is changing the file."""
 
 _Entry = Mapping[str, Any]
 
 
 class Forgotten(msgspec.Struct, frozen=True):
-    """What `forget` removed: whether there was a registration, and how many overrides."""
+    """The entries that `forget` removed: a registration if there was one, and the number of overrides."""
 
     registered: bool
     overrides: int
 
 
 def register(path: Path, registration: Registration) -> None:
-    """Record a registration. One of the same server is changed in place and takes the new spelling of its URL."""
+    """Record a registration. One of the same server is changed in place, and its URL gets the new spelling."""
 
-    def ours(entry: _Entry) -> bool:
+    def matches(entry: _Entry) -> bool:
         return same_server(entry["url"], registration.url)
 
     with _rewriting(path) as document:
-        _put(document, "servers", ours, msgspec.to_builtins(registration))
+        _put(document, "servers", matches, msgspec.to_builtins(registration))
 
 
 def pin(path: Path, url: str, cluster: str | None, over: str | None) -> bool:
-    """Record which cluster has to answer at a registered server, None for any, in the place of `over`.
+    """Record the cluster that is expected at a registered server, None for any. Return True if the file was changed.
 
-    Where something else stands already, or nothing is registered, the file stays untouched; tell which it was.
+    The file stays untouched if the present value is not `over`, or if the server is not registered.
     """
     with _rewriting(path) as document:
         entries = (entry for entry in _entries(document, "servers") or () if same_server(entry["url"], url))
@@ -65,7 +65,7 @@ def pin(path: Path, url: str, cluster: str | None, over: str | None) -> bool:
 
 
 def forget(path: Path, url: str) -> Forgotten:
-    """Drop a server's registration and all its overrides; where there is none of either, the file stays untouched."""
+    """Remove a server's registration and all its overrides; without either, the file stays untouched."""
     with _rewriting(path) as document:
         registrations = _remove(document, "servers", lambda entry: same_server(entry["url"], url))
         overrides = _remove(document, "overrides", lambda entry: same_server(entry["server"], url))
@@ -73,45 +73,45 @@ def forget(path: Path, url: str) -> Forgotten:
 
 
 def set_default(path: Path, level: Level) -> None:
-    """Set the level that holds where no override does."""
-    with _rewriting(path, again=True) as document:
+    """Set the level of channels and whispers without an override."""
+    with _rewriting(path, always=True) as document:
         document["default_permission"] = level.value
 
 
 def unset_default(path: Path) -> bool:
-    """Go back to the default level of the program; tell whether the file named one."""
+    """Return to the built-in default level; True if the file had one of its own."""
     return _unset(path, "default_permission")
 
 
 def set_ceiling(path: Path, level: Level) -> None:
-    """Set how far an agent may raise a level by itself."""
-    with _rewriting(path, again=True) as document:
+    """Set the level up to which an agent may raise its own."""
+    with _rewriting(path, always=True) as document:
         document["permission_ceiling"] = level.value
 
 
 def unset_ceiling(path: Path) -> bool:
-    """Go back to the ceiling of the program; tell whether the file named one."""
+    """Return to the built-in ceiling; True if the file had one of its own."""
     return _unset(path, "permission_ceiling")
 
 
 def set_override(path: Path, override: Override) -> None:
     """Set the level of a channel, or of whispers; an override of the same scope is changed in place."""
 
-    def ours(entry: _Entry) -> bool:
+    def matches(entry: _Entry) -> bool:
         return same_server(entry["server"], override.server) and entry.get("channel") == override.channel
 
-    with _rewriting(path, again=True) as document:
-        _put(document, "overrides", ours, msgspec.to_builtins(override))
+    with _rewriting(path, always=True) as document:
+        _put(document, "overrides", matches, msgspec.to_builtins(override))
 
 
 def remove_override(path: Path, server: str, channel: str | None) -> bool:
-    """Drop the override of a channel, or of whispers; tell whether there was one."""
+    """Remove the override of a channel, or of whispers; True if there was one."""
 
-    def ours(entry: _Entry) -> bool:
+    def matches(entry: _Entry) -> bool:
         return same_server(entry["server"], server) and entry.get("channel") == channel
 
     with _rewriting(path) as document:
-        removed = _remove(document, "overrides", ours)
+        removed = _remove(document, "overrides", matches)
     return removed > 0
 
 
@@ -127,8 +127,8 @@ def _unset(path: Path, key: str) -> bool:
 
 
 @contextlib.contextmanager
-def _rewriting(path: Path, wait: float = LOCK_SECONDS, *, again: bool = False) -> Iterator[tomlkit.TOMLDocument]:
-    """Lend the document for a change and write it back, all under the lock; unchanged, only with `again`."""
+def _rewriting(path: Path, wait: float = LOCK_SECONDS, *, always: bool = False) -> Iterator[tomlkit.TOMLDocument]:
+    """Lock the file, yield its document for a change, and write it back; an unchanged one only with `always`."""
     try:
         real = Path(os.path.realpath(path))  # not resolve(): a link to itself then fails like any other bad path
         real.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def _rewriting(path: Path, wait: float = LOCK_SECONDS, *, again: bool = False) -
             document = tomlkit.parse(before)
             yield document
             after = document.as_string()
-            if again or after != before:
+            if always or after != before:
                 _check(before, after, document, path)
                 _replace(real, after.encode())
     except Timeout as error:
@@ -150,15 +150,15 @@ def _rewriting(path: Path, wait: float = LOCK_SECONDS, *, again: bool = False) -
 
 
 def _check(before: str, after: str, document: tomlkit.TOMLDocument, path: Path) -> None:
-    """Refuse a text that does not say what the document does: better no change than a damaged configuration."""
-    said = parse(after, path)
-    meant = msgspec.convert(document.unwrap(), LocalConfig)
-    if said != meant:
+    """Raise if the text does not parse to the content of the document; the file then stays as it is."""
+    parsed = parse(after, path)
+    intended = msgspec.convert(document.unwrap(), LocalConfig)
+    if parsed != intended:
         raise ConfigError(f"failed to change config `{path}`: its layout is too unusual; {len(before)} bytes unchanged")
 
 
 def _replace(path: Path, content: bytes) -> None:
-    draft = path.with_name(f"{path.name}.tmp")  # one name is enough under the lock, and a crash leaves at most one
+    draft = path.with_name(f"{path.name}.tmp")  # under the lock one name is enough, and a crash leaves at most one file
     draft.unlink(missing_ok=True)
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
@@ -181,15 +181,15 @@ def _entries(document: tomlkit.TOMLDocument, key: str) -> AoT | Array | None:
     return found if isinstance(found, AoT | Array) else None
 
 
-def _put(document: tomlkit.TOMLDocument, key: str, ours: Callable[[_Entry], bool], fields: dict[str, str]) -> None:
-    """Change the first entry that is ours and drop the others that are, or add an entry at the end."""
+def _put(document: tomlkit.TOMLDocument, key: str, matches: Callable[[_Entry], bool], fields: dict[str, str]) -> None:
+    """Change the first entry that matches and remove further ones, or add an entry at the end."""
     entries = _entries(document, key)
-    mine = [index for index, entry in enumerate(entries or ()) if ours(entry)]
-    if entries is not None and mine:
+    found = [index for index, entry in enumerate(entries or ()) if matches(entry)]
+    if entries is not None and found:
         for name, value in fields.items():
-            if entries[mine[0]].get(name) != value:
-                _set(entries[mine[0]], name, value)
-        for index in reversed(mine[1:]):
+            if entries[found[0]].get(name) != value:
+                _set(entries[found[0]], name, value)
+        for index in reversed(found[1:]):
             _drop(document, key, index)
         return
     if isinstance(entries, Array) and len(entries) > 0:
@@ -197,16 +197,16 @@ def _put(document: tomlkit.TOMLDocument, key: str, ours: Callable[[_Entry], bool
         inline.update(fields)
         entries.append(inline)
         return
-    if isinstance(entries, Array):  # an empty `key = []`: from now on as tables, which are easier to read
+    if isinstance(entries, Array):  # an empty `key = []` becomes tables, which are easier to read
         document.remove(key)
         entries = None
     table = tomlkit.table()
     table.update(fields)
     table.trivia.indent = "\n" if document.as_string().strip() else ""
     if isinstance(entries, AoT):
-        heir = _following(document, key, len(entries))
-        if heir is not None:
-            heir.trivia.indent = (_take_trailing(entries[-1]) or "\n") + heir.trivia.indent
+        successor = _following(document, key, len(entries))
+        if successor is not None:
+            successor.trivia.indent = (_take_trailing(entries[-1]) or "\n") + successor.trivia.indent
         entries.append(table)
     else:
         document.append(key, tomlkit.aot())
@@ -214,33 +214,33 @@ def _put(document: tomlkit.TOMLDocument, key: str, ours: Callable[[_Entry], bool
 
 
 def _set(entry: Any, name: str, value: str) -> None:
-    """Give an entry a value, before the comments below its last key: those introduce what follows."""
+    """Set a value of an entry, before the comments below its last key: they belong to the next entry."""
     kept = _take_trailing(entry) if isinstance(entry, Table) and name not in entry else ""
     entry[name] = value
     if kept:
         entry.add(tomlkit.ws(kept))
 
 
-def _remove(document: tomlkit.TOMLDocument, key: str, ours: Callable[[_Entry], bool]) -> int:
-    mine = [index for index, entry in enumerate(_entries(document, key) or ()) if ours(entry)]
-    for index in reversed(mine):
+def _remove(document: tomlkit.TOMLDocument, key: str, matches: Callable[[_Entry], bool]) -> int:
+    found = [index for index, entry in enumerate(_entries(document, key) or ()) if matches(entry)]
+    for index in reversed(found):
         _drop(document, key, index)
-    return len(mine)
+    return len(found)
 
 
 def _drop(document: tomlkit.TOMLDocument, key: str, index: int) -> None:
-    """Delete an entry, but not the comments below its last key: those introduce what follows."""
+    """Delete an entry, but not the comments below its last key: they belong to the next entry."""
     entries = _entries(document, key)
     if entries is None:
         return
     entry = entries[index]
     if isinstance(entry, Table):
         kept = _take_trailing(entry)
-        heir = _following(document, key, index + 1)
+        successor = _following(document, key, index + 1)
         if "#" not in kept:
             pass
-        elif heir is not None:
-            heir.trivia.indent = kept + heir.trivia.indent
+        elif successor is not None:
+            successor.trivia.indent = kept + successor.trivia.indent
         else:
             document.add(tomlkit.ws(kept))
     del entries[index]
@@ -249,7 +249,7 @@ def _drop(document: tomlkit.TOMLDocument, key: str, index: int) -> None:
 
 
 def _take_trailing(entry: Table) -> str:
-    """Cut the blank lines and comments off the end of an entry and return them."""
+    """Remove the blank lines and comments at the end of an entry and return them."""
     body = entry.value.body
     tail = ""
     while body and body[-1][0] is None and isinstance(body[-1][1], Comment | Whitespace):
@@ -258,7 +258,7 @@ def _take_trailing(entry: Table) -> str:
 
 
 def _following(document: tomlkit.TOMLDocument, key: str, index: int) -> Table | None:
-    """Return the table that comes in the file after the entries of `key` before `index`."""
+    """Return the table that follows the first `index` entries of `key` in the file."""
     entries = _entries(document, key)
     if isinstance(entries, AoT) and index < len(entries):
         return entries[index]

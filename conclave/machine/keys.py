@@ -28,7 +28,7 @@ class MachineKey:
 
     @classmethod
     def generate(cls) -> Self:
-        """Make a fresh key from the system's randomness."""
+        """Generate a key from the system's randomness."""
         return cls(secrets.token_bytes(public_key.KEY_BYTES))
 
     @property
@@ -53,7 +53,7 @@ def load(path: Path) -> MachineKey:
     """Read the key file.
 
     Raises:
-        KeyFileError: if it is missing, unreadable or holds no key. It never quotes the content.
+        KeyFileError: if it is missing, unreadable or holds no key. The text never quotes the content.
     """
     try:
         text = path.read_bytes().decode("ascii", "replace")
@@ -66,9 +66,9 @@ def load(path: Path) -> MachineKey:
 
 
 def create_or_load(path: Path) -> MachineKey:
-    """Read the key file, or create it with a fresh key where there is none.
+    """Read the key file, or create it with a new key if there is none.
 
-    However many commands do this at once, all get one and the same key; a crash leaves a complete file or none.
+    Concurrent commands all get the same key; a crash leaves a complete file or none.
 
     Raises:
         KeyFileError: if the file cannot be read or written.
@@ -83,7 +83,7 @@ def create_or_load(path: Path) -> MachineKey:
 
 
 def _create(path: Path, content: bytes) -> None:
-    """Put a complete file in place unless one is there already: linking refuses to replace, which renaming does not."""
+    """Put a complete file in place unless there is one: a link, unlike a rename, fails if the name exists."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -100,7 +100,7 @@ def _create(path: Path, content: bytes) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make a new directory entry survive a power cut: a key that a server knows must not vanish here."""
+    """Make a new directory entry durable: a key that a server has enrolled must not be lost in a power cut."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -200,8 +200,8 @@ MUTANTS = (
     Mutant(
         "A registration that is removed takes the next one's comments along",
         path="conclave/machine/config_edit.py",
-        old="kept = _take_trailing(entry)\n        heir",
-        new="kept = _take_trailing(entry) and ''\n        heir",
+        old="kept = _take_trailing(entry)\n        successor",
+        new="kept = _take_trailing(entry) and ''\n        successor",
         tests=("tests/conclave/test_config.py",),
     ),
     Mutant(

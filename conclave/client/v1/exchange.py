@@ -1,8 +1,8 @@
-"""Which frame answers which request, on a connection whose frames carry no ids.
+"""The matching of replies and requests on a v1 connection, whose frames carry no ids.
 
-A v1 server answers requests one by one and in order, so the oldest open request and the next reply belong together, as
-long as nothing was lost. That is checked: each request allows one kind of reply, for the channel it asked about. Any
-other reply means that the two sides are out of step, and the only honest thing left is to give up the connection.
+A v1 server answers requests one by one and in order, so the next reply belongs to the oldest open request, as long as
+nothing was lost. That is checked: each request allows one kind of reply, for the channel that it names. Any other reply
+means that the two sides are out of step, and the connection has to be closed.
 """
 
 import logging
@@ -36,7 +36,7 @@ class V1Exchange(Generic[Ticket]):
         self._me = me
         self._open: deque[tuple[frames.Frame, PendingRequest, Ticket]] = deque()
         self._numbering = Numbering()
-        self._last_words: Refusal | None = None
+        self._last_error: Refusal | None = None
 
     def ask(self, request: Request[Any], ticket: Ticket) -> bytes:
         """See Exchange."""
@@ -59,10 +59,10 @@ class V1Exchange(Generic[Ticket]):
         except FrameError as error:
             if self._open:
                 raise OutOfStep(f"undecodable response: {error}") from None
-            # It cannot be a reply, so nothing is lost by skipping what a newer server sends.
+            # It cannot be a reply, so a frame of a newer server can be skipped.
             _log.debug("skipped an undecodable frame: %s", error)
             return None
-        self._last_words = None
+        self._last_error = None
         event = _event(frame)
         if event is not None:
             return Received(event)
@@ -72,8 +72,8 @@ class V1Exchange(Generic[Ticket]):
 
     def closed(self, close: tuple[int, str] | None) -> Ending:
         """See Exchange."""
-        if self._last_words is not None:
-            return Ending(self._last_words.message, in_words(self._last_words))
+        if self._last_error is not None:
+            return Ending(self._last_error.message, in_words(self._last_error))
         appended = any(isinstance(sent, frames.Admin) and isinstance(sent.op, APPENDED) for sent, _, _ in self._open)
         return Ending(None, UNKNOWN_OPERATION if close is not None and appended else CLOSED)
 
@@ -96,13 +96,13 @@ class V1Exchange(Generic[Ticket]):
     def _error(self, frame: frames.Error) -> Answer[Ticket] | None:
         """Tell a refusal from the announcement of a close: by its text, and because a ping is never refused.
 
-        A refusal may be the last word, too: a server may end a session in words that are unknown here.
+        A refusal may announce a close, too: a server may end a session with a text that is not known here.
         """
-        self._last_words = refusal(frame.error)
+        self._last_error = refusal(frame.error)
         killed = isinstance(frame.error, frames.Unauthorized) and frame.error.message in KILLS
         if killed or not self._open or isinstance(self._open[0][0], frames.Ping):
             return None
-        return Answer(self._open.popleft()[2], self._last_words)
+        return Answer(self._open.popleft()[2], self._last_error)
 
 
 def _event(frame: frames.Frame) -> Event | None:

@@ -1,4 +1,4 @@
-"""The client's login in v1, between bytes and the handshake."""
+"""The client's side of the v1 login: the handshake, with its frames encoded and decoded."""
 
 from conclave.client.login import LoggedIn
 from conclave.client.v1.exchange import V1Exchange
@@ -35,7 +35,7 @@ class V1Login:
         return LoggedIn(1, str(step.path), tuple(self._early), V1Exchange(step.path))
 
     def _next_step(self, frame: Frame) -> Send | Established | Whisper:
-        """Advance the handshake; what has no place in it is a fault of the server, not a refusal by it."""
+        """Advance the handshake; a frame that does not belong to it is a fault of the server, not its refusal."""
         try:
             return self._handshake.receive(frame)
         except Refusal as error:

@@ -1,8 +1,8 @@
-"""Which reply answers which request, on a connection whose requests carry numbers.
+"""The matching of replies and requests on a v2 connection, whose requests carry numbers.
 
-A reply names its request. One that names no open request cannot be told apart from a reply that was meant for another,
-and a message that cannot be read may be a message of a channel that is lost then: both mean that the connection has to
-be given up. What a later server may say beyond this version, an event with another name or another field, is skipped.
+A reply names its request. A reply to a request that is not open, and a message that cannot be decoded, which may be a
+message of a channel, mean that the connection has to be closed. Extensions of a later server, events with an unknown
+name and unknown fields, are skipped.
 """
 
 import logging

@@ -25,7 +25,7 @@ _STEP: "msgspec.json.Decoder[Challenge | Ready | Closing]" = msgspec.json.Decode
 
 
 class Greeting:
-    """The part of a login that tells which cluster answers. It signs nothing; see `conclave.client.login.Login`."""
+    """The first step of a login, which tells the cluster's id. It signs nothing; see `conclave.client.login.Login`."""
 
     def __init__(self, url: str, session: str) -> None:
         self._url = url
@@ -51,7 +51,7 @@ class V2Login:
         invite: str | None,
         cluster: str | None,
     ) -> None:
-        """Take the URL that was dialled and the cluster id that is expected there, None if any will do."""
+        """Take the dialled URL and the cluster id that is expected there, None if any may answer."""
         self._login = ClientLogin(
             url=url,
             session=session,
@@ -74,7 +74,7 @@ class V2Login:
 
 
 class ClientLogin:
-    """The login as a client goes through it, for a known machine or, with `register`, for a new user."""
+    """The client's side of the login as a state machine, for a known machine or, with `register`, for a new user."""
 
     def __init__(
         self,
@@ -87,14 +87,14 @@ class ClientLogin:
         register: tuple[str, str] | None = None,
         invite: str | None = None,
     ) -> None:
-        """Take the URL that is dialled and the cluster id that is expected there, None if that is not known yet.
+        """Take the dialled URL and the cluster id that is expected there, None if it is not known yet.
 
         `register` is a username and a machine's name. Raises: InvalidUrl.
         """
         self.origin = urls.origin(url)
         self._url = url
         self.cluster = ""
-        """The server's cluster id, once it has said that."""
+        """The server's cluster id; empty before the challenge."""
         self._session = session
         self._signer = signer
         self._client = client
@@ -103,16 +103,16 @@ class ClientLogin:
         self._invite = invite
 
     def hello(self) -> bytes:
-        """Return what the client opens with."""
+        """Return the client's first message."""
         return hello(self._url, self._session, self._client)
 
     def receive(self, data: bytes | str) -> bytes | Ready:
-        """Return what to send to the server; with Ready, the login is over.
+        """Return the answer to a message of the server, or Ready, which ends the login.
 
         Raises:
-            Refusal: what the server refused.
+            Refusal: if the server refused the login.
             NotTrusted: if it is another cluster than the expected one.
-            FrameError: if it does not conduct a login.
+            FrameError: if the message does not belong to a login.
         """
         message = _step(data)
         if isinstance(message, Challenge) and not self.cluster:
@@ -135,16 +135,16 @@ class ClientLogin:
 
 
 def hello(url: str, session: str, client: str) -> bytes:
-    """Return what a client opens with. Raises: InvalidUrl."""
+    """Return a client's first message. Raises: InvalidUrl."""
     return _encode(Hello(PROTOCOL, session, urls.origin(url), client))
 
 
 def challenged_by(data: bytes | str) -> str:
-    """Return the cluster id in a server's answer to the hello, for who wants to know no more than that.
+    """Return the cluster id in a server's answer to the hello.
 
     Raises:
-        Refusal: what the server refused.
-        FrameError: if that is no challenge.
+        Refusal: if the server refused the login.
+        FrameError: if the answer is not a challenge.
     """
     step = _step(data)
     if not isinstance(step, Challenge):
@@ -164,7 +164,7 @@ def _step(data: bytes | str) -> Challenge | Ready:
 
 
 def _nonce(challenge: Challenge) -> bytes:
-    """Return the nonce of a challenge, once it is seen to be one that may be signed, for a cluster that has a name."""
+    """Return the nonce of a challenge, after a check that it and the cluster's id may be signed. Raises: FrameError."""
     if not _CLUSTER.fullmatch(challenge.cluster):
         raise FrameError("invalid cluster id: up to 128 letters, digits and signs are expected")
     try:
