@@ -53,7 +53,7 @@ def delete_channel(_: BridgeSession, server: Server, args: Named) -> Effects[str
 class SetVisibility(Named, frozen=True, kw_only=True):
     wanted: ClassVar[str] = "`name` and a valid `visibility` are required"
 
-    visibility: Annotated[Visibility, Meta(description="Private takes it from the sessions of non-members.")]
+    visibility: Annotated[Visibility, Meta(description="Private removes the sessions of non-members.")]
 
 
 def set_visibility(_: BridgeSession, server: Server, args: SetVisibility) -> Effects[str]:
@@ -102,11 +102,13 @@ def names(request: Callable[[str], Request[Users]]) -> Callable[[BridgeSession, 
 
 class CreateInvite(OnChannel, frozen=True, kw_only=True):
     uses: (
-        Annotated[int, Meta(ge=1, le=2**32 - 1, description="How many users may redeem it; unlimited unless given.")]
+        Annotated[
+            int, Meta(ge=1, le=2**32 - 1, description="The number of users who may redeem it; unlimited unless given.")
+        ]
         | UnsetType
     ) = UNSET
     expires_in_secs: (
-        Annotated[int, Meta(ge=1, le=2**53, description="How long it is good, in seconds; for ever unless given.")]
+        Annotated[int, Meta(ge=1, le=2**53, description="The seconds until it expires; never unless given.")]
         | UnsetType
     ) = UNSET
 

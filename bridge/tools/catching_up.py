@@ -25,9 +25,9 @@ class CatchUp(ToServer, frozen=True, kw_only=True):
     channel: Channel
     since: Annotated[
         str | UnsetType,
-        Meta(description="How far back: 90, 30s, 10m, 2h, 7d. Unless given: what this session was not shown yet."),
+        Meta(description="How far back: 90, 30s, 10m, 2h, 7d. Default: the messages that were not shown yet."),
     ] = UNSET
-    after: Annotated[str | UnsetType, Meta(description="Where an earlier page ended, as that page says.")] = UNSET
+    after: Annotated[str | UnsetType, Meta(description="The end of an earlier page, as that page says.")] = UNSET
 
 
 def catch_up(session: BridgeSession, server: Server, args: CatchUp) -> Effects[str]:

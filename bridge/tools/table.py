@@ -15,15 +15,21 @@ TOOLS = {
     for tool in (
         Tool(
             "join_channel",
-            "Join a channel: hear what is said there from now on. What was missed there is shown or announced.",
+            "Join a channel and receive its messages from now on. Messages that were missed are shown or announced.",
             joining.JoinChannel,
             Offer.ALWAYS,
             joining.join_channel,
         ),
-        Tool("leave_channel", "Leave a channel: hear no more of it.", OnChannel, Offer.ALWAYS, joining.leave_channel),
+        Tool(
+            "leave_channel",
+            "Leave a channel; its messages do not arrive any more.",
+            OnChannel,
+            Offer.ALWAYS,
+            joining.leave_channel,
+        ),
         Tool(
             "list_channels",
-            "List the channels that one can see.",
+            "List the channels that the user can see.",
             ToServer,
             Offer.ALWAYS,
             joining.list_channels,
@@ -31,7 +37,7 @@ TOOLS = {
         ),
         Tool(
             "who",
-            "List who is online, on the server or in a channel.",
+            "List the sessions that are online, on the server or in a channel.",
             joining.WhoIs,
             Offer.ALWAYS,
             joining.who,
@@ -39,7 +45,7 @@ TOOLS = {
         ),
         Tool(
             "catch_up",
-            "Read what was said in a joined channel and not shown yet, a page at a time, oldest first.",
+            "Read the messages of a joined channel that were not shown yet, a page at a time, oldest first.",
             catching_up.CatchUp,
             Offer.ALWAYS,
             catching_up.catch_up,
@@ -48,7 +54,7 @@ TOOLS = {
         Tool(
             "set_perm",
             "Change a permission level for this session, only when the user asks: of a channel, of whispers, or by "
-            "default. mute: hear nothing; notify: tell the user, do not answer; converse: may answer; "
+            "default. mute: receive nothing; notify: tell the user, do not answer; converse: may answer; "
             "act: may do what is asked.",
             permission.SetPerm,
             Offer.ALWAYS,
@@ -57,7 +63,7 @@ TOOLS = {
         ),
         Tool(
             "send_channel",
-            "Say something in a joined channel.",
+            "Send a message to a joined channel.",
             sending.SendChannel,
             Offer.SEND,
             sending.send_channel,
@@ -65,7 +71,7 @@ TOOLS = {
         ),
         Tool(
             "whisper",
-            "Say something to one session only.",
+            "Send a message to one session only.",
             sending.WhisperTo,
             Offer.WHISPER,
             sending.whisper,
@@ -85,23 +91,29 @@ TOOLS = {
             Offer.ADMIN,
             admin.delete_channel,
         ),
-        Tool("set_visibility", "Say who finds a channel.", admin.SetVisibility, Offer.ADMIN, admin.set_visibility),
+        Tool("set_visibility", "Set who finds a channel.", admin.SetVisibility, Offer.ADMIN, admin.set_visibility),
         Tool("acl_add", "Make a user a member of a channel.", admin.OnUser, Offer.ADMIN, admin.on_user(AclAdd)),
         Tool(
             "acl_remove", "End a user's membership in a channel.", admin.OnUser, Offer.ADMIN, admin.on_user(AclRemove)
         ),
-        Tool("invite_create", "Make an invite to a channel.", admin.CreateInvite, Offer.ADMIN, admin.invite_create),
-        Tool("invite_revoke", "Make an invite worthless.", admin.RevokeInvite, Offer.ADMIN, admin.invite_revoke),
-        Tool("kick", "Remove somebody from a channel; they may come back.", admin.KickOut, Offer.ADMIN, admin.kick),
-        Tool("ban", "Bar a user from a channel.", admin.OnUser, Offer.ADMIN, admin.on_user(Ban)),
-        Tool("unban", "Let a banned user into a channel again.", admin.OnUser, Offer.ADMIN, admin.on_user(Unban)),
-        Tool("rename_channel", "Give a channel another name.", admin.RenameChannel, Offer.ADMIN, admin.rename_channel),
+        Tool("invite_create", "Create an invite to a channel.", admin.CreateInvite, Offer.ADMIN, admin.invite_create),
+        Tool("invite_revoke", "Revoke an invite.", admin.RevokeInvite, Offer.ADMIN, admin.invite_revoke),
+        Tool(
+            "kick",
+            "Remove a user or a session from a channel; they may join again.",
+            admin.KickOut,
+            Offer.ADMIN,
+            admin.kick,
+        ),
+        Tool("ban", "Ban a user from a channel.", admin.OnUser, Offer.ADMIN, admin.on_user(Ban)),
+        Tool("unban", "Lift a user's ban from a channel.", admin.OnUser, Offer.ADMIN, admin.on_user(Unban)),
+        Tool("rename_channel", "Rename a channel.", admin.RenameChannel, Offer.ADMIN, admin.rename_channel),
         Tool(
             "acl_list", "List the members of a channel.", OnChannel, Offer.ADMIN, admin.names(AclList), idempotent=True
         ),
         Tool(
             "ban_list",
-            "List who is banned from a channel.",
+            "List the users that are banned from a channel.",
             OnChannel,
             Offer.ADMIN,
             admin.names(Bans),
