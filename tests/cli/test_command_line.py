@@ -114,7 +114,7 @@ def test_an_unsupported_shell_gets_the_list_of_supported_ones(capsys: pytest.Cap
         ),
         (
             ModuleNotFoundError("no", name="redis"),
-            "❌ this command needs `redis`, which is not installed: pip install 'conclave-cli[standalone]'",
+            "❌ this command needs `redis`, which is not installed: pip install 'conclave-cli[server]'",
         ),
         (ModuleNotFoundError("No module named 'x'", name="x"), "❌ internal error: No module named 'x'"),
         (ZeroDivisionError("oops"), "❌ internal error: ZeroDivisionError: oops (run again with -v to see where)"),
