@@ -1,4 +1,4 @@
-"""What a peer proves and claims with a login, whatever the version of the protocol it says that in."""
+"""Claims that a client proves with a login, the same for both protocol versions."""
 
 from typing import Protocol
 
@@ -22,14 +22,14 @@ class Signer(Protocol):
 
 
 class LoginClaim(msgspec.Struct, frozen=True):
-    """The peer holds this key and wants this session handle. Whose key it is, the directory knows."""
+    """The client holds this key and asks for this session handle. The directory has the key's owner."""
 
     pubkey: bytes
     session: str
 
 
 class RegistrationClaim(msgspec.Struct, frozen=True):
-    """The peer holds this key and wants to be this user. All three names are valid; nothing is stored yet."""
+    """The client holds this key and asks for this username. All three names are valid; nothing is stored yet."""
 
     user: str
     machine: str
@@ -43,5 +43,5 @@ def timed_out() -> Refusal:
 
 
 def unknown_key() -> Refusal:
-    """Return the answer to a machine that proved its key where nobody enrolled that key."""
+    """Return the refusal of a key that is proven and not enrolled."""
     return Refusal(Code.UNAUTHORIZED, "unknown machine key")

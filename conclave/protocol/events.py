@@ -1,4 +1,4 @@
-"""What a server tells a session by itself: the events of protocol v2. v1 has messages, whispers and roles only."""
+"""Events: what a server sends without a request. v2 has all of them, v1 messages, whispers and roles."""
 
 import msgspec
 
@@ -23,7 +23,7 @@ class Message(Event, frozen=True, tag="message"):
 
 
 class Whispered(Event, frozen=True, tag="whisper"):
-    """A message to this session; it is kept nowhere."""
+    """A message to this session. It is not stored."""
 
     from_: str = msgspec.field(name="from")
     body: Body
@@ -32,28 +32,28 @@ class Whispered(Event, frozen=True, tag="whisper"):
 
 
 class Left(Event, frozen=True, tag="left"):
-    """The session does not hear the channel any more: `kicked`, `banned`, `removed`, `deleted` or `private`."""
+    """The session has lost the channel: `kicked`, `banned`, `removed`, `deleted` or `private`."""
 
     channel: str
     reason: str
 
 
 class Renamed(Event, frozen=True, tag="renamed"):
-    """`channel` is called `to` from now on; the session still hears it."""
+    """`channel` is called `to` from now on; the session stays in it."""
 
     channel: str
     to: str
 
 
 class Gap(Event, frozen=True, tag="gap"):
-    """Messages after the position `after`, and before the next one that comes, are lost."""
+    """Messages after the position `after`, and before the next message, are lost."""
 
     channel: str
     after: str
 
 
 class Role(Event, frozen=True, tag="role"):
-    """Whether the session's user is an admin of the server now."""
+    """The role of the session's user: `admin` is true for admins of the server."""
 
     admin: bool
 
@@ -61,7 +61,7 @@ class Role(Event, frozen=True, tag="role"):
 class Closing(Event, frozen=True, tag="closing"):
     """The last event. The code is that of the WebSocket close, `retry_after` in seconds.
 
-    `error` is the code of the refusal (`conclave.errors.Code`), where it was a login that was refused.
+    `error` is the code of the refusal (`conclave.errors.Code`), if a login was refused.
     """
 
     code: int

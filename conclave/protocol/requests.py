@@ -1,10 +1,10 @@
-"""What a session can ask of a server, and what it gets back: the vocabulary of protocol v2.
+"""Requests of a session and their results, for both protocol versions.
 
-Every request names the type of its result, so `link.request(Who())` is a `Sessions`. On the wire a request is this
-struct as a JSON object with an `id`, its result this struct as a JSON object with the same number as `re`. Protocol v1
-says the same in other frames (`conclave.v1`), without some of the optional fields.
+A request names the type of its result, so `link.request(Who())` is a `Sessions`. In v2 a request is this struct as a
+JSON object with an `id`, and its result this struct as a JSON object with the same number as `re`. v1 has frames for
+them (`conclave.protocol.v1.operations`), without some of the optional fields.
 
-Session paths are texts here, `user/machine/session`; a server checks them.
+Session paths are texts here, `user/machine/session`. The server checks them.
 """
 
 import typing
@@ -20,14 +20,14 @@ from conclave.protocol.body import Body
 
 
 class Done(msgspec.Struct, frozen=True):
-    """It was done, and there is nothing to say about it."""
+    """Done, with no result."""
 
 
 class Joined(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The session hears the channel from `position` on, and with `since` also what is between the two.
+    """The session receives the channel from `position` on, and with `since` also the messages between the two.
 
-    `recovered` answers `since`: whether that is all that was said in between; if not, a Gap event says so in its place.
-    None stands for what a v1 server does not tell: its position, and whether the caller administers the channel.
+    `recovered` answers `since`: true if the log has all of those; if not, a Gap event stands in the place of the lost
+    ones. `admin` is true if the caller administers the channel. A v1 server tells none of the three.
     """
 
     channel: str
@@ -37,7 +37,7 @@ class Joined(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OnChannel(msgspec.Struct, frozen=True):
-    """Done; this is the channel's name now."""
+    """Done. This is the channel's name now."""
 
     channel: str
 
@@ -55,13 +55,13 @@ class OnMachine(msgspec.Struct, frozen=True):
 
 
 class Token(msgspec.Struct, frozen=True):
-    """An invite: what was created, or what was revoked."""
+    """The token of an invite that was created or revoked."""
 
     token: str
 
 
 class Sent(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The server has the message, under this id, since `ts` (Unix milliseconds). A v1 server tells neither."""
+    """The id of the message, and its time (Unix milliseconds). A v1 server tells neither."""
 
     id: str | None = None
     ts: int | None = None
@@ -74,9 +74,9 @@ class Sessions(msgspec.Struct, frozen=True):
 
 
 class ChannelRow(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A channel as its listing shows it: whether one's user is in its ACL, whether this session has joined it.
+    """A channel in a listing. `member`: the user is in its ACL.
 
-    `joined`, and `admin`, whether one administers it, are None where a v1 server answers.
+    `joined`: this session has joined it; `admin`: the user administers it. A v1 server tells neither.
     """
 
     name: str
@@ -100,10 +100,10 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Retained messages, oldest first; `more` if there is more in the direction that was asked for.
+    """Retained messages, oldest first. `more`: there are more in the direction of the request.
 
-    `lost` says that messages between the position that was asked from and the first one here are gone: trimmed, or lost
-    in a failover. A v1 server does not tell.
+    `lost`: messages between the position of the request and the first one here are gone, trimmed or lost in a failover.
+    A v1 server does not tell.
     """
 
     messages: tuple[Row, ...]
@@ -116,7 +116,7 @@ class Machines(msgspec.Struct, frozen=True):
 
 
 class Users(msgspec.Struct, frozen=True):
-    """Usernames: everybody on the server, the members of a channel, or who is banned from it."""
+    """Usernames: all users of the server, the members of a channel, or the users banned from it."""
 
     users: tuple[str, ...]
 
@@ -137,7 +137,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Request(msgspec.Struct, Generic[R_co], frozen=True, tag_field="op", omit_defaults=True):
-    """A question whose answer is an `R`, or a Refusal."""
+    """A request whose reply is an `R`, or a Refusal."""
 
 
 class Ping(Request[Done], frozen=True, tag="ping"):
@@ -145,7 +145,7 @@ class Ping(Request[Done], frozen=True, tag="ping"):
 
 
 class Join(Request[Joined], frozen=True, tag="join"):
-    """Hear a channel; with `since`, also everything in it after that position."""
+    """Join a channel; with `since`, receive also everything in it after that position."""
 
     channel: str
     token: str | None = None
@@ -157,7 +157,7 @@ class Leave(Request[OnChannel], frozen=True, tag="leave"):
 
 
 class Who(Request[Sessions], frozen=True, tag="who"):
-    """None asks for the whole server."""
+    """List the sessions in a channel, or on the whole server."""
 
     channel: str | None = None
 
@@ -167,7 +167,7 @@ class ListChannels(Request[Channels], frozen=True, tag="channels"):
 
 
 class Send(Request[Sent], frozen=True, tag="send"):
-    """Post a message; with a `key`, one that was posted already is answered for and not posted again."""
+    """Post a message. With an idempotency `key`, one that was posted already is not posted again."""
 
     channel: str
     body: Body
@@ -175,7 +175,7 @@ class Send(Request[Sent], frozen=True, tag="send"):
 
 
 class Whisper(Request[Sent], frozen=True, tag="whisper"):
-    """Say something to one session; `key` is as in Send."""
+    """Send a message to one session. `key` is as in Send."""
 
     to: str
     body: Body
@@ -183,10 +183,10 @@ class Whisper(Request[Sent], frozen=True, tag="whisper"):
 
 
 class History(Request[Page], frozen=True, tag="history"):
-    """Read what was said: the oldest messages after a position, or the newest before one; positions are exclusive.
+    """Read messages: the oldest ones after a position, or the newest ones before one. Positions are exclusive.
 
-    `after_ts` (Unix milliseconds) stands in for `after` where a time is known and no position: what is later than it.
-    With none of them, the newest of all. A v1 server reads forwards only, and refuses what is to be read from the end.
+    `after_ts` (Unix milliseconds) replaces `after` where a time is known and no position. Without any of them, the
+    newest messages of all. A v1 server reads forwards only, and the request is refused without `after` and `after_ts`.
     """
 
     channel: str
@@ -264,7 +264,7 @@ class InviteList(Request[Invites], frozen=True, tag="invite.list"):
 
 
 class Kick(Request[OnTarget], frozen=True, tag="kick"):
-    """`target` is a path or a username; which, the server works out."""
+    """`target` is a path or a username; the server tells them apart."""
 
     channel: str
     target: str
@@ -289,28 +289,28 @@ class UserRemove(Request[OnUser], frozen=True, tag="user.remove"):
 
 
 class MachineAdd(Request[OnMachine], frozen=True, tag="machine.add"):
-    """`pubkey` is the key as users see it: base64url without padding."""
+    """`pubkey` is base64url without padding."""
 
     machine: str
     pubkey: str
 
 
 class MachineRemove(Request[OnMachine], frozen=True, tag="machine.remove"):
-    """`user` is somebody else's account, for admins of the server."""
+    """`user` is another account, for admins of the server. Without it, the caller's own."""
 
     machine: str
     user: str | None = None
 
 
 class ServerInviteCreate(Request[Token], frozen=True, tag="server_invite.create"):
-    """An invite to register with; `expires_in` is in seconds, None means without a limit."""
+    """Create an invite to register with. `expires_in` is in seconds; None means without a limit."""
 
     uses: int | None = None
     expires_in: int | None = None
 
 
 class Audit(Request[Trail], frozen=True, tag="audit"):
-    """The newest admin operations, `limit` of them at most."""
+    """List the newest admin operations, `limit` of them at most (100 by default)."""
 
     limit: int | None = None
 

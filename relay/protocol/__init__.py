@@ -1,1 +1,1 @@
-"""The protocol versions: each a codec and a table of commands over the same services."""
+"""The protocol versions as codecs, and one table of the operations that both have."""

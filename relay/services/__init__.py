@@ -1,1 +1,1 @@
-"""What the relay does for a session: the rules of the house, above Redis and below the wire."""
+"""The operations of a session: their checks and their effects, independent of the protocol version."""

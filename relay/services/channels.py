@@ -16,7 +16,7 @@ from relay.sessions.session import Session
 
 
 class Joined(msgspec.Struct, frozen=True):
-    """How a session joined a channel (`relay.channels.fanout.ChannelJoin`), and whether its user may administer it."""
+    """The start of a session in a channel (`relay.channels.fanout.ChannelJoin`). `admin`: its user administers it."""
 
     position: str
     recovered: bool | None

@@ -1,1 +1,1 @@
-"""Logged-in connections of this node."""
+"""The sessions of this node, and the frames that wait for them."""

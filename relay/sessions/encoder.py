@@ -1,4 +1,4 @@
-"""What a session needs of its protocol version: events as WebSocket frames."""
+"""The encoder of a session's events, as its protocol version provides it."""
 
 from typing import Protocol
 

@@ -1,1 +1,1 @@
-"""Sockets: HTTP routes, the WebSocket upgrade, frames in, an outbox of frames out, limits before the login."""
+"""Connections: HTTP routes, WebSockets, logins, requests and their replies, limits before the login."""

@@ -77,24 +77,24 @@ class V1Exchange(Generic[Ticket]):
         appended = any(isinstance(sent, frames.Admin) and isinstance(sent.op, APPENDED) for sent, _, _ in self._open)
         return Ending(None, UNKNOWN_OPERATION if close is not None and appended else CLOSED)
 
-    def _ask(self, question: PendingRequest, ticket: Ticket) -> bytes:
-        frame = question.frame()
+    def _ask(self, request: PendingRequest, ticket: Ticket) -> bytes:
+        frame = request.frame()
         data = check_size(encode(frame))
-        self._open.append((frame, question, ticket))
+        self._open.append((frame, request, ticket))
         return data
 
     def _reply(self, frame: frames.Frame) -> Answer[Ticket] | FollowUp | None:
         if self._open and _answers(frame, *self._open[0][:2]):
-            _, question, ticket = self._open.popleft()
-            result = question.receive(frame)
-            return FollowUp(self._ask(question, ticket)) if result is None else Answer(ticket, result)
+            _, request, ticket = self._open.popleft()
+            result = request.receive(frame)
+            return FollowUp(self._ask(request, ticket)) if result is None else Answer(ticket, result)
         if isinstance(frame, frames.Pong):
             return None
         asked = f"the answer to {frames.kind(self._open[0][0])}" if self._open else "nothing"
         raise OutOfStep(f"unexpected response: expected {asked}, got {frames.kind(frame)}")
 
     def _error(self, frame: frames.Error) -> Answer[Ticket] | None:
-        """Tell a refusal from the announcement of a close: by its text, and because a ping is never refused.
+        """Tell a refusal from the reason of a close: by its text, and because a ping is never refused.
 
         A refusal may announce a close, too: a server may end a session with a text that is not known here.
         """
@@ -117,8 +117,8 @@ def _event(frame: frames.Frame) -> Event | None:
             return None
 
 
-def _answers(frame: frames.Frame, sent: frames.Frame, question: PendingRequest) -> bool:
-    if type(frame) is not question.reply:
+def _answers(frame: frames.Frame, sent: frames.Frame, request: PendingRequest) -> bool:
+    if type(frame) is not request.reply:
         return False
     if isinstance(frame, frames.Joined | frames.History | frames.Presence) and isinstance(
         sent, frames.Join | frames.ReadSince | frames.Who

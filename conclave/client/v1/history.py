@@ -1,24 +1,23 @@
-"""Exact positions in a history that is read by the millisecond.
+"""Exact positions in a history that v1 reads by the millisecond.
 
-A v1 server gives out what is newer than a millisecond, a page of it, and a row names only its time. So a position is
-`ms:n` here: the row's millisecond, and its number among that millisecond's rows, from 1 on. Reading on from there asks
-for what is newer than the millisecond before, which brings that millisecond from its start, and drops its first n rows.
+A v1 server returns a page of the rows after a millisecond, and a row has only a time. So a position is `ms:n` here: the
+row's millisecond, and its number among the rows of that millisecond, from 1 on. To read on from there, the rows after
+the millisecond before are requested, and the first n of the position's millisecond are dropped.
 
-What the frames can tell, and what they cannot:
+What the frames allow, and what they do not:
 
-- Rows may still join a millisecond that was read. They count on from the rows before them.
-- The order within a millisecond may differ from read to read: the original keeps none. So the rows of the newest
-  millisecond, to which more may come, are numbered as this connection first saw them, and known again by sender and
-  body (two that are equal are the same here). All others, and on a new connection all, are numbered in the page's
-  order. A row that the original sorts into a millisecond between the last read of one connection and the first one of
-  the next can thus be taken for one that was read; so can a row of a millisecond that has lost its first rows to
-  trimming meanwhile.
-- A page may be cut by its size, or lack rows that the server could not read. So a short page is no end, not even one
-  that brings nothing but known rows: the end is where nothing is newer than the position's millisecond. If there is
-  something, the millisecond is over and is looked at once more, because rows may have joined it in between; what a
-  server does not give out even then, it never will, and reading goes on behind it.
-- There is no reading backwards: neither what is before a position, nor the newest rows, which a request without a
-  position asks for. That is refused; all there is, from the oldest row on, is behind time 0.
+- Rows may be added to a millisecond that was read. Their numbers follow those of the rows before them.
+- The order within a millisecond may differ from read to read: the original has none. So the rows of the newest
+  millisecond, to which more may be added, are numbered as this connection first saw them, and recognised by sender and
+  body (two equal ones count as the same). All others, and on a new connection all, are numbered in the page's order. A
+  row that the original sorts into a millisecond between the last read of one connection and the first one of the next
+  can thus be taken for one that was read; so can a row of a millisecond that has lost its first rows to trimming.
+- A page may be cut by its size, or lack rows that the server could not read. So a short page is not the end, not even
+  one with known rows only: the end is where no row is after the position's millisecond. If there is one, the
+  millisecond is complete and is read once more, because rows may have been added in between. Rows that the server does
+  not return even then never come, and reading goes on behind it.
+- Reading backwards is not possible: neither the rows before a position, nor the newest ones, which a request without a
+  position asks for. Such a request is refused. All rows, from the oldest on, are after time 0.
 """
 
 import enum
@@ -41,14 +40,14 @@ _Numbered = tuple[int, frames.HistoryMessage]
 
 
 class Numbering:
-    """The numbers of rows within their milliseconds, for one connection."""
+    """The numbers of rows within their millisecond, for one connection."""
 
     def __init__(self) -> None:
         self._newest: dict[str, tuple[int, list[int]]] = {}
-        """By channel the newest millisecond that was read, and what its rows are, in the order of their numbers."""
+        """By channel: the newest millisecond that was read, and the keys of its rows in the order of their numbers."""
 
     def number(self, channel: str, rows: Sequence[frames.HistoryMessage]) -> list[_Numbered]:
-        """Number the rows of a page that begins with the start of a millisecond; within each, they come in order."""
+        """Number the rows of a page that begins at the start of a millisecond, and sort each millisecond by number."""
         newest, known = self._newest.get(channel, (None, []))
         numbered: list[_Numbered] = []
         for ms, group in groupby(rows, key=lambda row: row.ts_ms):
@@ -60,7 +59,7 @@ class Numbering:
 
 
 def _number(rows: Iterable[frames.HistoryMessage], known: list[int]) -> Iterator[_Numbered]:
-    """Number the rows of one millisecond, of which those in `known` have numbers; the others are added to it."""
+    """Number the rows of one millisecond. Rows in `known` have numbers; the others are added to it."""
     free: defaultdict[int, deque[int]] = defaultdict(deque)
     for number, key in enumerate(known, 1):
         free[key].append(number)
@@ -74,7 +73,7 @@ def _number(rows: Iterable[frames.HistoryMessage], known: list[int]) -> Iterator
 
 
 class _Step(enum.Enum):
-    """How much is known about the position's millisecond."""
+    """The knowledge about the position's millisecond."""
 
     FIRST = "it may be complete or not"
     BEHIND = "nothing new was in it: is there anything behind it?"
@@ -82,16 +81,12 @@ class _Step(enum.Enum):
 
 
 class HistoryRead:
-    """One read of a history: the frames to send, one after the other, and the page that comes of them."""
+    """One History request: the frames to send, one after the other, and the page that results."""
 
     reply = frames.History
 
     def __init__(self, request: History, numbering: Numbering) -> None:
-        """Begin to read.
-
-        Raises:
-            Refusal: if v1 cannot answer that.
-        """
+        """Raises: Refusal, for a request that v1 cannot answer."""
         if request.before is not None or (request.after is None and request.after_ts is None):
             raise Refusal(
                 Code.MALFORMED, "this server cannot read its history backwards: it needs `after` or `after_ts`"
@@ -106,12 +101,12 @@ class HistoryRead:
         self._behind: Sequence[frames.HistoryMessage] = ()
 
     def frame(self) -> frames.ReadSince:
-        """Return what to ask now."""
+        """Return the next frame to send."""
         whole = self._read == 0 or self._step is _Step.BEHIND
         return frames.ReadSince(self._channel, self._ms if whole else self._ms - 1)
 
     def receive(self, reply: frames.History) -> Page | None:
-        """Take the answer; None means that `frame` has to be asked again."""
+        """Take the reply. Returns the page, or None if `frame` has another frame to send first."""
         if self._step is _Step.BEHIND and reply.messages:
             self._step, self._behind = _Step.LAST, reply.messages
             return None
@@ -124,12 +119,12 @@ class HistoryRead:
         return self._page(self._fresh(self._behind))
 
     def _fresh(self, rows: Sequence[frames.HistoryMessage]) -> list[_Numbered]:
-        """Return the rows behind the position."""
+        """Return the rows after the position."""
         numbered = self._numbering.number(self._channel, rows)
         return [(number, row) for number, row in numbered if row.ts_ms != self._ms or number > self._read]
 
     def _page(self, fresh: list[_Numbered]) -> Page:
-        """Return rows that were not read yet, up to the limit. There may be more unless there are none."""
+        """Return the page of new rows, up to the limit. There may be more unless it is empty."""
         rows = tuple(
             Row(f"{row.ts_ms}:{number}", row.ts_ms, str(row.from_), body_of(row.payload))
             for number, row in fresh[: self._limit]
@@ -138,7 +133,7 @@ class HistoryRead:
 
 
 def _start(request: History) -> tuple[int, int]:
-    """Return a millisecond, and how many of its rows were read, 0 standing for all of them. Raises: Refusal."""
+    """Return a millisecond, and how many of its rows were read; 0 stands for all of them. Raises: Refusal."""
     if request.after is None:
         return request.after_ts or 0, 0
     parts = _POSITION.fullmatch(request.after)

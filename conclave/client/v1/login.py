@@ -13,7 +13,7 @@ from conclave.protocol.v1.handshake import ClientHandshake, Send
 
 
 class V1Login:
-    """For a known machine or, with `register`, for a new (user, machine); see `conclave.client.login.Login`."""
+    """The login of a known machine or, with `register`, of a new user; see `conclave.client.login.Login`."""
 
     def __init__(self, session: str, key: Signer, register: tuple[str, str] | None, invite: str | None) -> None:
         self._handshake = ClientHandshake(session, key, register, invite)

@@ -70,7 +70,7 @@ class V2Exchange(Generic[Ticket]):
         """Match a reply with its request.
 
         Raises:
-            FrameError: if the result is not one of that request.
+            FrameError: if the result is not of that request's type.
         """
         asked = None if answer.re is None else self._open.get(answer.re)
         if answer.re is None or asked is None:

@@ -39,7 +39,7 @@ class Greeting:
 
 
 class V2Login:
-    """For a known machine or, with `register`, for a new (user, machine); see `conclave.client.login.Login`."""
+    """The login of a known machine or, with `register`, of a new user; see `conclave.client.login.Login`."""
 
     def __init__(
         self,

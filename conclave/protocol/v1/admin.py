@@ -1,4 +1,4 @@
-"""The operations of an Admin frame. `AdminOp` is the table: the order of its types is their number on the wire."""
+"""The operations of an Admin frame. `AdminOp` is the table: a type's position in it is its number on the wire."""
 
 import msgspec
 
@@ -48,7 +48,7 @@ class InviteRevoke(msgspec.Struct, frozen=True):
 
 
 class Kick(msgspec.Struct, frozen=True):
-    """`target` is text: whom it names is for the server to work out."""
+    """`target` is a path or a username; the server tells them apart."""
 
     channel: str
     target: str
@@ -86,12 +86,12 @@ class BanList(msgspec.Struct, frozen=True):
 
 
 class InviteListOp(msgspec.Struct, frozen=True):
-    """The question that an InviteList frame answers."""
+    """Answered with an InviteList frame."""
 
     channel: str
 
 
-# --- Of this relay, not of the original: appended, as the protocol's rules of evolution want it ---
+# --- Operations of this relay that the original does not have, appended as the protocol's rules require ---
 
 
 class AclPromote(msgspec.Struct, frozen=True):
@@ -112,7 +112,7 @@ class ServerInviteCreate(msgspec.Struct, frozen=True):
 
 
 class Audit(msgspec.Struct, frozen=True):
-    """The question that an AuditList frame answers; `limit` is the greatest number of entries."""
+    """Answered with an AuditList frame; `limit` is the greatest number of entries."""
 
     limit: U32
 
@@ -143,4 +143,4 @@ AdminOp = (
 )
 
 APPENDED = (AclPromote, AclDemote, ServerInviteCreate, Audit)
-"""What an original server does not know. It cannot read such a request and closes the connection without a word."""
+"""Operations that an original server cannot read. It closes the connection without an answer."""

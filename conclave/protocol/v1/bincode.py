@@ -2,8 +2,8 @@
 
 Little-endian, variable-length integers; no type tags, no field names, no padding. A struct is its fields in order; a
 union is the number of the type in the order of the union, then that type; a tuple and a string start with their
-length. Decoders take bytes and a position and return a value and the position behind it. No declared length is
-believed beyond the bytes that are there, and whatever the bytes are, FrameError is all that a decoder raises.
+length. Decoders take bytes and a position and return a value and the position behind it. A declared length that the
+bytes do not have is refused before anything is allocated for it. FrameError is the only exception of a decoder.
 """
 
 import enum
@@ -18,21 +18,21 @@ from conclave.errors import FrameError
 
 T = TypeVar("T")
 
-# How an int is encoded; without such a mark it is signed, of 64 bits.
+# The encoding of an int. Without such a mark it is signed, of 64 bits.
 U32 = Annotated[int, "u32"]
 U64 = Annotated[int, "u64"]
-# A string that was appended to the end of a frame later: left out where it is None, and None to who does not know it.
+# A string that a later version appended to a frame: None is left out, and a peer that does not know it ignores it.
 Appended = Annotated[str | None, "appended"]
 
 
 class Encoded(msgspec.Struct, frozen=True):
-    """Base of a member of a union that is encoded already: `encoded` is written as it is, number included."""
+    """Base of a union's member that is encoded already: `encoded` is written unchanged, the type's number included."""
 
     encoded: bytes
 
 
 class Codec(NamedTuple, Generic[T]):
-    """How a type is written and read; `smallest` is the length of its shortest encoding."""
+    """The encoder and the decoder of a type. `smallest` is the length of its shortest encoding, in bytes."""
 
     encode: Callable[[T, bytearray], None]
     decode: Callable[[bytes, int], tuple[T, int]]
@@ -56,7 +56,7 @@ def codec_for(annotation: Any) -> Codec[Any]:
 
 
 def variant_reader(union: Any) -> Callable[[bytes, int], tuple[Any, int]]:
-    """Return a function that reads which type of the union follows, and no more."""
+    """Return a function that reads the type of the union's next member, and not the member."""
     members = _members(typing.get_args(union))
 
     def read(data: bytes, at: int) -> tuple[Any, int]:
@@ -195,7 +195,7 @@ _SCALARS: dict[Any, Codec[Any]] = {
 }
 
 
-# --- What is made of other things ---
+# --- Types that are made of others ---
 
 
 def _option(inner: Codec[T]) -> Codec[T | None]:
@@ -224,7 +224,7 @@ def _appended(inner: Codec[T]) -> Codec[T | None]:
     def decode(data: bytes, at: int) -> tuple[T | None, int]:
         try:
             return option.decode(data, at)
-        except FrameError:  # nothing, or what somebody else has appended: bytes behind a frame are no error
+        except FrameError:  # nothing, or another peer's appended field: bytes behind a frame are not an error
             return None, at
 
     return Codec(encode, decode, 0)

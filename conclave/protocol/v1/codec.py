@@ -26,15 +26,16 @@ def decode(data: bytes) -> Frame:
     """Read one binary message. Bytes behind the frame are ignored: a newer peer may append fields.
 
     Raises:
-        FrameError: if the bytes are no frame, with what was expected where. Nothing else, whatever the bytes are.
+        FrameError: if the bytes are not a frame, with what was expected where. No other exception.
     """
     return cast("Frame", _FRAME.decode(data, 0)[0])
 
 
 def frame_type(data: bytes) -> type[Frame]:
-    """Tell which frame a message is without reading the rest of it.
+    """Return the type of a frame without reading the rest of it.
 
-    A server need not decode what no client sends: a listing of millions of entries takes seconds and much memory.
+    So a server does not decode frames that are not requests: a listing of millions of entries takes seconds and much
+    memory.
 
     Raises:
         FrameError: if there is no such frame.
@@ -43,7 +44,7 @@ def frame_type(data: bytes) -> type[Frame]:
 
 
 def encode_payload(payload: Payload | RawPayload) -> bytes:
-    """Return a payload as it is kept in a channel's log; `RawPayload` puts it into a frame again.
+    """Return a payload as a channel's log stores it. `RawPayload` puts it into a frame again.
 
     Raises:
         FrameError: if a string holds a lone surrogate.
@@ -57,6 +58,6 @@ def decode_payload(data: bytes) -> Payload:
     """Read what `encode_payload` wrote.
 
     Raises:
-        FrameError: if the bytes are no payload.
+        FrameError: if the bytes are not a payload.
     """
     return cast("Payload", _PAYLOAD.decode(data, 0)[0])

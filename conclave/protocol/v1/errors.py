@@ -34,14 +34,14 @@ _BY_CODE: dict[Code, type[_Sentence]] = {
 
 
 def error_frame(refusal: Refusal) -> Error:
-    """Return the frame that tells a v1 peer of a refusal: the nearest of v1's five kinds, the text as it stands."""
+    """Return the frame for a refusal: the nearest of v1's five kinds, with the text unchanged."""
     if isinstance(refusal, VersionRefusal):
         return Error(VersionMismatch(refusal.ours, refusal.theirs))
     return Error(_BY_CODE[refusal.code](refusal.message))
 
 
 def refusal(error: ProtocolError) -> Refusal:
-    """Return what a v1 peer refused. `error_frame` of it is that error again."""
+    """Return the refusal that an error stands for. `error_frame` turns it into the same error again."""
     if isinstance(error, VersionMismatch):
         return VersionRefusal(error.ours, error.theirs)
     code, _ = _MEANING[type(error)]
@@ -49,7 +49,7 @@ def refusal(error: ProtocolError) -> Refusal:
 
 
 def display(error: ProtocolError) -> str:
-    """Return the error as the original's command line shows it: its kind in words, then the message."""
+    """Return the error as the original's command line prints it: its kind in words, then the message."""
     if isinstance(error, VersionMismatch):
         return refusal(error).message
     _, words = _MEANING[type(error)]

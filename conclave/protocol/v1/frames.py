@@ -1,6 +1,6 @@
-"""The messages of protocol v1. `Frame` is the table: the order of its types is their number on the wire.
+"""The messages of protocol v1. `Frame` is the table: a type's position in it is its number on the wire.
 
-The order of a type's fields is their order on the wire, and their annotations say how each is encoded.
+Fields are on the wire in their order here, and their annotations say how each is encoded.
 """
 
 import re
@@ -14,9 +14,9 @@ from conclave.protocol.v1.bincode import U32, Appended, Encoded
 
 
 class RawPayload(Encoded, frozen=True):
-    """A payload as `encode_payload` made it; it goes into a frame as it is.
+    """A payload that `encode_payload` has encoded. It goes into a frame unchanged, so a relay never decodes it.
 
-    So a relay never decodes what it stores. Only senders use it: decoding a frame always gives a Plain or a Sealed.
+    Only encoders use it. A decoded frame has a Plain or a Sealed.
     """
 
 
@@ -28,11 +28,11 @@ class HistoryMessage(msgspec.Struct, frozen=True):
     payload: Payload | RawPayload
 
 
-# --- What an Error frame says ---
+# --- The content of an Error frame ---
 
 
 class VersionMismatch(msgspec.Struct, frozen=True):
-    """`ours` is the server's version, whoever reads it."""
+    """`ours` is the server's version, `theirs` the client's."""
 
     ours: U32
     theirs: U32
@@ -61,14 +61,14 @@ ProtocolError = VersionMismatch | MalformedFrame | Unauthorized | NotFound | Int
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """The client's first word, and the first word of all."""
+    """The first frame of a connection, from the client."""
 
     protocol_version: U32
     session: str
 
 
 class Challenge(msgspec.Struct, frozen=True):
-    """The client signs exactly these bytes."""
+    """The bytes that the client signs, and nothing else."""
 
     nonce: bytes
 
@@ -83,16 +83,16 @@ class Established(msgspec.Struct, frozen=True):
 
 
 class Register(msgspec.Struct, frozen=True):
-    """Claims a username for a key. Auth follows at once; nothing is answered in between."""
+    """Claims a username for a key. Auth follows immediately; nothing is answered in between."""
 
     username: str
     machine: str
     pubkey: bytes
     invite: Appended = None
-    """What a relay with registration by invite wants to see; the original ignores it."""
+    """Required by a relay with registration by invite; the original ignores it."""
 
 
-# --- Requests, their replies, and what the server sends by itself ---
+# --- Requests, their replies, and events ---
 
 
 class Join(msgspec.Struct, frozen=True):
@@ -115,7 +115,7 @@ class Admin(msgspec.Struct, frozen=True):
 
 
 class ChannelMsg(msgspec.Struct, frozen=True):
-    """A post, either way. A server ignores the client's `from_` and puts the authenticated path there."""
+    """A post, in both directions. A server replaces the client's `from_` by the authenticated path."""
 
     channel: str
     from_: SessionPath
@@ -123,7 +123,7 @@ class ChannelMsg(msgspec.Struct, frozen=True):
 
 
 class Whisper(msgspec.Struct, frozen=True):
-    """A message to one session, either way. `from_` is as in ChannelMsg."""
+    """A message to one session, in both directions. `from_` is as in ChannelMsg."""
 
     from_: SessionPath
     target: SessionPath
@@ -206,7 +206,7 @@ class History(msgspec.Struct, frozen=True):
 
 
 class AuditList(msgspec.Struct, frozen=True):
-    """Admin operations, oldest first. Of this relay, not of the original, and sent only to who asked for it."""
+    """Admin operations, oldest first. The original does not have this frame; it is sent only as a reply."""
 
     entries: tuple[AuditEntry, ...]
 
@@ -251,5 +251,5 @@ _KINDS = {
 
 
 def kind(frame: Frame) -> str:
-    """Name a frame for logs and metrics: `channel_msg`. An Admin frame goes by its operation: `create_channel`."""
+    """Return a frame's name for traces: `channel_msg`. An Admin frame has that of its operation: `create_channel`."""
     return _KINDS[type(frame.op if isinstance(frame, Admin) else frame)]

@@ -1,15 +1,17 @@
 """The v1 handshake of both sides, as pure state machines: frames in, steps out; no socket, no clock, no storage.
 
-Hello, Challenge, then Auth or Register and at once Auth, then Established. The client speaks first. A machine proves
-that it holds its key by an Ed25519 signature over exactly the nonce. That signature names neither the server nor its
-purpose, so a rogue server can pass on another server's nonce and log in there with the answer: v1 cannot prevent it.
+The client sends Hello, the server Challenge, the client Auth (or Register and then Auth), the server Established. A
+machine proves that it holds its key by an Ed25519 signature over exactly the nonce. That signature names neither the
+server nor its purpose, so a rogue server can pass on another server's nonce and log in there with the answer. v1 cannot
+prevent that.
 
-Both machines raise Refusal and are over then; a server sends `conclave.protocol.v1.errors.error_frame` of it and
-closes, also for a message that is no frame at all (`undecodable`).
+Both state machines end with a Refusal that they raise. A server sends the frame for it
+(`conclave.protocol.v1.errors.error_frame`) and closes, also after a message that is not a frame (`undecodable`).
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import msgspec
 from nacl.exceptions import BadSignatureError
@@ -23,12 +25,9 @@ from conclave.protocol.v1.errors import refusal
 from conclave.protocol.v1.frames import Auth, Challenge, Error, Established, Frame, Hello, Register, Whisper, kind
 from conclave.public_key import KEY_BYTES
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 
 def undecodable(error: FrameError) -> Refusal:
-    """Return the refusal of what is no frame of the protocol."""
+    """Return the refusal of bytes that are not a frame of the protocol."""
     return Refusal(Code.MALFORMED, f"undecodable frame during the handshake: {error}")
 
 
@@ -49,20 +48,19 @@ Step = Reply | Continue | LoginClaim | RegistrationClaim
 
 
 class ServerHandshake:
-    """The handshake as a server conducts it with one peer.
+    """The handshake as a server conducts it with one client.
 
-    It ends with LoginClaim or RegistrationClaim, or with a Refusal; no frame after that gets another chance at the same
-    nonce.
+    It ends with LoginClaim or RegistrationClaim, or with a Refusal. A nonce is used for one attempt.
     """
 
     def __init__(self, nonce: bytes) -> None:
-        """Take `NONCE_BYTES` fresh random bytes, for this connection only."""
+        """`nonce` is `NONCE_BYTES` fresh random bytes, for this connection only."""
         self._nonce = nonce
         self._session = ""
         self._next: Callable[[Frame], Step] = self._hello
 
     def receive(self, frame: Frame) -> Step:
-        """Return what to do about the peer's next frame.
+        """Take the client's next frame and return the next step.
 
         Raises:
             Refusal: with the original's text. The checks are made in the original's order, except that the session
@@ -133,7 +131,7 @@ class Send(msgspec.Struct, frozen=True):
 class ClientHandshake:
     """The handshake as a client goes through it, for a known machine or, with `register`, for a new user.
 
-    ServerInfo is not part of it: it follows Established, and it is for the caller to take it when it comes.
+    ServerInfo is not part of it: it follows Established as an event.
     """
 
     def __init__(
@@ -143,7 +141,7 @@ class ClientHandshake:
         register: tuple[str, str] | None = None,
         invite: str | None = None,
     ) -> None:
-        """Take the session handle and, to claim a username, that, the machine's name, and an invite if there is one."""
+        """`register` is a username and a machine's name, `invite` what a relay may require for a registration."""
         self._session = session
         self._signer = signer
         self._register = register
@@ -151,17 +149,17 @@ class ClientHandshake:
         self._challenged = False
 
     def hello(self) -> Hello:
-        """Return what the client opens with."""
+        """Return the first frame of the client."""
         return Hello(PROTOCOL_VERSION, self._session)
 
     def receive(self, frame: Frame) -> Send | Established | Whisper:
-        """Return what to do about the server's next frame; with Established, the handshake is over.
+        """Take the server's next frame and return the next step. Established ends the handshake.
 
-        The original shows a session to others a moment before it says Established, so a whisper may come first. It is
-        returned as it came, for the caller to deliver.
+        The original shows a session to others a moment before it sends Established, so a whisper may come first. It is
+        returned for the caller to deliver.
 
         Raises:
-            Refusal: what the server refused, or what it sent although the handshake has no place for it.
+            Refusal: the server's, or one of a frame that has no place in the handshake.
         """
         if isinstance(frame, Error):
             raise refusal(frame.error)

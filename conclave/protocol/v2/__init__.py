@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 PROTOCOL = 2
-"""What a Hello carries; compatibility is strict equality."""
+"""The version in a Hello. Versions are compatible only if they are equal."""
 
 SUBPROTOCOL = "conclave.v2"
-"""What a client asks for in the upgrade of the WebSocket."""
+"""The WebSocket subprotocol by which a client asks for this version."""

@@ -1,4 +1,4 @@
-"""With which code a WebSocket is closed, and what that asks of the client."""
+"""The codes of a WebSocket close, each with the reaction that it asks of the client."""
 
 import enum
 
@@ -6,29 +6,29 @@ from conclave.errors import Code
 
 
 class CloseCode(enum.IntEnum):
-    """The code of a close. Below 4000 they are those of the WebSocket protocol and its registry."""
+    """The code of a close. Codes below 4000 are those of the WebSocket protocol and its registry."""
 
     NORMAL = 1000
     INTERNAL = 1011
-    """The relay failed; come back with `since`."""
+    """The relay failed. Reconnect, and join with `since`."""
     RESTART = 1012
-    """The node restarts or drains; come back at once, with jitter."""
+    """The node restarts or drains. Reconnect immediately, with jitter."""
     LATER = 1013
-    """The relay is overloaded or has lost its store; come back after `retry_after`."""
+    """The relay is overloaded or cannot reach its store. Reconnect after `retry_after`."""
     SUPERSEDED = 4001
-    """A newer connection took this path; do not come back under it."""
+    """A newer connection took this path. Do not reconnect under it."""
     REVOKED = 4002
-    """The machine's key was revoked; stop."""
+    """The machine's key was revoked. Stop."""
     USER_REMOVED = 4003
-    """The user was removed; stop."""
+    """The user was removed. Stop."""
     IDLE = 4004
-    """Nothing was heard for too long; come back with `since`."""
+    """The session was idle for too long. Reconnect, and join with `since`."""
     SLOW_READER = 4005
-    """More was waiting than a session may have; come back with `since`."""
+    """More bytes were pending than a session may have. Reconnect, and join with `since`."""
     LOGIN = 4006
-    """The login failed, or took too long; stop and show the reason."""
+    """The login failed, or took too long. Stop, and show the reason."""
     MALFORMED = 4007
-    """What was sent is not the protocol's; stop and show the reason."""
+    """A message was not of the protocol. Stop, and show the reason."""
 
 
 _OF_LOGIN = {
@@ -40,5 +40,5 @@ _OF_LOGIN = {
 
 
 def login_close(code: Code) -> CloseCode:
-    """Return what a login ends with that was refused with this code."""
+    """Return the close code of a login that was refused with this code."""
     return _OF_LOGIN.get(code, CloseCode.LOGIN)

@@ -1,8 +1,8 @@
 """Requests, replies and events to JSON and back. Pure.
 
 A request is its fields, its `op` and an integer `id`; the reply has that number as `re`, and the fields of the result
-or an `error`. Fields that nobody knows are ignored. Text is UTF-8, and a string is Unicode text: an escaped half of a
-surrogate pair is no JSON here.
+or an `error`. Unknown fields are ignored. Text is UTF-8, and a string is Unicode text: an escaped half of a surrogate
+pair is refused.
 """
 
 import json
@@ -18,13 +18,13 @@ from conclave.errors import BadRequest, Code, FrameError, Refusal
 from conclave.protocol import events, requests
 
 LONGEST_ID = 2**53 - 1
-"""The greatest `id`, and less its sign the smallest: what every implementation of JSON keeps exactly."""
+"""The greatest absolute value of an `id`: every implementation of JSON keeps it exactly."""
 
 _INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]{0,15})")
 _SHOWN = 100
-"""How much of an operation that is unknown its refusal repeats, in characters."""
+"""The length to which a refusal shortens the name of an unknown operation, in characters."""
 _LONGEST_TEXT = 300
-"""How long the reason of a refusal may be: the decoder's own may repeat all that was sent. In characters."""
+"""The length to which a decoder's reason is shortened, in characters: it may repeat the whole message."""
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class Incoming(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """A reply: to which request, and what was wrong with it if it was refused. See `decode_result`."""
+    """A reply to request `re`, with the refusal if there is one. `decode_result` reads its result."""
 
     re: int | None
     refusal: Refusal | None
@@ -59,7 +59,7 @@ class _ServerEnvelope(msgspec.Struct, frozen=True):
     re: int | msgspec.UnsetType | None = msgspec.UNSET
     ev: str = ""
     error: msgspec.Raw = msgspec.Raw(b"")
-    """Of a reply it is an object; an event may have a field of this name, too."""
+    """An object in a reply. An event may have a field of this name, too."""
 
 
 _REQUESTS: Mapping[str, type[requests.Request[Any]]] = {
@@ -87,8 +87,8 @@ def decode_request(data: bytes | str) -> Incoming:
     """Read a request.
 
     Raises:
-        BadRequest: for an object that is no request, with its number if it has one.
-        FrameError: for what is no JSON object at all.
+        BadRequest: for an object that is not a request, with its number if it has one.
+        FrameError: for a message that is not a JSON object.
     """
     try:
         text = data if isinstance(data, str) else data.decode()
@@ -108,13 +108,13 @@ def decode_request(data: bytes | str) -> Incoming:
 
 
 def encode_result(request_id: int, result: msgspec.Struct) -> bytes:
-    """Write the reply to a request that was carried out."""
+    """Encode the reply with the result of a request."""
     fields = _encode(result)
     return b'{"re":%d' % request_id + (b"}" if fields == b"{}" else b"," + fields[1:])
 
 
 def encode_error(request_id: int | None, refusal: Refusal) -> bytes:
-    """Write the reply to a request that was refused; None stands for one without a number."""
+    """Encode the reply with the refusal of a request. None stands for a request without a number."""
     error = _Error(refusal.code.value, refusal.message, refusal.retry_after)
     return _encode({"re": request_id, "error": error})
 
@@ -131,10 +131,10 @@ def encode_request(request_id: int, request: requests.Request[Any]) -> bytes:
 
 
 def decode_message(data: bytes | str) -> Reply | events.Event | None:
-    """Read what a server sent; None for an event that is not known here.
+    """Read a message of a server; None for an event that this version does not know.
 
     Raises:
-        FrameError: if it is neither a reply nor an event.
+        FrameError: for a message that is neither a reply nor an event.
     """
     try:
         envelope = _decode_server(data)
@@ -153,8 +153,8 @@ def decode_result(answer: Reply, request: type[requests.Request[T]]) -> T:
     """Read the result of a request out of its reply.
 
     Raises:
-        Refusal: what the server refused.
-        FrameError: if the result is not one of this request.
+        Refusal: the server's.
+        FrameError: if the result is not of this request's type.
     """
     if answer.refusal is not None:
         raise answer.refusal
@@ -166,13 +166,13 @@ def decode_result(answer: Reply, request: type[requests.Request[T]]) -> T:
 
 
 def refusal_of(code: str, message: str, retry_after: float | None = None) -> Refusal:
-    """Return the refusal that a server wrote as this; a code of a later version is an internal error."""
+    """Return the refusal that a server encoded. A code of a later version counts as `internal`."""
     known = Code(code) if code in Code._value2member_map_ else Code.INTERNAL
     return Refusal(known, message, retry_after=retry_after)
 
 
 def reason(error: BaseException) -> str:
-    """Return what a decoder says is wrong, in a length that fits a reply."""
+    """Return a decoder's reason, shortened to fit a reply."""
     text = str(error)
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
 
@@ -196,9 +196,9 @@ def _text(raw: bytes) -> str:
 
 
 def _no_object(data: bytes | str, error: BaseException) -> Exception:
-    """Tell an object with a flaw (an escaped half of a surrogate pair, say) from what is no JSON object at all.
+    """Return BadRequest for an object with a flaw, such as half of a surrogate pair, else FrameError.
 
-    The standard library reads more than is allowed here; of that, only the request's number is taken.
+    The standard library reads more than is allowed here. Only the request's number is taken from that.
     """
     try:
         value = json.loads(data if isinstance(data, str) else data.decode())  # of bytes it would take UTF-16, too

@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 PROTOCOL = 2
-"""The version that a hello carries; compatibility is strict equality."""
+"""The version in a hello. Versions are compatible only if they are equal."""
 
 Purpose = Literal["auth", "register"]
 
@@ -57,7 +57,7 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True, tag_field="ev", tag="ready"):
-    """The session is logged in. `heartbeat` is after how many seconds of silence it should send a ping."""
+    """The session is logged in. It should send a ping after `heartbeat` seconds without another message."""
 
     path: str
     admin: bool

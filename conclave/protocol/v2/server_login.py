@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class _Opening(msgspec.Struct, frozen=True):
-    """The fields that hellos of all versions have in common."""
+    """The fields that the hellos of all versions have."""
 
     protocol: int
     op: str
@@ -33,10 +33,10 @@ _PROOF: "msgspec.json.Decoder[Auth | Register]" = msgspec.json.Decoder(Auth | Re
 
 
 class ServerLogin:
-    """The login as a server conducts it with one peer. It ends with a claim, or with a Refusal."""
+    """The login as a server conducts it with one client. It ends with a claim, or with a Refusal."""
 
     def __init__(self, nonce: bytes, *, cluster: str, node: str, origins: AbstractSet[str]) -> None:
-        """Take `NONCE_BYTES` fresh random bytes, who the server is, and its `urls.origin`s; none means any."""
+        """`nonce` is `NONCE_BYTES` fresh random bytes, `origins` the server's own (`urls.origin`); none means any."""
         self._nonce = nonce
         self._cluster = cluster
         self._node = node
@@ -45,7 +45,7 @@ class ServerLogin:
         self._next: Callable[[bytes | str], bytes | LoginClaim | RegistrationClaim] = self._greet
 
     def receive(self, data: bytes | str) -> bytes | LoginClaim | RegistrationClaim:
-        """Return the message for the peer, or the claim that it has proven. All names in a claim are valid.
+        """Return the message for the client, or the claim that it has proven. All names in a claim are valid.
 
         Raises:
             Refusal: the login is over.
@@ -90,7 +90,7 @@ class ServerLogin:
         return RegistrationClaim(user, machine, pubkey, session, proof.invite)
 
     def _verified(self, proof: Auth | Register) -> bytes:
-        """Return the key of a good proof."""
+        """Return the key of a valid proof. Raises: Refusal."""
         try:
             pubkey = parse_public_key(proof.pubkey)
             signature = base64url.decode(proof.signature)
