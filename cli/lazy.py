@@ -1,4 +1,4 @@
-"""Commands that are imported when they are used, and flags that work anywhere on the line."""
+"""Commands that are imported on use, and global flags that may stand anywhere on the command line."""
 
 import importlib
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ def _global_options() -> list[click.Parameter]:
 
 
 class _Example(click.Command):
-    """What verbs and groups share: the global flags, and an example at the end of the help."""
+    """A verb or group: it takes the global flags, and its help ends with an example."""
 
     def __init__(self, *args: Any, example: str | Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -87,7 +87,7 @@ class VerbGroup(_Example, click.Group):
 
 
 class LazyCommand(NamedTuple):
-    """One command of the first level: the module that defines it, its line in the help, and what it is called there."""
+    """One command of the first level: its module, its line in the help, and its name in that module."""
 
     module: str
     summary: str

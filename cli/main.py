@@ -23,22 +23,22 @@ _ROWS = {
     "machine": LazyCommand("cli.verbs.machine", "Enrol, list and revoke your machines."),
     "server": LazyCommand("cli.verbs.server", "The servers this machine is registered at."),
     "join": LazyCommand("cli.verbs.join", "Check access to a channel, or redeem an invite."),
-    "perm": LazyCommand("cli.verbs.perm", "What an agent may do with what it hears."),
+    "perm": LazyCommand("cli.verbs.perm", "Permission levels of agents."),
     "channel": LazyCommand("cli.verbs.channel", "Create, list, change and delete channels."),
-    "acl": LazyCommand("cli.verbs.acl", "Who belongs to a channel, and who rules it."),
+    "acl": LazyCommand("cli.verbs.acl", "Members and admins of a channel."),
     "invite": LazyCommand("cli.verbs.invite", "Invite tokens for a channel."),
-    "status": LazyCommand("cli.verbs.status", "Are my servers reachable?"),
-    "doctor": LazyCommand("cli.verbs.doctor", "Why does my session not take part?"),
+    "status": LazyCommand("cli.verbs.status", "Check that the registered servers are reachable."),
+    "doctor": LazyCommand("cli.verbs.doctor", "Find out why a session receives no messages."),
     "send": LazyCommand("cli.verbs.send", "Post one message."),
     "tail": LazyCommand("cli.verbs.tail", "Follow a channel."),
-    "who": LazyCommand("cli.verbs.who", "Who is online."),
-    "kick": LazyCommand("cli.verbs.moderation", "Take a channel from a session or a user.", "kick"),
-    "ban": LazyCommand("cli.verbs.moderation", "Keep a user out of a channel.", "ban"),
+    "who": LazyCommand("cli.verbs.who", "List the sessions that are online."),
+    "kick": LazyCommand("cli.verbs.moderation", "Remove a session or a user from a channel.", "kick"),
+    "ban": LazyCommand("cli.verbs.moderation", "Ban a user from a channel.", "ban"),
     "unban": LazyCommand("cli.verbs.moderation", "Lift a ban.", "unban"),
-    "bans": LazyCommand("cli.verbs.moderation", "List who is banned from a channel.", "bans"),
+    "bans": LazyCommand("cli.verbs.moderation", "List the users who are banned from a channel.", "bans"),
     "user": LazyCommand("cli.verbs.user", "List and remove the users of a server."),
-    "server-invite": LazyCommand("cli.verbs.server_invite", "Invite somebody to register at a server."),
-    "audit": LazyCommand("cli.verbs.audit", "Show who ruled what on a server."),
+    "server-invite": LazyCommand("cli.verbs.server_invite", "Create invites to register at a server."),
+    "audit": LazyCommand("cli.verbs.audit", "Show the admin operations of a server."),
     "skill": LazyCommand("cli.verbs.skill", "A guide for agents: show or install it."),
     "completions": LazyCommand("cli.verbs.completions", "Print a completion script for a shell."),
 }
@@ -87,7 +87,7 @@ def run(arguments: Sequence[str]) -> int:
         failure(str(error))
     except ModuleNotFoundError as error:
         failure(_missing(error))
-    except Exception as error:  # the last resort: a line for the user, the trace for whoever looks into it
+    except Exception as error:  # the last resort: a line for the user, the trace with -v
         import logging  # noqa: PLC0415 - not needed when all goes well
 
         logging.getLogger(__name__).debug("unexpected error", exc_info=True)

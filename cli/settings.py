@@ -1,4 +1,4 @@
-"""What the global flags say: where the key and the configuration of this machine are."""
+"""The values of the global flags: the locations of the key and the configuration, and verbosity."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def config_directory() -> Path:
 
 
 def state_directory() -> Path:
-    """Return where a bridge keeps what it has to know the next time: beside the configuration if that was chosen."""
+    """Return the directory of a bridge's persistent state: beside the configuration if --config-dir is given."""
     if isinstance(click.get_current_context().meta.get(_DIRECTORY), Path):
         return config_directory() / "state"
     from platformdirs import user_state_path  # noqa: PLC0415 - not needed with --config-dir

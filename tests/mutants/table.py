@@ -263,7 +263,7 @@ MUTANTS = (
     Mutant(
         "A page from a replica that lags is taken for the end of the log",
         path="relay/redis/replica_log.py",
-        old="if order(page.tip) < order(mark.tip):",
+        old="if order(page.tip) < order(primary.tip):",
         new="if False:",
         tests=("tests/relay/test_near_log.py",),
     ),
