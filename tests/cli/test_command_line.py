@@ -16,7 +16,11 @@ from conclave import __version__
 from conclave.errors import Code, ConclaveError, Refusal
 from tests.support.command_line import conclave, start
 
-HEAVY = ["aiohttp", "relay", "tomlkit", "redis", "uvloop"]
+SERVER = {"aiohttp", "prometheus_client", "redis", "relay", "structlog", "uvloop"}
+NETWORK = {"asyncio", "nacl", "ssl", "websockets"}
+EDITOR = {"filelock", "tomlkit"}
+PARSERS = {"importlib.metadata", "logging", "msgspec", "orjson", "platformdirs", "rich", "tomllib", "typing_extensions"}
+NOWHERE = ["--server", "ws://127.0.0.1:9", "--channel", "ops"]
 
 
 def every_command() -> list[tuple[str, click.Command]]:
@@ -47,20 +51,44 @@ def test_the_table_of_commands_leads_to_commands_of_that_name() -> None:
         assert row.load().name == name
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["key"], ["completions", "fish"]])
-def test_quick_commands_import_nothing_heavy(tmp_path: Path, arguments: list[str]) -> None:
-    """Help and completions must feel instant, and a laptop does not have the server's parts."""
+@pytest.mark.parametrize(
+    ("arguments", "unused"),
+    [
+        (["--version"], {"click", *PARSERS, *EDITOR, *NETWORK, *SERVER}),
+        (["-V"], {"click", *PARSERS, *EDITOR, *NETWORK, *SERVER}),
+        (["--help"], {*PARSERS, *EDITOR, *NETWORK, *SERVER}),
+        (["completions", "fish"], {*PARSERS, *EDITOR, *NETWORK, *SERVER}),
+        (["@", "key"], {*PARSERS, *EDITOR, *NETWORK, *SERVER} - {"nacl"}),
+        (["@", "status"], {"logging", "orjson", "platformdirs", "rich", *EDITOR, *NETWORK, *SERVER}),
+        (["@", "server", "list"], {"logging", "orjson", "platformdirs", "rich", *EDITOR, *NETWORK, *SERVER}),
+        (["@", "perm", "show"], {"logging", "orjson", "platformdirs", "rich", *EDITOR, *NETWORK, *SERVER}),
+        (["@", "perm", "set", "notify"], {"nacl", "orjson", "platformdirs", "rich", "websockets", *SERVER}),
+        (["@", "send", *NOWHERE, "hi"], {"conclave.protocol.v1", "orjson", "platformdirs", "rich", *EDITOR, *SERVER}),
+        (["top", "--once", "--interval=0.2", "127.0.0.1:9"], {"nacl", "relay", "redis", "rich", "websockets", *EDITOR}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_command_imports_only_what_it_uses(tmp_path: Path, arguments: list[str], unused: set[str]) -> None:
+    """Imports are most of a command's time, and a laptop does not have the server's packages."""
     program = (
-        "import sys; from cli.main import run; code = run(sys.argv[1:]);"
-        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr); sys.exit(code)"
+        "import sys; from cli.__main__ import main; main();"
+        "print('imported:', *[name for name in sys.stdin.read().split() if name in sys.modules], file=sys.stderr)"
     )
-    command = [sys.executable, "-c", program, "--config-dir", str(tmp_path), *arguments]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert finished.stderr.strip() == "[]"
+    words = [each for word in arguments for each in (["--config-dir", str(tmp_path)] if word == "@" else [word])]
+    (tmp_path / "key").write_text("A" * 43)
+    finished = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        input=" ".join(unused),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert finished.stderr.splitlines()[-1] == "imported:"
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--version"], ["key", "--version"], ["machine", "list", "--version"], ["-v", "--version"]]
+    "arguments", [["--version"], ["-V"], ["key", "--version"], ["machine", "list", "--version"], ["-v", "--version"]]
 )
 def test_the_version_is_printed_anywhere_on_the_line(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     """The options that the verb requires are not needed for it."""
