@@ -45,6 +45,7 @@ async def test_an_operation_passes_few_files_and_waits_for_few_round_trips() -> 
 @pytest.mark.parametrize(
     ("program", "arguments", "expected"),
     [
+        ("cli_start.py", ("--runs", "1"), "conclave --version"),
         ("bridge_start.py", ("--runs", "1"), "ratio"),
         ("bridge_memory.py", ("--messages", "1"), "after 1 messages each way"),
         ("bridge_to_bridge.py", ("--messages", "1", "--runs", "1"), "two, of one directory"),
