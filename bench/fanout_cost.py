@@ -1,6 +1,6 @@
 """The CPU time of a fan-out in this tree and in another one: `fanout_cost.py OTHER_TREE [--rounds N] [--deliveries N]`.
 
-Neither Redis nor the kernel has a share in it, which makes differences as large as they can be. The two trees run
+Neither Redis nor the kernel has a share in it, which makes differences as large as they can be. The two trees measure
 alternately, each in a process of its own. The output is the median of each in microseconds per delivery, and the median
 of the ratios of neighbours. Only the ratio means anything on another machine.
 """
@@ -14,10 +14,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from bench import trees
+from conclave.model import SessionPath  # of the tree that is measured, as all that `trees` loads
 
 ROOT = Path(__file__).parents[1]
 SIZES = (1, 10, 200, 2000)
@@ -48,14 +53,16 @@ def deliveries_of(node: Any) -> int:
     return int(float(found[1]))
 
 
-async def measure(deliveries: int) -> None:
-    """Print for each size the microseconds per delivery in the tree that is on the path."""
-    from bench import trees  # noqa: PLC0415 - of the tree that is measured, as all that it loads
-    from conclave.model import SessionPath  # noqa: PLC0415
+class Channel(NamedTuple):
+    """A channel with sessions in it, and the way of its live messages into the node."""
 
-    node = trees.make_node()
-    running = asyncio.create_task(node.run())
-    await until(lambda: node.is_ready)
+    sessions: int
+    receive: Callable[[bytes], None]
+    ids: Iterator[str]
+
+
+async def set_up(node: Any, sessions: int) -> Channel:
+    """Have sessions of one channel join, and wait until it expects its messages live."""
     outboxes = "relay.sessions.outbox:{0}", "relay.transport.outbox:{0}", "relay.outbox:{0}"
     new_outbox, new_flusher = (
         trees.load(*(place.format(name) for place in outboxes)) for name in ("Outbox", "Flusher")
@@ -63,59 +70,97 @@ async def measure(deliveries: int) -> None:
     flusher = new_flusher(node.parts.metrics.sent_bytes.inc)
     clock = asyncio.get_running_loop().time
     join = trees.part(node.parts.fanout, "join", "subscribe")
-    for size in SIZES:
-        channel_id = f"c{size}"
-        for number in range(size):
-            outbox = new_outbox(Nowhere(), flusher, limit=1 << 30, on_overflow=lambda: None, clock=clock)
-            outbox.open()
-            path = SessionPath(f"user{number}", "laptop", "main")
-            session = trees.make_session(path=path, connection=f"{size}.{number}", outbox=outbox)
-            await join(session, channel_id, "ops", "node", version=0)
-        await until(partial(trees.is_live, node, channel_id))
-        receive = trees.live_handler(node, f"conclave:{{c:{channel_id}}}:live")
-        count = deliveries // max(size, 10)
-        now = time.time_ns() // 1_000_000
-        ids = ["0-0", *(f"{now + n}-0" for n in range(count))]
-        live = [
-            f"{this}\0{before}\x000\0ann/laptop/main\0".encode() + b"\0\xc8" + b"x" * 200
-            for before, this in itertools.pairwise(ids)
-        ]
-        delivered = deliveries_of(node)
-        began = time.process_time()
-        for data in live:
-            receive(data)
-        took = time.process_time() - began
-        if deliveries_of(node) - delivered != count * size:
-            raise AssertionError(f"{deliveries_of(node) - delivered} deliveries instead of {count * size}")
-        sys.stdout.write(f"{took / (count * size) * 1e6} ")
+    channel_id = f"c{sessions}"
+    for number in range(sessions):
+        outbox = new_outbox(Nowhere(), flusher, limit=1 << 30, on_overflow=lambda: None, clock=clock)
+        outbox.open()
+        path = SessionPath(f"user{number}", "laptop", "main")
+        session = trees.make_session(path=path, connection=f"{sessions}.{number}", outbox=outbox)
+        await join(session, channel_id, "ops", "node", version=0)
+    await until(partial(trees.is_live, node, channel_id))
+    now = time.time_ns() // 1_000_000
+    ids = itertools.chain(["0-0"], (f"{now + number}-0" for number in itertools.count()))
+    return Channel(sessions, trees.live_handler(node, f"conclave:{{c:{channel_id}}}:live"), ids)
+
+
+def deliver(node: Any, channel: Channel, previous: str, deliveries: int) -> tuple[float, str]:
+    """Hand live messages to the node. Returns the microseconds per delivery, and the last message's id."""
+    live = []
+    for message_id in itertools.islice(channel.ids, deliveries // max(channel.sessions, 10)):
+        live.append(f"{message_id}\0{previous}\x000\0ann/laptop/main\0".encode() + b"\0\xc8" + b"x" * 200)
+        previous = message_id
+    counted = deliveries_of(node)
+    began = time.process_time()
+    for data in live:
+        channel.receive(data)
+    took = time.process_time() - began
+    if deliveries_of(node) - counted != len(live) * channel.sessions:
+        raise AssertionError(f"{deliveries_of(node) - counted} deliveries instead of {len(live) * channel.sessions}")
+    return took / (len(live) * channel.sessions) * 1e6, previous
+
+
+async def measure(deliveries: int) -> None:
+    """For each line of input, print the microseconds per delivery for each size, in the tree that is on the path."""
+    node = trees.make_node()
+    running = asyncio.create_task(node.run())
+    await until(lambda: node.is_ready)
+    channels = [await set_up(node, size) for size in SIZES]
+    previous = [next(channel.ids) for channel in channels]
+    while await asyncio.to_thread(sys.stdin.readline):
+        for at, channel in enumerate(channels):
+            cost, previous[at] = deliver(node, channel, previous[at], deliveries)
+            sys.stdout.write(f"{cost} ")
+        sys.stdout.write("\n")
+        sys.stdout.flush()
     node.stop()
     await running
+
+
+class Tree:
+    """A process that measures in one tree."""
+
+    def __init__(self, path: Path, deliveries: int) -> None:
+        command = [sys.executable, "-P", __file__, "--measure", str(deliveries)]
+        environment = {**os.environ, "CONCLAVE_LOG": "warn", "PYTHONPATH": os.pathsep.join((str(path), str(ROOT)))}
+        self._process = subprocess.Popen(  # noqa: S603
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.found: list[list[float]] = []
+
+    def measure(self) -> list[float]:
+        if self._process.stdin is None or self._process.stdout is None:
+            raise AssertionError("pipes were asked for")
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        figures = [float(each) for each in self._process.stdout.readline().split()]
+        if len(figures) != len(SIZES):
+            raise SystemExit("the measuring process has ended")
+        return figures
+
+    def close(self) -> None:
+        self._process.communicate()
 
 
 def main() -> None:
     """Alternate between the two trees."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("other", type=Path, metavar="OTHER_TREE")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--deliveries", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--deliveries", type=int, default=10_000)
     options = parser.parse_args()
-    trees = [ROOT, options.other.resolve()]
-    found: list[list[list[float]]] = [[], []]
-    for turn in range(options.rounds):
-        for index in (0, 1) if turn % 2 else (1, 0):
-            command = [sys.executable, "-P", __file__, "--measure", str(options.deliveries)]
-            environment = {
-                **os.environ,
-                "CONCLAVE_LOG": "warn",
-                "PYTHONPATH": os.pathsep.join((str(trees[index]), str(ROOT))),
-            }
-            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
-            found[index].append([float(each) for each in done.stdout.split()])
+    here, there = (Tree(path, options.deliveries) for path in (ROOT, options.other.resolve()))
+    for turn in range(options.rounds + 1):
+        for tree in (here, there) if turn % 2 else (there, here):
+            figures = tree.measure()
+            if turn:  # the first round fills caches
+                tree.found.append(figures)
+    here.close()
+    there.close()
     for at, size in enumerate(SIZES):
-        here, there = ([run[at] for run in runs] for runs in found)
-        ratio = statistics.median(a / b for a, b in zip(here, there, strict=True))
+        ours, theirs = ([figures[at] for figures in tree.found] for tree in (here, there))
+        ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
         sys.stdout.write(
-            f"{size:5} sessions: {statistics.median(here):7.3f} us here, {statistics.median(there):7.3f} us there, "
+            f"{size:5} sessions: {statistics.median(ours):7.3f} us here, {statistics.median(theirs):7.3f} us there, "
             f"ratio {ratio:.3f}\n"
         )
 

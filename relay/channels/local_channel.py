@@ -126,22 +126,23 @@ class LocalChannel:
             some_start_later = self._latest_start is not None and order(message.id) <= order(self._latest_start)
             if not some_start_later:
                 self._latest_start = None
-            frames: dict[object, bytes] = {}
+            sender, frames = message.sender, dict[object, bytes]()
             for subscriber in self.subscribers.values():
                 session = subscriber.session
                 if subscriber.catch_up is not None:
                     subscriber.catch_up.receive(message)
                     skipped += 1
                     continue
-                if session.path_text == message.sender:
+                if session.path_text == sender:
                     skipped += 1
                     continue
                 if some_start_later and order(message.id) <= order(subscriber.after):
                     skipped += 1
                     continue
-                frame = frames.get(session.encoder)
+                encoder = session.encoder
+                frame = frames.get(encoder)
                 if frame is None:
-                    frame = frames[session.encoder] = session.encoder.message(self.name, message)
+                    frame = frames[encoder] = encoder.message(self.name, message)
                 session.outbox.push(frame)
             if reached := len(self.subscribers) - skipped:
                 self._on_delivered(message, reached, began)

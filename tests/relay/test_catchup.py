@@ -58,6 +58,22 @@ def test_what_a_failover_lost_is_told_after_the_rest() -> None:
     assert listener.done
 
 
+@pytest.mark.parametrize("when", ["while a page is on its way", "between two pages"])
+def test_what_a_failover_lost_before_the_last_page_is_told(when: str) -> None:
+    """Such a message is not held for the join: the log had it when it was delivered, and was to bring it."""
+    listener = CatchUp("1-0", "5-0", "5-0")
+    listener.begin_page()
+    if when == "while a page is on its way":
+        listener.receive(message(6))
+    assert ids(listener.add_page([message(2)], more=True, known=True, tip="6-0")) == ["2-0"]
+    if when == "between two pages":
+        listener.receive(message(6))
+    listener.begin_page()
+    steps = listener.add_page([message(number) for number in (3, 4, 5)], more=False, known=True, tip="5-0")
+    assert ids(steps) == ["3-0", "4-0", "5-0", "lost after 5-0"]
+    assert listener.done
+
+
 def test_a_position_that_a_failover_lost_is_told_once() -> None:
     """And the listener goes on at the log's end, not behind it."""
     listener = CatchUp("8-0", "8-0", "8-0")
