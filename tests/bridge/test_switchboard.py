@@ -30,3 +30,17 @@ async def test_a_call_that_was_begun_before_two_servers_became_one_finds_its_way
         connections.claim(two, "cluster")
     assert not await connections.merge(second, same.value.known)
     assert connections.uplink((one, two)[late].url) is first
+
+
+async def test_two_uplinks_that_find_each_other_at_the_same_time_are_merged_once(tmp_path: Path) -> None:
+    """The later of the two has nothing left to merge, and stays connected."""
+    desk = Desk(tmp_path, ONE, OTHER)
+    pins = Pins(tmp_path / "config.toml", LocalConfig())
+    key = create_or_load(tmp_path / "key")
+    connections = Connections(desk.session, key, Handle("me", explicit=True), pins, lambda: None)
+    one, two = list(desk.servers)
+    first, second = connections.uplink(one.url), connections.uplink(two.url)
+    assert not await connections.merge(second, one.url)
+    assert await connections.merge(first, two.url)
+    assert (one.urls, first.current.closed, second.current.closed) == ([ONE, OTHER], False, True)
+    assert desk.servers == [one]
