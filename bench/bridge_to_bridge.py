@@ -29,12 +29,12 @@ import orjson
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from conclave.client.v1.handshake import ClientHandshake, Send
 from conclave.machine.keys import MachineKey
 from conclave.model import Plain, SessionPath, Visibility
 from conclave.protocol.v1 import decode, encode
 from conclave.protocol.v1.admin import CreateChannel
 from conclave.protocol.v1.frames import Admin, ChannelMsg, Established, Frame, Join, Presence, Whisper, Who
-from conclave.protocol.v1.handshake import ClientHandshake, Send
 from tests.support.bridge_process import settle_in
 from tests.support.nodes import cluster
 from tests.support.programs import CONCLAVE

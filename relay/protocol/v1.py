@@ -9,8 +9,8 @@ from conclave.protocol import v1
 from conclave.protocol.credentials import NONCE_BYTES, LoginClaim, RegistrationClaim
 from conclave.protocol.v1 import frames, operations
 from conclave.protocol.v1.errors import error_frame
-from conclave.protocol.v1.handshake import Reply, ServerHandshake, undecodable
 from conclave.protocol.v1.operations import path_of
+from conclave.protocol.v1.server_handshake import Reply, ServerHandshake, undecodable
 from relay.model.close_reason import CloseReason
 from relay.model.message import Message
 from relay.protocol.codec import Received

@@ -5,6 +5,7 @@ import contextlib
 import pytest
 from nacl.signing import SigningKey
 
+from conclave.client.v1.handshake import ClientHandshake, Send
 from conclave.errors import Code, FrameError, Refusal
 from conclave.model import Plain, SessionPath
 from conclave.protocol import v1
@@ -27,7 +28,7 @@ from conclave.protocol.v1.frames import (
     VersionMismatch,
     Whisper,
 )
-from conclave.protocol.v1.handshake import ClientHandshake, Continue, Reply, Send, ServerHandshake, undecodable
+from conclave.protocol.v1.server_handshake import Continue, Reply, ServerHandshake, undecodable
 
 NONCE = bytes(range(32))
 KEY = SigningKey(b"k" * 32)

@@ -2,6 +2,7 @@
 
 from conclave.client.login import LoggedIn
 from conclave.client.v1.exchange import V1Exchange
+from conclave.client.v1.handshake import ClientHandshake, Send
 from conclave.errors import LinkError, Refusal
 from conclave.protocol.credentials import Signer
 from conclave.protocol.events import Whispered
@@ -9,7 +10,6 @@ from conclave.protocol.v1.bodies import body_of
 from conclave.protocol.v1.codec import decode, encode
 from conclave.protocol.v1.errors import refusal
 from conclave.protocol.v1.frames import Error, Established, Frame, Whisper
-from conclave.protocol.v1.handshake import ClientHandshake, Send
 
 
 class V1Login:

@@ -1,11 +1,11 @@
-"""The v1 handshake of both sides, as pure state machines: frames in, steps out; no socket, no clock, no storage.
+"""The server's side of the v1 handshake, as a pure state machine: frames in, steps out; no socket, no storage.
 
 The client sends Hello, the server Challenge, the client Auth (or Register and then Auth), the server Established. A
 machine proves that it holds its key by an Ed25519 signature over exactly the nonce. That signature names neither the
 server nor its purpose, so a rogue server can pass on another server's nonce and log in there with the answer. v1 cannot
 prevent that.
 
-Both state machines end with a Refusal that they raise. A server sends the frame for it
+A handshake that fails ends with a Refusal, which is raised. The server sends the frame for it
 (`conclave.protocol.v1.errors.error_frame`) and closes, also after a message that is not a frame (`undecodable`).
 """
 
@@ -20,18 +20,14 @@ from nacl.signing import VerifyKey
 from conclave.errors import Code, FrameError, Refusal, VersionRefusal
 from conclave.model import PROTOCOL_VERSION
 from conclave.names import NameKind, check_requested_name
-from conclave.protocol.credentials import SIGNATURE_BYTES, LoginClaim, RegistrationClaim, Signer
-from conclave.protocol.v1.errors import refusal
-from conclave.protocol.v1.frames import Auth, Challenge, Error, Established, Frame, Hello, Register, Whisper, kind
+from conclave.protocol.credentials import SIGNATURE_BYTES, LoginClaim, RegistrationClaim
+from conclave.protocol.v1.frames import Auth, Challenge, Frame, Hello, Register
 from conclave.public_key import KEY_BYTES
 
 
 def undecodable(error: FrameError) -> Refusal:
     """Return the refusal of bytes that are not a frame of the protocol."""
     return Refusal(Code.MALFORMED, f"undecodable frame during the handshake: {error}")
-
-
-# --- The server's side ---
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -117,64 +113,3 @@ class ServerHandshake:
 
 def _malformed(message: str) -> NoReturn:
     raise Refusal(Code.MALFORMED, message)
-
-
-# --- The client's side ---
-
-
-class Send(msgspec.Struct, frozen=True):
-    """Send these frames in this order, then read the next one."""
-
-    frames: tuple[Frame, ...]
-
-
-class ClientHandshake:
-    """The handshake as a client goes through it, for a known machine or, with `register`, for a new user.
-
-    ServerInfo is not part of it: it follows Established as an event.
-    """
-
-    def __init__(
-        self,
-        session: str,
-        signer: Signer,
-        register: tuple[str, str] | None = None,
-        invite: str | None = None,
-    ) -> None:
-        """`register` is a username and a machine's name, `invite` what a relay may require for a registration."""
-        self._session = session
-        self._signer = signer
-        self._register = register
-        self._invite = invite
-        self._challenged = False
-
-    def hello(self) -> Hello:
-        """Return the first frame of the client."""
-        return Hello(PROTOCOL_VERSION, self._session)
-
-    def receive(self, frame: Frame) -> Send | Established | Whisper:
-        """Take the server's next frame and return the next step. Established ends the handshake.
-
-        The original shows a session to others a moment before it sends Established, so a whisper may come first. It is
-        returned for the caller to deliver.
-
-        Raises:
-            Refusal: the server's, or one of a frame that has no place in the handshake.
-        """
-        if isinstance(frame, Error):
-            raise refusal(frame.error)
-        if not self._challenged:
-            if not isinstance(frame, Challenge):
-                _malformed(f"expected a challenge, got {kind(frame)}")
-            self._challenged = True
-            return Send(self._proof(frame.nonce))
-        if not isinstance(frame, Established | Whisper):
-            _malformed(f"expected to be established, got {kind(frame)}")
-        return frame
-
-    def _proof(self, nonce: bytes) -> tuple[Frame, ...]:
-        key = self._signer.public_key
-        auth = Auth(key, self._signer.sign(nonce))
-        if self._register is None:
-            return (auth,)
-        return (Register(*self._register, key, self._invite), auth)
