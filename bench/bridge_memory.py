@@ -1,4 +1,4 @@
-"""How much memory a whole bridge holds: after it has begun, with a live connection, after a conversation.
+"""Memory of a whole bridge: after its start, with a live connection, after a conversation.
 
     python bench/bridge_memory.py [--messages N]
 

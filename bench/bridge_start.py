@@ -1,4 +1,4 @@
-"""How long a bridge takes to begin and to end, against the least that could do it.
+"""Start and end of a bridge, against the least program that could do it.
 
     python bench/bridge_start.py [--runs N] [COMMAND ...]
 

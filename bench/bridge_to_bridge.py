@@ -1,4 +1,4 @@
-"""How long a message takes from one bridge to another, and two bridges of one directory until each has its name.
+"""Latency of a message from bridge to bridge, and of two bridges of one directory until each has its handle.
 
     python bench/bridge_to_bridge.py [--messages N] [--runs N]
 

@@ -1,4 +1,4 @@
-"""What a command costs before it does anything, against a bare interpreter.
+"""CPU time of a command's start, against a bare interpreter.
 
     python bench/cli_start.py [--runs N]
 

@@ -82,7 +82,7 @@ def live_handler(node: Any, topic: str) -> Callable[[bytes], None]:
 
 
 def is_live(node: Any, channel_id: str) -> bool:
-    """Whether a channel expects its next message live."""
+    """Tell whether a channel expects its next message live."""
     channel = part(node.parts.fanout, "_channels", "_rooms")[channel_id]
     live: bool = part(channel, "ordering", "feed").is_live
     return live

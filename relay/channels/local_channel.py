@@ -62,12 +62,12 @@ class LocalChannel:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no session is in the channel or about to be."""
+        """True while no session is in the channel or about to be."""
         return not self.subscribers and not self.pending_joins
 
     @property
     def needs_recovery(self) -> bool:
-        """Whether the log has to be read and no reader was asked to."""
+        """True while the log has to be read and no reader was asked to."""
         return self.started and not self.ordering.is_live and not self.recovering
 
     def add_subscriber(
@@ -160,7 +160,7 @@ class LocalChannel:
                 session.send_event(session.encoder.gap(self.name, max(after, subscriber.after, key=order)))
 
     def is_catching_up(self, subscriber: Subscriber, catch_up: CatchUp) -> bool:
-        """Whether a subscriber is still in the channel, with this catch-up, and its session is not being closed."""
+        """Tell whether a subscriber is still in the channel, with this catch-up, and its session stays open."""
         return (
             self.subscribers.get(subscriber.session.connection) is subscriber
             and subscriber.catch_up is catch_up

@@ -62,7 +62,7 @@ class Broker:
 
     @property
     def is_connected(self) -> bool:
-        """Whether every topic is subscribed on a working connection."""
+        """True while every topic is subscribed on a working connection."""
         return self._connected
 
     def on_resubscribed(self, callback: Callable[[], None]) -> None:

@@ -277,7 +277,7 @@ class RedisClient:
 
 
 def _is_cancelled() -> bool:
-    """Whether the present task was cancelled, also if the cancellation was lost.
+    """Tell whether the present task was cancelled, also if the cancellation was lost.
 
     redis-py writes within `asyncio.wait_for`, which in Python 3.11 returns instead of being cancelled if the write
     was done in the same turn of the event loop.

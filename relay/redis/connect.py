@@ -26,7 +26,7 @@ def real(url: str) -> Make:
 
 
 def is_usable(url: str) -> bool:
-    """Whether clients can be made for a URL with all of its options. Nothing is connected."""
+    """Tell whether clients can be made for a URL with all of its options. Nothing is connected."""
     try:
         real(url)().connection_pool.make_connection()  # type: ignore[no-untyped-call]  # this uses the options
     except Exception:  # noqa: BLE001 - of any type, depending on the option; the text may quote a part of a password

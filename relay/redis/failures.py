@@ -12,7 +12,7 @@ _TRANSIENT_REPLIES = ("LOADING", "BUSY", "READONLY", "MASTERDOWN", "OOM", "CLUST
 
 
 def is_transient(reply: ResponseError) -> bool:
-    """Whether Redis cannot carry out a command at present, rather than that the command is wrong."""
+    """Tell whether Redis cannot carry out a command at present, rather than that the command is wrong."""
     return str(reply).startswith(_TRANSIENT_REPLIES)
 
 

@@ -83,7 +83,7 @@ class Leases:
 
 
 def _owns(owner: bytes | None, path: SessionPath) -> bool:
-    """Whether a key belongs to the machine of this path. A revoked key may have been enrolled elsewhere since."""
+    """Tell whether a key belongs to the machine of this path. A revoked key may have been enrolled elsewhere since."""
     return owner is not None and bytes(owner).decode() == f"{path.user}/{path.machine}"
 
 

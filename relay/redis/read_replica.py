@@ -48,7 +48,7 @@ class ReadReplica:
 
     @property
     def is_used(self) -> bool:
-        """Whether the replica is asked at all."""
+        """True while the replica is asked at all."""
         return self._in_use
 
     async def connection(self) -> AbstractConnection:

@@ -74,7 +74,7 @@ class ReplicaLog(ChannelLog):
 
 
 def _is_complete(page: LogPage, primary: LogTip, *, whole_ms: bool) -> bool:
-    """Whether a page to the end of the replica's log leads to the end of the log, its last millisecond included."""
+    """Tell whether a page to the end of the replica's log reaches the end of the log, its last millisecond included."""
     if order(page.tip) < order(primary.tip):
         return False
     return not whole_ms or not page.rows or page.rows[-1].ts_ms < primary.now

@@ -112,7 +112,7 @@ def test_a_schema_is_an_object_with_described_properties(tool: Any) -> None:
 
 
 def test_the_server_comes_before_the_arguments(tmp_path: Path) -> None:
-    """Whoever forgets both is told what to decide first."""
+    """A call without either argument is told which one to decide first."""
     desk = Desk(tmp_path, ONE, TWO)
     with pytest.raises(ToolError, match="multiple servers connected; pass `server`"):
         desk.run("join_channel", [])
@@ -218,7 +218,7 @@ def test_a_window_begins_where_an_earlier_page_ended(desk: Desk, after: str) -> 
 
 
 def test_levels_decide_what_is_shown_and_said(tmp_path: Path) -> None:
-    """Muted is not heard; below converse nothing is said, whoever asks for it."""
+    """Mute hides messages; below converse the agent cannot post, at anybody's request."""
     desk = Desk(tmp_path, ONE, level=Level.NOTIFY)
     server = desk.servers[0]
     desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
@@ -240,7 +240,7 @@ def test_levels_decide_what_is_shown_and_said(tmp_path: Path) -> None:
 
 
 def test_a_level_that_is_lowered_while_a_call_waits_counts(desk: Desk) -> None:
-    """The connection may take its time; whoever asks checks once more when there is one."""
+    """A connection may take its time; the permission is checked once more when there is one."""
     calls = [
         dispatch.begin(desk.session, "send_channel", {"channel": "ops", "text": "hello"}),
         dispatch.begin(desk.session, "whisper", {"target": "bob/laptop/main", "text": "hello"}),
@@ -347,7 +347,7 @@ def test_who_rules_a_channel_is_found_out_where_joining_does_not_tell(desk: Desk
 
 
 def test_who_rules_a_channel_may_change(desk: Desk) -> None:
-    """Whoever is promoted is not told over v1, so the server is asked, and its answer is remembered."""
+    """v1 has no event for a promotion, so the server is asked, and its answer is remembered."""
     server = desk.servers[0]
     desk.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
     no = Refusal(Code.UNAUTHORIZED, "not an admin of channel `ops`")

@@ -63,7 +63,7 @@ def test_the_names_after_a_collision() -> None:
 
 
 def test_a_chosen_handle_is_checked_and_never_changes() -> None:
-    """Others whisper to it; whoever chose it twice has to hear of that."""
+    """Others whisper to it; an owner who chose it twice has to be told."""
     handle = chosen("razel")
     assert handle.name == "razel"
     assert handle.superseded() == handle

@@ -1,4 +1,4 @@
-"""What the model gets to see: each message inside its frame, whatever it consists of."""
+"""The text that the model sees: each message inside its frame, with any content."""
 
 import unicodedata
 from datetime import UTC, datetime
@@ -146,7 +146,7 @@ def test_usual_names_come_through_as_they_are(text: str) -> None:
     ],
 )
 def test_what_could_end_an_attribute_is_written_out(text: str, shown: str) -> None:
-    """Whether Claude Code escapes it as well or not."""
+    """Independent of the escaping that Claude Code does itself."""
     assert presentation.name(text) == shown
 
 
@@ -194,7 +194,7 @@ def test_an_empty_page_says_so() -> None:
 
 
 def test_what_was_lost_before_a_page_is_said_before_it() -> None:
-    """Where no body can say it; and also when nothing is left."""
+    """The place is one that no message body can forge; the sentence is there for an empty page, too."""
     said = "Messages in #o\\x3cp are lost: the server does not have them any more.\n"
     rows = page((0, "ann", "x"), lost=True)
     assert presentation.history("o<p", rows) == said + presentation.history("o<p", page((0, "ann", "x")))

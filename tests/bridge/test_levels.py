@@ -1,4 +1,4 @@
-"""What an agent may do: the owner decides, a session may hold back, and raise only as far as it is let."""
+"""Permission levels: the owner decides; a session may lower a level, and raise one up to the ceiling."""
 
 import shlex
 from itertools import product
@@ -37,7 +37,7 @@ def test_without_a_change_the_configuration_holds() -> None:
 
 
 def test_the_levels_of_every_url_of_a_cluster_count() -> None:
-    """Which URL a message came by must not decide what the agent may do with it."""
+    """The URL by which a message arrived must not decide what the agent may do with it."""
     levels = Levels(config(Override(B, CONVERSE, "ops"), Override(A, MUTE, "dev"), servers=(A, B)))
     for urls in ([A, B], [B, A], [A], [B]):
         assert levels.level(urls, "ops") is CONVERSE
@@ -53,7 +53,7 @@ def test_where_they_disagree_the_first_configured_url_wins() -> None:
 
 
 def test_urls_that_turn_out_as_one_cluster_share_what_the_session_changed() -> None:
-    """What was changed by the first one's name stays, where both were."""
+    """A change under the first URL has precedence where both were changed."""
     levels = Levels(config(servers=(A, B, "wss://c.example")))
     levels.set([A], "ops", MUTE)
     levels.set([B], "ops", CONVERSE)
@@ -77,7 +77,7 @@ def test_a_merger_takes_back_what_the_other_url_would_not_have_allowed() -> None
 
 
 def test_a_session_changes_a_channel_whispers_or_the_default() -> None:
-    """The narrower scope wins, whoever spoke about it; the default counts where nobody did."""
+    """The narrower scope has precedence, by owner or session; the default holds where neither set a level."""
     levels = Levels(config(Override(A, MUTE, "noise")))
     levels.set_default(CONVERSE)
     levels.set([A], None, NOTIFY)
@@ -90,7 +90,7 @@ def test_a_session_changes_a_channel_whispers_or_the_default() -> None:
 
 
 def test_a_session_does_not_raise_a_level_above_the_ceiling() -> None:
-    """The idea may be that of whoever wrote the last message. What was is what stays."""
+    """The idea may come from the author of the last message. The level stays as it was."""
     levels = Levels(config())
     levels.set([A], "ops", CONVERSE)
     with pytest.raises(AboveCeiling):
@@ -240,7 +240,7 @@ def test_a_lowered_default_takes_back_what_only_it_allowed() -> None:
 
 
 def test_a_renamed_channel_keeps_its_level() -> None:
-    """Whoever gives a muted channel another name must not be heard for it."""
+    """A rename must not make a muted channel heard."""
     levels = Levels(config(Override(A, MUTE, "noise")))
     levels.set([A], "ops", CONVERSE)
     levels.renamed([A], "noise", "news")

@@ -49,7 +49,7 @@ def test_no_tag_of_the_harness_gets_through(text: str) -> None:
 
 @pytest.mark.parametrize("name", TAG_NAMES)
 def test_a_tag_stays_readable(name: str) -> None:
-    """What was said is what is read, apart from one character."""
+    """The text is unchanged apart from one character."""
     assert defused(f"see <{name}>x</{name.upper()}> there") == f"see <\\{name}>x<\\/{name.upper()}> there"
 
 
@@ -116,7 +116,7 @@ def test_no_text_at_all_opens_a_tag(text: str) -> None:
 
 @given(texts)
 def test_only_backslashes_behind_openers_are_added_and_once_is_enough(text: str) -> None:
-    """What was defused on its way in may be defused again on its way out."""
+    """Text may be defused on its way in and again on its way out."""
     shown = defused(text)
     assert shown.replace("\\", "") == text.replace("\\", "")
     assert defused(shown) == shown

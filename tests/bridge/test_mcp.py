@@ -269,7 +269,7 @@ def test_events_wait_for_initialized_in_order() -> None:
 
 
 def test_events_and_answers_leave_in_the_order_in_which_they_came() -> None:
-    """What a call brought about must not be told before its answer, if it came after it."""
+    """An event that followed an answer must not arrive before it."""
     client = Client()
     client.begin()
     client.outlet.push("before", {})
@@ -366,7 +366,7 @@ def test_every_push_tells_the_writer() -> None:
 
 
 def test_an_event_of_any_text_is_one_line() -> None:
-    """What others write must not be able to forge a second message."""
+    """Text from a peer must not be able to forge a second message."""
     client = Client()
     client.begin()
     text = 'a\n{"jsonrpc":"2.0"}\r\u2028\ud800'

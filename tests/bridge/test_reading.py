@@ -126,7 +126,7 @@ def test_it_starts_behind_what_was_said_a_moment_before() -> None:
 
 
 def test_what_one_said_under_an_earlier_handle_is_one_s_own() -> None:
-    """Whoever holds that handle now says other things, and those were missed."""
+    """The handle's present holder writes other messages, and those were missed."""
     tracker = DeliveryTracker("1-0", positioned=False)
     tracker.sent(ME, Body(text="mine"))
     tracker.live(live(3, positioned=False), shown=True)

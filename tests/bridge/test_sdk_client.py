@@ -27,7 +27,7 @@ class ChannelEvent(BaseModel):
 
 
 class Ear:
-    """What the session hears, as it comes."""
+    """The events of the session, as they arrive."""
 
     def __init__(self) -> None:
         self.events: asyncio.Queue[ChannelEvent] = asyncio.Queue()

@@ -1,4 +1,4 @@
-"""What a session is in and hears, whatever comes in between: pure, with the server's answers in a list."""
+"""The channels and events of a session under any order of events: pure, with the server's answers in a list."""
 
 from pathlib import Path
 from typing import Any

@@ -46,7 +46,7 @@ def close(descriptor: int) -> None:
 
 
 async def test_a_whole_conversation(tmp_path: Path) -> None:
-    """What Claude Code does: probe, greet, list, call, and hear events in the order in which they were pushed."""
+    """The sequence of Claude Code: probe, initialize, list, call, and events in the order in which they were pushed."""
     async with started(tmp_path, "early") as child:
         assert (await child.ask(line("probe", "server/discover")))["error"]["code"] == -32601
         assert (await child.ask(line(0, **INITIALIZE)))["result"]["instructions"] == "Say something with echo."
@@ -108,7 +108,7 @@ async def test_calls_run_side_by_side_and_are_answered_once(tmp_path: Path) -> N
 
 
 async def test_a_failure_inside_a_tool_is_an_error_for_the_model(tmp_path: Path) -> None:
-    """What broke is for the log; the model gets an answer either way."""
+    """The log has the defect; the model gets an answer in any case."""
     async with started(tmp_path) as child:
         failed = await child.ask(call(1, "echo"))
         assert failed["result"] == {"content": [{"type": "text", "text": "internal error"}], "isError": True}
@@ -198,7 +198,7 @@ async def test_a_terminal_is_left_as_it_was(tmp_path: Path, descriptors: ExitSta
 
 @pytest.mark.parametrize("blocking", [True, False])
 async def test_pipes_keep_the_mode_that_they_have(tmp_path: Path, descriptors: ExitStack, blocking: bool) -> None:
-    """Whether a read waits is a property of the pipe, not of the process: others may hold it too."""
+    """Blocking mode belongs to the pipe, not to the process: others may hold the same pipe."""
     (stdin, requests), (replies, stdout) = pipe(descriptors), pipe(descriptors)
     os.set_blocking(stdin, blocking)
     os.set_blocking(stdout, blocking)
@@ -384,7 +384,7 @@ async def test_events_that_nobody_takes_are_bounded(tmp_path: Path, descriptors:
 
 
 async def test_the_rest_begins_when_initialize_was_answered(tmp_path: Path, descriptors: ExitStack) -> None:
-    """What the rest imports takes longer than the greeting, and the client waits for the greeting."""
+    """Further imports take longer than the answer to `initialize`, for which the client waits."""
     replies, stdout = pipe(descriptors)
     os.set_blocking(stdout, False)
     while _fill(stdout):

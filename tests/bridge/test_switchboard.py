@@ -1,4 +1,4 @@
-"""Which uplink a call goes to, when two of them turn out to lead to one cluster."""
+"""Calls after two uplinks have turned out to lead to one cluster."""
 
 from pathlib import Path
 

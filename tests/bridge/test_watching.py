@@ -17,7 +17,7 @@ MUTED = 'default_permission = "mute"\n'
 
 
 class Watched:
-    """What a watcher of the file was told."""
+    """The notifications of a file watch."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -54,7 +54,7 @@ async def watched(tmp_path: Path) -> AsyncIterator[Watched]:
 
 
 async def test_it_tells_what_holds_now_and_each_change(watched: Watched) -> None:
-    """What was changed between reading the file and watching it is told as well."""
+    """A change between the read of the file and the start of the watch is reported, too."""
     await watched.told(1)
     set_default(watched.path, Level.ACT)
     await watched.told(2)
@@ -84,7 +84,7 @@ async def test_a_file_that_is_moved_over_it_is_seen_even_with_its_own_time(watch
 
 
 async def test_what_says_the_same_is_told_as_said_again(watched: Watched) -> None:
-    """Who repeats a command, or saves the file once more, means it, whatever a session did since."""
+    """A repeated command, or a file saved once more, overrides the changes of a session."""
     await watched.told(1)
     watched.path.write_text(f"# mine\n{MUTED}")
     await wait_until(lambda: watched.repeats == 1)

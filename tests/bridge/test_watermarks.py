@@ -45,7 +45,7 @@ def test_what_was_saved_is_there_after_a_restart(tmp_path: Path) -> None:
 
 
 def test_what_was_not_saved_is_not_written(tmp_path: Path) -> None:
-    """Whoever notes every message decides how often a disk is touched. Nothing new is nothing to write."""
+    """The caller decides how often the disk is written; a save without a change writes nothing."""
     marks = Watermarks(tmp_path, Clock())
     marks.save()
     marks.note(ANN, "ops", "1-0", ts=1, protocol=2)
@@ -205,7 +205,7 @@ def test_files_that_nobody_uses_any_more_are_removed(tmp_path: Path) -> None:
 def test_a_bridge_that_is_killed_while_it_writes_leaves_a_whole_file(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And whoever reads meanwhile never sees a part."""
+    """And a concurrent reader never sees a part of it."""
     program = (
         "import sys, pathlib\n"
         "from bridge.session.watermarks import Key, Watermarks\n"

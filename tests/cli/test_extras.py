@@ -133,7 +133,7 @@ def test_every_verb_runs_or_names_the_extra_that_it_needs(tmp_path: Path, extras
 
 
 def test_every_import_belongs_to_one_installation() -> None:
-    """What the source imports comes with the package itself, or with one extra whose row names it."""
+    """Every import of the source comes with the package itself, or with one extra whose row names it."""
     rows = [module for modules in EXTRAS.values() for module in modules]
     assert len(rows) == len(set(rows))
     modules = imported()

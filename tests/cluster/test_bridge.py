@@ -25,7 +25,7 @@ Start = type[RawBridge] | type[SdkBridge]
 
 @pytest.fixture(params=[RawBridge, SdkBridge], ids=["raw", "sdk"])
 def bridge(request: pytest.FixtureRequest) -> Start:
-    """What starts a bridge and drives it."""
+    """A function that starts a bridge with one of the two clients."""
     start: Start = request.param
     return start
 

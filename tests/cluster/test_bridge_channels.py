@@ -66,7 +66,7 @@ async def test_a_join_that_is_given_up_has_happened_all_the_same(
 async def test_joins_and_leaves_under_traffic_rename_nothing(
     nodes: list[NodeProcess], peers: Peers, ann: Path, url: str
 ) -> None:
-    """What comes a moment before the session knows that it is in, or after it has left, is nobody else's."""
+    """Messages just before the reply to a join, or just after a leave, are attributed to no other channel."""
     talker = await peers.register(nodes[1].url, "talker")
     for channel in ("alpha", "beta"):
         await talker.create(channel)
@@ -109,7 +109,7 @@ async def test_a_channel_is_followed_through_a_rename(
 async def test_somebody_who_was_kicked_stays_out_and_connected(
     nodes: list[NodeProcess], peers: Peers, ann: Path, url: str
 ) -> None:
-    """The bridge finds out when it looks for a message's place; whoever was sent away comes back only by themselves."""
+    """The bridge notices when it looks for a message's position; a removed session rejoins only by its own request."""
     talker = await peers.register(nodes[1].url, "talker")
     await talker.create("ops")
     await talker.join("ops")

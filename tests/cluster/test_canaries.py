@@ -98,7 +98,7 @@ async def test_no_secret_leaves_by_logs_metrics_or_traces(redis_process: RedisPr
 
 
 async def _audit_trail(redis_process: RedisProcess, root: V2Peer) -> bytes:
-    """What is kept of the admins' operations, and what an admin gets to see of it."""
+    """Send the operations of admins, and read the audit trail."""
     with Redis.from_url(redis_process.url) as store:
         (trail,) = store.keys("*:audit")
         kept = repr(store.xrange(trail))
@@ -126,7 +126,7 @@ async def test_a_node_that_crashes_says_where_and_not_what(redis_process: RedisP
 
 
 async def _defects(redis_process: RedisProcess, canaries: Canaries, ann: Peer, dan: V2Peer) -> None:
-    """What the store holds is not what a node can read: conversions fail, and complain of what they could not read."""
+    """Make the store hold values that a node cannot read: conversions fail, and quote the value that they met."""
     with Redis.from_url(redis_process.url) as store:
         (machines,) = store.keys("*:machines:ann")
         for row in (canaries.text("row"), f"{canaries.text('row')} {canaries.text('row')}"):

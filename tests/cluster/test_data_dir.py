@@ -77,7 +77,7 @@ async def test_killed_under_load_it_has_everything_acknowledged(node: NodeProces
 
 
 async def test_a_directory_serves_one_relay(node: NodeProcess, tmp_path: Path) -> None:
-    """Two servers on the same files would destroy them; whoever starts the second is told, and the first lives on."""
+    """Two servers on the same files would destroy them; the second start fails with the reason, the first goes on."""
     second = NodeProcess("--data-dir", str(tmp_path / "data"))
     code = await second.run_in_vain()
     assert code not in (0, 2)

@@ -85,7 +85,7 @@ async def test_login_that_meets_the_shutdown_is_told_so(nodes: list[NodeProcess]
 
 
 async def _ending(peer: Peer, *login: frames.Frame) -> str:
-    """How a login that came too late ended; the door may have been closed before it came."""
+    """Return the end of a login during the shutdown; the port may have been closed before it."""
     try:
         for frame in login:
             await peer.send(frame)

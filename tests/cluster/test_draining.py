@@ -96,7 +96,7 @@ async def test_a_draining_node_is_not_ready_and_serves(start: Start, peers: Peer
 
 
 async def test_a_second_signal_ends_a_drain_at_once(start: Start, peers: Peers) -> None:
-    """Whoever cannot wait; the sessions are told all the same."""
+    """An operator in a hurry; the sessions are told all the same."""
     node = await start(drain=(FOREVER, FOREVER))
     other = await start()
     people = [await peers.register(node.url, f"user{n}") for n in range(5)]
@@ -111,7 +111,7 @@ async def test_a_second_signal_ends_a_drain_at_once(start: Start, peers: Peers) 
 
 
 async def test_a_node_that_closes_its_sessions_takes_no_more(start: Start, peers: Peers, v2_peers: V2Peers) -> None:
-    """The door is closed, whoever came through it before is refused, and each goodbye is its protocol's."""
+    """The port is closed, connections before their login are refused, and each close is its protocol's."""
     node = await start(drain=("1", FOREVER))
     ann = await peers.register(node.url, "ann")
     bob = await v2_peers.register(node.url, "bob")
@@ -238,7 +238,7 @@ async def test_workers_drain_their_own_sessions(start: Start, peers: Peers) -> N
 
 
 async def test_the_parent_stays_until_the_last_worker_has_drained(start: Start, peers: Peers) -> None:
-    """Whoever supervises the parent takes its end for that of all."""
+    """A supervisor of the parent takes its end for the end of all workers."""
     relay = await start("--workers", "2", drain=("0", "2"))
     people = [await peers.register(relay.url, f"user{n}") for n in range(24)]
     assert await relay.stop() == 0
@@ -247,7 +247,7 @@ async def test_the_parent_stays_until_the_last_worker_has_drained(start: Start, 
 
 @pytest.mark.parametrize("store", ["--ephemeral", "--data-dir"])
 async def test_a_relay_that_stands_alone_ends_quickly(start: Start, peers: Peers, tmp_path: Path, store: str) -> None:
-    """Its sessions have nowhere else to go, and whoever pressed Ctrl-C looks at the terminal."""
+    """Its sessions have no other node, and the user who pressed Ctrl-C waits at the terminal."""
     flags = (store,) if store == "--ephemeral" else (store, str(tmp_path / "data"))
     relay = await start(drain=("", ""), store=flags)  # that is, nothing was said about it
     ann = await peers.register(relay.url, "ann")

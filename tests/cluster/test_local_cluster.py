@@ -54,7 +54,7 @@ async def sessions_by_node(cluster: LocalCluster, directory: Path) -> list[float
 async def test_three_nodes_are_one_relay_that_bears_the_death_of_one(
     cluster: LocalCluster, peers: Peers, tmp_path: Path
 ) -> None:
-    """What a newcomer wants to see: one URL, several nodes, kill -9 of any, and Ctrl-C that ends it all."""
+    """A newcomer's first cluster: one URL, several nodes, kill -9 of any, and Ctrl-C that ends everything."""
     await cluster.serving()
     key = SigningKey.generate()
     ann = peers.keep(await Peer.login(cluster.url, key, register=("ann", "laptop")))

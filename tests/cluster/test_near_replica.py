@@ -44,7 +44,7 @@ class House:
         return ann, bob
 
     def listens_to(self, server: RedisProcess) -> bool:
-        """Whether the near node gets live messages from a server: the far one listens to `ops` at the primary."""
+        """Tell whether the near node gets live messages from a server; the other subscribes to `ops` at the primary."""
         with Redis.from_url(server.url) as client:
             (topic,) = self.pair.topics(self.pair.primary)
             ((_, count),) = client.pubsub_numsub(topic)
@@ -89,7 +89,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 
 async def test_live_messages_and_pages_come_from_the_replica(house: House) -> None:
-    """What crosses an ocean crosses it once per message, not once per node and reader."""
+    """A message crosses an ocean once, not once per node and reader."""
     ann, bob = await house.conversation()
     eve = await house.v2_peers.register(house.near, "eve")
     first = (await eve.join("ops"))["position"]
@@ -117,7 +117,7 @@ async def test_live_messages_and_pages_come_from_the_replica(house: House) -> No
 
 
 async def test_nothing_is_missing_or_called_lost_while_the_replica_lags(house: House) -> None:
-    """Its log ends where the primary's goes on; whoever asks just then is not to notice."""
+    """Its log ends earlier than the primary's; a request at that moment must not show it."""
     ann, bob = await house.conversation()
     eve = await house.v2_peers.register(house.near, "eve")
     since = (await eve.join("ops"))["position"]
@@ -150,7 +150,7 @@ async def test_nothing_is_missing_or_called_lost_while_the_replica_lags(house: H
 
 
 async def test_a_removed_party_reads_nothing_because_a_replica_does_not_know_yet(house: House) -> None:
-    """Who may hear a channel is asked of the primary; the replica would let them in."""
+    """Membership is asked of the primary; the replica would still grant access."""
     ann, bob = await house.conversation()
     eve = await house.v2_peers.register(house.near, "eve")
     await eve.join("ops")
@@ -169,7 +169,7 @@ async def test_a_removed_party_reads_nothing_because_a_replica_does_not_know_yet
 
 
 async def test_a_page_of_milliseconds_is_complete_also_from_a_replica(house: House) -> None:
-    """Whoever pages by milliseconds asks for what is later than the last one: that has to be complete."""
+    """The next page by milliseconds begins after the last one, which therefore has to be complete."""
     ann, bob = await house.conversation()
     talkers = [Talker(await house.peers.register(house.far, f"t{i}"), "ops", f"t{i}") for i in range(4)]
     for talker in talkers:

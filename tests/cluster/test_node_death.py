@@ -54,14 +54,14 @@ async def village(nodes: list[NodeProcess], peers: Peers) -> Village:
 
 
 async def shows(observer: Peer, present: list[str]) -> bool:
-    """Whether an observer sees exactly these, in all places where presence is shown."""
+    """Tell whether an observer sees exactly these sessions, in all places where presence is shown."""
     return await observer.who() == present and await observer.who("plaza") == present
 
 
 async def test_killed_node_takes_its_sessions_along_and_nobody_else(
     nodes: list[NodeProcess], village: Village, redis_process: RedisProcess
 ) -> None:
-    """Who asks who is there must not wait for the dead; who talks to the living must not notice the death."""
+    """`who` must not wait for the dead node, and sessions of the other nodes must not notice its death."""
     ghosts = village.paths_on(0)
     rest = sorted(set(village.paths) - ghosts)
     living = village.talkers[1:]
@@ -147,7 +147,7 @@ async def test_no_ghosts_after_the_whole_cluster_was_killed(redis_process: Redis
 
 
 async def _nodes_in(server: RedisProcess, count: int) -> bool:
-    """Whether Redis holds so many nodes, and nothing of any other."""
+    """Tell whether Redis holds this number of nodes, and no key of any other."""
     async with Redis.from_url(server.url, decode_responses=True) as client:
         nodes = set(await client.zrange("conclave:{nodes}", 0, -1))
         named = {key.split("{n:")[1].split("}")[0] async for key in client.scan_iter("conclave:{n:*")}

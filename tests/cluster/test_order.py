@@ -44,7 +44,7 @@ async def test_every_reader_gets_every_message_once_in_one_order(nodes: list[Nod
 
 
 async def test_history_can_be_read_while_it_grows(nodes: list[NodeProcess], peers: Peers) -> None:
-    """Whoever pages through a busy channel must not miss what shares a millisecond with the end of a page."""
+    """Paging through a busy channel must not miss messages that share a millisecond with the end of a page."""
     senders = [await peers.register(nodes[i].url, f"sender{i}") for i in range(3)]
     await senders[0].create("plaza")
     pager = await peers.register(nodes[0].url, "pager")

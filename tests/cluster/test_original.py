@@ -70,7 +70,7 @@ def homes(tmp_path: Path) -> tuple[Path, Path]:
 
 
 async def test_bridge_command_line_and_original_talk(server: str, homes: tuple[Path, Path]) -> None:
-    """Whoever has updated goes on talking with those who have not, at a server of either kind."""
+    """Updated clients and the original's talk with each other at a server of either kind."""
     ours, theirs = homes
     await settle_in(ours, "ann", server)
     set_default(ours / CONFIG_NAME, Level.CONVERSE)

@@ -188,7 +188,7 @@ async def test_last_word_before_a_silence_is_not_lost(
 
 
 async def _refilled(node: NodeProcess) -> float:
-    """How many messages a node read from a log after a gap."""
+    """Return the number of messages that a node read from a log after a gap."""
     metrics = await node.text("/metrics")
     line = next(line for line in metrics.splitlines() if line.startswith("conclave_messages_refilled_total"))
     return float(line.rpartition(" ")[2])
@@ -210,7 +210,7 @@ async def one_behind_a_proxy(server: RedisProcess) -> AsyncIterator[tuple[NodePr
 
 
 async def test_signal_to_a_node_that_is_cut_off_is_not_lost(redis_process_tcp: RedisProcess) -> None:
-    """Whoever moves to another machine while the network breaks must not be in two places when it is mended."""
+    """A session that moves to another node while the network is cut must not exist twice when it is restored."""
     async with one_behind_a_proxy(redis_process_tcp) as (behind, direct, proxy, peers):
         key = SigningKey.generate()
         old = peers.keep(await Peer.login(behind.url, key, "den", register=("ann", "laptop")))

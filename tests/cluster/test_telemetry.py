@@ -1,4 +1,4 @@
-"""What is exported to a collector, by real node processes."""
+"""Telemetry that real node processes export to a collector."""
 
 import asyncio
 import os
@@ -48,7 +48,7 @@ async def ann_and_bob(nodes: list[NodeProcess]) -> AsyncIterator[tuple[Peer, Pee
 
 
 async def test_a_post_is_one_trace_over_both_nodes(redis_url: str) -> None:
-    """Where a message was late is seen only if publishing and delivering lie in one trace."""
+    """A late message can be located only if publishing and delivery lie in one trace."""
     async with (
         Collector() as collector,
         nodes_that_export(redis_url, 2, {**SOON, "CONCLAVE_OTLP_ENDPOINT": f"{collector.url}//"}) as nodes,
@@ -267,7 +267,7 @@ async def test_a_collector_that_refuses_does_not_make_the_node_talk_to_itself(re
 
 @pytest.mark.parametrize("endpoint", [None, "", "  "])
 async def test_without_a_collector_nothing_is_imported(redis_url: str, endpoint: str | None) -> None:
-    """Who has no collector does not pay for one: no library in memory, and so no thread of it."""
+    """A node without a collector pays nothing for one: no library in memory, and so no thread of it."""
     environment = {"PYTHONPROFILEIMPORTTIME": "1"}
     if endpoint is not None:
         environment["CONCLAVE_OTLP_ENDPOINT"] = endpoint

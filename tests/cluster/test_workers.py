@@ -1,4 +1,4 @@
-"""Several processes behind one port: whoever connects sees one relay, whatever becomes of any of them."""
+"""Several processes behind one port: clients see one relay, whatever becomes of any process."""
 
 import asyncio
 import os
@@ -36,7 +36,7 @@ class Relay(NodeProcess):
         return workers_of(self.pid)
 
     async def sessions(self) -> Counter[str]:
-        """How many sessions each worker has."""
+        """Return the number of sessions of each worker."""
         seen = await scrape(self.url)
         return Counter({labels["worker"]: int(value) for labels, value in seen.series("sessions")})
 

@@ -58,7 +58,7 @@ def test_the_reason_decides_whether_to_come_back(error: ConclaveError, retry: bo
     ],
 )
 def test_a_superseded_link_says_so(reason: str | None, code: int | None, expected: bool) -> None:
-    """Whoever lost the path to a newer connection may want another one; whoever was thrown out may not."""
+    """A superseded client may take another handle; a removed one may not come back."""
     assert superseded(LinkLost("x", reason, code=code)) is expected
     assert superseded(LoginRefused("x", Refusal(Code.UNAUTHORIZED, reason or ""), code=code)) is expected
 

@@ -151,7 +151,7 @@ def test_the_first_matching_override_decides() -> None:
 
 
 def test_the_ceiling_is_converse_unless_the_owner_says_otherwise(path: Path) -> None:
-    """What an agent may do by itself stops short of acting."""
+    """The default ceiling of an agent stops short of acting."""
     assert load(path).permission_ceiling is Level.CONVERSE
     assert parse('permission_ceiling = "mute"', path).permission_ceiling is Level.MUTE
     with pytest.raises(ConfigError, match=r"\$\.permission_ceiling"):
@@ -159,7 +159,7 @@ def test_the_ceiling_is_converse_unless_the_owner_says_otherwise(path: Path) -> 
 
 
 def test_levels_ascend() -> None:
-    """Whoever compares two of them means how much they permit, not how they are spelt."""
+    """Levels compare by what they permit, not by their spelling."""
     ascending = [Level.MUTE, Level.NOTIFY, Level.CONVERSE, Level.ACT]
     assert sorted([Level.ACT, Level.CONVERSE, Level.MUTE, Level.NOTIFY]) == ascending
     for number, level in enumerate(ascending):
@@ -372,7 +372,7 @@ def test_a_link_to_itself_is_an_error_not_a_crash(path: Path) -> None:
 
 
 def test_the_files_mode_is_kept(full: Path) -> None:
-    """Whoever made it private wants it to stay private."""
+    """A private file must stay private."""
     full.chmod(0o600)
     set_default(full, Level.MUTE)
     assert stat.S_IMODE(full.stat().st_mode) == 0o600

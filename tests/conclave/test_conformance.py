@@ -87,7 +87,7 @@ async def test_nothing_stays_but_the_names(redis_url: str) -> None:
 
 
 async def test_an_invite_lets_it_in(redis_url: str) -> None:
-    """Where not everybody may register; without one the reason is told once, and what needs a user is skipped."""
+    """Without one, a server with closed registration makes it skip the checks that need a user, and say why once."""
     v2_peers = V2Peers()
     async with running_node(redis_url, admins=ROOT, registration="invite") as url:
         root = await v2_peers.register(url, "root")

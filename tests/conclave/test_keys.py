@@ -116,7 +116,7 @@ def test_a_signature_covers_exactly_the_message() -> None:
 
 @given(st.binary(min_size=32, max_size=32))
 def test_a_public_key_reads_back_from_its_text(key: bytes) -> None:
-    """What one machine prints, another takes, with the space that copying adds."""
+    """The printed form of one machine is accepted by another, with the space that copying adds."""
     text = base64url.encode(key)
     assert len(text) == 43
     assert parse_public_key(f" \t{text}\n") == key

@@ -80,7 +80,7 @@ def test_after_a_newer_message_nothing_that_was_read_is_expected_live_any_more()
 
 
 def test_after_a_new_connection_nothing_that_was_read_is_expected_live_any_more() -> None:
-    """What was on its way is lost with the old one."""
+    """Messages in flight are lost with the old connection."""
     tracker = DeliveryTracker(at_time(0))
     assert read(tracker, row(5, "ok")) == ["ok"]
     tracker.reconnected(1)
@@ -121,7 +121,7 @@ def test_a_message_with_a_position_is_known_by_it_and_not_by_its_words() -> None
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_copy_does_not_move_the_position_back(number: int) -> None:
-    """What was shown from the history would be shown again."""
+    """Messages shown from the history would be shown again."""
     tracker = DeliveryTracker(at_time(0))
     read(tracker, row(1, "a"), row(2, "b"))
     tracker.live(live("a", number))

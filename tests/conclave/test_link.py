@@ -227,7 +227,7 @@ async def test_concurrent_requests_get_their_own_replies(server: ScriptedServer)
 
 
 async def test_a_result_may_take_more_than_one_reply(server: ScriptedServer) -> None:
-    """What is asked meanwhile still gets its own answer, and what is asked again is sent before anything later."""
+    """A request made meanwhile gets its own answer, and the follow-up is sent before any later request."""
     rows = (HistoryMessage(BOB, 5, Plain("a")), HistoryMessage(BOB, 6, Plain("b")))
 
     async def answer(connection: Connection, frame: Frame) -> None:
@@ -458,7 +458,7 @@ async def test_pings_are_sent_and_a_missing_pong_ends_the_link(server: ScriptedS
 async def test_events_beyond_the_bound_cost_the_link_not_the_memory(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever follows a channel resumes from its history; what there was room for has no gap in it."""
+    """A follower of a channel resumes from its history; the events that did fit have no gap."""
     monkeypatch.setattr(link_module, "EVENT_BYTES", 11_000)
 
     async def answer(connection: Connection, _: Frame) -> None:

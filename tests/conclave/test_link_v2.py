@@ -255,7 +255,7 @@ async def test_every_event_of_the_version_is_heard(server: V2ScriptedServer) -> 
 async def test_a_close_says_why_and_when_to_come_back(
     server: V2ScriptedServer, code: int, event: Json | None, expected: tuple[int, float | None], retry: bool
 ) -> None:
-    """To whoever waits for an answer, and to whoever listens; messages before it are heard."""
+    """Open requests and the reader of events get it; messages before it are delivered."""
 
     async def answer(connection: V2Connection, _: Json) -> None:
         await connection.send(MESSAGE)
@@ -320,7 +320,7 @@ async def test_pings_keep_the_servers_time(server: V2ScriptedServer) -> None:
 async def test_events_beyond_the_bound_cost_the_link_not_the_memory(
     server: V2ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever follows a channel resumes at its position; what there was room for has no gap in it."""
+    """A follower of a channel resumes at its position; the events that did fit have no gap."""
     monkeypatch.setattr(link_module, "EVENT_BYTES", 11_000)
 
     async def answer(connection: V2Connection, request: Json) -> None:

@@ -124,7 +124,7 @@ async def test_a_client_that_knows_the_cluster_does_not_even_answer(rogue: Rogue
 
 
 async def test_a_client_that_knows_the_cluster_is_not_talked_down(victim: str) -> None:
-    """Whoever is in between only has to drop the offer of v2; a v1 login would be good at the relay."""
+    """A man in the middle only has to drop the offer of v2; a v1 login would be valid at the relay."""
     theirs = await identify(victim, "x", timeouts=TIMEOUTS)
     host, _, port = victim.removeprefix("ws://").partition(":")
     async with V1Only(host, int(port)) as between:

@@ -1,4 +1,4 @@
-"""Which cluster is expected behind a URL, and what happens when another one answers."""
+"""The cluster that is expected behind a URL, and the refusal of another one."""
 
 import asyncio
 from pathlib import Path
@@ -27,7 +27,7 @@ def pins(path: Path) -> Pins:
 
 
 def test_another_cluster_is_refused_with_both_names_and_what_to_do() -> None:
-    """Whoever reads it has to decide, and has nothing but this text."""
+    """The reader has to decide, and has nothing but this text."""
     check_cluster(URL, "one", "one")
     with pytest.raises(NotTrusted) as caught:
         check_cluster(URL, "one", "two")
@@ -59,7 +59,7 @@ def test_without_a_pin_every_server_will_do(told: str | None, version: int) -> N
 
 
 async def test_the_first_v2_login_pins(path: Path) -> None:
-    """What was registered before there were pins; in whatever spelling of the URL."""
+    """A registration from before there were pins, in any spelling of the URL."""
     mine = pins(path)
     assert mine.expected(URL) is None
     assert await mine.note("wss://Relay.example:443/", "one")
@@ -93,7 +93,7 @@ async def test_a_pin_that_cannot_be_written_holds_while_the_process_lives(path: 
 
 
 def test_a_pin_is_changed_only_over_the_one_that_was_seen(path: Path) -> None:
-    """Whoever was asked about one change must not have agreed to another."""
+    """Consent to one change must not count for another."""
     assert not pin(path, URL, "two", over="one")
     assert pin(path, URL, "one", over=None)
     assert not pin(path, URL, "two", over=None)

@@ -99,7 +99,7 @@ def test_spellings_of_one_host_and_port_are_one_origin(url: str, expected: str) 
 
 
 def test_other_hosts_and_ports_are_other_origins() -> None:
-    """Whoever answers there may be somebody else."""
+    """Another operator may answer there."""
     urls = [
         "ws://[::1]",
         "ws://[::2]",

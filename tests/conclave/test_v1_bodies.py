@@ -17,7 +17,7 @@ PAYLOADS = st.builds(Plain, TEXT) | st.builds(Sealed, st.binary(), st.none() | T
 
 @given(PAYLOADS)
 def test_a_payload_survives_being_a_body(payload: Payload) -> None:
-    """What is sealed above all: one bit more or less and nobody can open it."""
+    """Sealed bodies above all: one changed bit, and nobody can open them."""
     assert payload_of(body_of(payload)) == payload
 
 

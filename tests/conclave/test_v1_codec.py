@@ -120,7 +120,7 @@ APPENDED: list[tuple[frames.Frame, str]] = [
 
 @pytest.mark.parametrize(("frame", "encoded"), VECTORS + APPENDED, ids=[hexes for _, hexes in VECTORS + APPENDED])
 def test_the_originals_bytes_both_ways(frame: frames.Frame, encoded: str) -> None:
-    """What the original encodes we read, and we encode the same byte for byte."""
+    """The original's encoding is read, and written byte for byte."""
     assert v1.encode(frame) == bytes.fromhex(encoded)
     assert v1.decode(bytes.fromhex(encoded)) == frame
     assert v1.frame_type(bytes.fromhex(encoded)) is type(frame)

@@ -1,4 +1,4 @@
-"""Which frame answers which request, on a wire without request ids."""
+"""Matching of replies to requests in a protocol without request ids."""
 
 import pytest
 

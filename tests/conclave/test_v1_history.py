@@ -79,7 +79,7 @@ def test_a_position_is_a_row_within_its_millisecond() -> None:
 
 
 def test_a_time_is_behind_all_of_its_millisecond() -> None:
-    """What a clock gives; the rows are numbered as from any other start."""
+    """A time from a clock; the rows are numbered as from any other start."""
     reader = Reader(pages_of([row(4, "a"), row(5, "b"), row(6, "c"), row(6, "d")], 500))
     assert [entry.id for entry in reader.page(History("ops", after_ts=5)).messages] == ["6:1", "6:2"]
     assert reader.asked == [5]
@@ -109,7 +109,7 @@ def test_the_end_is_confirmed_behind_the_last_millisecond() -> None:
 
 
 def test_a_millisecond_that_was_trimmed_away_is_no_obstacle() -> None:
-    """Whoever was away for long reads on with what is left."""
+    """A reader after a long absence continues with the rows that are left."""
     assert bodies(Reader(pages_of([row(9, "a"), row(9, "b")], 500)).on("5:3")) == ["a", "b"]
     assert Reader(pages_of([], 500)).on("5:3") == []
 
@@ -122,7 +122,7 @@ def test_a_millisecond_with_more_rows_than_a_page_does_not_stop_the_reader(beyon
 
 
 def test_rows_that_join_a_millisecond_while_its_end_is_looked_for_are_not_passed_over() -> None:
-    """What is behind it must not be given out before them: nobody would ask for that millisecond again."""
+    """Later rows must not be returned first: nobody would ask for that millisecond again."""
     rows = [row(5, "a")]
 
     def read(since_ms: int) -> list[frames.HistoryMessage]:

@@ -31,7 +31,7 @@ def test_a_request_that_v1_does_not_have_is_refused(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_a_result_is_of_the_type_that_its_request_names(form: Form) -> None:
-    """The table of forms is typed loosely; whoever asks is not."""
+    """The table of forms is typed loosely; its users are not."""
     assert type(form.result) is result_type(type(form.request))
 
 

@@ -117,7 +117,7 @@ def bad(data: bytes | str) -> v2.BadRequest:
 
 @pytest.mark.parametrize("number", ["1.0", "1e0", "true", "null", '"1"', "[1]", "{}", "9007199254740992", "-0.5"])
 def test_a_number_that_is_no_integer_is_refused_without_one(number: str) -> None:
-    """What cannot be repeated exactly by every client is no id; a bool or a fraction never is."""
+    """An id must be exact in every client; a bool or a fraction never is."""
     assert bad(f'{{"id":{number},"op":"ping"}}').id is None
 
 
@@ -157,7 +157,7 @@ def test_a_request_with_a_flaw_is_refused_by_its_number(rest: str, why: str) -> 
     ],
 )
 def test_what_is_no_json_object_is_not_the_protocol(data: bytes | str) -> None:
-    """Not an answerable request: whoever sends this speaks something else."""
+    """Not an answerable request: the sender speaks another protocol."""
     with pytest.raises(FrameError):
         v2.decode_request(data)
 
@@ -200,7 +200,7 @@ def test_base64url_has_one_spelling(data: bytes) -> None:
 
 @given(st.builds(Plain, TEXT) | st.builds(Sealed, st.binary(max_size=40), st.none() | TEXT))
 def test_a_body_is_kept_byte_for_byte(payload: Plain | Sealed) -> None:
-    """What a relay keeps and what it tells are the same, sealed bodies included."""
+    """Stored and delivered bodies are equal, sealed ones included."""
     assert payload_of(body_of(payload)) == payload
 
 

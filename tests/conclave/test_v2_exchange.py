@@ -1,4 +1,4 @@
-"""Which reply answers which request, on a wire where both carry numbers."""
+"""Matching of replies to requests by their numbers."""
 
 import contextlib
 import json

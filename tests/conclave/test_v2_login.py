@@ -46,7 +46,7 @@ def conduct(ours: ClientLogin, theirs: ServerLogin) -> LoginClaim | Registration
 
 
 def test_a_machine_logs_in() -> None:
-    """Its key is proven, whoever's it is."""
+    """The key is proven, independent of its owner."""
     ours = client()
     assert conduct(ours, server()) == LoginClaim(KEY.public_key, "main")
     assert ours.cluster == "one", "for the client to pin"

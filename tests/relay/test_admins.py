@@ -1,4 +1,4 @@
-"""Who the operator named as an admin, and with which key."""
+"""The operator's list of admins, with their keys."""
 
 import base64
 
@@ -69,6 +69,6 @@ def test_a_key_that_is_none_is_not_repeated_as_a_traceback() -> None:
 
 @pytest.mark.parametrize("specs", [["ann", "ann"], [f"ann,ann={KEY_TEXT}"]])
 def test_a_name_given_twice_is_refused(specs: list[str]) -> None:
-    """Which of the two pins was meant is not ours to guess."""
+    """The program does not guess which of the two pins was meant."""
     with pytest.raises(ConfigError, match="given twice"):
         ServerAdmins.parse(specs)

@@ -1,4 +1,4 @@
-"""Who may do what: every operation, by everybody, on channels of every visibility, with its exact answer."""
+"""Authorization: every operation by every role on channels of every visibility, with its exact answer."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -152,7 +152,7 @@ def outcome(role: str, visibility: Visibility, case: str) -> str:
 
 
 def test_the_table_is_complete() -> None:
-    """Whoever adds an operation says here who may."""
+    """A new operation needs a row here."""
     listed = {type(case.request("ops", "token")) for case in CASES.values()}
     assert listed | {type(each) for each in SERVER_OPERATIONS.values()} | OF_EVERYBODY == set(get_args(admin.AdminOp))
 
@@ -193,7 +193,7 @@ async def test_who_may_do_what_to_a_channel(redis_url: str, visibility: Visibili
 
 @pytest.mark.parametrize("role", ROLES)
 async def test_who_may_do_what_to_the_server(redis_url: str, role: str) -> None:
-    """The server's admins and nobody else: whoever rules a channel rules nothing beyond it."""
+    """The server's admins and nobody else: the admin of a channel administers nothing beyond it."""
     async with a_house(redis_url) as house:
         await house.channel(PUBLIC, role)
         caller = await house.caller(role)

@@ -19,7 +19,7 @@ def ids(steps: list[Message | Gap]) -> list[str]:
 
 
 def test_a_page_that_reaches_the_live_messages_is_the_last_one() -> None:
-    """What came in between is handed out behind it, once."""
+    """Messages in between are delivered behind it, once."""
     listener = CatchUp("1-0", "3-0", "3-0")
     assert listener.begin_page() == "1-0"
     listener.receive(message(4))

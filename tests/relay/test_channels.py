@@ -126,7 +126,7 @@ async def test_of_racing_redeemers_of_a_single_use_invite_one_gets_in(pair: tupl
 async def test_an_invite_that_nobody_could_ever_use_is_not_minted(
     url: str, peers: Peers, uses: int | None, seconds: int | None, text: str
 ) -> None:
-    """The original mints it, and whoever gets it wonders."""
+    """The original creates it, and nobody can use it."""
     ann = await peers.register(url, "ann")
     await ann.create("ops", PRIVATE)
     assert await ann.refusal(frames.Admin(admin.InviteCreate("ops", uses, seconds))) == text
@@ -197,7 +197,7 @@ async def test_a_bad_name_is_refused_before_anything_is_stored(
 
 @pytest.mark.parametrize("name", ["x", "x" * 64, "日本語", "a b", "#ops", "ops", "OPS", "naïve", "🦊"])
 async def test_names_are_compared_exactly(url: str, peers: Peers, name: str) -> None:
-    """What is printable may be a name; nothing is folded or trimmed."""
+    """Any printable text may be a name; nothing is folded or trimmed."""
     ann = await peers.register(url, "ann")
     await ann.create(name)
     await ann.join(name)

@@ -1,4 +1,4 @@
-"""What the command line may say about a node."""
+"""The settings of a node on the command line."""
 
 import os
 from pathlib import Path
@@ -152,7 +152,7 @@ def test_a_number_of_workers_is_taken(text: str, workers: int) -> None:
 
 
 def test_automatic_workers_are_the_cores_that_may_be_used() -> None:
-    """Where nothing can be shared it is one, and no error: an image may say `auto` for all that runs from it."""
+    """An ephemeral node gets one worker and no error: an image may set `auto` for everything that runs from it."""
     assert parse_config(redis_url="redis://a", workers="auto").workers == len(os.sched_getaffinity(0))
     assert parse_config(ephemeral=True, workers="auto").workers == 1
 

@@ -1,4 +1,4 @@
-"""What happens to a live session when Redis, or the way to it, fails: no loss, no repeat, one order, or it is said."""
+"""Live sessions while Redis, or the network to it, fails: no loss, no repeat, one order, or a gap that is told."""
 
 import asyncio
 import re
@@ -99,7 +99,7 @@ async def test_cutting_the_subscribers_again_and_again_loses_and_repeats_nothing
 async def test_a_gap_that_the_log_cannot_fill_is_counted_and_delivery_goes_on(
     pair: tuple[str, str], redis_url: str, peers: Peers, command: tuple[str, ...], left: list[str]
 ) -> None:
-    """What is left comes, in order; the loss is the operator's to see, never silent."""
+    """The remaining messages arrive in order; the loss is visible to the operator."""
     async with a_conversation(pair, peers) as (ann, bob):
         with nodes_that_hear_no_messages(redis_url) as store:
             for n in range(5):

@@ -83,7 +83,7 @@ async def outsider(url: str, peers: Peers) -> Outsider:
 
 
 def test_the_table_is_complete() -> None:
-    """Whoever adds an operation on a channel adds it here."""
+    """A new operation on a channel needs a row here."""
     assert set(OPERATIONS) | NO_CHANNEL == set(get_args(admin.AdminOp))
 
 

@@ -11,7 +11,7 @@ Client = TestClient[web.Request, web.Application]
 
 
 class Stub:
-    """What the routes are given: readiness to choose, and a session that greets and leaves."""
+    """The collaborators of the routes: a readiness to choose, and a session that says one word and leaves."""
 
     def __init__(self) -> None:
         self.reason: str | None = None

@@ -78,7 +78,7 @@ async def test_a_ban_overtakes_a_join_that_was_let_in_before(house: House) -> No
 
 
 async def test_a_rename_overtakes_a_join(house: House) -> None:
-    """Whoever came in by the old name is in under the new one only, and is found by a ban."""
+    """A session that joined by the old name is in the channel under the new one only, and a ban finds it."""
     gate = Gate(house.other, scripts.ENTER)
     joining = asyncio.create_task(house.bob.join("ops"))
     await gate.reached.wait()
@@ -113,7 +113,7 @@ async def test_a_deletion_overtakes_a_join(house: House) -> None:
 
 
 async def test_a_join_overtakes_the_verdict_on_the_session_before(house: House) -> None:
-    """Whoever was kicked and comes in again is in: what the node was about to do to them is over."""
+    """A kicked session that joins again stays: the pending dismissal no longer applies."""
     await house.bob.join("ops")
     gate = Gate(house.other, scripts.REVIEW, answers=True)
     await rule(house.ann, admin.Kick("ops", "bob"))
@@ -161,7 +161,7 @@ def _kick_without_a_word(house: House, user: str) -> None:
 
 
 async def test_a_new_name_counts_where_it_has_not_been_heard_of(house: House) -> None:
-    """Whoever reads `renamed` may use the new name in the next line, on whichever node."""
+    """A client that reads `renamed` may use the new name in its next request, on any node."""
     await house.bob.join("ops")
     with nodes_that_hear_no_messages(house.redis_url):
         await rule(house.ann, admin.RenameChannel("ops", "dev"))

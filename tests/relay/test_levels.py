@@ -1,4 +1,4 @@
-"""How much is logged, in the operator's words and in the original's."""
+"""The log level, by our variable and by the original's."""
 
 import logging
 
@@ -54,5 +54,5 @@ def test_a_word_that_is_no_level_is_refused_with_those_that_are(word: str) -> No
     ],
 )
 def test_of_rust_log_what_concerns_this_program_is_taken(directives: str, expected: int) -> None:
-    """Who moves over keeps their settings; what names something else is no error."""
+    """A user of the original keeps the setting; directives for other programs are no error."""
     assert level({"RUST_LOG": directives}) == expected

@@ -1,4 +1,4 @@
-"""How the end of a relay is told to those who read its logs."""
+"""The end of a relay in its logs."""
 
 import os
 import socket

@@ -164,7 +164,7 @@ async def test_a_name_and_a_key_are_claimed_once(url: str, peers: Peers) -> None
 
 
 async def test_a_pinned_name_is_for_its_key_and_so_is_the_role(redis_url: str, peers: Peers) -> None:
-    """A pin that comes after the registration takes the role away from whoever has the name with another key."""
+    """A pin set after the registration takes the role from a user of that name with another key."""
     admins = ServerAdmins({"root": PUBLIC, "old": PUBLIC, "open": None})
     async with running_node(redis_url) as node:
         peers.keep(await Peer.login(node, OTHER, register=("old", "laptop")))

@@ -84,7 +84,7 @@ def _as_an_exception(value: str) -> None:
 def test_a_value_cannot_forge_a_line(
     form: str, speak: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A name with a line break or an escape sequence is one field of one line, whoever logs it."""
+    """A name with a line break or an escape sequence is one field of one line, in events of any source."""
     logs.configure()
     speak(FORGERY)
     written = capsys.readouterr().err
@@ -114,7 +114,7 @@ def test_any_text_is_one_line(form: str, capsys: pytest.CaptureFixture[str], val
 
 @pytest.mark.usefixtures("form")
 def test_a_value_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    """What a peer sends may be as long as a frame; its line in the log is not."""
+    """A value from a peer may be as long as a frame; its line in the log is not."""
     logs.configure()
     structlog.get_logger().info("said", value="x" * 100_000, several=["y" * 100_000])
     assert len(capsys.readouterr().err) < 3000

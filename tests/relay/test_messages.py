@@ -1,4 +1,4 @@
-"""What is said on two nodes: once, in one order, to those it is for, and kept."""
+"""Messages over two nodes: delivered once, in one order, to their recipients only, and kept."""
 
 import asyncio
 import time

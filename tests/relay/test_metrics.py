@@ -1,4 +1,4 @@
-"""What a node counts: every metric has a scenario here in which it has to have a certain value."""
+"""The metrics of a node: each has a scenario here with an expected value."""
 
 import time
 from collections.abc import AsyncIterator
@@ -286,7 +286,7 @@ async def test_what_waits_for_a_slow_reader_is_seen(node: Node, peers: Peers) ->
 
 
 async def test_a_busy_event_loop_shows(node: Node) -> None:
-    """What blocks one session blocks all of them."""
+    """A blocked event loop blocks all sessions."""
     assert await wait_for(url_of(node), "event_loop_lag_seconds_count", more_than=0)
     time.sleep(1.2)  # noqa: ASYNC251 - that is the point
     assert await wait_for(url_of(node), "event_loop_lag_seconds_sum", more_than=0.5)
@@ -308,7 +308,7 @@ async def test_resumes_are_counted_by_whether_anything_was_missing(url: str, red
 
 
 async def test_what_a_session_resumes_is_not_delivered_to_it_live(node: Node, v2_peers: V2Peers) -> None:
-    """How long a fan-out took and how late it was says nothing about a session that is reading the log."""
+    """Duration and age of a fan-out say nothing about a session that is reading the log."""
     url = url_of(node)
     ann, bob, cid = [await v2_peers.register(url, name) for name in ("ann", "bob", "cid")]
     await ann.create("ops")

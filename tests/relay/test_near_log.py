@@ -1,4 +1,4 @@
-"""Which pages of a replica are as good as the primary's."""
+"""The pages of a replica that are as good as the primary's."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -89,7 +89,7 @@ async def test_who_may_hear_a_channel_is_the_primarys_word(tmp_path: Path) -> No
 
 
 async def test_of_a_page_with_more_behind_it_the_end_does_not_matter(tmp_path: Path) -> None:
-    """Whoever reads a long log far away reads all but its end near by."""
+    """All pages of a long log but the last come from the replica."""
     async with replicated(tmp_path) as pair, near_log(pair) as log:
         ids = [str(await log.append("c", str(ANN), b"%d" % n, version=0)) for n in range(10)]
         await pair.in_step()

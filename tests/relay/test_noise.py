@@ -114,7 +114,7 @@ async def exchange(peer: Peer, messages: list[bytes], *, greet: bool) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_noise_before_the_upgrade_disturbs_nobody(url: str, talk: Callable[[], int], seed: int) -> None:
-    """What is no HTTP, and what is no WebSocket after an upgrade."""
+    """Bytes that are no HTTP, and bytes that are no WebSocket after an upgrade."""
     rng = random.Random(seed)  # noqa: S311 - reproducible noise
     host, _, port = url.removeprefix("ws://").rstrip("/").partition(":")
     upgrade = (

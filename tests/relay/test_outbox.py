@@ -88,7 +88,7 @@ def test_frames_for_a_busy_session_leave_in_one_write() -> None:
 
 
 def test_a_session_is_idle_again_after_the_window() -> None:
-    """The window applies to bursts, not to whoever spoke a while ago."""
+    """The window applies to bursts, not to a session that was written to a while ago."""
     case = Case()
     case.outbox.push(b"a")
     case.now += WINDOW_SECONDS
@@ -162,7 +162,7 @@ def test_a_reader_that_keeps_up_is_never_dropped() -> None:
 
 
 def test_the_last_words_get_through_although_the_queue_overflowed() -> None:
-    """Whoever is dropped for being slow is told so, as soon as it reads on."""
+    """A slow reader is told the reason as soon as it reads on."""
     case = Case(limit=10)
     case.outbox.send(b"." * 10)
     case.outbox.send(b"lost")

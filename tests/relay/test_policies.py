@@ -1,4 +1,4 @@
-"""Who is let in, and who sees whom: registration, pins, presence."""
+"""Policies of registration, of pinned admins and of presence."""
 
 import asyncio
 from typing import Any
@@ -60,7 +60,7 @@ async def test_a_closed_server_lets_only_its_admins_register(redis_url: str, pee
 async def test_of_racing_redeemers_of_a_server_invite_as_many_register_as_it_has_uses(
     redis_url: str, peers: Peers
 ) -> None:
-    """On two nodes at once; whoever fails for another reason does not use it up."""
+    """On two nodes at once; a registration that fails for another reason does not use it up."""
     settings: dict[str, Any] = {"admins": ROOT, "registration": "invite"}
     async with running_node(redis_url, **settings) as one, running_node(redis_url, **settings) as other:
         root = await peers.register(one, "root")

@@ -1,4 +1,4 @@
-"""Who is here, on two nodes: one list, one holder per path, and nobody who has gone."""
+"""Presence over two nodes: one list, one holder per path, and no session that has ended."""
 
 import asyncio
 import contextlib

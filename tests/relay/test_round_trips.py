@@ -1,4 +1,4 @@
-"""How often a request waits for Redis, one wait after the other: what it costs where Redis is a millisecond away."""
+"""Round trips of requests: the sequential waits for Redis, which are their cost where Redis is a millisecond away."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

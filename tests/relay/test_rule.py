@@ -1,4 +1,4 @@
-"""What the operations of admins do, on two nodes: to members, subscribers, history, invites, and to names."""
+"""Effects of admin operations over two nodes: on members, subscribers, history, invites and names."""
 
 import asyncio
 from datetime import datetime
@@ -31,7 +31,7 @@ from tests.support.waiting import pause, wait_until
 
 
 async def test_a_deleted_channel_is_gone_for_all(ann: Peer, bob: Peer, store: Store) -> None:
-    """With history, invites and bans; whoever was in it neither hears nor says anything, and the name is free."""
+    """With history, invites and bans; its sessions neither receive nor post, and the name is free."""
     await ann.create("ops")
     await ann.join("ops")
     await bob.join("ops")

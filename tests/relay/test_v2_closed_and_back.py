@@ -78,7 +78,7 @@ async def test_an_idle_session_comes_back_to_what_it_missed(redis_url: str) -> N
 
 
 async def test_a_slow_reader_comes_back_to_what_it_missed(redis_url: str) -> None:
-    """What was waiting for it is dropped in one piece: what the kernel had taken, and no more, is what it has heard."""
+    """Pending frames are dropped as a whole: the session has received exactly the bytes that the kernel had taken."""
     async with a_case(redis_url) as case:
         await case.say()
         await wait_until(lambda: case.bob.ids("ops") == case.said, what="bob hears")

@@ -1,4 +1,4 @@
-"""What a session is told by itself: losing a channel, a new name, a gap, the end; and v1 hears none of it."""
+"""Events of protocol v2: the loss of a channel, a rename, a gap, the close; v1 sessions receive none of them."""
 
 import asyncio
 from typing import Any
@@ -55,7 +55,7 @@ async def test_who_loses_a_channel_is_told_why(v2_pair: Any, op: str, fields: di
 
 
 async def test_a_new_name_is_told_to_everybody(v2_pair: Any) -> None:
-    """Who gave it, too; messages come under it from then on."""
+    """To the session that renamed it, too; later messages carry the new name."""
     ann, bob, old, _ = v2_pair
     await ann.ask("channel.rename", channel="ops", to="dev")
     await wait_until(lambda: bob.events and ann.events, what="both are told")
@@ -91,7 +91,7 @@ async def last_words(bob: V2Peer, code: int, reason: str) -> None:
 
 
 async def test_a_superseded_session_is_told(v2_pair: Any, v2_peers: V2Peers) -> None:
-    """4001: whoever comes back under this path would throw the other one out."""
+    """4001: a reconnect under this path would supersede the other session."""
     _, bob, _, one = v2_pair
     await v2_peers.login(one, KEY)
     await last_words(bob, 4001, "session superseded by a newer connection for the same session path")
@@ -120,7 +120,7 @@ async def test_a_removed_user_is_told(v2_pair: Any, v2_peers: V2Peers) -> None:
 
 
 async def test_an_idle_session_is_told(redis_url: str, v2_peers: V2Peers) -> None:
-    """4004; whoever pings stays."""
+    """4004; a session that pings stays."""
     async with node_object(redis_url, idle_seconds=0.5) as node:
         url = f"ws://{node.address}/"
         ann, bob = await v2_peers.register(url, "ann"), await v2_peers.register(url, "bob")

@@ -101,7 +101,7 @@ async def test_the_longest_message_in_its_longest_form_is_heard_and_read(redis_u
 
 
 async def test_a_time_stands_in_for_a_position(ann: V2Peer) -> None:
-    """What is later than a millisecond."""
+    """The page begins after that millisecond."""
     said = [await ann.post("ops", str(i)) for i in range(10)]
     ms = [order(each)[0] for each in said]
     assert await page(ann, after_ts=ms[0] - 1) == (said, False)

@@ -49,7 +49,7 @@ async def test_ready_tells_all_that_a_client_needs(url: str, v2_peers: V2Peers) 
 
 
 async def test_the_role_and_the_limits_are_the_nodes(redis_url: str, v2_peers: V2Peers) -> None:
-    """What the operator has set."""
+    """`ready` carries the operator's settings."""
     async with running_node(redis_url, admins=ROOT, max_message_bytes=2048, idle_seconds=9.0) as url:
         root = await v2_peers.register(url, "root")
         assert (root.ready["admin"], root.ready["heartbeat"]) == (True, 3)
@@ -67,7 +67,7 @@ async def test_the_role_and_the_limits_are_the_nodes(redis_url: str, v2_peers: V
     ],
 )
 async def test_the_subprotocol_chooses_the_version(url: str, offer: tuple[str, ...], chosen: str | None) -> None:
-    """Whoever asks for nothing that is known gets the first version, as before."""
+    """An upgrade without a known subprotocol gets version 1, as before."""
     async with aiohttp.ClientSession() as http, http.ws_connect(url, protocols=offer) as ws:
         assert ws.protocol == chosen
         await ws.send_str("hello?")
@@ -179,7 +179,7 @@ async def test_a_relay_that_knows_its_address_refuses_another(redis_url: str, v2
 
 
 async def test_a_signature_over_another_origin_than_the_claimed_one_is_refused(url: str) -> None:
-    """What is claimed and what is signed are one."""
+    """The claimed origin and the signed origin must be equal."""
     peer = await V2Peer.dial(url)
     challenge = await peer.hello("main", "ws://a.example")
     await peer.send({"op": "auth", **proof_of(KEY, "auth", "ws://b.example", challenge)})

@@ -39,7 +39,7 @@ async def people(redis_url: str, v2_peers: V2Peers) -> Any:
 
 
 async def test_every_operation(people: tuple[V2Peer, V2Peer, V2Peer]) -> None:
-    """What each answers when all is well, in one story."""
+    """The reply of each operation that succeeds, in one scenario."""
     root, ann, bob = people
     assert await ann.ask("ping") == {}
     assert await ann.ask("channel.create", channel="ops", visibility="private") == {"channel": "ops"}
@@ -211,7 +211,7 @@ async def test_an_object_that_is_no_request_is_answered(
 
 @pytest.mark.parametrize("data", ["", "ping", "[]", "7", '{"id":1', "[" * 50_000, b"\x00", b"{}"])
 async def test_what_is_no_json_object_ends_the_session(url: str, v2_peers: V2Peers, data: str | bytes) -> None:
-    """4007: whoever sends this speaks another protocol, and waits for an answer that nobody can give."""
+    """4007: the sender speaks another protocol, and waits for an answer that does not exist."""
     ann = await v2_peers.register(url, "ann")
     await (ann.ws.send_bytes(data) if isinstance(data, bytes) else ann.ws.send_str(data))
     code, last = await ann.wait_closed()

@@ -223,7 +223,7 @@ async def test_what_was_trimmed_is_a_gap(case: Case, redis_url: str) -> None:
 
 
 async def test_who_came_in_behind_a_gap_is_not_told_of_it(case: Case, v2_peers: V2Peers, redis_url: str) -> None:
-    """The node has lost a piece of the log for those who were there; whoever comes then has lost nothing."""
+    """The log has lost messages for the sessions in the channel; a session that joins later has lost nothing."""
     cid = await v2_peers.register(case.url, "cid")
     await cid.join("ops")
     bob = await case.bob()
@@ -307,7 +307,7 @@ async def test_what_is_no_position_is_refused(case: Case, since: str) -> None:
 async def test_who_loses_the_channel_hears_no_more_of_the_replay(
     case: Case, op: str, fields: dict[str, str], reason: str
 ) -> None:
-    """What was read before may still come, what was said after the removal never does."""
+    """Messages read before the removal may still arrive, messages posted after it never do."""
     said = await case.say(3)
     bob = await case.bob()
     gate = case.gate()

@@ -1,1 +1,1 @@
-"""What several tests share: servers to run against and ways to wait."""
+"""Code that several tests share: servers to run against and ways to wait."""

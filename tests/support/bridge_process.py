@@ -107,7 +107,7 @@ class RawBridge(BridgeProcess):
         self.log: list[str] = []
 
     def resident_bytes(self) -> int:
-        """What the process occupies in memory."""
+        """Return the resident memory of the process in bytes."""
         assert self._process is not None
         return resident_bytes(self._process.pid)
 

@@ -16,7 +16,7 @@ Object = dict[str, Any]
 
 
 class Rendered:
-    """What one set of values renders to."""
+    """The manifests of one set of values."""
 
     def __init__(self, objects: list[Object]) -> None:
         self.objects = objects

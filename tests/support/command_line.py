@@ -10,7 +10,7 @@ from tests.support.programs import DEVNULL, PIPE, Process, fork, launch
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """What a command left behind."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str

@@ -1,4 +1,4 @@
-"""What three sessions of protocol v2 may expect of a relay, whatever they ask, and in which order: a small model.
+"""A small model of three sessions of protocol v2: the expected answers to any requests in any order.
 
 Ann has two sessions and made the channels; bob has one. The model knows who hears what; `Talk` asks the relay the same
 and compares. Before somebody comes into a channel or loses it, all that was said has to be heard, because what is on
@@ -20,7 +20,7 @@ _numbers = itertools.count()
 
 @dataclass
 class Channel:
-    """What was said in it, in order, and who may not come in."""
+    """The messages of a channel in order, and the users who may not join it."""
 
     name: str
     log: list[tuple[str, str, str]] = field(default_factory=list)

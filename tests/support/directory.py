@@ -1,4 +1,4 @@
-"""What the directory holds, read past the relay, and that it agrees with itself."""
+"""The content of the directory, read from Redis, with a check of its consistency."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ class Store:
         return channel_id
 
     def announced(self, channel_id: str) -> bool:
-        """Whether the channel's messages carry the directory's version, or it is known to be gone."""
+        """Tell whether the channel's messages carry the directory's version, or the channel is marked as deleted."""
         head: dict[str, str] = self._redis.hgetall(f"conclave:{{c:{channel_id}}}:head")
         version = self.version(channel_id)
         return "gone" in head if version is None else head.get("version", "0") == version

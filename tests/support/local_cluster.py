@@ -60,7 +60,7 @@ class LocalCluster:
 
     @property
     def processes(self) -> list[int]:
-        """Everything that runs because of it, whoever its parent is by now; Linux only."""
+        """All processes that it started, directly or not, with any present parent; Linux only."""
         marked = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if self._mark in _text(path)]
         store = _text(self.data_dir / "server.lock").strip()  # it writes its title over its environment
         return [*marked, int(store)] if store and _text(Path("/proc", store, "cmdline")) else marked

@@ -1,4 +1,4 @@
-"""What Prometheus would get from a node."""
+"""A node's metrics as Prometheus scrapes them."""
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families

@@ -49,7 +49,7 @@ async def running_node(redis_url: str, **settings: Any) -> AsyncIterator[str]:
 
 
 def resident_bytes(pid: int) -> int:
-    """What a process occupies in memory; Linux only."""
+    """Return the resident memory of a process in bytes; Linux only."""
     statm = Path(f"/proc/{pid}/statm").read_text()
     return int(statm.split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -86,7 +86,7 @@ class NodeProcess:
         return self._process is not None and self._process.returncode is None
 
     def resident_bytes(self) -> int:
-        """What the process occupies in memory."""
+        """Return the resident memory of the process in bytes."""
         return resident_bytes(self.pid)
 
     async def start(self) -> None:

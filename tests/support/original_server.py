@@ -40,7 +40,7 @@ PAGE_ROWS = 500
 
 
 class OriginalServer:
-    """What the script of a `ScriptedServer` has to know to be an original: who is in which channel, what was said."""
+    """The state of a `ScriptedServer` that acts as an original: the sessions and messages of each channel."""
 
     def __init__(self, server: ScriptedServer) -> None:
         self.server = server

@@ -166,7 +166,7 @@ class Peer:
 
     @property
     def bodies(self) -> list[str]:
-        """What was said in this session's channels since it connected."""
+        """Return the bodies of the messages received since the connection."""
         return [text(message.payload) for message in self.messages]
 
     async def wait_closed(self) -> str | None:
@@ -178,7 +178,7 @@ class Peer:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the connection has ended, from whichever side."""
+        """Tell whether either side has ended the connection."""
         return self._reading is None or self._reading.done()
 
     def stop_reading(self) -> None:

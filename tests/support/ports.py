@@ -14,7 +14,7 @@ def free_port() -> int:
 
 
 async def accepts(port: int) -> bool:
-    """Whether somebody listens on a port of this machine."""
+    """Tell whether a program listens on a port of this machine."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:

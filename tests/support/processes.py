@@ -17,7 +17,7 @@ def children(parent: int) -> set[int]:
 
 
 def exists(pid: int) -> bool:
-    """Whether a process is there; one that has ended and that nobody has asked about is not."""
+    """Tell whether a process exists; a zombie does not count."""
     with suppress(OSError):
         return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False

@@ -41,7 +41,7 @@ class RedisProcess:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where to connect over TCP."""
+        """The TCP address."""
         parts = urlsplit(self.url)
         assert parts.hostname is not None
         assert parts.port is not None
@@ -54,7 +54,7 @@ class RedisProcess:
 
     @property
     def log(self) -> str:
-        """What the server said, over all its runs."""
+        """The server's output over all its runs."""
         return (self.directory / "redis.log").read_text(errors="replace")
 
     async def start(self) -> None:

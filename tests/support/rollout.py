@@ -22,7 +22,7 @@ KILLED = -9
 
 
 class Probe(msgspec.Struct, frozen=True):
-    """How a pod is asked; times in seconds. What is thought of it changes after so many equal answers in a row."""
+    """A probe of a pod; times in seconds. The pod's state changes after a number of equal answers in a row."""
 
     path: str
     period: float
@@ -42,7 +42,7 @@ class Probe(msgspec.Struct, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What the chart says about an update; times in seconds."""
+    """The chart's settings of an update; times in seconds."""
 
     replicas: int
     surge: int
@@ -86,7 +86,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class Finding:
-    """What is thought of a pod after some answers to a probe."""
+    """The state of a pod after some answers to a probe."""
 
     def __init__(self, probe: Probe, *, good: bool) -> None:
         self.good = good
@@ -227,7 +227,7 @@ class Deployment:
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
+        """The URL of the service."""
         return self._service.url
 
     async def update(self) -> None:

@@ -57,7 +57,7 @@ class Screen:
 
     @property
     def picture(self) -> str:
-        """What was drawn last, without colours."""
+        """Return the last picture, without colours."""
         return _ESCAPE.sub("", self.shown.rpartition(HOME)[2])
 
     def resize(self, columns: int, rows: int, *, tell: bool = True) -> None:

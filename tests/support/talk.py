@@ -75,7 +75,7 @@ async def talking(talkers: Sequence[Talker]) -> AsyncIterator[None]:
 
 
 def said(talkers: Sequence[Talker]) -> int:
-    """How many messages were acknowledged so far."""
+    """Return the number of acknowledged messages."""
     return sum(len(talker.acknowledged) for talker in talkers)
 
 

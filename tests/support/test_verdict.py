@@ -37,7 +37,7 @@ def test_a_stay_continues_where_the_last_one_ended() -> None:
 
 
 def test_whoever_joins_anew_begins_at_the_position_that_was_answered() -> None:
-    """What was said before is not for them."""
+    """Earlier messages are not for a session that joins without `since`."""
     stays = [stay("0-0", "1-0"), stay(None, "8-0", "9-0", position="7-0")]
     assert flaws(ME, stays, LOG) == []
 

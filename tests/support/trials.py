@@ -1,4 +1,4 @@
-"""How much of a trial is run: an example of it, its short form, or its full one.
+"""The size of a trial: an example, its short form, or its full form.
 
 `make test` runs an example, `make trials` the short form of each within ten minutes on two cores, and
 `make trials TRIALS=full` what is worth some hours.

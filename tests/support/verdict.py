@@ -1,4 +1,4 @@
-"""Whether what one session heard of a channel is what the channel's log holds, pure: stays and a log in, flaws out.
+"""Comparison of what one session received of a channel with the channel's log. Pure: stays and a log in, flaws out.
 
 A session comes and goes. Each join and what was heard until its end is a stay; it begins behind the position that was
 asked for (`since`), or else behind the one that was answered. What must be heard from there on is every row of the log
@@ -74,7 +74,7 @@ class _Log:
         return self._ids[bisect_right(self._orders, order(position)) :]
 
     def between(self, position: str, end: str) -> list[str]:
-        """What follows `position`, before `end`."""
+        """Return the rows after `position` and before `end`."""
         return self._ids[bisect_right(self._orders, order(position)) : bisect_left(self._orders, order(end))]
 
 
@@ -97,7 +97,7 @@ def flaws(path: str, stays: Sequence[Stay], rows: Sequence[Row]) -> list[str]:
 
 
 def _answer(stay: Stay) -> Iterator[str]:
-    """What is wrong with the reply to the join."""
+    """Return the flaws of the reply to the join."""
     since, recovered = stay.asked.since, stay.recovered
     if order(stay.position) < order(stay.asked.said):
         yield f"the position {stay.position} is older than {stay.asked.said}, which was said before"
@@ -114,7 +114,7 @@ def _answer(stay: Stay) -> Iterator[str]:
 
 
 def _walk(stay: Stay, log: _Log) -> Iterator[str]:
-    """What is wrong with what was heard."""
+    """Return the flaws of the received messages."""
     at, gone = stay.begin, START
     for step in stay.steps:
         if isinstance(step, Gap):

@@ -1,4 +1,4 @@
-"""What people and servers write on purpose, through a bridge that lives: every line is checked as it comes."""
+"""Hostile text from people and servers through a live bridge: every line is checked as it arrives."""
 
 import re
 import unicodedata
@@ -133,7 +133,7 @@ async def test_bodies_and_senders_of_any_kind_are_shown(original: OriginalServer
 
 
 async def test_listings_of_any_names_are_one_line_each(original: OriginalServer, home: Path) -> None:
-    """Who is there, what channels there are, who belongs to one, who is out, and what invites are left."""
+    """Sessions, channels, members, bans and invites."""
     original.online = [SessionPath(name, name, name) for name in NAMEABLE]
     original.channels = [ChannelInfo(name, Visibility.PUBLIC, member=True) for name in NAMEABLE]
     original.users = tuple(NAMEABLE)

@@ -164,7 +164,7 @@ async def test_clients_that_vanish_during_the_upgrade(nodes: list[NodeProcess], 
 async def test_peers_that_never_log_in_are_bounded_and_closed(
     nodes: list[NodeProcess], village: tuple[Talker, Peer]
 ) -> None:
-    """Whoever proves no key gets a few kilobytes and a few seconds, whether they hurry or take their time."""
+    """A peer without a proven key gets a few kilobytes and a few seconds, at any pace."""
     memory = nodes[0].resident_bytes()
     host, port = nodes[0].address.split(":")
     loop = asyncio.get_running_loop()

@@ -69,7 +69,7 @@ def _fail(reply: "asyncio.Future[Any]") -> None:
 
 
 class Scene:
-    """Who asks is on a node that loses Redis; who is to be removed is on one that does not."""
+    """The caller is on a node that loses Redis; the removed party is on one that does not."""
 
     def __init__(self, node: Node, other: Node, peers: Peers, store: Store) -> None:
         self.fault = Fault(node)
@@ -275,7 +275,7 @@ async def test_an_invite_is_redeemed_or_is_not(redis_url: str, *, late: bool) ->
 
 
 async def test_the_next_heartbeat_makes_up_for_it_by_itself(redis_url: str) -> None:
-    """Nobody has to do anything: the note that something is to be told is found by whoever beats next."""
+    """Nobody has to act: the next heartbeat of any node finds the pending announcement."""
     async with a_scene(redis_url) as scene:
         act = await scene.set_up()
         scene.fault.arm(2, late=False)  # the version and who is inside were read, and the ban is in the directory

@@ -32,7 +32,7 @@ async def outcomes(attempts: Iterable[Awaitable[Peer]], peers: Peers) -> tuple[l
 
 
 async def answers(peer: Peer) -> bool:
-    """Whether the relay still serves this connection."""
+    """Tell whether the relay still serves this connection."""
     try:
         return isinstance(await peer.ask(frames.Ping(), frames.Pong), frames.Pong)
     except (Refused, ConnectionError):
@@ -122,7 +122,7 @@ async def test_a_key_that_races_for_two_names_gets_one(nodes: list[NodeProcess],
 
 
 async def test_a_single_use_invite_lets_one_of_many_in(nodes: list[NodeProcess], peers: Peers) -> None:
-    """An invite for one is for one, whoever asks where; those who come late learn nothing about the channel."""
+    """An invite with one use admits one, over all nodes; later callers learn nothing about the channel."""
     host = await peers.register(nodes[0].url, "host")
     await host.create("attic", Visibility.PRIVATE)
     guests = [await peers.register(nodes[i % 3].url, f"guest{i}") for i in range(12)]

@@ -1,4 +1,4 @@
-"""What an admin has decided holds on every node from the acknowledgement on, whatever the nodes were told meanwhile."""
+"""An acknowledged decision of an admin holds on every node, whatever signals are late."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine

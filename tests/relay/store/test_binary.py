@@ -1,4 +1,4 @@
-"""Which server program is taken, and what is said when there is none."""
+"""The choice of the server program, and the error without one."""
 
 import importlib.util
 import platform

@@ -127,7 +127,7 @@ async def test_started_server_takes_commands_and_keeps_them_over_a_stop(tmp_path
 
 
 async def test_directory_and_its_files_are_the_owners_alone(tmp_path: Path) -> None:
-    """Messages lie in there in plain text, and whoever opens the socket is the server's master."""
+    """The files hold messages in plain text, and access to the socket is full access to the server."""
     async with running(tmp_path / "data"):
         inside = [tmp_path / "data", *(tmp_path / "data").rglob("*")]
         assert len(inside) > 4
@@ -257,7 +257,7 @@ async def test_guard_ignores_what_is_meant_for_the_node(tmp_path: Path) -> None:
 
 
 async def test_leftover_server_is_shut_down_first(tmp_path: Path) -> None:
-    """Where no guard did it (its own death, another platform), the next node ends it properly: no write is lost."""
+    """Without a guard (its own death, another platform) the next node ends the server properly: no write is lost."""
     leftover, address = start_leftover(tmp_path)
     try:
         async with Redis(unix_socket_path=address, decode_responses=True) as client:
