@@ -25,7 +25,10 @@ SOON = {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_BLRP_SCHEDULE_DELAY": "50"}
 async def nodes_that_export(
     redis_url: str, count: int, environment: dict[str, str]
 ) -> AsyncIterator[list[NodeProcess]]:
-    nodes = [NodeProcess("--redis-url", redis_url, environment=environment) for _ in range(count)]
+    installed = any(name.startswith("PYTHON") for name in environment)  # what is imported is the question
+    nodes = [
+        NodeProcess("--redis-url", redis_url, environment=environment, installed=installed) for _ in range(count)
+    ]
     try:
         await asyncio.gather(*(node.start() for node in nodes))
         yield nodes

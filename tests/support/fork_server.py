@@ -119,6 +119,7 @@ def _take_over(streams: list[int]) -> None:
     """In a child: leave what is the server's, and take these as standard streams."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in a shell's background ignores it
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
     os.closerange(3, max(int(name) for name in os.listdir("/dev/fd")) + 1)  # noqa: PTH208 - names only
