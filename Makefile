@@ -59,7 +59,7 @@ test: $(STAMP) ## Run the whole test suite (PYTEST_ARGS=)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 trials: $(STAMP) ## Run the trials: faults, races, attacks, properties, fuzzing (TRIALS=full for hours, SECONDS= for fuzzing)
-	TRIALS=$(TRIALS) $(BIN)/python -m pytest $(PYTEST_ARGS) -m "trial or hypothesis" \
+	TRIALS=$(TRIALS) $(BIN)/python -m pytest $(PYTEST_ARGS) -m "trial or long or hypothesis" \
 	  -o timeout=$(if $(filter full,$(TRIALS)),0,600)
 	$(MAKE) --no-print-directory fuzz SECONDS=$(if $(filter file,$(origin SECONDS)),10,$(SECONDS))
 

@@ -1,6 +1,7 @@
 """Fixtures for every test: a real server that each test finds empty, and one of its own to break."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -9,10 +10,27 @@ from hypothesis import settings
 
 from tests.support.programs import end_fork_server
 from tests.support.redis_server import RedisProcess
-from tests.support.trials import FORM
+from tests.support.trials import FORM, Form
 
 settings.register_profile("conclave", deadline=None, max_examples=FORM.value)  # an example may take as long as it does
 settings.load_profile("conclave")
+
+
+PROCESSES_PER_CORE = 2
+"""Tests wait for other processes half of their time."""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Say how many processes `-n auto` is."""
+    return PROCESSES_PER_CORE * (os.cpu_count() or 1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is long, unless this is `make trials`."""
+    if FORM is Form.EXAMPLE:
+        long = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,6 +16,7 @@ from tests.support.nodes import NodeProcess
 from tests.support.peer import Peers
 from tests.support.proxy import Proxy, V1Only
 from tests.support.ruling import rule
+from tests.support.trials import by_form
 from tests.support.waiting import pause, wait_until
 
 
@@ -79,7 +80,7 @@ async def test_joins_and_leaves_under_traffic_rename_nothing(
     async with RawBridge(ann, "--as", "me", "--server", url) as one:
         await one.tool("join_channel", channel="alpha", perm="converse")
         chatting = asyncio.create_task(chat())
-        for _ in range(20):
+        for _ in range(by_form(5, 20, 200)):
             await one.tool("join_channel", channel="beta")
             await one.tool("leave_channel", channel="beta")
         chatting.cancel()

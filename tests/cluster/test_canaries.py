@@ -54,7 +54,7 @@ async def exporting_node(redis_process: RedisProcess, collector: Collector, form
         await node.close()
 
 
-@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("form", ["text", pytest.param("json", marks=pytest.mark.long)])
 async def test_no_secret_leaves_by_logs_metrics_or_traces(redis_process: RedisProcess, form: str) -> None:
     """People trust the relay with what they say and with what opens their doors, its operator's tools included."""
     canaries, peers, v2_peers = Canaries(), Peers(), V2Peers()

@@ -108,6 +108,7 @@ async def test_what_was_said_is_there_the_next_time(tmp_path: Path) -> None:
         await nothing_is_left(cluster)
 
 
+@pytest.mark.long
 async def test_what_it_prints_can_be_typed(cluster: LocalCluster, tmp_path: Path) -> None:
     """A newcomer copies these lines into the next terminal."""
     await cluster.serving()
@@ -131,6 +132,7 @@ async def test_killed_it_leaves_nothing_behind(cluster: LocalCluster) -> None:
     await nothing_is_left(cluster)
 
 
+@pytest.mark.long
 async def test_ctrl_c_while_it_starts_leaves_nothing_behind(cluster: LocalCluster) -> None:
     """Impatience is common."""
     await wait_until((cluster.data_dir / "node-1.log").exists, timeout=40, what="the first node starts")

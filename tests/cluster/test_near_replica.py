@@ -188,6 +188,7 @@ async def test_a_page_of_milliseconds_is_complete_also_from_a_replica(house: Hou
     assert read == await ann.history("ops")
 
 
+@pytest.mark.long
 async def test_a_replica_that_falls_behind_is_left_and_used_again(house: House) -> None:
     """Live messages do not wait for it longer than a few seconds, and the node is ready all the time."""
     ann, bob = await house.conversation()
@@ -239,6 +240,7 @@ async def test_a_replica_that_goes_away_is_done_without(house: House, fault: str
     assert await house.counted("conclave_history_lost") == 0
 
 
+@pytest.mark.long
 async def test_a_replica_that_was_copied_anew_in_silence_has_told_nobody(house: House) -> None:
     """Then nothing was published there, no connection was lost, and no later message tells of the gap."""
     ann, bob = await house.conversation()
@@ -291,6 +293,7 @@ async def test_a_node_starts_without_its_replica(redis_process: RedisProcess, tm
     absent.close()
 
 
+@pytest.mark.long
 async def test_all_that_was_said_is_heard_once_and_in_order_through_every_fault(house: House) -> None:
     """While people talk on both nodes, the replica lags, hangs, dies and is copied anew; so does what reads it."""
     pair = house.pair

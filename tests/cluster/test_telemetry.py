@@ -26,9 +26,7 @@ async def nodes_that_export(
     redis_url: str, count: int, environment: dict[str, str]
 ) -> AsyncIterator[list[NodeProcess]]:
     installed = any(name.startswith("PYTHON") for name in environment)  # what is imported is the question
-    nodes = [
-        NodeProcess("--redis-url", redis_url, environment=environment, installed=installed) for _ in range(count)
-    ]
+    nodes = [NodeProcess("--redis-url", redis_url, environment=environment, installed=installed) for _ in range(count)]
     try:
         await asyncio.gather(*(node.start() for node in nodes))
         yield nodes

@@ -156,6 +156,7 @@ async def _present(people: list[Peer]) -> bool:
     return await people[0].who("plaza") == sorted(str(peer.path) for peer in people)
 
 
+@pytest.mark.long
 async def test_workers_die_again_and_again(relay: Relay, peers: Peers) -> None:
     """All of them, several times: the port stays, and in the end everything works."""
     for turn in range(1, 4):
@@ -172,6 +173,7 @@ async def test_workers_die_again_and_again(relay: Relay, peers: Peers) -> None:
     await crowd(relay, peers)
 
 
+@pytest.mark.long
 async def test_a_connection_that_meets_a_dead_worker_waits_for_the_next_one(relay: Relay, peers: Peers) -> None:
     """The parent keeps the sockets: a client that dials in that moment is served a little later, not refused."""
     for pid in relay.workers():
@@ -332,6 +334,7 @@ async def test_workers_end_with_their_parent(relay: Relay, peers: Peers) -> None
     assert len(relay.workers()) == 2, "the port was free"
 
 
+@pytest.mark.long
 async def test_settings_that_no_worker_can_start_with_are_an_error(redis_url: str) -> None:
     """One sentence and exit code 1, as with one process; not a loop of crashes."""
     relay = Relay("--redis-url", redis_url, "--workers", "2", "--key-prefix", "a b")
@@ -340,6 +343,7 @@ async def test_settings_that_no_worker_can_start_with_are_an_error(redis_url: st
     assert not [line for line in relay.log if "worker.died" in line or "Traceback" in line]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_a_port_that_is_in_use_is_an_error(relay: Relay, redis_url: str, workers: str) -> None:
     """Sockets that may share a port must not share it with another relay: half of the clients would meet it."""

@@ -113,7 +113,7 @@ async def test_a_busy_history_is_read_to_its_end_and_every_row_once(
 ) -> None:
     """Many of its rows share a millisecond, and it grows while it is read."""
     ann, bob = links
-    count = 1500
+    count = 600
     stand_still(redis_url, "ops")
 
     async def talk() -> None:

@@ -129,7 +129,10 @@ class House:
         """All that the directory holds, save the trail that tells of refusals too."""
         with Redis.from_url(self._redis_url) as store:
             keys = [key for key in store.keys("*{dir}*") if not key.endswith(b":audit")]
-            return {key: store.dump(key) for key in sorted(keys)}
+            dumps = store.pipeline(transaction=False)
+            for key in keys:
+                dumps.dump(key)
+            return dict(zip(keys, dumps.execute(), strict=True))
 
 
 @asynccontextmanager

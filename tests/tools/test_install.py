@@ -61,6 +61,7 @@ def test_an_environment_follows_its_lock(venv: Path, tmp_path: Path) -> None:
         assert installed(venv) == version
 
 
+@pytest.mark.long
 def test_an_interrupted_installation_starts_over(venv: Path, tmp_path: Path) -> None:
     """Half a package looks like a whole one to an installer, so nothing of such an environment is kept."""
     lock = lock_of(tmp_path / "index", "1.0")
@@ -77,6 +78,7 @@ def test_an_interrupted_installation_starts_over(venv: Path, tmp_path: Path) -> 
     assert not (venv / ".incomplete").exists()
 
 
+@pytest.mark.long
 def test_an_environment_without_its_interpreter_is_made_anew(venv: Path, tmp_path: Path) -> None:
     """An update of the system removes the interpreter that the environment points to."""
     lock = lock_of(tmp_path / "index", "1.0")
@@ -85,6 +87,7 @@ def test_an_environment_without_its_interpreter_is_made_anew(venv: Path, tmp_pat
     assert installed(venv) == "1.0"
 
 
+@pytest.mark.long
 def test_pip_takes_over_where_uv_fails(venv: Path, tmp_path: Path) -> None:
     """Only pip's configuration may name the index that this machine can reach."""
     lock = lock_of(tmp_path / "index", "1.0")
@@ -97,6 +100,7 @@ def test_pip_takes_over_where_uv_fails(venv: Path, tmp_path: Path) -> None:
     assert installed(venv) == "1.0"
 
 
+@pytest.mark.long
 def test_a_failed_installation_says_so_and_is_repeated(venv: Path, tmp_path: Path) -> None:
     """The index may be out of reach, or have another file than the one that was locked."""
     lock = lock_of(tmp_path / "index", "1.0", "0" * 64)

@@ -8,21 +8,16 @@ import pytest
 from tests.support.nodes import NodeProcess, cluster, running_node
 from tests.support.peer import Peers
 from tests.support.redis_server import RedisProcess
-from tests.support.trials import FORM, Form
 from tests.support.v2_peer import V2Peers
 
 HERE = Path(__file__).parent
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what is in this folder, and leave out the tests without a small form unless this is `make trials`."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is in this folder."""
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker("trial")
-    if FORM is Form.EXAMPLE:
-        long = [item for item in items if item.get_closest_marker("long")]
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
 
 
 @pytest.fixture
