@@ -408,19 +408,19 @@ async def test_loading_gets_more_time_than_an_answer(tmp_path: Path) -> None:
     async with running(tmp_path) as server, client_of(server) as client:
         await client.config_set("appendfsync", "no")
         async with client.pipeline(transaction=False) as pipe:
-            for number in range(6_000):
+            for number in range(20_000):
                 pipe.rpush("list", number)
             await pipe.execute()
     program = tmp_path / "slow-server"
     slow = "--key-load-delay 100 --loading-process-events-interval-bytes 1024"
     program.write_text(f'#!/bin/sh\nexec "{find_server()}" "$@" {slow}\n')
     program.chmod(0o755)
-    timing = Timing(answer=0.3, progress=0.1, grace=1.0)
+    timing = Timing(answer=1.5, progress=0.1, grace=5.0)
     with capture_logs() as logs:
         server = await PrivateServer.start(tmp_path, program=program, timing=timing)
         try:
             async with client_of(server) as client:
-                assert await client.llen("list") == 6_000
+                assert await client.llen("list") == 20_000
         finally:
             await server.stop()
     assert [e for e in logs if e["event"] == "store.waiting" and e["loading"]] != []
