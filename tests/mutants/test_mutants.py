@@ -24,8 +24,9 @@ def test_each_mutant_fits_the_code(mutant: Mutant) -> None:
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """A program of one line, and a suite of one test."""
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program of one line, and a suite of one test, which needs no plugin."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     (tmp_path / "sums.py").write_text("def total(one, other):\n    return one + other  # never minus\n")
     (tmp_path / "test_sums.py").write_text("from sums import total\n\ndef test_it():\n    assert total(2, 1) == 3\n")
     (tmp_path / "ignored").touch()
