@@ -4,10 +4,12 @@ A handler takes what was asked and returns its result; a codec decodes the one a
 """
 
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from conclave.protocol import requests
-from relay.model.message import Message, order
+from relay.model.message import Message
 from relay.observability import tracing
 from relay.protocol import message_requests
 from relay.protocol.codec import IncomingRequest
@@ -17,7 +19,7 @@ from relay.services.moderation import Moderation
 from relay.sessions.session import Session
 
 
-class Reply(NamedTuple):
+class Reply(msgspec.Struct, frozen=True):
     """The frame of a reply, and what has to be done once that is written."""
 
     frame: bytes
@@ -38,7 +40,7 @@ async def answer(context: RequestContext, incoming: IncomingRequest) -> Reply:
         return Reply(incoming.reply(result))
 
 
-class _Continued(NamedTuple):
+class _Continued(msgspec.Struct, frozen=True):
     """A result with something that follows its reply."""
 
     result: Any
@@ -83,13 +85,18 @@ async def _channels(context: RequestContext, _: requests.ListChannels) -> reques
 
 
 async def _post(context: RequestContext, request: message_requests.Post) -> requests.Sent:
-    message_id = await context.services.messages.post(context.session, request.channel, *request.body, key=request.key)
-    return requests.Sent(message_id, order(message_id)[0])
+    body = request.body
+    message_id = await context.services.messages.post(
+        context.session, request.channel, body.payload, body.size, key=request.key
+    )
+    ts_ms, _, _ = message_id.partition("-")
+    return requests.Sent(message_id, int(ts_ms))
 
 
 async def _whisper(context: RequestContext, request: message_requests.Whisper) -> requests.Sent:
+    body = request.body
     whisper_id, ts_ms = await context.services.messages.whisper(
-        context.session, request.to, *request.body, key=request.key
+        context.session, request.to, body.payload, body.size, key=request.key
     )
     return requests.Sent(whisper_id, ts_ms)
 

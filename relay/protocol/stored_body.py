@@ -1,6 +1,6 @@
 """Message bodies as logs hold them and as nodes exchange them: in v1's encoding, whichever version a client speaks."""
 
-from typing import NamedTuple
+import msgspec
 
 from conclave.model import Payload, Plain, Sealed
 from conclave.protocol import v1
@@ -8,7 +8,7 @@ from conclave.protocol.body import Body, body_of, payload_of
 from conclave.protocol.v1.frames import RawPayload
 
 
-class StoredBody(NamedTuple):
+class StoredBody(msgspec.Struct, frozen=True):
     """An encoded body, and how many bytes of it count against the limit for messages."""
 
     payload: bytes

@@ -88,11 +88,12 @@ class V1Handshake:
 class V1Request:
     """One binary message of a session. Only frames that are requests are decoded."""
 
-    operation = ""
+    __slots__ = ("_data", "_request", "operation")
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._request: Any = None
+        self.operation = ""
 
     def decode(self) -> Any:
         try:
@@ -108,7 +109,7 @@ class V1Request:
     def reply(self, result: Any) -> bytes:
         match self._request:
             case Post() | Whisper():
-                return _encode(frames.Ack(None))
+                return _ACCEPTED
             case ReadSince(channel):
                 return _encode(frames.History(channel, tuple(map(_row, result))))
             case _:
@@ -120,6 +121,10 @@ class V1Request:
 
 def _encode(frame: frames.Frame) -> bytes:
     return binary_frame(v1.encode(frame))
+
+
+_ACCEPTED = _encode(frames.Ack(None))
+"""The reply to every post and every whisper."""
 
 
 def _request_of(frame: frames.Frame) -> Any:
