@@ -84,7 +84,7 @@ class NodeConfig(msgspec.Struct, frozen=True):
     metrics_address: tuple[str, int] | None = None
     """The address of the metrics' own port; None serves them at the port for clients."""
     drain_delay: float = 0.0
-    """How long a stopping node keeps serving while it reports that it is not ready, in seconds."""
+    """The seconds for which a stopping node keeps serving while it reports that it is not ready."""
     drain_seconds: float = 0.0
     """The seconds over which it then closes its sessions."""
 

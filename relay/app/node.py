@@ -24,11 +24,11 @@ from relay.transport.http import STATUS_GOODBYE_SECONDS, Status, make_app, open_
 log = structlog.get_logger()
 
 _CLOSE_SECONDS = 4.0
-"""How long sessions that were told to close may take to end, and then their connections: together less than a process
-manager gives a node beyond its drain (docs/operations.md)."""
+"""The time that sessions have to end after they were told to close, and then their connections: together less than a
+process manager gives a node beyond its drain (docs/operations.md)."""
 _START_RETRY_SECONDS = 0.5
 _WAITING_LOG_SECONDS = 30.0
-"""How often a node that waits for Redis logs it, as long as the reason is the same."""
+"""The interval of a waiting node's log entries, as long as the reason is the same."""
 
 
 class Node:

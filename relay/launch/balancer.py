@@ -13,7 +13,7 @@ CONNECT_SECONDS = 2.0
 CHECK_SECONDS = 2.0
 """The deadline of a readiness check."""
 LINGER_SECONDS = 5.0
-"""How long one side may keep sending after the other has ended."""
+"""The time for which one side may keep sending after the other has ended."""
 PERIOD_SECONDS = 0.25
 """Between two readiness checks of a node."""
 

@@ -14,7 +14,7 @@ from relay.observability import logs, tracing
 log = structlog.get_logger()
 
 FLUSH_SECONDS = 2.0
-"""How long the end of the process waits for the last export."""
+"""The time that the end of the process waits for the last export."""
 
 
 @asynccontextmanager

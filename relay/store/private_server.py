@@ -29,7 +29,7 @@ class Timing:
     """Deadlines and waits, in seconds."""
 
     answer: float = 15.0  # from the start to the first answer
-    load: float = 900.0  # the same while the server says that it loads its file
+    load: float = 900.0  # the same while the server answers LOADING
     progress: float = 5.0  # between two log lines about that
     grace: float = 10.0  # from SIGTERM to SIGKILL
     leftover: float = 30.0  # for the end of a server that an earlier relay left behind
@@ -88,7 +88,7 @@ class PrivateServer:
         return self._process.pid if self._process is not None else None
 
     async def supervise(self) -> None:
-        """Restart the server whenever it ends by itself; returns after `stop`.
+        """Restart the server whenever it ends without being told to; returns after `stop`.
 
         Raises:
             NodeFailure: it died quickly so often in a row that a further restart is hopeless.

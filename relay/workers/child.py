@@ -25,7 +25,7 @@ from relay.workers.ipc import PARENT_SECONDS, Assignment, Failed, IpcLink, Liste
 log = structlog.get_logger()
 
 ORPHAN_SECONDS = 15
-"""How long a worker may take to end after its parent; then SIGALRM ends it."""
+"""The time that a worker has to end after its parent; then SIGALRM ends it."""
 
 
 def main() -> int:

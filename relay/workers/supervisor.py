@@ -22,12 +22,12 @@ from relay.workers.worker_process import WorkerProcess
 log = structlog.get_logger()
 
 SILENT_SECONDS = 20.0
-"""How long a worker may be silent before it counts as hung: far longer than a busy one is."""
+"""The silence after which a worker counts as hung: far longer than that of a busy one."""
 _STEADY_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 0.1, 5.0
 _GRACE_SECONDS = 9.0
-"""How long workers may take to end beyond their drain; then they are killed."""
+"""The time that workers have to end beyond their drain; then they are killed."""
 _FORCED_GRACE_SECONDS = 2.0
 """The same in a forced shutdown."""
 

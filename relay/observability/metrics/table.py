@@ -13,7 +13,7 @@ from relay.observability.metrics.instruments import UnlockedCounter, UnlockedHis
 PREFIX = "conclave_"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"
-"""The label of a value outside its closed set, so that the number of series is bounded whatever happens."""
+"""The label of a value outside its closed set, which bounds the number of series."""
 
 Labels = dict[str, tuple[str, ...]]
 """The values that each label may have."""
