@@ -3,9 +3,10 @@
     python bench/traced_calls.py [--runs N] [--functions | --json]
 
 A node runs in a thread of this process on an in-process store; a client in another thread carries out each operation
-several times. A function counts if every run passes it: so the heartbeat, which passes by chance, does not count, and
-neither does the client. A round trip is what comes one after the other between a request and its reply: commands that
-travel together are one, and what is done after the reply, or in the background, is none.
+several times. A function counts if a line of it runs, each time. So a coroutine that merely awaits another one does not
+count, nor does the heartbeat, which comes by chance, nor the client. Round trips are those that follow each other
+between a request and its reply: commands that travel together are one, and what is done after the reply, or in the
+background, is none.
 """
 
 import argparse
@@ -44,12 +45,17 @@ class Tracer:
 
     def install(self) -> None:
         """Trace the calling thread from now on."""
-        sys.setprofile(self._note)
+        sys.settrace(self._enter)
 
-    def _note(self, frame: FrameType, event: str, _: Any) -> None:
+    def _enter(self, frame: FrameType, _: str, __: Any) -> Callable[[FrameType, str, Any], Any] | None:
         code = frame.f_code
-        if self._on and event == "call" and code.co_filename.startswith(self._folders) and code.co_name[0] != "<":
-            self._seen.add((code.co_filename, code.co_qualname))
+        ours = self._on and code.co_filename.startswith(self._folders) and code.co_name[0] != "<"
+        return self._note if ours else None
+
+    def _note(self, frame: FrameType, event: str, _: Any) -> Callable[[FrameType, str, Any], Any]:
+        if self._on and event == "line":
+            self._seen.add((frame.f_code.co_filename, frame.f_code.co_qualname))
+        return self._note
 
     def start(self) -> None:
         self._seen = set()
@@ -143,7 +149,7 @@ class NodeThread:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_until_complete(self._serve())
-        sys.setprofile(None)
+        sys.settrace(None)
         self._loop.close()
 
     async def _serve(self) -> None:
