@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-LARGEST = {  # files, round trips; which background work falls into a run makes a few files' difference, but to a send none
+LARGEST = {  # files, round trips; background work may add some files, but not to a send
     "send": (24, 1),
     "login": (32, 2),
     "join with since": (34, 2),
