@@ -14,6 +14,8 @@ PYTEST_ARGS ?= -n auto
 SECONDS ?= 60
 # How long the trials are: short, or full for some hours.
 TRIALS ?= short
+# What `make serve` installs: a node with its own store, and the command line for talking to it.
+SERVE_EXTRAS := --extra client --extra standalone
 # What the image installs: a node, and the command line for looking at it.
 IMAGE_EXTRAS := --extra client --extra server --extra otel
 # Programs for `make deploy-test` that are no Python packages; shared by all checkouts of this user.
@@ -104,7 +106,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 
 lock: $(STAMP) ## Resolve pyproject.toml anew into the lock files
 	$(COMPILE) --all-extras --group dev --upgrade --output-file requirements.lock pyproject.toml
-	$(COMPILE) --extra client --extra standalone --group install --constraint requirements.lock --output-file requirements-serve.lock pyproject.toml
+	$(COMPILE) $(SERVE_EXTRAS) --group install --constraint requirements.lock --output-file requirements-serve.lock pyproject.toml
 	$(COMPILE) --group uv --constraint requirements.lock --output-file requirements-uv.lock
 	$(COMPILE) --group fuzz --upgrade --constraint requirements.lock --output-file requirements-fuzz.lock
 	$(COMPILE) --group deploy --upgrade --constraint requirements.lock --output-file requirements-deploy.lock

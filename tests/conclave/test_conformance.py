@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import json
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -341,6 +342,14 @@ def test_the_list_needs_no_server() -> None:
     assert {line.split(".")[0] for line in out.splitlines()} == {"login"}
     _, out, _ = answer("--list", "--only", "*.key*")
     assert "messages.key-length" in out
+
+
+def test_it_shares_no_code_with_the_relay() -> None:
+    """A program that judged our server by our own code would find our defects right."""
+    folder = Path(suite.__file__).parent
+    lines = "\n".join(path.read_text() for path in folder.glob("*.py"))
+    modules = {name.partition(".")[0] for name in re.findall(r"^ *(?:from|import) ([\w.]+)", lines, re.MULTILINE)}
+    assert modules - sys.stdlib_module_names == {"conclave_conformance", "click", "msgspec", "nacl", "websockets"}
 
 
 def test_the_script_is_there() -> None:
