@@ -3,12 +3,15 @@
 import re
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
 
 from cli.main import cli
 from tests.docs.pages import PAGES, PROJECT
+from tests.support.command_line import conclave
+from tests.support.nodes import running_node
 
 
 def command_lines() -> Iterator[str]:
@@ -50,3 +53,48 @@ def test_the_examples_are_found() -> None:
     assert {"conclave channel create --server $S ops", "conclave status", "make test"} <= {
         line.split("#")[0].strip() for line in LINES
     }
+
+
+CARRIED_OUT = (
+    (r"make (serve|cluster|test|check|trials)", ".ci/run"),
+    (r"conclave .*--server \$S( .*)?", "tests/cluster/test_readme.py"),
+    (r"conclave-conformance (ws://127\.0\.0\.1:4390|--list).*", "tests/conclave/test_conformance.py"),
+    (r"conclave top", "tests/cli/test_top.py"),
+    (r"conclave register --server ws://127\.0\.0\.1:4390 --username ann|conclave status", "here"),
+)
+"""Commands of the pages, and where they are carried out."""
+NOT_CARRIED_OUT = (
+    (r"conclave .*(chat\.example|fly\.dev|\b10\.0\.0\.).*", "the host is the reader's; the command is parsed above"),
+    (r"claude .*", "Claude Code needs an account"),
+    (r"pip install .*", "the package has to be published first; tests/tools installs from the locks"),
+    (
+        r"(docker|helm|kubectl|fly) .*",
+        "needs an engine, a cluster or an account; `make deploy-test` tests the files",
+    ),
+)
+"""Commands of the pages that cannot be carried out here, and why."""
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_command_is_carried_out_somewhere_or_it_is_said_why_not(line: str) -> None:
+    """A page's command that nothing runs is one that will stop working."""
+    command = line.split(" #", maxsplit=1)[0].strip()
+    assert any(re.fullmatch(pattern, command) for pattern, _ in (*CARRIED_OUT, *NOT_CARRIED_OUT)), command
+
+
+def test_ci_runs_readmes_commands_word_for_word() -> None:
+    """What a newcomer types first had failed for weeks while something similar passed."""
+    script = (PROJECT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    commands = {line.split("#")[0].strip() for line in LINES if line.startswith("make ")}
+    assert {command for command in commands if {command, f".ci/starts {command}"}.isdisjoint(script)} == set()
+
+
+async def test_a_user_registers_and_looks_at_the_status(redis_url: str, tmp_path: Path) -> None:
+    """As the pages have it, with another address."""
+    async with running_node(redis_url) as url:
+        register, status = (line for line in LINES if re.fullmatch(CARRIED_OUT[-1][0], line.split(" #")[0].strip()))
+        words = shlex.split(register.replace("ws://127.0.0.1:4390", url), comments=True)[1:]
+        assert (await conclave(tmp_path, *words)).out.startswith("✓ registered ann/")
+        finished = await conclave(tmp_path, *shlex.split(status, comments=True)[1:])
+        assert finished.code == 0
+        assert url.rstrip("/") in finished.out
