@@ -21,6 +21,9 @@ IMAGE_EXTRAS := --extra client --extra server --extra otel
 # Programs for `make deploy-test` that are no Python packages; shared by all checkouts of this user.
 TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/conclave/tools
 
+# The tests start the program hundreds of times: without compiled code on disk, each start compiles it anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help install serve cluster test trials fuzz mutants check format lint types contracts docs lock clean \
   deploy-tools deploy-test deploy-files
