@@ -12,6 +12,7 @@ environment. Two installations into one environment run one after the other.
 
 import argparse
 import fcntl
+import importlib.util
 import os
 import re
 import shutil
@@ -19,6 +20,9 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TextIO
+
+BASE_PYTHON = sys.executable if sys.prefix == sys.base_prefix else os.path.realpath(sys.executable)
+"""The interpreter outside of any virtual environment: this one may be in the one that is made anew."""
 
 UV_LOCK = Path(__file__).parents[1] / "requirements-uv.lock"
 
@@ -43,7 +47,7 @@ class Environment:
 
     def create(self) -> None:
         if not self.python.exists():
-            _run([_base_python(), "-m", "venv", "--without-pip", str(self.root)])
+            _run([BASE_PYTHON, "-m", "venv", "--without-pip", str(self.root)])
 
     def starts(self) -> bool:
         """Return whether its interpreter is still there: a system update may have removed that."""
@@ -83,8 +87,12 @@ class Environment:
     def _pip(self) -> list[str]:
         """Return the start of a pip command: the base interpreter's pip if there is one, which saves eight seconds."""
         options = ["install", "--disable-pip-version-check", "--no-compile"]
-        if _succeeds([_base_python(), "-c", "import pip"], silent=True):
-            return [_base_python(), "-m", "pip", "--python", str(self.python), *options]
+        found = importlib.util.find_spec("pip")
+        runner = Path(found.origin).with_name("__pip-runner__.py") if found and found.origin else None
+        if runner is not None and runner.exists():  # what `pip --python` starts, without pip's own start before it
+            return [str(self.python), str(runner), *options]
+        if _succeeds([BASE_PYTHON, "-c", "import pip"], silent=True):
+            return [BASE_PYTHON, "-m", "pip", "--python", str(self.python), *options]
         if not _succeeds([str(self.python), "-c", "import pip"], silent=True):
             _run([str(self.python), "-m", "ensurepip"])
         return [str(self.python), "-m", "pip", *options]
@@ -138,11 +146,6 @@ def _empty(root: Path) -> None:
             shutil.rmtree(path)
         elif path.name != ".installing":
             path.unlink()
-
-
-def _base_python() -> str:
-    """Return the interpreter outside of any virtual environment: this one may be in the one that is made."""
-    return sys.executable if sys.prefix == sys.base_prefix else os.path.realpath(sys.executable)
 
 
 def _run(command: list[str]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-INSTALL = [sys.executable, str(ROOT / "tools" / "install.py")]
+INSTALL = ROOT / "tools" / "install.py"
 UV = Path(sys.executable).with_name("uv")
 ENVIRONMENT = {**os.environ, "PIP_NO_INDEX": "1"}
 """pip finds no uv on an index, so that a test without a network is as good as one with it."""
@@ -42,8 +42,8 @@ def lock_of(index: Path, version: str, digest: str | None = None) -> Path:
     return lock
 
 
-def install(venv: Path, *locks: Path) -> subprocess.CompletedProcess[str]:
-    words = [*INSTALL, str(venv), *map(str, locks)]
+def install(venv: Path, lock: Path, *, python: Path | str = sys.executable) -> subprocess.CompletedProcess[str]:
+    words = [str(python), str(INSTALL), str(venv), str(lock)]
     return subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, timeout=100, check=False)
 
 
@@ -63,7 +63,10 @@ def test_an_environment_follows_its_lock(venv: Path, tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_an_interrupted_installation_starts_over(venv: Path, tmp_path: Path) -> None:
-    """Half a package looks like a whole one to an installer, so nothing of such an environment is kept."""
+    """Half a package looks like a whole one to an installer, so nothing of such an environment is kept.
+
+    Not even its interpreter, which is the one that runs this where the environment is on PATH.
+    """
     lock = lock_of(tmp_path / "index", "1.0")
     assert install(venv, lock).returncode == 0
     (module,) = venv.glob("lib/python*/site-packages/tiny.py")
@@ -72,7 +75,7 @@ def test_an_interrupted_installation_starts_over(venv: Path, tmp_path: Path) -> 
     assert install(venv, lock).returncode == 0
     assert not module.exists(), "an installer notices that itself, and this test shows nothing"
     (venv / ".incomplete").touch()
-    assert install(venv, lock).returncode == 0
+    assert install(venv, lock, python=venv / "bin" / "python").returncode == 0
     assert installed(venv) == "1.0"
     assert not (venv / ".installed").exists(), "make would believe that all other packages are there"
     assert not (venv / ".incomplete").exists()
@@ -114,7 +117,7 @@ def test_a_failed_installation_says_so_and_is_repeated(venv: Path, tmp_path: Pat
 def test_two_installations_run_one_after_the_other(venv: Path, tmp_path: Path) -> None:
     """`make serve` in one terminal and `make test` in another, both in a fresh clone."""
     lock = lock_of(tmp_path / "index", "1.0")
-    words = [*INSTALL, str(venv), str(lock)]
+    words = [sys.executable, str(INSTALL), str(venv), str(lock)]
     with (venv / ".installing").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with subprocess.Popen(words, stdout=subprocess.PIPE, env=ENVIRONMENT, text=True) as second:
