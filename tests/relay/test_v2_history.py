@@ -28,36 +28,6 @@ async def page(ann: V2Peer, **where: Any) -> tuple[list[str], bool]:
     return [row["id"] for row in answer["messages"]], answer["more"]
 
 
-async def test_pages_lead_through_everything_in_both_directions(ann: V2Peer) -> None:
-    """Exclusive positions: no page repeats a message, none leaves one out."""
-    said = [await ann.post("ops", str(i)) for i in range(25)]
-    assert sorted(said, key=order) == said
-    assert await page(ann) == (said, False)
-    assert await page(ann, limit=10) == (said[15:], True)
-    assert await page(ann, limit=25) == (said, False)
-    assert await page(ann, before=said[15], limit=10) == (said[5:15], True)
-    assert await page(ann, before=said[5], limit=10) == (said[:5], False)
-    assert await page(ann, after=said[4], limit=10) == (said[5:15], True)
-    assert await page(ann, after=said[14], limit=10) == (said[15:], False)
-    assert await page(ann, after="0-0", limit=3) == (said[:3], True)
-    assert await page(ann, after=said[4], before=said[8]) == (said[5:8], False)
-    assert await page(ann, after=said[4], before=said[8], limit=2) == (said[5:7], True)
-    assert await page(ann, after=said[8], before=said[4]) == ([], False)
-    assert await page(ann, after=said[-1]) == ([], False)
-    assert await page(ann, before=said[0]) == ([], False)
-    assert await page(ann, before="0-0") == ([], False)
-
-
-async def test_the_default_is_a_hundred_and_the_most_five_hundred(ann: V2Peer) -> None:
-    """And one the least."""
-    said = [await ann.post("ops", str(i)) for i in range(510)]
-    assert await page(ann) == (said[-100:], True)
-    assert await page(ann, limit=500) == (said[-500:], True)
-    assert await page(ann, limit=1) == (said[-1:], True)
-    for limit in (0, -1, 501, 2**70):
-        assert await ann.refusal("history", channel="ops", limit=limit) == "malformed: a limit is 1 to 500"
-
-
 @pytest.mark.parametrize("forwards", [True, False])
 async def test_a_page_is_bounded_in_bytes_and_never_empty(redis_url: str, v2_peers: V2Peers, forwards: bool) -> None:
     """In bytes of JSON, which may be six times as many as were kept; one message at least."""
@@ -98,23 +68,6 @@ async def test_the_longest_message_in_its_longest_form_is_heard_and_read(redis_u
         assert len(json.dumps(row)) < FRAME_BYTES
         await old.close()
         await v2_peers.close()
-
-
-async def test_a_time_stands_in_for_a_position(ann: V2Peer) -> None:
-    """The page begins after that millisecond."""
-    said = [await ann.post("ops", str(i)) for i in range(10)]
-    ms = [order(each)[0] for each in said]
-    assert await page(ann, after_ts=ms[0] - 1) == (said, False)
-    assert await page(ann, after_ts=0) == (said, False)
-    later = [each for each in said if order(each)[0] > ms[4]]
-    assert await page(ann, after_ts=ms[4]) == (later, False)
-    assert await page(ann, after_ts=ms[-1] + 5) == ([], False)
-    assert await page(ann, after_ts=0, limit=3, before=said[8]) == (said[:3], True)
-    refusal = await ann.refusal("history", channel="ops", after_ts=1, after="1-0")
-    assert refusal == "malformed: either `after` or `after_ts`"
-    for time in (-1, 10**15):
-        refusal = await ann.refusal("history", channel="ops", after_ts=time)
-        assert refusal == "malformed: a time is a number of Unix milliseconds"
 
 
 async def test_a_page_tells_what_is_lost_before_it(ann: V2Peer, redis_url: str) -> None:

@@ -46,17 +46,6 @@ async def test_a_retried_send_is_the_first_one(two: tuple[V2Peer, V2Peer, V2Peer
     assert [row["id"] for row in await bob.history("ops")] == [first["id"], second["id"]]
 
 
-async def test_a_key_is_its_users_and_its_channels(two: tuple[V2Peer, V2Peer, V2Peer]) -> None:
-    """Two people, or two channels, may use the same one."""
-    ann, _, bob = two
-    await ann.create("dev")
-    await ann.join("dev")
-    ids = [(await send(ann, "a"))["id"], (await send(bob, "b"))["id"], (await send(ann, "c", channel="dev"))["id"]]
-    ids += [(await send(ann, "d", key="K"))["id"]]
-    assert len(await ann.history("ops")) == 3
-    assert len(set(ids)) >= 3
-
-
 async def test_a_key_is_forgotten_in_the_end(two: tuple[V2Peer, V2Peer, V2Peer], redis_url: str) -> None:
     """After five minutes, by the store itself."""
     ann, _, bob = two
@@ -70,20 +59,6 @@ async def test_a_key_is_forgotten_in_the_end(two: tuple[V2Peer, V2Peer, V2Peer],
             store.delete(key)
     await send(ann, "a")
     assert len(await ann.history("ops")) == 2
-
-
-@pytest.mark.parametrize("key", ["", "x" * 65])
-async def test_a_key_has_1_to_64_characters(two: tuple[V2Peer, V2Peer, V2Peer], key: str) -> None:
-    """A bound, and a clear word about it."""
-    ann, _, bob = two
-    assert await ann.refusal("send", channel="ops", body={"text": ""}, key=key) == (
-        "malformed: a key has 1 to 64 characters"
-    )
-    assert await ann.refusal("whisper", to=bob.path, body={"text": ""}, key=key) == (
-        "malformed: a key has 1 to 64 characters"
-    )
-    assert await send(ann, "fits", key="ö" * 64)
-    assert await send(ann, "fits", key="a/b} {c\x00")
 
 
 async def test_who_lost_the_channel_is_not_answered_for_an_earlier_send(two: tuple[V2Peer, V2Peer, V2Peer]) -> None:
@@ -117,21 +92,6 @@ async def test_a_send_whose_answer_was_lost_is_not_repeated(redis_url: str, v2_p
         await v2_peers.close()
 
 
-async def test_a_retried_whisper_is_the_first_one(two: tuple[V2Peer, V2Peer, V2Peer]) -> None:
-    """As a send; the key is the user's, to whomever they whisper."""
-    ann, again, bob = two
-    first = await ann.ask("whisper", to=bob.path, body={"text": "1"}, key="k")
-    assert await ann.ask("whisper", to=bob.path, body={"text": "1"}, key="k") == first
-    assert await again.ask("whisper", to=ann.path, body={"text": "other"}, key="k") == first
-    last = await ann.ask("whisper", to=bob.path, body={"text": "2"})
-    await wait_until(lambda: len(bob.of("whisper")) >= 2, what="bob hears the last one")
-    assert [(each["id"], each["ts"]) for each in bob.of("whisper")] == [
-        (first["id"], first["ts"]),
-        (last["id"], last["ts"]),
-    ]
-    assert ann.of("whisper") == []
-
-
 async def test_a_whisper_that_may_have_been_sent_is_heard_once(redis_url: str, v2_peers: V2Peers) -> None:
     """The node did not learn whether it was: it sends it again, and the session knows it again."""
     key = SigningKey.generate()
@@ -151,13 +111,3 @@ async def test_a_whisper_that_may_have_been_sent_is_heard_once(redis_url: str, v
         assert [each["body"]["text"] for each in bob.of("whisper")] == ["1", "2"]
         assert first == second
         await v2_peers.close()
-
-
-async def test_a_whisper_to_nobody_may_be_retried(two: tuple[V2Peer, V2Peer, V2Peer]) -> None:
-    """A refusal is no answer to keep: when the other is there, it is sent."""
-    ann, _, bob = two
-    absent = "bob/laptop/later"
-    assert (await ann.refusal("whisper", to=absent, body={"text": "1"}, key="k")).startswith("not_found")
-    sent = await ann.ask("whisper", to=bob.path, body={"text": "1"}, key="k")
-    await wait_until(lambda: bob.of("whisper"), what="bob hears")
-    assert bob.of("whisper")[0]["id"] == sent["id"]

@@ -9,7 +9,6 @@ from nacl.signing import SigningKey
 from relay.protocol.v2 import V2Codec
 from relay.redis.scripts import LEASE_TAKE
 from relay.services.accounts import Accounts
-from relay.transport.pre_login import ADMISSION_BYTES
 from relay.transport.websocket import SERVER_ID_HEADER
 from tests.support.gate import Gate
 from tests.support.metrics import scrape
@@ -139,13 +138,6 @@ async def test_a_login_that_takes_too_long_is_refused(redis_url: str) -> None:
         assert await closed(peer) == (4006, "handshake timed out", "unauthorized")
 
 
-async def test_a_login_that_is_too_long_is_refused(url: str) -> None:
-    """In bytes, before a word of it is understood."""
-    peer = await V2Peer.dial(url)
-    await peer.ws.send_str("x" * (ADMISSION_BYTES * 4))
-    assert await closed(peer) == (4006, f"the handshake exceeds {ADMISSION_BYTES} bytes", "too_large")
-
-
 async def test_a_recorded_challenge_of_one_cluster_is_worth_nothing_at_another(
     redis_url: str, v2_peers: V2Peers
 ) -> None:
@@ -176,14 +168,6 @@ async def test_a_relay_that_knows_its_address_refuses_another(redis_url: str, v2
             "this relay is reached as `ws://10.0.0.1:4390`, `wss://chat.example`, not as `wss://rogue.example`",
         )
         await v2_peers.close()
-
-
-async def test_a_signature_over_another_origin_than_the_claimed_one_is_refused(url: str) -> None:
-    """The claimed origin and the signed origin must be equal."""
-    peer = await V2Peer.dial(url)
-    challenge = await peer.hello("main", "ws://a.example")
-    await peer.send({"op": "auth", **proof_of(KEY, "auth", "ws://b.example", challenge)})
-    assert (await closed(peer))[:2] == (4006, "signature verification failed")
 
 
 async def test_registration_by_invite(redis_url: str, v2_peers: V2Peers) -> None:

@@ -1,10 +1,8 @@
 """Every operation of protocol v2 over a real socket, every code, and what is no request."""
 
-import asyncio
 import base64
 from typing import Any
 
-import aiohttp
 import pytest
 from nacl.signing import SigningKey
 
@@ -217,33 +215,6 @@ async def test_what_is_no_json_object_ends_the_session(url: str, v2_peers: V2Pee
     code, last = await ann.wait_closed()
     assert code == 4007
     assert last == {"ev": "closing", "code": 4007, "reason": "what was sent is not the protocol's"}
-
-
-async def test_unknown_fields_are_ignored(url: str, v2_peers: V2Peers) -> None:
-    """A later client may send more."""
-    ann = await v2_peers.register(url, "ann")
-    assert await ann.ask("ping", colour="red", nested={"a": [1]}) == {}
-
-
-async def test_requests_may_be_sent_ahead_and_are_answered_in_order(url: str, v2_peers: V2Peers) -> None:
-    """A client need not wait for each reply."""
-    ann = await v2_peers.register(url, "ann")
-    await ann.create("ops")
-    await ann.join("ops")
-    replies = await asyncio.gather(*(ann.ask("send", channel="ops", body={"text": str(i)}) for i in range(200)))
-    rows = await ann.history("ops")
-    assert [row["id"] for row in rows] == [reply["id"] for reply in replies]
-    assert [row["body"]["text"] for row in rows] == [str(i) for i in range(200)]
-
-
-async def test_websocket_pings_are_answered(url: str) -> None:
-    """As in every WebSocket."""
-    ann = await V2Peer.dial(url)
-    ann.ws._autoping = False
-    await ann.ws.ping(b"there?")
-    message = await ann.ws.receive(timeout=10)
-    assert (message.type, bytes(message.data)) == (aiohttp.WSMsgType.PONG, b"there?")
-    await ann.close()
 
 
 async def test_both_versions_share_a_channel(url: str, peers: Peers, v2_peers: V2Peers) -> None:

@@ -128,23 +128,6 @@ async def test_what_follows_the_reply_is_not_lost_with_a_position_that_is_yet_to
     assert [event["ev"] for event in bob.events] == ["gap", "message", "message"]
 
 
-async def test_who_was_never_away_gets_nothing_twice(case: Case) -> None:
-    """`since` is the last message: there is nothing to catch up with."""
-    said = await case.say(3)
-    bob = await case.bob()
-    assert (await bob.join("ops", since=said[-1]))["recovered"] is True
-    more = await case.say(3)
-    await hears(bob, more)
-
-
-async def test_from_the_beginning(case: Case) -> None:
-    """`0-0`, the position of an empty channel, is as good as any other."""
-    said = await case.say(30)
-    bob = await case.bob()
-    assert (await bob.join("ops", since="0-0"))["recovered"] is True
-    await hears(bob, said)
-
-
 async def test_what_is_said_while_the_log_is_read_comes_behind_it(case: Case) -> None:
     """The join is where both overlap: what is in the page is not repeated, what is not is not forgotten."""
     said = await case.say(3)
@@ -186,23 +169,6 @@ async def test_others_hear_live_meanwhile(case: Case, v2_peers: V2Peers) -> None
     gate.open()
     await hears(bob, [*said[1:], *more])
     assert cid.ids("ops") == [*said, *more]
-
-
-async def test_ones_own_messages_are_left_out(case: Case) -> None:
-    """As they are live; the positions around them hold."""
-    bob = await case.bob()
-    await bob.join("ops")
-    first = await case.ann.post("ops", "a")
-    own = await bob.post("ops", "b")
-    last = await case.ann.post("ops", "c")
-    await bob.cut()
-    bob = await case.bob()
-    await bob.join("ops", since=first)
-    await hears(bob, [last])
-    await bob.cut()
-    bob = await case.bob()
-    assert (await bob.join("ops", since=own))["recovered"] is True
-    await hears(bob, [last])
 
 
 async def test_what_was_trimmed_is_a_gap(case: Case, redis_url: str) -> None:
@@ -370,18 +336,6 @@ async def test_a_second_join_with_since_begins_anew(case: Case) -> None:
     await hears(bob, [*said[2:], said[5], live])
 
 
-async def test_a_second_join_without_since_changes_nothing(case: Case) -> None:
-    """The replay goes on; the position is how far it has come."""
-    said = await case.say(4)
-    bob = await case.bob()
-    gate = case.gate()
-    await bob.join("ops", since=said[0])
-    await gate.reached.wait()
-    assert (await bob.join("ops"))["position"] == said[0]
-    gate.open()
-    await hears(bob, said[1:])
-
-
 async def test_a_client_that_leaves_during_a_replay_leaves_nothing_behind(case: Case) -> None:
     """No task, no listener."""
     said = await case.say(3)
@@ -503,20 +457,6 @@ async def test_requests_are_answered_during_a_replay(case: Case) -> None:
     assert len((await bob.ask("history", channel="ops"))["messages"]) == 3
     gate.open()
     await hears(bob, said[1:])
-
-
-async def test_many_channels_at_once(case: Case) -> None:
-    """One replay after the other, each complete."""
-    said: dict[str, list[str]] = {}
-    for i in range(12):
-        await case.ann.create(f"c{i}")
-        await case.ann.join(f"c{i}")
-        said[f"c{i}"] = [await case.ann.post(f"c{i}", str(n)) for n in range(20)]
-    bob = await case.bob()
-    await asyncio.gather(*(bob.join(name, since=ids[0]) for name, ids in said.items()))
-    for name, ids in said.items():
-        ids.append(await case.ann.post(name, "live"))
-        await wait_until(lambda name=name, ids=ids: bob.ids(name) == ids[1:], what=f"{name} is complete")  # type: ignore[misc]
 
 
 async def test_an_outage_of_the_store_during_a_replay_is_waited_out(redis_process: RedisProcess) -> None:
