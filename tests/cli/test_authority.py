@@ -8,13 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from conclave.machine.keys import load
-from conclave.model import Visibility
 from tests.support.command_line import Finished
 from tests.support.nodes import NodeProcess
-from tests.support.peer import Peer, Peers
 from tests.support.terminal import Terminal
-from tests.support.waiting import wait_until
 
 DENIED = "❌ unauthorized: not authorized: admin role required"
 TOKEN = re.compile(r"invite token: ([\w-]{32})\n")
@@ -48,17 +44,6 @@ async def terminal(site: Site) -> AsyncIterator[Terminal]:
         yield terminal
 
 
-@pytest.fixture
-async def peers(terminal: Terminal) -> AsyncIterator[Peers]:
-    """Sessions that stay open; they are closed before the node."""
-    assert terminal.url
-    several = Peers()
-    try:
-        yield several
-    finally:
-        await several.close()
-
-
 def token(finished: Finished) -> str:
     found = TOKEN.fullmatch(finished.out)
     assert found is not None, finished
@@ -86,65 +71,6 @@ async def test_a_channel_is_renamed_hidden_and_deleted(terminal: Terminal) -> No
             ("ann", "channel list", ""),
         ]
     )
-
-
-async def test_members_and_admins_are_added_and_removed(terminal: Terminal) -> None:
-    """A promoted user administers the channel, a demoted one stays a member, a removed one has no access."""
-    await terminal.play(
-        [
-            ("ann", "channel create ops --visibility private", "✓ ops"),
-            ("ann", "acl add --channel ops bob", "✓ bob"),
-            ("ann", "acl list --channel ops", "ann\nbob"),
-            ("bob", "acl list --channel ops", DENIED),
-            ("ann", "acl promote --channel ops bob", "✓ bob"),
-            ("bob", "acl list --channel ops", "ann\nbob"),
-            ("ann", "acl demote --channel ops bob", "✓ bob"),
-            ("bob", "acl list --channel ops", DENIED),
-            ("bob", "join ops", "✓ joined ops"),
-            ("ann", "acl remove --channel ops bob", "✓ bob"),
-            ("ann", "acl list --channel ops --json", '["ann"]'),
-            ("bob", "acl list --channel ops", "❌ not found: channel `ops` not found"),
-        ]
-    )
-
-
-async def test_a_ban_keeps_a_user_out_until_it_is_lifted(terminal: Terminal) -> None:
-    """Lifting the ban does not restore the membership."""
-    await terminal.play(
-        [
-            ("ann", "channel create ops", "✓ ops"),
-            ("bob", "join ops", "✓ joined ops"),
-            ("ann", "ban --channel ops bob", "✓ bob"),
-            ("ann", "bans --channel ops", "bob"),
-            ("ann", "bans --channel ops --json", '["bob"]'),
-            ("bob", "bans --channel ops", DENIED),
-            ("bob", "unban --channel ops bob", DENIED),
-        ]
-    )
-    assert (await terminal.type("bob", "join ops")).code == 1
-    await terminal.play(
-        [
-            ("ann", "unban --channel ops bob", "✓ bob"),
-            ("ann", "bans --channel ops", ""),
-            ("bob", "join ops", "✓ joined ops"),
-            ("ann", "acl list --channel ops", "ann"),
-        ]
-    )
-
-
-@pytest.mark.parametrize(("target", "left"), [("bob", set()), ("bob/laptop/one", {"bob/laptop/two"})])
-async def test_a_kick_removes_one_session_or_all_sessions_of_a_user(
-    terminal: Terminal, peers: Peers, target: str, left: set[str]
-) -> None:
-    """The sessions stay connected. With a path, the user's other sessions stay in the channel."""
-    await terminal.play([("ann", "channel create ops", "✓ ops"), ("bob", f"kick --channel ops {target}", DENIED)])
-    key = load(terminal.directory("bob") / "key")
-    sessions = [peers.keep(await Peer.login(terminal.url, key._signer, name)) for name in ("one", "two")]
-    for session in sessions:
-        await session.join("ops")
-    await terminal.play([("ann", f"kick --channel ops {target}", f"✓ {target}")])
-    assert set(await sessions[0].who("ops")) == left
-    assert not any(session.is_closed for session in sessions)
 
 
 async def test_an_invite_is_listed_redeemed_and_revoked(terminal: Terminal) -> None:
@@ -236,63 +162,3 @@ async def test_a_server_by_invite_registers_users_with_a_token(
         assert await terminal.register("bob", "--invite", one) == refused, "it was good for one"
         assert (await terminal.register("bob", "--invite", json.loads(as_json.out)["token"])).code == 0
         await terminal.play([("ann", "server-invite create", DENIED)])
-
-
-async def test_a_closed_server_registers_its_named_admins_only(site: Site) -> None:
-    """An invite does not help."""
-    async with site("--registration", "closed") as terminal:
-        assert (await terminal.register("root")).code == 0
-        one = token(await terminal.type("root", "server-invite create"))
-        assert await terminal.register("ann", "--invite", one) == Finished(
-            1, "", "❌ registration rejected: unauthorized: registration is closed on this server\n"
-        )
-
-
-@pytest.mark.parametrize(
-    ("flags", "environment", "sees"),
-    [
-        (["--presence", "shared"], {}, False),
-        ([], {"CONCLAVE_PRESENCE": "shared"}, False),
-        (["--presence", "everyone"], {"CONCLAVE_PRESENCE": "shared"}, True),
-        ([], {}, True),
-    ],
-)
-async def test_who_shows_strangers_only_with_the_policy_everyone(
-    site: Site,
-    flags: list[str],
-    environment: dict[str, str],
-    sees: bool,
-) -> None:
-    """Users who share a channel see each other under both policies."""
-    async with site(*flags, **environment) as terminal:
-        await terminal.register("ann")
-        stranger = await Peer.register(terminal.url, "stranger")
-        try:
-            assert ("stranger/laptop/main" in (await terminal.type("ann", "who")).out) is sees
-            await stranger.create("ops", Visibility.PRIVATE)
-            invite = await stranger.invite("ops")
-            assert (await terminal.type("ann", f"join ops --token {invite}")).code == 0
-            assert "stranger/laptop/main" in (await terminal.type("ann", "who")).out
-        finally:
-            await stranger.close()
-
-
-# --- What a removal does to who is listening ---
-
-
-async def test_a_user_who_lost_a_channel_receives_no_more_messages(terminal: Terminal, peers: Peers) -> None:
-    """The effect is there when the command has ended."""
-    await terminal.play([("ann", "channel create ops --visibility private", "✓ ops")])
-    speaker = peers.keep(await Peer.login(terminal.url, load(terminal.directory("ann") / "key")._signer, "speaker"))
-    listener = await peers.register(terminal.url, "cy")
-    await speaker.join("ops")
-    for line in ("acl remove --channel ops cy", "ban --channel ops cy", "kick --channel ops cy"):
-        before = list(listener.bodies)
-        await terminal.play([("ann", "acl add --channel ops cy", "✓ cy")])
-        await listener.join("ops")
-        await speaker.post("ops", f"before {line}")
-        await wait_until(lambda before=before: len(listener.bodies) > len(before), what="it was heard")  # type: ignore[misc]
-        await terminal.play([("ann", line, "✓ cy")])
-        await speaker.post("ops", f"after {line}")
-    await listener.whisper(speaker.path, "a round trip")
-    assert [body for body in listener.bodies if body.startswith("after")] == []

@@ -20,6 +20,8 @@ PUBLIC, UNLISTED, PRIVATE = Visibility.PUBLIC, Visibility.UNLISTED, Visibility.P
 RULERS = ("creator", "removed creator", "channel admin", "server admin")
 OUTSIDERS = ("stranger", "banned", "banned admin")
 ROLES = (*RULERS, "member", "subscriber", *OUTSIDERS)
+TYPICAL = ("channel admin", "member", "stranger")
+"""One who may do everything, one who is refused, and one to whom a private channel does not exist."""
 USERS = {role: role.replace(" ", "-") for role in ROLES}
 DENIED = frames.Error(frames.Unauthorized("not authorized: admin role required"))
 ABSENT = "none"
@@ -162,7 +164,12 @@ def test_the_table_is_complete() -> None:
 
 @pytest.mark.parametrize(
     ("visibility", "role"),
-    [(v, role) for v in Visibility for role in ROLES if (v, role) != (PRIVATE, "subscriber")],
+    [
+        pytest.param(v, role, marks=() if v is PUBLIC or role in TYPICAL else pytest.mark.long)
+        for v in Visibility
+        for role in ROLES
+        if (v, role) != (PRIVATE, "subscriber")
+    ],
     ids=lambda each: each.value if isinstance(each, Visibility) else each.replace(" ", "-"),
 )
 async def test_who_may_do_what_to_a_channel(redis_url: str, visibility: Visibility, role: str) -> None:

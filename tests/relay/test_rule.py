@@ -25,6 +25,7 @@ from tests.support.ruling import (
     say,
     users,
 )
+from tests.support.trials import by_form
 from tests.support.waiting import pause, wait_until
 
 # --- Channels ---
@@ -121,7 +122,7 @@ async def test_whoever_comes_in_during_a_rename_is_in_under_the_new_name_only(an
     await ann.create("ops0")
     await ann.join("ops0")
     await cid.join("ops0")
-    for turn in range(40):
+    for turn in range(by_form(10, 40, 400)):
         old, new = f"ops{turn}", f"ops{turn + 1}"
         joining = asyncio.create_task(bob.join(old))
         for _ in range(turn % 5):
@@ -271,7 +272,7 @@ async def test_whoever_comes_back_after_a_kick_stays(ann: Peer, bob: Peer) -> No
     """A node that is still dealing with the kick must not throw out who has come in since."""
     await ann.create("ops")
     await ann.join("ops")
-    for turn in range(100):
+    for turn in range(by_form(20, 100, 1_000)):
         await bob.join("ops")
         await rule(ann, admin.Kick("ops", "bob"))
         await bob.join("ops")
