@@ -15,12 +15,13 @@ _OVERHEAD_BYTES = 320
 class Message(msgspec.Struct, frozen=True):
     """One message of one channel.
 
-    `id` is its position in the channel's log: milliseconds of Redis' clock, a hyphen, and a count. `previous` is the id
-    of its predecessor at the time of the post ('' for a row that was read from the log). `sender` is the authenticated
-    session path, `payload` the encoded body, both exactly as stored.
+    `id` is its position in the channel's log: milliseconds of Redis' clock, a hyphen, and a count; `ts_ms` are these
+    milliseconds. `previous` is the id of its predecessor at the time of the post ('' for a row that was read from the
+    log). `sender` is the authenticated session path, `payload` the encoded body, both exactly as stored.
     """
 
     id: str
+    ts_ms: int
     previous: str
     sender: str
     payload: bytes
@@ -28,10 +29,6 @@ class Message(msgspec.Struct, frozen=True):
     """The membership version. A node applies it before it delivers the message."""
     trace: str = ""
     """The carrier of the trace of the post; '' if there is none, and for a row that was read from the log."""
-
-    @property
-    def ts_ms(self) -> int:
-        return int(self.id.partition("-")[0])
 
     @property
     def memory_bytes(self) -> int:

@@ -1,10 +1,14 @@
-"""Message bodies as logs hold them and as nodes exchange them: in v1's encoding, whichever version a client speaks."""
+"""Message bodies as logs hold them and as nodes exchange them: in v1's encoding, whichever version a client speaks.
+
+The encoding of a text, which nearly every body of v2 is, is `_PLAIN` and the text: it does without the generic codec.
+"""
 
 import msgspec
 
 from conclave.model import Payload, Plain, Sealed
 from conclave.protocol import v1
 from conclave.protocol.body import Body, body_of, payload_of
+from conclave.protocol.v1.bincode import codec_for
 from conclave.protocol.v1.frames import RawPayload
 
 
@@ -15,16 +19,28 @@ class StoredBody(msgspec.Struct, frozen=True):
     size: int
 
 
+_PLAIN = b"\x00"
+"""The number of Plain in the union of payloads."""
+_TEXT = codec_for(str)
+
+
 def encode_payload(payload: Payload | RawPayload) -> StoredBody:
     return StoredBody(v1.encode_payload(payload), _size(payload))
 
 
 def encode_body(body: Body) -> StoredBody:
     """Raises: Refusal, if what is sealed is not base64url."""
-    return encode_payload(payload_of(body))
+    if body.text is None:
+        return encode_payload(payload_of(body))
+    out = bytearray(_PLAIN)
+    _TEXT.encode(body.text, out)
+    return StoredBody(bytes(out), len(body.text) if body.text.isascii() else len(body.text.encode()))
 
 
 def decode_body(payload: bytes) -> Body:
+    if payload.startswith(_PLAIN):
+        text, _ = _TEXT.decode(payload, 1)
+        return Body(text)
     return body_of(v1.decode_payload(payload))
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Self
 
 import msgspec
@@ -22,6 +23,9 @@ _DELETED_MS = 24 * 3600 * 1000
 
 KEY_MS = 5 * 60 * 1000
 """The time for which the idempotency key of a message is remembered."""
+
+_REMEMBERED_KEYS = 4096
+"""The number of channels whose keys are kept ready for posts."""
 
 GROUP_ROWS = 250
 """The most messages that share one millisecond. A page of v1 history may exceed its 500 rows by this number."""
@@ -109,6 +113,9 @@ class ChannelLog:
         self._client = client
         self._keys = keys
         self._retention = retention
+        self._post_keys = lru_cache(_REMEMBERED_KEYS)(
+            lambda channel_id: (keys.log(channel_id), keys.head(channel_id), keys.live(channel_id))
+        )
 
     async def append(
         self, channel_id: str, sender: str, payload: bytes, *, version: int, key: str | None = None
@@ -124,9 +131,9 @@ class ChannelLog:
         When this returns an id, the message is in the log, and every node with subscribers receives it or finds it
         there.
         """
-        keys = [self._keys.log(channel_id), self._keys.head(channel_id), self._keys.live(channel_id)]
+        keys: tuple[str, ...] = self._post_keys(channel_id)
         if key is not None:
-            keys.append(self._keys.sent(channel_id, sender.partition("/")[0], key))
+            keys = (*keys, self._keys.sent(channel_id, sender.partition("/")[0], key))
         bounds = self._retention
         with tracing.post(channel_id) as trace:
             args = (sender, payload, bounds.rows, bounds.ms, GROUP_ROWS, bounds.group_bytes, version, KEY_MS, trace)
@@ -219,11 +226,21 @@ class ChannelLog:
 
 
 def _messages(flat: list[bytes]) -> list[Message]:
-    return [Message(flat[i].decode(), "", flat[i + 1].decode(), bytes(flat[i + 2])) for i in range(0, len(flat), 3)]
+    return [
+        Message(flat[i].decode(), _ms(flat[i]), "", flat[i + 1].decode(), bytes(flat[i + 2]))
+        for i in range(0, len(flat), 3)
+    ]
 
 
 def parse_live(data: bytes) -> Message:
     """Read a live message as post.lua publishes it."""
     message_id, previous, version, sender, payload = data.split(b"\0", 4)
     version, _, trace = version.partition(b" ")
-    return Message(message_id.decode(), previous.decode(), sender.decode(), payload, int(version), trace.decode())
+    return Message(
+        *(message_id.decode(), _ms(message_id), previous.decode(), sender.decode(), payload, int(version)),
+        trace=trace.decode(),
+    )
+
+
+def _ms(message_id: bytes) -> int:
+    return int(message_id.partition(b"-")[0])

@@ -79,10 +79,6 @@ class Session:
         self._whispers.append(whisper_id)
         return False
 
-    def note_activity(self) -> None:
-        """Restart the time until the session counts as idle."""
-        self.last_activity = asyncio.get_running_loop().time()
-
     def send_event(self, frame: bytes | None) -> None:
         """Put an event into the outbox; None, for one that the session's protocol does not have, is skipped."""
         if frame is not None:

@@ -1,5 +1,6 @@
 """The life of a connection: upgrade, login, requests one after the other, close."""
 
+import asyncio
 from collections.abc import Sequence
 
 import structlog
@@ -91,7 +92,7 @@ class Connections:
         session.outbox.finish(codec.closing(reason))
 
     async def _serve_requests(self, socket: ServerWebSocket, codec: Codec, session: Session) -> CloseReason:
-        context = RequestContext(session, self._services)
+        context, clock = RequestContext(session, self._services), asyncio.get_running_loop().time
         while session.close_reason is None:
             try:
                 data = await socket.receive()
@@ -103,7 +104,7 @@ class Connections:
                 return CloseReason.MALFORMED
             if request is None:
                 return CloseReason.LEFT
-            session.note_activity()
+            session.last_activity = clock()
             reply = await self._answer(context, request)
             session.outbox.send(reply.frame)
             if reply.after is not None:

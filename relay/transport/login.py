@@ -132,6 +132,10 @@ class Logins:
         def overflowed() -> None:
             session.close(CloseReason.SLOW_READER)
 
+        def progressed() -> None:
+            session.last_activity = clock()
+
+        clock = asyncio.get_running_loop().time
         session = Session(
             path=path,
             pubkey=key_text(pubkey),
@@ -143,12 +147,12 @@ class Logins:
                 self._flusher,
                 limit=self._outbox_bytes,
                 on_overflow=overflowed,
-                clock=asyncio.get_running_loop().time,
+                clock=clock,
             ),
             interrupt=socket.interrupt,
             drained=socket.drained,
         )
-        socket.on_progress = session.note_activity
+        socket.on_progress = progressed
         return session
 
 

@@ -11,7 +11,7 @@ from relay.model.message import START, Message, order
 
 
 def message(number: int, size: int = 10) -> Message:
-    return Message(f"{number}-0", "", "ann/laptop/main", b"x" * size)
+    return Message(f"{number}-0", number, "", "ann/laptop/main", b"x" * size)
 
 
 def ids(steps: list[Message | Gap]) -> list[str]:

@@ -16,7 +16,7 @@ from relay.redis.channel_log import parse_live
 def message(number: int, previous: int | None = None, size: int = 1) -> Message:
     """Message `number` of a channel, the successor of `previous` (of its neighbour unless told otherwise)."""
     before = number - 1 if previous is None else previous
-    return Message(f"{number}-0", f"{before}-0" if before else START, "a/b/c", b"." * size)
+    return Message(f"{number}-0", number, f"{before}-0" if before else START, "a/b/c", b"." * size)
 
 
 def live_feed(position: int) -> Ordering:
@@ -201,7 +201,9 @@ class Channel(RuleBasedStateMachine):
 
     @rule(payload=st.sampled_from(PAYLOADS), lost=st.integers(0, 9).map(lambda n: n == 0))
     def post(self, payload: bytes, lost: bool) -> None:
-        said = Message(f"{len(self.posted) // 3 + 1}-{len(self.posted) % 3}", self.tip, "a/b/c", payload)
+        said = Message(
+            f"{len(self.posted) // 3 + 1}-{len(self.posted) % 3}", len(self.posted) // 3 + 1, self.tip, "a/b/c", payload
+        )
         self.posted.append(said)
         self.log.append(said)
         if self.connected and not lost:
@@ -246,7 +248,7 @@ class Channel(RuleBasedStateMachine):
         after = self.feed.position
         known = after in (START, self.tip) or any(said.id == after for said in self.log)
         following = [said for said in self.log if order(said.id) > order(after)]
-        page = [Message(said.id, "", said.sender, said.payload) for said in following[:rows]]
+        page = [Message(said.id, said.ts_ms, "", said.sender, said.payload) for said in following[:rows]]
         self.in_flight = page, len(following) > rows, known, self.tip
 
     @precondition(lambda self: self.in_flight is not None)

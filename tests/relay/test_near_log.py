@@ -23,7 +23,13 @@ ANN = SessionPath("ann", "laptop", "main")
 
 
 def page(*ids: str, tip: str) -> LogPage:
-    return LogPage([Message(each, "", str(ANN), b"") for each in ids], more=False, known=True, tip=tip, version=1)
+    return LogPage(
+        [Message(each, int(each.partition("-")[0]), "", str(ANN), b"") for each in ids],
+        more=False,
+        known=True,
+        tip=tip,
+        version=1,
+    )
 
 
 @pytest.mark.parametrize(
