@@ -14,14 +14,14 @@ from conclave_conformance.verdict import Failed, Json, expect, shown
 
 SUBPROTOCOL = "conclave.v2"
 WAIT_SECONDS = 10.0
-"""How long anything that has to come may take to come."""
+"""The time limit for an expected reply or event, in seconds."""
 
 _CODES = frozenset(
     ("malformed", "version", "unauthorized", "not_found", "conflict", "too_large", "rate_limited", "unavailable")
 ) | {"internal"}
 
 _SHOWN = 200
-"""How much of a request a verdict repeats, in characters."""
+"""The length, in characters, at which a verdict cuts a request off."""
 
 T = TypeVar("T")
 

@@ -1,4 +1,4 @@
-"""Who takes part in the checks: throw-away users, their sessions and channels, and how all that is put away again."""
+"""The users of the checks, with their sessions and channels, and the removal of all of them."""
 
 import asyncio
 import base64
@@ -51,7 +51,7 @@ class Company:
         self.origin = origin_of(url)
         self.keys: dict[str, SigningKey] = {}
         self.registered: dict[str, Json] = {}
-        """What `ready` said when a user was registered, by username."""
+        """The `ready` event of each user's registration, by username."""
         self.channels: dict[str, set[str]] = {}
         """Channels that there may be, by the username of who made them."""
         self._invite = invite
@@ -133,7 +133,7 @@ class Company:
 
 
 class Scene:
-    """What one check has to itself: sessions, closed at its end, and channels."""
+    """The sessions and channels of one check; the sessions are closed at its end."""
 
     def __init__(self, company: Company) -> None:
         self.company = company

@@ -27,7 +27,7 @@ CHECK_SECONDS = 60.0
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a check went. `expected` and `got` are of a failed one, `reason` of one that was skipped."""
+    """The result of a check. `expected` and `got` belong to a failed one, `reason` to a skipped one."""
 
     name: str
     outcome: Literal["ok", "failed", "skipped"]

@@ -1,4 +1,4 @@
-"""What a check ends with, and the words of it."""
+"""The results of a check: failures, skips, and their texts."""
 
 import json
 from collections.abc import Awaitable, Callable, Iterable
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 _SHOWN = 400
-"""How much of a value a verdict repeats, in characters."""
+"""The length, in characters, at which a verdict cuts a value off."""
 
 
 class Failed(Exception):
