@@ -45,7 +45,7 @@ class V2Codec:
     text: bool = True
 
     def __init__(self, *, origins: AbstractSet[str], idle_seconds: float, message_bytes: int) -> None:
-        """Take the origins that clients may have dialled (none means any) and what a session is told of its limits."""
+        """`origins` are those that clients may have dialled; none means any. The others are limits of a session."""
         self._origins = origins
         self._heartbeat = max(1, int(idle_seconds / 3))
         self._limits = Limits(message_bytes)

@@ -75,7 +75,7 @@ class Messages:
                 return reply
             # The membership has changed: apply that version, and post only if the session is still in the channel.
             await self._fanout.apply_version(channel_id, reply)
-        raise StoreUnavailable("who may hear the channel kept changing")
+        raise StoreUnavailable("the membership of the channel kept changing")
 
     async def whisper(
         self, session: Session, target: SessionPath, payload: bytes, size: int, *, key: str | None = None

@@ -80,7 +80,7 @@ class Moderation:
         """Create an invite: 24 random bytes as base64url. None means without a limit."""
         check_terms(uses, seconds)
         token = new_token()
-        inside = await self._inside(session, channel)
+        inside = await self._joined_id(session, channel)
         verdict = await self._directory.create_invite(
             channel, session.caller, inside=inside, token=token, uses=uses, seconds=seconds
         )
@@ -94,14 +94,14 @@ class Moderation:
 
     async def invites(self, session: Session, channel: str) -> list[InviteInfo]:
         """Return the invites that can still be used, sorted by token."""
-        inside = await self._inside(session, channel)
+        inside = await self._joined_id(session, channel)
         verdict, invites = await self._directory.invites(channel, session.caller, inside=inside)
         self._audit(session.caller, "invite_list", channel, verdict)
         permit(verdict, channel)
         return invites
 
     async def _administer(self, session: Session, operation: str, channel: str, argument: str = "") -> None:
-        inside = await self._inside(session, channel)
+        inside = await self._joined_id(session, channel)
         outcome = await self._directory.administer(operation, channel, session.caller, inside=inside, argument=argument)
         self._audit(session.caller, operation, f"{channel} {argument}".rstrip(), outcome.verdict)
         permit(outcome.verdict, channel)
@@ -110,13 +110,13 @@ class Moderation:
         applied = [] if version is None else [self._fanout.apply_version(inside, version)]
         await asyncio.gather(self._announcements.publish(outcome.announcements), *applied)
 
-    async def _inside(self, session: Session, channel: str) -> str:
+    async def _joined_id(self, session: Session, channel: str) -> str:
         """Return the id of the channel that the session has joined by this name, as of now, or ''."""
         await self._fanout.apply_latest_version(session.joined.get(channel, ""))
         return session.joined.get(channel, "")
 
     async def _inspect(self, session: Session, operation: str, channel: str) -> list[str]:
-        inside = await self._inside(session, channel)
+        inside = await self._joined_id(session, channel)
         verdict, rows = await self._directory.inspect(operation, channel, session.caller, inside=inside)
         self._audit(session.caller, operation, channel, verdict)
         permit(verdict, channel)
