@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from functools import partial
 
 import msgspec
@@ -32,6 +33,8 @@ class ChannelJoin(msgspec.Struct, frozen=True):
 
     position: str
     recovered: bool | None = None
+    start_replay: Callable[[], None] | None = None
+    """Begins to send the messages that `since` asks for. It is called once the reply to the join is written."""
 
 
 class FanOut:
@@ -85,7 +88,8 @@ class FanOut:
         """Deliver a channel to a session from now on. None if the channel was deleted. Raises: StoreUnavailable.
 
         `version` is the membership version at which the join was allowed. With `since`, everything that follows that
-        message comes first, from `start_replays` on; a session that is in the channel already starts again there.
+        message comes first, from the call of `start_replay` on; a session that is in the channel already starts again
+        there.
 
         One round trip: the topic is subscribed and the subscriber listed at the same time. A message that is published
         before the topic is subscribed, and after the log's tip was read, is found in the log.
@@ -122,11 +126,7 @@ class FanOut:
         if since is None:
             # The channel may have delivered more since the tip was read, which this session does not receive.
             return ChannelJoin(channel.position_of(subscriber))
-        return ChannelJoin(listing.tip, listing.recovered)
-
-    def start_replays(self, session: Session) -> None:
-        """Begin to send what joins with `since` have promised; their replies have been written."""
-        self._replays.start(session)
+        return ChannelJoin(listing.tip, listing.recovered, partial(self._replays.start, session))
 
     def leave(self, session: Session, channel_id: str) -> None:
         """Deliver a channel to a session no more, from the moment of the call."""

@@ -55,10 +55,9 @@ async def _ping(_: RequestContext, __: requests.Ping) -> requests.Done:
 
 
 async def _join(context: RequestContext, request: requests.Join) -> requests.Joined | _Continued:
-    channels = context.services.channels
-    joined = await channels.join(context.session, request.channel, request.token, request.since)
+    joined = await context.services.channels.join(context.session, request.channel, request.token, request.since)
     result = requests.Joined(request.channel, joined.position, joined.recovered, joined.admin)
-    return result if request.since is None else _Continued(result, lambda: channels.start_replay(context.session))
+    return result if joined.start_replay is None else _Continued(result, joined.start_replay)
 
 
 async def _leave(context: RequestContext, request: requests.Leave) -> requests.OnChannel:

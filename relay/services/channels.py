@@ -1,5 +1,7 @@
 """Channels: creating, listing, joining and leaving them."""
 
+from collections.abc import Callable
+
 import msgspec
 
 from conclave.errors import Code, Refusal
@@ -21,6 +23,7 @@ class Joined(msgspec.Struct, frozen=True):
     position: str
     recovered: bool | None
     admin: bool
+    start_replay: Callable[[], None] | None
 
 
 class Channels:
@@ -84,11 +87,7 @@ class Channels:
         session.joined[name] = decision.channel_id
         if entry.recovered is not None:
             self._resumes.labels(outcome="recovered" if entry.recovered else "gap").inc()
-        return Joined(entry.position, entry.recovered, decision.admin)
-
-    def start_replay(self, session: Session) -> None:
-        """Start to send the messages that a join with `since` has promised; its reply is written."""
-        self._fanout.start_replays(session)
+        return Joined(entry.position, entry.recovered, decision.admin, entry.start_replay)
 
     async def leave(self, session: Session, name: str) -> None:
         """Stop delivering a channel to the session, from the moment of the call; no error if it is not in it."""
