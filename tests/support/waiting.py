@@ -11,7 +11,7 @@ LONGEST_PAUSE = 0.05
 async def wait_until(
     predicate: Callable[[], object],
     *,
-    timeout: float = 10,  # noqa: ASYNC109 - the failure must say what was waited for
+    timeout: float = 30,  # noqa: ASYNC109 - the failure must say what was waited for
     what: str = "the condition holds",
 ) -> None:
     """Poll until the predicate, plain or async, is true; AssertionError with `what` after `timeout` seconds."""

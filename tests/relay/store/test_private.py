@@ -199,7 +199,7 @@ async def test_killed_node_leaves_no_server_and_loses_nothing(
         await node.read_acknowledged(50 * rounds)
         node.process.kill()
         await node.ended()
-        await wait_until(partial(is_dead, node.server), timeout=5, what="the server follows its node")
+        await wait_until(partial(is_dead, node.server), timeout=30, what="the server follows its node")
         async with running(tmp_path) as server, client_of(server) as client:
             written = await client.lrange("written", 0, -1)
         assert written == [str(n) for n in range(len(written))]
@@ -229,7 +229,7 @@ async def test_server_goes_even_if_node_and_guard_are_killed(
     os.kill(node.guard, signal.SIGKILL)
     node.process.kill()
     await node.ended()
-    await wait_until(lambda: is_dead(node.server), timeout=5, what="the server goes")
+    await wait_until(lambda: is_dead(node.server), timeout=30, what="the server goes")
 
 
 async def test_interrupt_of_the_whole_group_lets_the_node_go_first(
