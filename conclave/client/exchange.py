@@ -10,10 +10,8 @@ import msgspec
 
 from conclave.errors import Code, Refusal
 from conclave.protocol.events import Event
+from conclave.protocol.limits import FRAME_BYTES
 from conclave.protocol.requests import Request
-
-MESSAGE_BYTES = 16 * 1024 * 1024
-"""The greatest size of a frame that a server accepts or sends."""
 
 CLOSED = "connection closed before a response arrived"
 
@@ -89,6 +87,6 @@ class Exchange(Protocol[Ticket]):
 
 def check_size(data: bytes) -> bytes:
     """Return `data` unchanged if a server accepts a frame of its size. Raises: Refusal."""
-    if len(data) > MESSAGE_BYTES:
-        raise Refusal(Code.TOO_LARGE, f"a frame of {len(data)} bytes exceeds the {MESSAGE_BYTES} byte cap")
+    if len(data) > FRAME_BYTES:
+        raise Refusal(Code.TOO_LARGE, f"a frame of {len(data)} bytes exceeds the {FRAME_BYTES} byte cap")
     return data

@@ -14,8 +14,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
-from conclave.client.exchange import MESSAGE_BYTES
 from conclave.errors import LinkError, UpgradeRefused
+from conclave.protocol.limits import FRAME_BYTES
 
 SERVER_ID_HEADER = "x-conclave-server-id"
 
@@ -73,7 +73,7 @@ class WebSocket:
                     open_timeout=None,
                     ping_interval=None,  # the protocol has a ping of its own, which the relay's idle clock hears
                     close_timeout=close_deadline,
-                    max_size=MESSAGE_BYTES,
+                    max_size=FRAME_BYTES,
                     logger=_log,
                     happy_eyeballs_delay=SECOND_ADDRESS_SECONDS,
                 )

@@ -5,9 +5,6 @@ import struct
 _TEXT, _BINARY, _CLOSE = 0x81, 0x82, 0x88
 _SHORT, _MEDIUM = 126, 65_536
 
-FRAME_BYTES = 16 * 1024 * 1024
-"""The longest message that v1 allows, in both directions. A longer one ends the connection."""
-
 _REASON_BYTES = 123
 
 CLOSE = b"\x88\x00"

@@ -7,12 +7,12 @@ import structlog
 from aiohttp import web
 
 from conclave.errors import Code, FrameError, Refusal
+from conclave.protocol.limits import FRAME_BYTES
 from relay.model.close_reason import CloseReason
 from relay.observability import logs, redaction
 from relay.observability.metrics import Metrics
 from relay.protocol import operations
 from relay.protocol.codec import Codec, IncomingRequest
-from relay.protocol.framing import FRAME_BYTES
 from relay.protocol.operations import Reply
 from relay.services.context import RequestContext, Services
 from relay.sessions.outbox import Flusher

@@ -9,7 +9,7 @@ from aiohttp import WSMsgType, web
 from aiohttp.abc import AbstractStreamWriter
 
 from conclave.errors import Code, FrameError, Refusal
-from relay.protocol.framing import FRAME_BYTES
+from conclave.protocol.limits import FRAME_BYTES
 from relay.transport.pre_login import ADMISSION_BYTES, PreLoginLimiter
 
 _SEND_BUFFER_BYTES = 64 * 1024

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 import pytest
 
 from conclave.client import link as link_module
-from conclave.client.exchange import MESSAGE_BYTES
 from conclave.client.link import Link, Timeouts, connect
 from conclave.client.retry import may_retry, superseded
 from conclave.errors import Code, ConclaveError, InvalidUrl, LinkError, LinkLost, LoginRefused, Refusal
@@ -17,6 +16,7 @@ from conclave.protocol import requests
 from conclave.protocol.body import Body
 from conclave.protocol.close_texts import KEY_REVOKED, SUPERSEDED
 from conclave.protocol.events import Message, Role, Whispered
+from conclave.protocol.limits import FRAME_BYTES
 from conclave.protocol.requests import Done, History, Page, Send, Sent, Sessions
 from conclave.protocol.v1 import encode
 from conclave.protocol.v1.frames import (
@@ -318,7 +318,7 @@ async def test_a_frame_over_the_cap_is_refused_here(server: ScriptedServer) -> N
     """The server would drop the connection for it."""
     async with await linked(server) as link:
         with pytest.raises(Refusal) as caught:
-            await link.request(post("x" * MESSAGE_BYTES))
+            await link.request(post("x" * FRAME_BYTES))
         assert caught.value.code is Code.TOO_LARGE
         assert await link.request(post("small")) == Sent()
 
@@ -326,8 +326,8 @@ async def test_a_frame_over_the_cap_is_refused_here(server: ScriptedServer) -> N
 async def test_a_frame_of_exactly_the_cap_is_received(server: ScriptedServer) -> None:
     """The limit is inclusive on both sides."""
     overhead = len(encode(message(""))) + 4  # the length of the text takes five bytes instead of one
-    largest = message("x" * (MESSAGE_BYTES - overhead))
-    assert len(encode(largest)) == MESSAGE_BYTES
+    largest = message("x" * (FRAME_BYTES - overhead))
+    assert len(encode(largest)) == FRAME_BYTES
 
     async def answer(connection: Connection, _: Frame) -> None:
         await connection.send(largest, Ack())
@@ -336,7 +336,7 @@ async def test_a_frame_of_exactly_the_cap_is_received(server: ScriptedServer) ->
     async with await linked(server) as link:
         await link.request(post("go"))
         assert await link.next_event() == Role(admin=False)
-        assert await link.next_event() == heard("x" * (MESSAGE_BYTES - overhead))
+        assert await link.next_event() == heard("x" * (FRAME_BYTES - overhead))
 
 
 async def test_an_undecodable_frame_ends_the_link_only_while_a_reply_is_due(server: ScriptedServer) -> None:

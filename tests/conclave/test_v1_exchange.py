@@ -2,13 +2,14 @@
 
 import pytest
 
-from conclave.client.exchange import CLOSED, MESSAGE_BYTES, Answer, Ending, Outcome, Received
+from conclave.client.exchange import CLOSED, Answer, Ending, Outcome, Received
 from conclave.client.v1.exchange import UNKNOWN_OPERATION, V1Exchange
 from conclave.errors import FrameError, OutOfStep, Refusal, in_words
 from conclave.model import Plain, Sealed, SessionPath
 from conclave.protocol import events, requests
 from conclave.protocol.body import Body, SealedBody
 from conclave.protocol.close_texts import IDLE, KEY_REVOKED, SLOW, SUPERSEDED
+from conclave.protocol.limits import FRAME_BYTES
 from conclave.protocol.requests import AclAdd, AclPromote, Audit, Join, Ping, Request, Send, Who
 from conclave.protocol.v1 import decode, encode
 from conclave.protocol.v1.frames import (
@@ -142,9 +143,9 @@ def test_a_frame_over_the_cap_is_not_asked() -> None:
     """The server would drop the connection for it; one of exactly that size it takes."""
     made = Exchange(ME)
     overhead = len(made.ask(Send("ops", Body(text="x" * 70_000)), 0)) - 70_000
-    fitting = MESSAGE_BYTES - overhead
-    assert len(made.ask(Send("ops", Body(text="x" * fitting)), 1)) == MESSAGE_BYTES
-    with pytest.raises(Refusal, match=f"^a frame of {MESSAGE_BYTES + 1} bytes exceeds the {MESSAGE_BYTES} byte cap$"):
+    fitting = FRAME_BYTES - overhead
+    assert len(made.ask(Send("ops", Body(text="x" * fitting)), 1)) == FRAME_BYTES
+    with pytest.raises(Refusal, match=f"^a frame of {FRAME_BYTES + 1} bytes exceeds the {FRAME_BYTES} byte cap$"):
         made.ask(Send("ops", Body(text="x" * (fitting + 1))), 2)
     assert made.open_tickets() == [0, 1]
 

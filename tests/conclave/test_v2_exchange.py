@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conclave.client.exchange import CLOSED, MESSAGE_BYTES, Answer, Ending, Received
+from conclave.client.exchange import CLOSED, Answer, Ending, Received
 from conclave.client.v2.exchange import V2Exchange
 from conclave.errors import Code, FrameError, OutOfStep, Refusal
 from conclave.protocol import events, requests
 from conclave.protocol.body import Body
+from conclave.protocol.limits import FRAME_BYTES
 from conclave.protocol.requests import Done, History, Join, Joined, Ping, Request, Send, Sent, Who
 from conclave.protocol.v2 import CloseCode, encode_error, encode_event, encode_result
 
@@ -118,9 +119,9 @@ def test_a_message_over_the_cap_is_not_asked() -> None:
     """The server would drop the connection for it."""
     made = exchange()
     overhead = len(made.ask(Send("ops", Body(text="")), 0))
-    fitting = MESSAGE_BYTES - overhead
-    assert len(made.ask(Send("ops", Body(text="x" * fitting)), 1)) == MESSAGE_BYTES
-    with pytest.raises(Refusal, match=f"^a frame of {MESSAGE_BYTES + 1} bytes exceeds the {MESSAGE_BYTES} byte cap$"):
+    fitting = FRAME_BYTES - overhead
+    assert len(made.ask(Send("ops", Body(text="x" * fitting)), 1)) == FRAME_BYTES
+    with pytest.raises(Refusal, match=f"^a frame of {FRAME_BYTES + 1} bytes exceeds the {FRAME_BYTES} byte cap$"):
         made.ask(Send("ops", Body(text="x" * (fitting + 1))), 2)
     assert made.open_tickets() == [0, 1]
 

@@ -10,8 +10,8 @@ from nacl.signing import SigningKey
 
 from conclave.model import Payload, Plain, Sealed, SessionPath, Visibility
 from conclave.protocol import v1
+from conclave.protocol.limits import FRAME_BYTES
 from conclave.protocol.v1 import admin, frames
-from relay.protocol.framing import FRAME_BYTES
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Peers
 from tests.support.waiting import wait_until

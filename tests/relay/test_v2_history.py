@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from conclave.protocol.limits import FRAME_BYTES
 from relay.model.message import PAGE_BYTES, order
-from relay.protocol.framing import FRAME_BYTES
 from tests.support.nodes import running_node
 from tests.support.peer import Peer
 from tests.support.v2_peer import V2Peer, V2Peers

@@ -15,7 +15,6 @@ from conclave.protocol.v2.codec import (
 )
 
 __all__ = [
-    "PROTOCOL",
     "SUBPROTOCOL",
     "BadRequest",
     "CloseCode",
@@ -29,9 +28,6 @@ __all__ = [
     "encode_request",
     "encode_result",
 ]
-
-PROTOCOL = 2
-"""The version in a Hello. Versions are compatible only if they are equal."""
 
 SUBPROTOCOL = "conclave.v2"
 """The WebSocket subprotocol by which a client asks for this version."""

@@ -9,7 +9,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from conclave import base64url, urls
-from conclave.errors import Code, InvalidKey, InvalidUrl, Refusal
+from conclave.errors import Code, InvalidKey, InvalidUrl, Refusal, VersionRefusal
 from conclave.names import NameKind, check_requested_name
 from conclave.protocol.credentials import SIGNATURE_BYTES, LoginClaim, RegistrationClaim
 from conclave.protocol.v2.codec import reason
@@ -58,8 +58,7 @@ class ServerLogin:
         if opening.op != "hello":
             _malformed("expected a `hello`")
         if opening.protocol != PROTOCOL:
-            text = f"incompatible protocol version: ours={PROTOCOL}, theirs={opening.protocol}"
-            raise Refusal(Code.VERSION, text)
+            raise VersionRefusal(PROTOCOL, opening.protocol)
         hello = _decoded(data, _HELLO, "a `hello`")
         check_requested_name(NameKind.SESSION, hello.session)
         self._check_origin(hello.origin)
