@@ -20,6 +20,7 @@ PROCESSES_PER_CORE = 2
 """Tests wait for other processes half of their time."""
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Say how many processes `-n auto` is."""
     return PROCESSES_PER_CORE * (os.cpu_count() or 1)
