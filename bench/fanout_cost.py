@@ -1,22 +1,24 @@
 """The CPU time of a fan-out in this tree and in another one: `fanout_cost.py OTHER_TREE [--rounds N] [--deliveries N]`.
 
 Neither Redis nor the kernel has a share in it, which makes differences as large as they can be. The two trees measure
-alternately, each in a process of its own. The output is the median of each in microseconds per delivery, and the median
-of the ratios of neighbours. Only the ratio means anything on another machine.
+alternately, each in a process of its own. The output is the least CPU time in microseconds per delivery, the number of
+the interpreter's instructions, and the ratios. Only ratios mean anything on another machine, and on a busy one only
+that of the instructions.
 """
 
 import argparse
 import asyncio
+import gc
 import itertools
 import os
 import re
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -26,6 +28,8 @@ from conclave.model import SessionPath  # of the tree that is measured, as all t
 
 ROOT = Path(__file__).parents[1]
 SIZES = (1, 10, 200, 2000)
+COUNTED = 5
+"""The messages whose instructions are counted."""
 
 
 class Nowhere:
@@ -61,7 +65,7 @@ class Channel(NamedTuple):
     ids: Iterator[str]
 
 
-async def set_up(node: Any, sessions: int) -> Channel:
+async def set_up(node: Any, codec: Any, sessions: int) -> Channel:
     """Have sessions of one channel join, and wait until it expects its messages live."""
     outboxes = "relay.sessions.outbox:{0}", "relay.transport.outbox:{0}", "relay.outbox:{0}"
     new_outbox, new_flusher = (
@@ -75,7 +79,7 @@ async def set_up(node: Any, sessions: int) -> Channel:
         outbox = new_outbox(Nowhere(), flusher, limit=1 << 30, on_overflow=lambda: None, clock=clock)
         outbox.open()
         path = SessionPath(f"user{number}", "laptop", "main")
-        session = trees.make_session(path=path, connection=f"{sessions}.{number}", outbox=outbox)
+        session = trees.make_session(codec, path=path, connection=f"{sessions}.{number}", outbox=outbox)
         await join(session, channel_id, "ops", "node", version=0)
     await until(partial(trees.is_live, node, channel_id))
     now = time.time_ns() // 1_000_000
@@ -90,13 +94,37 @@ def deliver(node: Any, channel: Channel, previous: str, deliveries: int) -> tupl
         live.append(f"{message_id}\0{previous}\x000\0ann/laptop/main\0".encode() + b"\0\xc8" + b"x" * 200)
         previous = message_id
     counted = deliveries_of(node)
+    gc.collect()
+    gc.disable()  # a collection takes as long as the heap is large, which is not what is measured
     began = time.process_time()
     for data in live:
         channel.receive(data)
     took = time.process_time() - began
+    gc.enable()
     if deliveries_of(node) - counted != len(live) * channel.sessions:
         raise AssertionError(f"{deliveries_of(node) - counted} deliveries instead of {len(live) * channel.sessions}")
     return took / (len(live) * channel.sessions) * 1e6, previous
+
+
+def count_steps(node: Any, channel: Channel, previous: str) -> tuple[float, str]:
+    """Return the bytecode instructions per delivery, and the last message's id. No other process has a share in it."""
+    steps = 0
+
+    def count(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal steps
+        frame.f_trace_lines, frame.f_trace_opcodes = False, True
+        steps += event == "opcode"
+        return count
+
+    receive = channel.receive
+
+    def counted(data: bytes) -> None:
+        sys.settrace(count)
+        receive(data)
+        sys.settrace(None)
+
+    _, previous = deliver(node, channel._replace(receive=counted), previous, COUNTED * max(channel.sessions, 10))
+    return steps / COUNTED / channel.sessions, previous
 
 
 async def measure(deliveries: int) -> None:
@@ -104,8 +132,14 @@ async def measure(deliveries: int) -> None:
     node = trees.make_node()
     running = asyncio.create_task(node.run())
     await until(lambda: node.is_ready)
-    channels = [await set_up(node, size) for size in SIZES]
+    codec = trees.make_codec()
+    channels = [await set_up(node, codec, size) for size in SIZES]
     previous = [next(channel.ids) for channel in channels]
+    for at, channel in enumerate(channels):
+        steps, previous[at] = count_steps(node, channel, previous[at])
+        sys.stdout.write(f"{steps} ")
+    sys.stdout.write("\n")
+    sys.stdout.flush()
     while await asyncio.to_thread(sys.stdin.readline):
         for at, channel in enumerate(channels):
             cost, previous[at] = deliver(node, channel, previous[at], deliveries)
@@ -125,13 +159,20 @@ class Tree:
         self._process = subprocess.Popen(  # noqa: S603
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self.steps = self._read()
         self.found: list[list[float]] = []
 
     def measure(self) -> list[float]:
-        if self._process.stdin is None or self._process.stdout is None:
-            raise AssertionError("pipes were asked for")
+        """Return the microseconds per delivery, for each size."""
+        if self._process.stdin is None:
+            raise AssertionError("a pipe was asked for")
         self._process.stdin.write("\n")
         self._process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> list[float]:
+        if self._process.stdout is None:
+            raise AssertionError("a pipe was asked for")
         figures = [float(each) for each in self._process.stdout.readline().split()]
         if len(figures) != len(SIZES):
             raise SystemExit("the measuring process has ended")
@@ -157,11 +198,11 @@ def main() -> None:
     here.close()
     there.close()
     for at, size in enumerate(SIZES):
-        ours, theirs = ([figures[at] for figures in tree.found] for tree in (here, there))
-        ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+        ours, theirs = (min(figures[at] for figures in tree.found) for tree in (here, there))
         sys.stdout.write(
-            f"{size:5} sessions: {statistics.median(ours):7.3f} us here, {statistics.median(theirs):7.3f} us there, "
-            f"ratio {ratio:.3f}\n"
+            f"{size:5} sessions: {ours:7.3f} us here, {theirs:7.3f} us there, ratio {ours / theirs:.3f}; "
+            f"instructions {here.steps[at]:6.1f} and {there.steps[at]:6.1f}, "
+            f"ratio {here.steps[at] / there.steps[at]:.3f}\n"
         )
 
 

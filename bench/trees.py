@@ -48,10 +48,14 @@ def make_node(**settings: Any) -> Any:
     return node(config(host="127.0.0.1", port=0, store=ephemeral, admins=admins, **settings), store)
 
 
-def make_session(*, path: Any, connection: str, outbox: Any) -> Any:
-    """Return a session of protocol v1 that nothing is connected to."""
+def make_codec() -> Any:
+    """Return protocol v1's codec. A node has one, and its sessions share what that encodes."""
+    return load("relay.protocol.v1:V1Codec", "relay.dialect.v1:DialectV1")()
+
+
+def make_session(codec: Any, *, path: Any, connection: str, outbox: Any) -> Any:
+    """Return a session that nothing is connected to."""
     session = load("relay.sessions.session:Session", "relay.session:Session")
-    codec = load("relay.protocol.v1:V1Codec", "relay.dialect.v1:DialectV1")()
     common = {
         "path": path,
         "pubkey": "",

@@ -139,10 +139,9 @@ class LocalChannel:
                 if some_start_later and order(message.id) <= order(subscriber.after):
                     skipped += 1
                     continue
-                encoder = session.encoder
-                frame = frames.get(encoder)
+                frame = frames.get(session.encoder)
                 if frame is None:
-                    frame = frames[encoder] = encoder.message(self.name, message)
+                    frame = frames[session.encoder] = session.encoder.message(self.name, message)
                 session.outbox.push(frame)
             if reached := len(self.subscribers) - skipped:
                 self._on_delivered(message, reached, began)
