@@ -124,7 +124,7 @@ async def test_a_worker_that_is_killed_comes_back(relay: Relay, peers: Peers) ->
     assert 0 < len(lost) < len(people)
     await wait_until(lambda: victim not in relay.workers() and len(relay.workers()) == 2, what="there are two again")
     assert relay.workers() & before == before - {victim}, "the other one was left alone"
-    await wait_until(relay.is_ready, what="both are ready")
+    await wait_until(relay.is_ready, timeout=60, what="both are ready")
     seen = await scrape(relay.url)
     assert seen("worker_restarts_total") == 1
     assert seen("worker_up") == 2
@@ -183,7 +183,7 @@ async def test_a_connection_that_meets_a_dead_worker_waits_for_the_next_one(rela
         dialled.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         loop = asyncio.get_running_loop()
         assert b"200 OK" in await loop.run_in_executor(None, dialled.recv, 1000)
-    await wait_until(relay.is_ready, what="both are ready")
+    await wait_until(relay.is_ready, timeout=60, what="both are ready")
     await peers.register(relay.url, "ann")
 
 
@@ -200,7 +200,7 @@ async def test_ready_means_all_of_them(relay: Relay, redis_url: str) -> None:
         await wait_until(lambda: _counts(relay, "worker_up", 1), timeout=30, what="one is not up")
     finally:
         os.kill(stopped, signal.SIGCONT)
-    await wait_until(relay.is_ready, what="both are ready")
+    await wait_until(relay.is_ready, timeout=60, what="both are ready")
     assert (await scrape(relay.url))("worker_up") == 2
 
 
@@ -284,7 +284,7 @@ async def test_without_redis_no_worker_is_ready_and_all_live(redis_process: Redi
         assert re.fullmatch("worker [01]: Redis is not reachable", await relay.text("/ready"))
         assert await relay.status("/health") == 200
         await redis_process.start()
-        await wait_until(relay.is_ready, what="both are ready")
+        await wait_until(relay.is_ready, timeout=60, what="both are ready")
         assert relay.workers() == before
     finally:
         await relay.close()
