@@ -42,6 +42,7 @@ async def test_an_operation_passes_few_files_and_waits_for_few_round_trips() -> 
 
 
 @pytest.mark.long
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("program", "arguments", "expected"),
     [

@@ -115,7 +115,14 @@ def outcomes(folder: Path, *extras: str) -> dict[str, tuple[int, str]]:
     return {" ".join(json.loads(command)): (int(code), error) for command, error, code in found}
 
 
-@pytest.mark.parametrize("extras", [(), ("client",), ("server",)], ids=lambda extras: " ".join(extras) or "none")
+@pytest.mark.parametrize(
+    "extras",
+    [
+        pytest.param((), id="none", marks=pytest.mark.long),
+        pytest.param(("client",), id="client", marks=pytest.mark.long),
+        pytest.param(("server",), id="server"),
+    ],
+)
 def test_every_verb_runs_or_names_the_extra_that_it_needs(tmp_path: Path, extras: tuple[str, ...]) -> None:
     """And it never names one that is installed, which would send the user in a circle."""
     found = outcomes(tmp_path, *extras)

@@ -107,7 +107,9 @@ async def test_all_versions_of_a_client_hear_the_same(redis_url: str) -> None:
             assert [("ops", row.from_, row.body) for row in pages[0]] == heard[0]
 
 
-@pytest.mark.parametrize("limit", [None, 500, 7])
+@pytest.mark.parametrize(
+    "limit", [None, pytest.param(500, marks=pytest.mark.long), pytest.param(7, marks=pytest.mark.long)]
+)
 async def test_a_busy_history_is_read_to_its_end_and_every_row_once(
     redis_url: str, links: tuple[Link, Link], limit: int | None
 ) -> None:

@@ -165,7 +165,7 @@ def test_the_table_is_complete() -> None:
 @pytest.mark.parametrize(
     ("visibility", "role"),
     [
-        pytest.param(v, role, marks=() if v is PUBLIC or role in TYPICAL else pytest.mark.long)
+        pytest.param(v, role, marks=() if v is PUBLIC or (v is PRIVATE and role in TYPICAL) else pytest.mark.long)
         for v in Visibility
         for role in ROLES
         if (v, role) != (PRIVATE, "subscriber")
