@@ -10,7 +10,7 @@ DEPLOY := $(VENV)/.deploy
 DATA_DIR ?= .data
 BIND ?= 127.0.0.1:4390
 NODES ?= 3
-PYTEST_ARGS ?= -n auto
+PYTEST_ARGS ?= -n auto --dist worksteal
 SECONDS ?= 60
 # How long the trials are: short, or full for some hours.
 TRIALS ?= short
