@@ -12,6 +12,7 @@ from tests.support.command_line import Finished
 
 STUCK = """
 import signal, socket, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
 def never(*_, **__):
     print("looking up", flush=True)
     time.sleep(600)
