@@ -17,6 +17,7 @@ def never(*_, **__):
     print("looking up", flush=True)
     time.sleep(600)
 socket.getaddrinfo = never
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in a shell's background ignores it
 """
 """A name server that does not answer: nothing can interrupt the lookup."""
 

@@ -1,5 +1,6 @@
 """The seeds of each fuzz target, without a fuzzer; `make trials` and `make fuzz` fuzz."""
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ SECONDS = 2
 def test_the_invariants_hold_for_the_seeds(name: str) -> None:
     """On every platform, with every version of Python; earlier findings are among the seeds."""
     target = TARGETS[name]
-    for seed in target.seeds:
-        target.check(seed)  # caches fill
-        target.run(seed)
+    try:
+        for seed in target.seeds:
+            target.check(seed)  # caches fill
+            target.run(seed)
+    finally:
+        tracemalloc.stop()  # it would slow down all that this process does afterwards
