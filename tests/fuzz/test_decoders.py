@@ -1,14 +1,10 @@
 """The seeds of each fuzz target, without a fuzzer; `make trials` and `make fuzz` fuzz."""
 
 import tracemalloc
-from pathlib import Path
 
 import pytest
 
 from tests.fuzz.targets import TARGETS
-
-ROOT = Path(__file__).parents[2]
-SECONDS = 2
 
 
 @pytest.mark.parametrize("name", TARGETS)
