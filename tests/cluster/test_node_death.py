@@ -13,7 +13,7 @@ from tests.support.talk import Talker, everybody_heard, more_is_said, talking
 from tests.support.waiting import pause, wait_until
 
 SUPERSEDED = "unauthorized: session superseded by a newer connection for the same session path"
-GONE_WITHIN = 30.0
+GONE_WITHIN = 10.0
 """Ten seconds are promised, by a machine that has nothing else to do."""
 NOTICED_AFTER = 6
 """How long a node is not heard of before the others call it dead."""
