@@ -14,10 +14,9 @@ from tests.support.waiting import pause, wait_until
 
 SUPERSEDED = "unauthorized: session superseded by a newer connection for the same session path"
 GONE_WITHIN = 10.0
-"""Ten seconds are promised, by a machine that has nothing else to do."""
+"""The promised time until a crashed node's sessions are gone from presence everywhere, in seconds."""
 NOTICED_AFTER = 6
-"""How long a node is not heard of before the others call it dead."""
-"""By when a crashed node's sessions are gone from presence everywhere, in seconds."""
+"""The seconds without a heartbeat after which the others evict a node."""
 
 
 class Village:
