@@ -12,10 +12,10 @@ from conclave.machine.config_edit import register
 from conclave.machine.locations import CONFIG_NAME
 from conclave.protocol.v1 import admin
 from tests.support.bridge_process import RawBridge, settle_in
+from tests.support.moderation import rule
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peers
 from tests.support.proxy import Proxy, V1Only
-from tests.support.ruling import rule
 from tests.support.trials import by_form
 from tests.support.waiting import pause, wait_until
 

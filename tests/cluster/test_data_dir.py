@@ -13,7 +13,7 @@ from nacl.signing import SigningKey
 from conclave.model import Visibility
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peer, Peers, Refused
-from tests.support.talk import Talker, everybody_heard, more_is_said, talking
+from tests.support.traffic import Talker, everybody_heard, more_is_said, talking
 from tests.support.waiting import wait_until
 
 

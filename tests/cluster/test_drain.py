@@ -1,114 +1,282 @@
-"""A node that is told to stop: its sessions are told why, leave presence at once, and it ends cleanly."""
+"""A node that is taken out while others go on: nobody new comes, and those who are there leave one after the other."""
 
 import asyncio
+import re
+import signal
+import socket
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from itertools import cycle
+from pathlib import Path
 
 import aiohttp
 import pytest
-from nacl.signing import SigningKey
 
-from conclave.protocol.v1 import frames
+from conclave.backoff import Backoff
+from conclave.client.link import Link, connect
+from conclave.client.retry import may_retry
+from conclave.errors import LinkError, LinkLost
+from conclave.machine.keys import MachineKey
+from tests.support.metrics import scrape
 from tests.support.nodes import NodeProcess
-from tests.support.peer import Peer, Peers, Refused
-from tests.support.talk import Talker, everybody_heard, more_is_said, talking
-from tests.support.waiting import wait_until
+from tests.support.peer import Peers
+from tests.support.processes import children
+from tests.support.trials import by_form
+from tests.support.v2_peer import V2Peers
+from tests.support.waiting import pause, wait_until
 
 SHUTDOWN = "unauthorized: the relay is shutting down; reconnect"
+FOREVER = "3600"
+GUESTS = by_form(60, 200, 200)
+
+Start = Callable[..., Awaitable[NodeProcess]]
 
 
-async def test_stopped_node_says_goodbye_and_leaves(nodes: list[NodeProcess], peers: Peers) -> None:
-    """Deploys stop nodes all the time. Clients must know at once that they may reconnect, and nobody sees ghosts."""
-    guests = [await peers.register(nodes[0].url, f"guest{i}") for i in range(20)]
-    observer = await peers.register(nodes[1].url, "observer")
-    await observer.create("plaza")
-    for peer in (observer, *guests):
-        await peer.join("plaza")
-    assert await nodes[0].stop() == 0
-    assert await observer.who() == await observer.who("plaza") == [str(observer.path)], "gone when the process is"
-    assert [await guest.wait_closed() for guest in guests] == [SHUTDOWN] * 20
+@pytest.fixture
+async def start(redis_url: str) -> AsyncIterator[Start]:
+    """Start nodes, of the test's Redis unless flags say something else."""
+    nodes: list[NodeProcess] = []
+
+    async def begin(*flags: str, drain: tuple[str, str] = ("0", "0"), store: tuple[str, ...] = ()) -> NodeProcess:
+        delay, seconds = drain
+        environment = {"CONCLAVE_DRAIN_DELAY": delay, "CONCLAVE_DRAIN_SECONDS": seconds}
+        node = NodeProcess(*(store or ("--redis-url", redis_url)), *flags, environment=environment)
+        nodes.append(node)
+        await node.start()
+        return node
+
+    yield begin
+    await asyncio.gather(*(node.close() for node in nodes))
 
 
-async def test_goodbye_is_a_clean_close(nodes: list[NodeProcess], peers: Peers) -> None:
-    """A client that sees a connection break without a close reports an error; one that is told may just reconnect."""
-    guest = peers.keep(await Peer.dial(nodes[0].url))
-    await guest._shake_hands(SigningKey.generate(), "den", register=("guest", "laptop"))
-    stopping = asyncio.create_task(nodes[0].stop())
-    with pytest.raises(Refused, match=SHUTDOWN):
-        await guest.read(frames.Pong)
-    assert (await guest.ws.receive(timeout=5)).type is aiohttp.WSMsgType.CLOSE
-    assert await stopping == 0
+@pytest.fixture
+async def peers(start: Start) -> AsyncIterator[Peers]:
+    """Clients, closed before the nodes are."""
+    del start  # asked for only to be there longer
+    everybody = Peers()
+    yield everybody
+    await everybody.close()
 
 
-async def test_rolling_restart_loses_nothing(nodes: list[NodeProcess], peers: Peers) -> None:
-    """Three nodes replaced one after the other: who is on another node notices nothing but people who come and go."""
-    talker = Talker(await peers.register(nodes[2].url, "talker"), "plaza", "talker")
-    listener = await peers.register(nodes[2].url, "listener")
-    await listener.create("plaza")
-    await listener.join("plaza")
-    await talker.peer.join("plaza")
-    async with talking([talker]):
-        for node in nodes[:2]:
-            guest = await peers.register(node.url, f"guest{node.pid}")
-            await guest.join("plaza")
-            await more_is_said([talker])
-            assert await node.stop() == 0
-            assert await guest.wait_closed() == SHUTDOWN
-            await node.start()
-            again = await peers.register(node.url, f"again{node.pid}")
-            await again.join("plaza")
-            assert str(again.path) in await listener.who("plaza")
-            assert str(guest.path) not in await listener.who("plaza")
-    assert talker.refusals == []
-    await everybody_heard([talker], [listener], listener, "plaza")
+@pytest.fixture
+async def v2_peers(start: Start) -> AsyncIterator[V2Peers]:
+    """The same for protocol v2."""
+    del start  # asked for only to be there longer
+    everybody = V2Peers()
+    yield everybody
+    await everybody.close()
 
 
-async def test_login_that_meets_the_shutdown_is_told_so(nodes: list[NodeProcess], peers: Peers) -> None:
-    """A session that slipped in behind the goodbyes would be cut without a word, long after the others."""
-    async with asyncio.timeout(30):
-        halfway = [peers.keep(await Peer.dial(nodes[0].url)) for _ in range(5)]
-        keys = [SigningKey.generate() for _ in halfway]
-        challenges = []
-        for peer in halfway:
-            await peer.send(frames.Hello(1, "den"))
-            challenges.append(await peer.read(frames.Challenge))
-        guest = await peers.register(nodes[0].url, "guest")
-        stopping = asyncio.create_task(nodes[0].stop())
-        assert await guest.wait_closed() == SHUTDOWN
-        told = []
-        for i, (peer, key, challenge) in enumerate(zip(halfway, keys, challenges, strict=True)):
-            pubkey = bytes(key.verify_key)
-            proof = frames.Auth(pubkey, key.sign(challenge.nonce).signature)
-            told.append(await _ending(peer, frames.Register(f"late{i}", "laptop", pubkey), proof))
-        assert await stopping == 0
-    assert set(told) <= {SHUTDOWN, "closed"}
-    observer = await peers.register(nodes[1].url, "observer")
-    assert await observer.who() == [str(observer.path)]
-
-
-async def _ending(peer: Peer, *login: frames.Frame) -> str:
-    """Return the end of a login during the shutdown; the port may have been closed before it."""
+@asynccontextmanager
+async def stopping(node: NodeProcess, number: signal.Signals = signal.SIGTERM) -> AsyncIterator[asyncio.Task[int]]:
+    """Have a node begin to stop; the task has its exit code."""
+    ending = asyncio.create_task(node.press_ctrl_c() if number is signal.SIGINT else node.stop())
+    await wait_until(lambda: any("draining connections" in line for line in node.log), what="the drain has begun")
     try:
-        for frame in login:
-            await peer.send(frame)
-        await peer.read(frames.Established)
-    except Refused as refused:
-        return str(refused)
-    except (AssertionError, ConnectionError):
-        return "closed"
-    return "established"
+        yield ending
+    finally:
+        ending.cancel()
 
 
-async def test_idle_connections_do_not_delay_the_end(nodes: list[NodeProcess], peers: Peers) -> None:
-    """A load balancer's open connections and half-open clients are no reason to be killed after a grace period."""
-    guest = await peers.register(nodes[0].url, "guest")
-    silent = [await asyncio.open_connection(*nodes[0].address.split(":")) for _ in range(3)]
-    silent[1][1].write(b"GET / HTTP/1.1\r\nHost: x\r\n")
-    peers.keep(await Peer.dial(nodes[0].url))
+async def test_a_draining_node_is_not_ready_and_serves(start: Start, peers: Peers) -> None:
+    """Until balancers have noticed they send clients, who must not find a closed door; and alerts must know."""
+    node = await start(drain=(FOREVER, FOREVER))
+    ann = await peers.register(node.url, "ann")
+    await ann.create("plaza")
+    await ann.join("plaza")
+    assert (await scrape(node.url))("draining") == 0
+    async with stopping(node):
+        assert (await node.status("/ready"), await node.text("/ready")) == (503, "shutting down")
+        assert await node.status("/health") == 200
+        seen = await scrape(node.url)
+        assert (seen("ready"), seen("draining"), seen("sessions")) == (0, 1, 1)
+        bob = await peers.register(node.url, "bob")
+        await bob.join("plaza")
+        await bob.post("plaza", "just in time")
+        await wait_until(lambda: ann.bodies == ["just in time"], what="ann has heard it")
+
+
+async def test_a_second_signal_ends_a_drain_at_once(start: Start, peers: Peers) -> None:
+    """An operator in a hurry; the sessions are told all the same."""
+    node = await start(drain=(FOREVER, FOREVER))
+    other = await start()
+    people = [await peers.register(node.url, f"user{n}") for n in range(5)]
+    observer = await peers.register(other.url, "observer")
+    async with stopping(node) as ending:
+        await pause(0.6)  # so soon it would be the same signal, once more
+        assert node.is_running
+        assert await node.stop() == 0
+        assert await ending == 0
+    assert [await peer.wait_closed() for peer in people] == [SHUTDOWN] * len(people)
+    assert await observer.who() == [str(observer.path)], "nobody stays behind in presence"
+
+
+async def test_a_node_that_closes_its_sessions_takes_no_more(start: Start, peers: Peers, v2_peers: V2Peers) -> None:
+    """The port is closed, connections before their login are refused, and each close is its protocol's."""
+    node = await start(drain=("1", FOREVER))
+    ann = await peers.register(node.url, "ann")
+    bob = await v2_peers.register(node.url, "bob")
     async with aiohttp.ClientSession() as kept_alive:
-        async with kept_alive.get(f"http://{nodes[0].address}/health") as response:
+        async with kept_alive.get(f"http://{node.address}/health") as response:
             assert response.status == 200
-        async with asyncio.timeout(30):
-            assert await nodes[0].stop() == 0
-    assert await guest.wait_closed() == SHUTDOWN
-    for _, writer in silent:
-        writer.close()
-    await wait_until(lambda: not nodes[0].is_running, what="the node has ended")
+        async with stopping(node) as ending:
+            assert await ann.wait_closed() == SHUTDOWN, "who came first goes at once"
+            with pytest.raises(ConnectionError):
+                await asyncio.open_connection(*node.address.split(":"))
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                await kept_alive.ws_connect(f"http://{node.address}/")
+            assert refused.value.status == 503
+            assert await bob.ask("ping") == {}, "bob's time has not come"
+            assert await node.stop() == 0
+            assert await ending == 0
+    code, event = await bob.wait_closed()
+    assert (code, event["ev"], event["code"]) == (1012, "closing", 1012)
+
+
+class Guest:
+    """A client of ours that wants to be connected, on one node after the other."""
+
+    def __init__(self, user: str, urls: list[str]) -> None:
+        self._key = MachineKey.generate()
+        self._user = user
+        self._urls = cycle(urls)
+        self._backoff = Backoff()
+        self.link: Link | None = None
+        self.lost_at: list[float] = []
+        self.back_at: list[float] = []
+
+    async def arrive(self) -> None:
+        self.link = await connect(next(self._urls), self._key, "main", register=(self._user, "laptop"))
+
+    async def stay(self) -> None:
+        """Come back whenever the connection ends, after the wait that our clients keep."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            try:
+                assert self.link is not None
+                while True:
+                    await self.link.next_event()
+            except LinkLost as error:
+                if not may_retry(error):
+                    raise
+                self.lost_at.append(clock())
+            self.link = None
+            while self.link is None:
+                await asyncio.sleep(self._backoff.wait())
+                try:
+                    self.link = await connect(next(self._urls), self._key, "main")
+                except LinkError as error:
+                    if not may_retry(error):
+                        raise
+            self.back_at.append(clock())
+
+
+def burst(moments: list[float], seconds: float) -> float:
+    """The greatest share of moments that lie within so many seconds."""
+    moments = sorted(moments)
+    return max(bisect_right(moments, at + seconds) - n for n, at in enumerate(moments)) / len(moments)
+
+
+async def test_sessions_of_a_draining_node_come_to_others_one_by_one(start: Start) -> None:
+    """Hundreds of logins in one moment are what a drain is there to prevent, on the nodes that have to bear them."""
+    window = 6
+    leaving, *staying = [await start(drain=("0", str(window))) for _ in range(3)]
+    urls = [node.url for node in (leaving, *staying)]
+    turned = [urls, [urls[0], urls[2], urls[1]]]
+    guests = [Guest(f"guest{n}", turned[n % 2]) for n in range(GUESTS)]
+    for guest in guests:
+        await guest.arrive()
+    assert (await scrape(leaving.url))("sessions") == GUESTS
+    async with asyncio.TaskGroup() as visits:
+        tasks = [visits.create_task(guest.stay()) for guest in guests]
+        assert await leaving.stop() == 0
+        await wait_until(lambda: all(guest.back_at for guest in guests), timeout=20, what="everybody is back")
+        present = [(await scrape(node.url))("sessions") for node in staying]
+        closes = [(await scrape(node.url))("session_closes_total") for node in staying]
+        for task in tasks:
+            task.cancel()
+    assert present == [GUESTS / 2, GUESTS / 2]
+    assert closes == [0, 0], "once is enough"
+    lost = [at for guest in guests for at in guest.lost_at]
+    back = [at for guest in guests for at in guest.back_at]
+    assert len(lost) == len(back) == GUESTS
+    for moments in (lost, back):
+        assert burst(moments, window / 4) < 0.5, "a quarter of the time is for a quarter of the sessions"
+    for guest in guests:
+        assert guest.link is not None
+        await guest.link.close()
+
+
+async def test_workers_are_unready_together(start: Start, peers: Peers) -> None:
+    """A signal reaches the parent only. A second one reaches them as well: all are told, and nobody is killed."""
+    relay = await start("--workers", "2", drain=(FOREVER, FOREVER))
+    people = [await peers.register(relay.url, f"user{n}") for n in range(24)]
+    workers = children(relay.pid)
+    async with stopping(relay) as ending:
+        await wait_until(lambda: _all_drain(relay), what="both drain")
+        assert await relay.status("/ready") == 503
+        assert children(relay.pid) == workers
+        await pause(0.6)
+        assert await relay.stop() == 0
+        assert await ending == 0
+    assert [await peer.wait_closed() for peer in people] == [SHUTDOWN] * len(people)
+
+
+async def _all_drain(relay: NodeProcess) -> bool:
+    seen = await scrape(relay.url)
+    return [seen("draining", worker=number) for number in ("0", "1")] == [1, 1]
+
+
+async def test_workers_drain_their_own_sessions(start: Start, peers: Peers) -> None:
+    """The first session of each worker goes at once, and the next one has a long time."""
+    relay = await start("--workers", "2", drain=("0", FOREVER))
+    people = [await peers.register(relay.url, f"user{n}") for n in range(24)]
+    async with stopping(relay):
+        await wait_until(lambda: sum(peer.is_closed for peer in people) == 2, what="two are told")
+        await pause(0.6)
+        assert sum(peer.is_closed for peer in people) == 2, "and no more"
+        assert await relay.stop() == 0
+
+
+async def test_the_parent_stays_until_the_last_worker_has_drained(start: Start, peers: Peers) -> None:
+    """A supervisor of the parent takes its end for the end of all workers."""
+    relay = await start("--workers", "2", drain=("0", "2"))
+    people = [await peers.register(relay.url, f"user{n}") for n in range(24)]
+    assert await relay.stop() == 0
+    assert [await peer.wait_closed() for peer in people] == [SHUTDOWN] * len(people)
+
+
+@pytest.mark.parametrize("store", ["--ephemeral", "--data-dir"])
+async def test_a_relay_that_stands_alone_ends_quickly(start: Start, peers: Peers, tmp_path: Path, store: str) -> None:
+    """Its sessions have no other node, and the user who pressed Ctrl-C waits at the terminal."""
+    flags = (store,) if store == "--ephemeral" else (store, str(tmp_path / "data"))
+    relay = await start(drain=("", ""), store=flags)  # that is, nothing was said about it
+    ann = await peers.register(relay.url, "ann")
+    async with asyncio.timeout(15):  # the defaults of a cluster take ten seconds more
+        assert await relay.press_ctrl_c() == 0
+    assert await ann.wait_closed() == SHUTDOWN
+
+
+async def test_nobody_to_close_is_nothing_to_wait_for(start: Start) -> None:
+    """The time for the sessions is theirs."""
+    node = await start(drain=("0", FOREVER))
+    assert await node.stop() == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_whoever_does_not_read_the_metrics_holds_nothing_up(start: Start, workers: str) -> None:
+    """Anybody in the cluster's network can ask; and a node that is on its way out must not come in again."""
+    node = await start("--metrics-bind", "127.0.0.1:0", "--workers", workers)
+    (address,) = {found[1] for line in node.log if (found := re.search(r"metrics listening.*?addr='([^']+)'", line))}
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        host, port = address.rsplit(":", 1)
+        deaf.connect((host, int(port)))
+        deaf.setblocking(False)
+        with suppress(BlockingIOError):
+            for _ in range(2000):
+                deaf.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await node.stop() == 0
+    assert not [line for line in node.log if "node.evicted" in line]
+    assert sum("node.joined" in line for line in node.log) == int(workers)

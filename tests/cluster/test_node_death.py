@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from tests.support.nodes import NodeProcess, cluster
 from tests.support.peer import Peer, Peers
 from tests.support.redis_server import RedisProcess
-from tests.support.talk import Talker, everybody_heard, more_is_said, talking
+from tests.support.traffic import Talker, everybody_heard, more_is_said, talking
 from tests.support.waiting import pause, wait_until
 
 SUPERSEDED = "unauthorized: session superseded by a newer connection for the same session path"

@@ -10,7 +10,7 @@ from tests.support.nodes import NodeProcess, cluster
 from tests.support.peer import Peer, Peers
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisProcess
-from tests.support.talk import Talker, everybody_heard, more_is_said, talking
+from tests.support.traffic import Talker, everybody_heard, more_is_said, talking
 from tests.support.waiting import pause, wait_until
 
 AWAY = "internal error: the relay cannot reach its store; try again in a few seconds"

@@ -19,10 +19,10 @@ from conclave_conformance.command import main
 from conclave_conformance.company import Company
 from conclave_conformance.verdict import Check
 from tests.support.conformance import examine
-from tests.support.meddler import Json, Meddler, meddling
+from tests.support.moderation import ROOT
 from tests.support.nodes import running_node
 from tests.support.ports import free_port
-from tests.support.ruling import ROOT
+from tests.support.tampering_proxy import Json, Meddler, meddling
 from tests.support.v2_peer import V2Peers
 
 ROOT_FOLDER = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ from conclave.machine.config_edit import set_default
 from conclave.machine.locations import CONFIG_NAME
 from tests.support.bridge_process import RawBridge, settle_in
 from tests.support.chart import render
-from tests.support.company import Guest, Listener, Newcomers, OldSpeaker, Speaker
+from tests.support.reconnecting_clients import Guest, Listener, Newcomers, OldSpeaker, Speaker
 from tests.support.rollout import KILLED, Deployment, Pod, Settings
 from tests.support.v2_peer import Json, V2Peer
 from tests.support.waiting import pause, wait_until

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.support.directory import Store
+from tests.support.moderation import ROOT
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Peers
-from tests.support.ruling import ROOT
 from tests.support.v2_peer import V2Peers
 
 

@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 from conclave.protocol.v1 import admin, frames
 from relay.services.accounts import key_text
 from tests.support.directory import Store
+from tests.support.moderation import NOT_ADMIN, NOT_FOUND, PRIVATE, refused, rule, users
 from tests.support.peer import Peers
-from tests.support.ruling import NOT_ADMIN, NOT_FOUND, PRIVATE, refused, rule, users
 
 
 async def test_the_trail_tells_who_did_what_and_how_it_ended(pair: tuple[str, str], peers: Peers, store: Store) -> None:

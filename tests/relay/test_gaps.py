@@ -12,7 +12,7 @@ from redis import Redis
 from conclave.model import Plain
 from conclave.protocol.v1 import frames
 from relay.redis.keys import Keys
-from tests.support.gate import nodes_that_hear_no_messages
+from tests.support.blocking import nodes_that_hear_no_messages
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Peers, Refused, text
 from tests.support.redis_server import RedisProcess

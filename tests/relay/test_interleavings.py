@@ -11,11 +11,11 @@ from conclave.model import Visibility
 from conclave.protocol.v1 import admin, frames
 from relay.app.node import Node
 from relay.redis import scripts
+from tests.support.blocking import Gate, nodes_that_hear_no_messages, nodes_that_hear_no_signals
 from tests.support.directory import Store
-from tests.support.gate import Gate, nodes_that_hear_no_messages, nodes_that_hear_no_signals
+from tests.support.moderation import REVOKED, ROOT, rule, say
 from tests.support.nodes import node_object
 from tests.support.peer import Peer, Peers, Refused
-from tests.support.ruling import REVOKED, ROOT, rule, say
 from tests.support.waiting import wait_until
 
 

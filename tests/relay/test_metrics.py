@@ -17,12 +17,12 @@ from relay.observability.metrics.reference import rows, written_into
 from relay.redis import scripts
 from relay.redis.clock import RedisClock
 from relay.redis.keys import Keys
-from tests.support.gate import Gate, nodes_that_hear_no_messages
+from tests.support.blocking import Gate, nodes_that_hear_no_messages
 from tests.support.metrics import Scrape, scrape
+from tests.support.moderation import PRIVATE, PUBLIC, ROOT, invites, refused, rule, say, users
 from tests.support.nodes import node_object, running_node
 from tests.support.peer import Peer, Peers, Refused
 from tests.support.redis_server import RedisProcess
-from tests.support.ruling import PRIVATE, PUBLIC, ROOT, invites, refused, rule, say, users
 from tests.support.v2_peer import V2Peers
 from tests.support.waiting import wait_until
 

@@ -8,15 +8,15 @@ from nacl.signing import SigningKey
 
 from conclave.protocol.v1 import admin, frames
 from relay.services.server_admins import ServerAdmins
-from tests.support.nodes import running_node
-from tests.support.peer import Peer, Peers, Refused
-from tests.support.ruling import (
+from tests.support.moderation import (
     NOT_ADMIN,
     PRIVATE,
     ROOT,
     refused,
     rule,
 )
+from tests.support.nodes import running_node
+from tests.support.peer import Peer, Peers, Refused
 from tests.support.waiting import wait_until
 
 

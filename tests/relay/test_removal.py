@@ -8,11 +8,9 @@ from redis import Redis
 
 from conclave.protocol.v1 import admin, frames
 from relay.services.accounts import key_text
+from tests.support.blocking import nodes_that_hear_no_signals
 from tests.support.directory import Store
-from tests.support.gate import nodes_that_hear_no_signals
-from tests.support.nodes import node_object
-from tests.support.peer import Peer, Peers, Refused
-from tests.support.ruling import (
+from tests.support.moderation import (
     NOT_ADMIN,
     PRIVATE,
     PUBLIC,
@@ -25,6 +23,8 @@ from tests.support.ruling import (
     rule,
     say,
 )
+from tests.support.nodes import node_object
+from tests.support.peer import Peer, Peers, Refused
 from tests.support.waiting import wait_until
 
 

@@ -6,10 +6,10 @@ import pytest
 from nacl.signing import SigningKey
 from redis import Redis
 
-from tests.support.gate import nodes_that_hear_no_messages
+from tests.support.blocking import nodes_that_hear_no_messages
+from tests.support.moderation import ROOT
 from tests.support.nodes import node_object, running_node
 from tests.support.peer import Peers
-from tests.support.ruling import ROOT
 from tests.support.v2_peer import V2Peer, V2Peers, b64
 from tests.support.waiting import wait_until
 

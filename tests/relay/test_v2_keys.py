@@ -9,7 +9,7 @@ from redis import Redis
 
 from relay.redis.channel_log import KEY_MS
 from relay.redis.scripts import POST
-from tests.support.gate import Gate
+from tests.support.blocking import Gate
 from tests.support.nodes import node_object, running_node
 from tests.support.v2_peer import V2Peer, V2Peers
 from tests.support.waiting import wait_until

@@ -10,11 +10,11 @@ from relay.protocol.v2 import V2Codec
 from relay.redis.scripts import LEASE_TAKE
 from relay.services.accounts import Accounts
 from relay.transport.websocket import SERVER_ID_HEADER
-from tests.support.gate import Gate
+from tests.support.blocking import Gate
 from tests.support.metrics import scrape
+from tests.support.moderation import ROOT
 from tests.support.nodes import node_object, running_node
 from tests.support.peer import Peer, Peers, Refused
-from tests.support.ruling import ROOT
 from tests.support.v2_peer import V2Closed, V2Peer, V2Peers, origin_of, proof_of
 from tests.support.waiting import wait_until
 

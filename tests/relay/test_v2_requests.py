@@ -11,9 +11,9 @@ from conclave.protocol import requests
 from conclave.protocol.v1 import frames
 from relay.protocol import v2
 from relay.protocol.operations import OPERATIONS
+from tests.support.moderation import ROOT
 from tests.support.nodes import node_object, running_node
 from tests.support.peer import Peers, text
-from tests.support.ruling import ROOT
 from tests.support.v2_peer import V2Peer, V2Peers, V2Refused, b64
 from tests.support.waiting import wait_until
 

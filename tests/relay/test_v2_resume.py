@@ -12,7 +12,7 @@ from redis import Redis
 from relay.app.node import Node
 from relay.channels.held_messages import HELD_BYTES
 from relay.redis.scripts import ENTER, PAGE
-from tests.support.gate import Gate, nodes_that_hear_no_messages
+from tests.support.blocking import Gate, nodes_that_hear_no_messages
 from tests.support.nodes import node_object, running_node
 from tests.support.redis_server import RedisProcess
 from tests.support.v2_peer import V2Peer, V2Peers

@@ -12,9 +12,9 @@ from conclave.model import Plain, SessionPath
 from conclave.protocol import v1
 from conclave.protocol.v1 import admin, frames
 from tests.support.canaries import Canaries
+from tests.support.moderation import PRIVATE, rule
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peer, Peers, Refused
-from tests.support.ruling import PRIVATE, rule
 from tests.support.waiting import wait_until
 
 HERE = SessionPath("x", "y", "z")

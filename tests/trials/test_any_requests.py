@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from conclave_conformance.client import Asked
 from conclave_conformance.company import Company
-from tests.support.conversation import SESSIONS, Sending, Talk
 from tests.support.nodes import node_object
+from tests.support.session_model import SESSIONS, Sending, Talk
 from tests.support.trials import by_form
 
 EXAMPLES = by_form(2, 30, 1_000)

@@ -14,7 +14,7 @@ from conclave.protocol import v1
 from conclave.protocol.v1 import frames
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peer, Peers
-from tests.support.talk import Talker, everybody_heard, more_is_said, talking
+from tests.support.traffic import Talker, everybody_heard, more_is_said, talking
 from tests.support.trials import by_form
 from tests.support.waiting import pause, wait_until
 

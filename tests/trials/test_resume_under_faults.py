@@ -12,14 +12,14 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from relay.model.message import order
-from tests.support.archive import Archive
+from tests.support.delivery_check import Gap, flaws
 from tests.support.nodes import NodeProcess
 from tests.support.redis_server import RedisProcess
+from tests.support.roaming_clients import Visitor, Wanderer
 from tests.support.trials import FORM, Form, by_form
+from tests.support.trimmed_log import Archive
 from tests.support.v2_peer import V2Peer, V2Peers
-from tests.support.verdict import Gap, flaws
 from tests.support.waiting import pause, wait_until
-from tests.support.wandering import Visitor, Wanderer
 
 TRIALS = by_form(3, 20, 1_000)
 """How many channels live through the faults."""

@@ -8,8 +8,7 @@ from redis import Redis
 
 from conclave.protocol.v1 import admin, frames
 from tests.support.directory import Store
-from tests.support.peer import Peer, Peers, Refused
-from tests.support.ruling import (
+from tests.support.moderation import (
     BANNED,
     NOT_ADMIN,
     NOT_FOUND,
@@ -25,6 +24,7 @@ from tests.support.ruling import (
     say,
     users,
 )
+from tests.support.peer import Peer, Peers, Refused
 from tests.support.trials import by_form
 from tests.support.waiting import pause, wait_until
 

@@ -10,9 +10,9 @@ import aiohttp
 from nacl.signing import SigningKey
 
 from relay.model.message import START
-from tests.support.archive import Archive
+from tests.support.delivery_check import Asked, Gap, Stay
+from tests.support.trimmed_log import Archive
 from tests.support.v2_peer import Json, V2Closed, V2Peer, V2Refused
-from tests.support.verdict import Asked, Gap, Stay
 from tests.support.waiting import pause
 
 T = TypeVar("T")

@@ -12,12 +12,12 @@ from structlog.testing import capture_logs
 
 from conclave.model import Visibility
 from conclave.protocol.v1 import admin, frames
+from tests.support.moderation import rule
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Peers
 from tests.support.redis_server import RedisProcess
 from tests.support.replica import Pair, replicated
-from tests.support.ruling import rule
-from tests.support.talk import Talker, everybody_heard, more_is_said, talking
+from tests.support.traffic import Talker, everybody_heard, more_is_said, talking
 from tests.support.v2_peer import V2Peers
 from tests.support.waiting import pause, wait_until
 

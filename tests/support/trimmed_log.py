@@ -7,7 +7,7 @@ from redis import Redis
 
 from relay.model.message import START, order
 from relay.redis.keys import Keys
-from tests.support.verdict import Row
+from tests.support.delivery_check import Row
 
 _KEYS = Keys("conclave")
 

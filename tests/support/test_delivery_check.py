@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.model.message import START
-from tests.support.verdict import Asked, Gap, Row, Stay, flaws
+from tests.support.delivery_check import Asked, Gap, Row, Stay, flaws
 
 ME = "bob/laptop/main"
 LOG = [Row(f"{number}-0", ME if number == 4 else "ann/laptop/main") for number in range(1, 10)]
