@@ -12,6 +12,10 @@ BIND ?= 127.0.0.1:4390
 NODES ?= 3
 PYTEST_ARGS ?= -n auto --dist worksteal
 SECONDS ?= 60
+# What `make bench` measures, in which size (smoke or full), and against which other tree of this project.
+SCENARIOS ?=
+SCALE ?= full
+TREE ?=
 # How long the trials are: short, or full for some hours.
 TRIALS ?= short
 # What `make serve` installs: a node with its own store, and the command line for talking to it.
@@ -25,7 +29,7 @@ TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/conclave/tools
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve cluster test trials fuzz mutants check format lint types contracts docs lock clean \
+.PHONY: help install serve cluster test trials fuzz bench mutants check format lint types contracts docs lock clean \
   deploy-tools deploy-test deploy-files
 
 help: ## Show this list
@@ -70,6 +74,9 @@ trials: $(STAMP) ## Run the trials: faults, races, attacks, properties, fuzzing 
 
 fuzz: $(FUZZ) ## Fuzz what decodes the network (SECONDS= for each target, Linux only)
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+bench: $(STAMP) ## Measure what a message costs, against floors and others (SCENARIOS=, SCALE=smoke, TREE=; Linux only)
+	@$(BIN)/python -m bench.load --scale $(SCALE) $(if $(TREE),--tree $(TREE)) $(SCENARIOS)
 
 mutants: $(STAMP) ## Break the code in the places of tests/mutants/table.py and see tests fail each time
 	$(BIN)/python -m tests.mutants

@@ -1,0 +1,411 @@
+"""The scenarios: for each, how a candidate is set up, and what a round measures. One row of `SCENARIOS` is one section.
+
+A setup returns the function that measures one round. Rounds of all candidates take turns, so what the machine does
+meanwhile happens to all of them. Figures are CPU time by the scheduler, of all processes of a candidate's nodes, and of
+its Redis; latencies are in milliseconds.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from bench.load.candidates import Shape
+from bench.load.setup import Setup
+from bench.load.worker import Sender
+
+Figures = dict[str, float]
+Measure = Callable[[], Figures]
+
+CONCLAVE = ("v2", "other-v2")
+BOTH_VERSIONS = ("v2", "v1", "other-v2", "other-v1")
+OTHERS = ("centrifugo", "original")
+
+NODE_PER_DELIVERY = "node CPU per delivery, us"
+POSTS = "posts a second"
+_SENDERS = 32
+"""The number of sessions that post at the same time, where there are many."""
+
+
+class Scenario(NamedTuple):
+    """A section of the page. `kinds` are the candidates, by their kind, that it is about."""
+
+    name: str
+    title: str
+    set_up: Callable[[Setup], Measure]
+    kinds: tuple[str, ...]
+    shapes: tuple[tuple[str, Shape], ...] = (("", Shape()),)
+    rounds: int = 5
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value that this share of the values does not exceed."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+# --- Posts ---
+
+
+def sparse_posts(setup: Setup) -> Measure:
+    channel = setup.channel(0, leading=1)
+    seconds = setup.by_scale(0.25, 3.0)
+
+    def measure() -> Figures:
+        with setup.spent() as spent:
+            times = setup.swarm.times(
+                "paced", sender=Sender(0, (channel,)), to=1, rate=80, seconds=seconds, listeners=1
+            )
+        return {
+            **setup.per_post(spent, times),
+            "reply p50, ms": percentile(times.replied, 0.5),
+            "arrival p50, ms": percentile(times.arrived, 0.5),
+            "arrival p99, ms": percentile(times.arrived, 0.99),
+        }
+
+    return measure
+
+
+def pipelined_posts(setup: Setup) -> Measure:
+    channel = setup.channel(0, leading=1)
+    seconds = setup.by_scale(0.2, 2.0)
+
+    def measure() -> Figures:
+        with setup.spent() as spent:
+            times = setup.swarm.times(
+                "window", senders=[Sender(0, (channel,))], in_flight=16, seconds=seconds, listeners=1
+            )
+        return {**setup.per_post(spent, times), POSTS: times.posts / times.seconds}
+
+    return measure
+
+
+def many_senders(setup: Setup) -> Measure:
+    channels = [setup.name("channel") for _ in range(_SENDERS)]
+    setup.swarm.open([setup.sender(channel) for channel in channels])
+    senders = [Sender(number, (channel,)) for number, channel in enumerate(channels)]
+    seconds = setup.by_scale(0.2, 2.0)
+
+    def measure() -> Figures:
+        with setup.spent() as spent:
+            times = setup.swarm.times("window", senders=senders, in_flight=1, seconds=seconds, listeners=0)
+        return {**setup.per_post(spent, times), POSTS: times.posts / times.seconds}
+
+    return measure
+
+
+# --- Deliveries ---
+
+
+def sparse_deliveries(listeners: int) -> Callable[[Setup], Measure]:
+    """Return the setup of a channel with so many listeners and one post at a time."""
+
+    def set_up(setup: Setup) -> Measure:
+        count = setup.by_scale(listeners // 10, listeners)
+        channel = setup.channel(count)
+        seconds = setup.by_scale(0.2, 2.0)
+
+        def measure() -> Figures:
+            with setup.spent() as spent:
+                times = setup.swarm.times(
+                    "one_by_one", senders=[Sender(0, (channel,))], seconds=seconds, listeners=count
+                )
+            return {
+                NODE_PER_DELIVERY: spent.nodes / times.posts / count * 1e6,
+                "arrival everywhere p50, ms": percentile(times.arrived, 0.5),
+            }
+
+        return measure
+
+    return set_up
+
+
+def burst_deliveries(setup: Setup) -> Measure:
+    count = setup.by_scale(20, 200)
+    channel = setup.channel(count)
+    seconds = setup.by_scale(0.2, 2.0)
+
+    def measure() -> Figures:
+        with setup.spent() as spent:
+            times = setup.swarm.times(
+                "window", senders=[Sender(0, (channel,))], in_flight=16, seconds=seconds, listeners=count
+            )
+        deliveries = times.posts * count
+        return {
+            NODE_PER_DELIVERY: spent.nodes / deliveries * 1e6,
+            "deliveries a second": deliveries / times.seconds,
+        }
+
+    return measure
+
+
+# --- Latency ---
+
+
+def one_hop(setup: Setup) -> Measure:
+    channel = setup.name("channel")
+    setup.swarm.open([setup.sender(channel)])
+    setup.swarm.open([setup.listener(channel, node=1)])
+    seconds = setup.by_scale(0.3, 4.0)
+
+    def measure() -> Figures:
+        with setup.spent() as spent:
+            times = setup.swarm.times(
+                "paced", sender=Sender(0, (channel,)), to=1, rate=50, seconds=seconds, listeners=1
+            )
+        return {
+            "arrival p50, ms": percentile(times.arrived, 0.5),
+            "arrival p99, ms": percentile(times.arrived, 0.99),
+            "CPU per post of both nodes, us": spent.nodes / times.posts * 1e6,
+        }
+
+    return measure
+
+
+def ping_pong(setup: Setup) -> Measure:
+    here, there = setup.name("channel"), setup.name("channel")
+    setup.swarm.open([setup.plan(create=(here, there))])
+    setup.swarm.open([setup.plan(join=(there,), post=(here,)), setup.plan(join=(here,), post=(there,))])
+    seconds = setup.by_scale(0.2, 1.5)
+
+    def measure() -> Figures:
+        pair = [Sender(1, (here,)), Sender(2, (there,))]
+        one_way = setup.swarm.times("one_by_one", senders=pair[:1], seconds=seconds, listeners=1)
+        both_ways = setup.swarm.times("ping_pong", pair=pair, seconds=seconds)
+        return {
+            "one sender, posts a second": one_way.posts / one_way.seconds,
+            "two that answer each other, posts a second": both_ways.posts / both_ways.seconds,
+        }
+
+    return measure
+
+
+# --- Connections ---
+
+
+def idle_memory(setup: Setup) -> Measure:
+    count = setup.by_scale(50, 1_000)
+    channel = setup.channel(10)  # what the first sessions allocate is not theirs
+
+    def measure() -> Figures:
+        before = setup.installation.resident_bytes()
+        setup.swarm.open([], [setup.listener(channel) for _ in range(count)])
+        return {"memory per session, KiB": (setup.installation.resident_bytes() - before) / count / 1024}
+
+    return measure
+
+
+def logins(setup: Setup) -> Measure:
+    channel = setup.channel(0)
+    count = setup.by_scale(10, 150)
+
+    def measure() -> Figures:
+        with setup.spent() as spent:
+            alone = setup.swarm.open([setup.listener(channel) for _ in range(count)], at_once=1)
+        with setup.spent() as together:
+            setup.swarm.open([setup.listener(channel) for _ in range(count)])
+        setup.swarm.behind(1, "close")
+        return {
+            "register and join, one at a time, ms": alone / count * 1e3,
+            "node CPU, one at a time, us": spent.nodes / count * 1e6,
+            "node CPU, 32 at once, us": together.nodes / count * 1e6,
+        }
+
+    return measure
+
+
+def reconnect_storm(setup: Setup) -> Measure:
+    count, missed = setup.by_scale(30, 2_000), 100
+    channel = setup.channel(count)
+
+    def measure() -> Figures:
+        setup.swarm.behind(1, "leave")
+        setup.swarm.times("posts", sender=Sender(0, (channel,)), count=missed)
+        with setup.spent() as spent:
+            seconds = max(setup.swarm.behind(1, "come_back", messages=missed))
+        return {
+            "until all have what they missed, s": seconds,
+            "node CPU per session, us": spent.nodes / count * 1e6,
+            "Redis CPU per session, us": spent.store / count * 1e6,
+        }
+
+    return measure
+
+
+# --- Growth ---
+
+
+def many_channels(setup: Setup) -> Measure:
+    sessions, each = setup.by_scale(40, 400), 10
+    channels = [setup.name("channel") for _ in range(sessions)]
+    parts = [tuple(channels[number::_SENDERS]) for number in range(_SENDERS)]
+    setup.swarm.open([setup.sender(*part) for part in parts])
+    rings = [[channels[(number + at) % sessions] for at in range(each)] for number in range(sessions)]
+    setup.swarm.open([], [setup.listener(*ring) for ring in rings])
+    senders = [Sender(number, part) for number, part in enumerate(parts)]
+    seconds = setup.by_scale(0.2, 2.0)
+
+    def measure() -> Figures:
+        with setup.spent() as spent:
+            times = setup.swarm.times("window", senders=senders, in_flight=1, seconds=seconds, listeners=each)
+        return {
+            NODE_PER_DELIVERY: spent.nodes / times.posts / each * 1e6,
+            **setup.per_post(spent, times),
+            POSTS: times.posts / times.seconds,
+        }
+
+    return measure
+
+
+def more_nodes(setup: Setup) -> Measure:
+    each = setup.by_scale(10, 50)
+    sizes = (1, 2, 4)
+    channels = {}
+    for nodes in sizes:
+        channels[nodes] = setup.name("channel")
+        setup.swarm.open([setup.sender(channels[nodes])])
+    for nodes, channel in channels.items():
+        setup.swarm.open([], [setup.listener(channel, node=number % nodes) for number in range(each * nodes)])
+    seconds = setup.by_scale(0.2, 1.5)
+
+    def measure() -> Figures:
+        figures = {}
+        for sender, (nodes, channel) in enumerate(channels.items()):
+            count = each * nodes
+            with setup.spent() as spent:
+                times = setup.swarm.times(
+                    "one_by_one", senders=[Sender(sender, (channel,))], seconds=seconds, listeners=count
+                )
+            figures[f"{NODE_PER_DELIVERY}, {nodes} node{'s' * (nodes > 1)}"] = spent.nodes / times.posts / count * 1e6
+        return figures
+
+    return measure
+
+
+def more_channels(setup: Setup) -> Measure:
+    few, most, sessions = setup.by_scale((10, 40, 10), (100, 5_000, 50))
+    channels = [setup.name("channel") for _ in range(most)]
+    parts = [tuple(channels[number::sessions]) for number in range(sessions)]
+    setup.swarm.open([setup.sender(*part) for part in parts])
+    seconds = setup.by_scale(0.2, 2.0)
+
+    def measure() -> Figures:
+        figures = {}
+        for count in (few, most):
+            senders = [Sender(number, part[: count // sessions]) for number, part in enumerate(parts)]
+            with setup.spent() as spent:
+                times = setup.swarm.times("window", senders=senders, in_flight=1, seconds=seconds, listeners=0)
+            figures[f"node CPU per post, {count} channels, us"] = spent.nodes / times.posts * 1e6
+            figures[f"Redis CPU per post, {count} channels, us"] = spent.store / times.posts * 1e6
+        return figures
+
+    return measure
+
+
+# --- Reading ---
+
+
+def history_pages(setup: Setup) -> Measure:
+    channel, limit = setup.channel(0), 100
+    setup.swarm.times("posts", sender=Sender(0, (channel,)), count=2 * limit)
+    count = setup.by_scale(10, 200)
+
+    def measure() -> Figures:
+        with setup.spent() as spent:
+            times = setup.swarm.times("ask", session=0, what="history", channel=channel, limit=limit, count=count)
+        return {
+            "node CPU per page, us": spent.nodes / count * 1e6,
+            "Redis CPU per page, us": spent.store / count * 1e6,
+            "page p50, ms": percentile(times.replied, 0.5),
+        }
+
+    return measure
+
+
+def presence(setup: Setup) -> Measure:
+    sessions = setup.by_scale(50, 5_000)
+    channel = setup.channel(sessions - 1)
+    count = setup.by_scale(3, 20)
+
+    def measure() -> Figures:
+        with setup.spent() as spent:
+            times = setup.swarm.times("ask", session=0, what="who", channel=channel, limit=0, count=count)
+        return {
+            "node CPU per listing, us": spent.nodes / count * 1e6,
+            "Redis CPU per listing, us": spent.store / count * 1e6,
+            "listing p50, ms": percentile(times.replied, 0.5),
+        }
+
+    return measure
+
+
+SCENARIOS = (
+    Scenario(
+        "post-sparse",
+        "A post: one sender, one listener, 80 posts a second",
+        sparse_posts,
+        (*BOTH_VERSIONS, *OTHERS, "each"),
+    ),
+    Scenario(
+        "post-pipelined",
+        "A post: one sender with 16 posts in flight, one listener",
+        pipelined_posts,
+        (*BOTH_VERSIONS, *OTHERS, "each"),
+    ),
+    Scenario(
+        "post-many",
+        "A post: 32 senders with one post in flight each, no listener",
+        many_senders,
+        (*BOTH_VERSIONS, *OTHERS, "each"),
+    ),
+    Scenario(
+        "deliver-200",
+        "A delivery: 200 listeners, one post at a time",
+        sparse_deliveries(200),
+        (*BOTH_VERSIONS, *OTHERS, "each"),
+    ),
+    Scenario(
+        "deliver-1000",
+        "A delivery: 1,000 listeners, one post at a time",
+        sparse_deliveries(1_000),
+        (*BOTH_VERSIONS, *OTHERS, "each"),
+    ),
+    Scenario(
+        "deliver-burst",
+        "A delivery: 200 listeners, 16 posts in flight",
+        burst_deliveries,
+        (*BOTH_VERSIONS, *OTHERS, "joined"),
+    ),
+    Scenario(
+        "hop",
+        "A hop between two nodes, 50 posts a second",
+        one_hop,
+        (*CONCLAVE, "centrifugo"),
+        (("", Shape(nodes=2)),),
+    ),
+    Scenario("ping-pong", "The next post when the last one has arrived", ping_pong, (*CONCLAVE, *OTHERS, "each")),
+    Scenario("memory", "An idle session in a channel", idle_memory, (*CONCLAVE, *OTHERS, "each")),
+    Scenario("login", "Register and join (without keys at Centrifugo)", logins, (*CONCLAVE, *OTHERS)),
+    Scenario(
+        "storm",
+        "A reconnect storm: 2,000 sessions that have missed 100 messages each",
+        reconnect_storm,
+        (*CONCLAVE, "centrifugo"),
+    ),
+    Scenario("many-channels", "400 sessions in 10 channels each", many_channels, (*CONCLAVE, *OTHERS)),
+    Scenario(
+        "nodes",
+        "From 1 to 4 nodes, 50 listeners at each, one post at a time",
+        more_nodes,
+        (*CONCLAVE, "centrifugo"),
+        (("", Shape(nodes=4)),),
+    ),
+    Scenario("channels", "From 100 to 5,000 channels, no listener", more_channels, (*CONCLAVE, "centrifugo")),
+    Scenario("history", "A page of history: 100 messages", history_pages, (*CONCLAVE, *OTHERS)),
+    Scenario("presence", "Who is there: a channel with 5,000 sessions", presence, (*CONCLAVE, *OTHERS)),
+    Scenario(
+        "workers",
+        "`--workers`: 200 listeners, 16 posts in flight",
+        burst_deliveries,
+        CONCLAVE,
+        (("1 process", Shape()), ("2 processes", Shape(workers=2))),
+    ),
+)
