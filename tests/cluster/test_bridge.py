@@ -25,7 +25,7 @@ Start = type[RawBridge] | type[SdkBridge]
 
 @pytest.fixture(params=[RawBridge, SdkBridge], ids=["raw", "sdk"])
 def bridge(request: pytest.FixtureRequest) -> Start:
-    """A function that starts a bridge with one of the two clients."""
+    """A function that starts a bridge with one of the two clients; for what depends on how a client reads MCP."""
     start: Start = request.param
     return start
 
@@ -123,11 +123,11 @@ async def test_the_owner_changes_a_level_of_a_running_bridge(
         assert "below `converse`" in await one.refused("send_channel", channel="ops", text="hello")
 
 
-async def test_the_owner_says_again_what_they_said(bridge: Start, nodes: list[NodeProcess], ann: Path) -> None:
+async def test_the_owner_says_again_what_they_said(nodes: list[NodeProcess], ann: Path) -> None:
     """An agent was talked into raising a level; the owner, who wants it as it was, repeats the command."""
     await settle_in(ann, "ann", nodes[0].url)
     word = Override(nodes[0].url, Level.MUTE, "ops")
-    async with bridge(ann) as one:
+    async with RawBridge(ann) as one:
         await one.tool("create_channel", name="ops")
         await one.tool("join_channel", channel="ops", perm="converse")
         assert "send_channel" in await one.tools()
@@ -141,14 +141,14 @@ async def test_the_owner_says_again_what_they_said(bridge: Start, nodes: list[No
 
 
 async def test_two_bridges_of_one_directory_settle_on_two_names(
-    bridge: Start, nodes: list[NodeProcess], peers: Peers, ann: Path, tmp_path: Path
+    nodes: list[NodeProcess], peers: Peers, ann: Path, tmp_path: Path
 ) -> None:
     """Two terminals in one project are usual; each must end up with a name of its own, and say so."""
     await settle_in(ann, "ann", nodes[0].url)
     place = tmp_path / "project"
     place.mkdir()
     watcher = await peers.register(nodes[1].url, "watcher")
-    async with bridge(ann, directory=place) as one, bridge(ann, directory=place) as two:
+    async with RawBridge(ann, directory=place) as one, RawBridge(ann, directory=place) as two:
         names = {"ann/laptop/project", "ann/laptop/project-2"}
 
         async def both() -> bool:
@@ -158,9 +158,7 @@ async def test_two_bridges_of_one_directory_settle_on_two_names(
         assert len(one.said("Another live session") + two.said("Another live session")) == 1
 
 
-async def test_an_explicit_handle_is_not_fought_for(
-    bridge: Start, nodes: list[NodeProcess], peers: Peers, ann: Path
-) -> None:
+async def test_an_explicit_handle_is_not_fought_for(nodes: list[NodeProcess], peers: Peers, ann: Path) -> None:
     """The one who loses says so once and stays away: two that take it from each other would never stop."""
     await settle_in(ann, "ann", nodes[0].url)
     watcher = await peers.register(nodes[1].url, "watcher")
@@ -168,20 +166,20 @@ async def test_an_explicit_handle_is_not_fought_for(
     async def present() -> bool:
         return "ann/laptop/me" in await watcher.who()
 
-    async with bridge(ann, "--as", "me") as one:
+    async with RawBridge(ann, "--as", "me") as one:
         await wait_until(present)
-        async with bridge(ann, "--as", "me") as two:
+        async with RawBridge(ann, "--as", "me") as two:
             await one.hear("holds the handle `me`")
             assert "restart with a distinct `--as`" in await one.refused("who")
             assert "ann/laptop/me" in await two.tool("who")
             assert not two.events
 
 
-async def test_the_node_under_a_bridge_dies(bridge: Start, nodes: list[NodeProcess], peers: Peers, ann: Path) -> None:
+async def test_the_node_under_a_bridge_dies(nodes: list[NodeProcess], peers: Peers, ann: Path) -> None:
     """It goes on at another node, in its channels again, and shows what was said meanwhile."""
     talker = await peers.register(nodes[1].url, "talker")
     await settle_in(ann, "ann", nodes[0].url, nodes[2].url)
-    async with bridge(ann, "--as", "me") as one:
+    async with RawBridge(ann, "--as", "me") as one:
         await one.hear("is the same server as")
         await talker.create("ops")
         await talker.join("ops")
@@ -200,20 +198,20 @@ async def test_the_node_under_a_bridge_dies(bridge: Start, nodes: list[NodeProce
 
 
 async def test_more_than_fits_is_announced_and_read_page_by_page(
-    bridge: Start, nodes: list[NodeProcess], peers: Peers, ann: Path
+    nodes: list[NodeProcess], peers: Peers, ann: Path
 ) -> None:
     """A session that was away for long is told how much it missed, in one line, and `catch_up` leaves nothing out."""
     talker = await peers.register(nodes[1].url, "talker")
     await settle_in(ann, "ann", nodes[0].url)
     await talker.create("ops")
     await talker.join("ops")
-    async with bridge(ann, "--as", "me") as one:
+    async with RawBridge(ann, "--as", "me") as one:
         await one.tool("join_channel", channel="ops")
         await talker.post("ops", "first")
         await one.hear("first")
     for number in range(230):
         await talker.post("ops", f"number {number}.")
-    async with bridge(ann, "--as", "me") as one:
+    async with RawBridge(ann, "--as", "me") as one:
         await one.tool("join_channel", channel="ops")
         notice = await one.hear("missed in #ops")
         assert "catch_up to read them" in notice["content"]
@@ -226,9 +224,7 @@ async def test_more_than_fits_is_announced_and_read_page_by_page(
         assert len(one.events) == 2, "what was announced is not shown as well"
 
 
-async def test_one_bridge_on_two_servers(
-    bridge: Start, nodes: list[NodeProcess], redis_url: str, peers: Peers, ann: Path
-) -> None:
+async def test_one_bridge_on_two_servers(nodes: list[NodeProcess], redis_url: str, peers: Peers, ann: Path) -> None:
     """A session has to say which one it means, and events say where they come from."""
     other = NodeProcess("--redis-url", redis_url, "--key-prefix", "elsewhere")
     await other.start()
@@ -236,7 +232,7 @@ async def test_one_bridge_on_two_servers(
         await settle_in(ann, "ann", nodes[0].url)
         async with await connect(other.url, create_or_load(ann / KEY_NAME), "x", register=("ann", "desk")):
             register(ann / CONFIG_NAME, Registration(other.url, "ann", "desk"))
-        async with bridge(ann, "--as", "me") as one:
+        async with RawBridge(ann, "--as", "me") as one:
             assert await one.refused("who") == "multiple servers connected; pass `server`"
             assert await one.refused("who", server="ws://nowhere") == "not connected to server `ws://nowhere`"
             assert "ann/laptop/me" in await one.tool("who", server=nodes[0].url)
@@ -253,14 +249,12 @@ async def test_one_bridge_on_two_servers(
         await other.close()
 
 
-async def test_a_server_that_cannot_be_reached_is_reported_once(
-    bridge: Start, ann: Path, nodes: list[NodeProcess]
-) -> None:
+async def test_a_server_that_cannot_be_reached_is_reported_once(ann: Path, nodes: list[NodeProcess]) -> None:
     """A session must know why nothing comes; and a tool call must not hang on it."""
     node = nodes[0]
     await settle_in(ann, "ann", node.url)
     await node.kill()
-    async with bridge(ann, "--as", "me") as one:
+    async with RawBridge(ann, "--as", "me") as one:
         assert "not connected to" in await one.refused("who")
         await one.hear("Cannot reach")
         await node.start()

@@ -76,6 +76,7 @@ async def test_joins_and_leaves_under_traffic_rename_nothing(
     async def chat() -> None:
         while True:
             await talker.post("beta", "hello")
+            await pause(0.002)  # a bridge over v1 reads the history for each of them
 
     async with RawBridge(ann, "--as", "me", "--server", url) as one:
         await one.tool("join_channel", channel="alpha", perm="converse")
