@@ -18,6 +18,7 @@ from relay.app.config import NodeConfig, RedisUrl
 from relay.model.errors import NodeFailure
 from relay.services.server_admins import ServerAdmins
 from relay.workers import Supervisor
+from tests.support.forked_workers import WORKER_NAME
 from tests.support.metrics import scrape
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peer, Peers
@@ -46,14 +47,15 @@ class Relay(NodeProcess):
 
 def workers_of(parent: int) -> set[int]:
     """Return the workers that a process has started."""
-    return {pid for pid in children(parent) if "relay.workers.child" in _command(pid)}
+    return {pid for pid in children(parent) if _is_worker(pid)}
 
 
-def _command(pid: int) -> str:
+def _is_worker(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+        command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        return "relay.workers.child" in command or Path(f"/proc/{pid}/comm").read_text().strip() == WORKER_NAME
     except OSError:
-        return ""
+        return False
 
 
 @pytest.fixture

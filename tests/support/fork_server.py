@@ -149,6 +149,7 @@ def import_program() -> None:
         for module in pkgutil.walk_packages(import_module(package).__path__, f"{package}."):
             if not module.name.endswith(("__main__", ".child")):
                 import_module(module.name)
+    import_module("tests.support.forked_workers")
 
 
 def _measure_coverage() -> None:
@@ -160,12 +161,12 @@ def _measure_coverage() -> None:
 
 
 def run(request: Request) -> NoReturn:
-    """In a child: run the command line, and end as an interpreter does, but without taking every object apart.
-
-    That would copy all the memory that the child shares with the server, which costs more than most commands do.
-    """
+    """In a child: run the command line, and end with its exit code."""
     become(request)
     from cli.main import main as command_line  # noqa: PLC0415 - what the server itself needs nothing of
+    from tests.support.forked_workers import fork_workers  # noqa: PLC0415 - as above
+
+    fork_workers()
 
     code: object
     try:
@@ -175,6 +176,14 @@ def run(request: Request) -> NoReturn:
     except BaseException:  # noqa: BLE001 - as at the end of every interpreter
         sys.excepthook(*sys.exc_info())
         code = 1
+    end_child(code)
+
+
+def end_child(code: object) -> NoReturn:
+    """In a child: end as an interpreter does, but without taking every object apart.
+
+    That would copy all the memory that the child shares with the server, which costs more than most commands do.
+    """
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
