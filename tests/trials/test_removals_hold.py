@@ -23,9 +23,9 @@ On = Callable[[str, str], admin.AdminOp]
 REVOKED = "unauthorized: machine key revoked"
 REMOVED = "unauthorized: user removed from this server"
 
-ROUNDS = by_form(20, 500, 10_000)
+ROUNDS = by_form(10, 500, 10_000)
 """How many removals a test has, over all lanes."""
-CUT_ROUNDS = by_form(20, 100, 1_000)
+CUT_ROUNDS = by_form(10, 100, 1_000)
 """The same while connections are cut."""
 LANES = 5
 """How many channels go through their rounds at the same time: on different nodes, so that everything overlaps."""
