@@ -1,4 +1,13 @@
-"""The limit of the protocol, in both versions."""
+"""The limits of the protocol, in both versions."""
 
 FRAME_BYTES = 16 * 1024 * 1024
 """The greatest size of a message, in both directions. A longer one ends the connection."""
+
+_ESCAPED = 6
+"""The most bytes that JSON needs for one byte of text."""
+_BESIDE_BODY_BYTES = 64 * 1024
+
+
+def longest_message(body_bytes: int) -> int:
+    """Return the greatest size of a client's message at a server that takes bodies of `body_bytes`."""
+    return min(FRAME_BYTES, _ESCAPED * body_bytes + _BESIDE_BODY_BYTES)

@@ -141,5 +141,6 @@ class Components:
             flusher=Flusher(self.metrics.sent_bytes.inc),
             metrics=self.metrics,
             outbox_bytes=config.outbox_bytes,
+            message_bytes=config.max_message_bytes,
             handshake_seconds=config.handshake_seconds,
         )

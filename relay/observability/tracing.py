@@ -51,6 +51,11 @@ def install(tracer: Tracer | None) -> None:
     _tracer = tracer
 
 
+def is_on() -> bool:
+    """Tell whether spans are recorded."""
+    return _tracer is not None
+
+
 def login() -> AbstractContextManager[str]:
     """Record a login, from the challenge to the session."""
     return _NO_SPAN if _tracer is None else _tracer.span("login", {})

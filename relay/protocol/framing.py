@@ -2,7 +2,7 @@
 
 import struct
 
-_TEXT, _BINARY, _CLOSE = 0x81, 0x82, 0x88
+_TEXT, _BINARY, _CLOSE, _PONG = 0x81, 0x82, 0x88, 0x8A
 _SHORT, _MEDIUM = 126, 65_536
 
 _REASON_BYTES = 123
@@ -25,6 +25,11 @@ def close_frame(code: int, reason: str) -> bytes:
     """Return a close frame with a code and as much of the reason as fits: 123 bytes of whole characters."""
     text = reason.encode()[:_REASON_BYTES].decode(errors="ignore").encode()
     return _frame(_CLOSE, struct.pack("!H", code) + text)
+
+
+def pong_frame(payload: bytes) -> bytes:
+    """Return the answer to a ping with this payload, at most 125 bytes."""
+    return _frame(_PONG, payload)
 
 
 def _frame(opcode: int, message: bytes) -> bytes:

@@ -15,6 +15,7 @@ from relay.protocol import message_requests
 from relay.protocol.codec import IncomingRequest
 from relay.redis.channel_log import HistoryPage
 from relay.services.context import RequestContext
+from relay.services.messages import PendingPost
 from relay.services.moderation import Moderation
 from relay.sessions.session import Session
 
@@ -26,18 +27,32 @@ class Reply(msgspec.Struct, frozen=True):
     after: Callable[[], None] | None = None
 
 
-async def answer(context: RequestContext, incoming: IncomingRequest) -> Reply:
-    """Carry out a request.
-
-    Raises:
-        Refusal: if it cannot be read, or a service refuses it.
-    """
-    request = incoming.decode()
+async def answer(context: RequestContext, incoming: IncomingRequest, request: Any) -> Reply:
+    """Carry out a request, which `incoming` has decoded. Raises: Refusal."""
     with tracing.request(incoming.operation, context.session.path_text):
         result = await OPERATIONS[type(request)](context, request)
         if isinstance(result, _Continued):
             return Reply(incoming.reply(result.result), result.after)
         return Reply(incoming.reply(result))
+
+
+def begin_post(context: RequestContext, request: Any, previous: PendingPost | None) -> PendingPost | None:
+    """Begin to carry out a post, if it can begin now; None for every other request. Raises: Refusal.
+
+    `previous` is the session's last post, if that has not been answered yet.
+    """
+    if type(request) is not message_requests.Post or tracing.is_on():
+        return None
+    body = request.body
+    return context.services.messages.begin_post(
+        context.session, request.channel, body.payload, body.size, key=request.key, previous=previous
+    )
+
+
+def finish_post(context: RequestContext, pending: PendingPost) -> requests.Sent | None:
+    """Return the result of a post whose reply has come; None if `answer` has to carry it out. Raises: Refusal."""
+    message_id = context.services.messages.finish_post(pending)
+    return None if message_id is None else _sent(message_id)
 
 
 class _Continued(msgspec.Struct, frozen=True):
@@ -88,6 +103,10 @@ async def _post(context: RequestContext, request: message_requests.Post) -> requ
     message_id = await context.services.messages.post(
         context.session, request.channel, body.payload, body.size, key=request.key
     )
+    return _sent(message_id)
+
+
+def _sent(message_id: str) -> requests.Sent:
     ts_ms, _, _ = message_id.partition("-")
     return requests.Sent(message_id, int(ts_ms))
 

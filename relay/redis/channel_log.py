@@ -9,7 +9,6 @@ import msgspec
 
 from conclave.model import SessionPath
 from relay.model.message import Message
-from relay.observability import tracing
 from relay.redis import scripts
 from relay.redis.client import RedisClient
 from relay.redis.keys import Keys
@@ -117,28 +116,26 @@ class ChannelLog:
             lambda channel_id: (keys.log(channel_id), keys.head(channel_id), keys.live(channel_id))
         )
 
-    async def append(
-        self, channel_id: str, sender: str, payload: bytes, *, version: int, key: str | None = None
-    ) -> str | int | None:
+    def append(
+        self, channel_id: str, sender: str, payload: bytes, *, version: int, key: str | None = None, trace: str = ""
+    ) -> asyncio.Future[Any]:
         """Append a message of a session, whose path is `sender`, to the log and publish it, in one step.
 
         `key` is an idempotency key: if the user posted a message here under it in the last five minutes, nothing is
-        posted, and the id of that message is returned, whatever the payload is.
+        posted, and the id of that message is returned, whatever the payload is. `trace` is published with the message.
 
-        `version` is the membership version that the caller has applied. Returns the id of the message; the present
-        version, if that is a later one, and nothing was posted; None if the channel was deleted.
+        `version` is the membership version that the caller has applied. `appended` reads the reply in the future.
+        Messages are appended in the order of the calls. Raises, in the future: StoreUnavailable.
 
-        When this returns an id, the message is in the log, and every node with subscribers receives it or finds it
+        When the reply is an id, the message is in the log, and every node with subscribers receives it or finds it
         there.
         """
         keys: tuple[str, ...] = self._post_keys(channel_id)
         if key is not None:
             keys = (*keys, self._keys.sent(channel_id, sender.partition("/")[0], key))
         bounds = self._retention
-        with tracing.post(channel_id) as trace:
-            args = (sender, payload, bounds.rows, bounds.ms, GROUP_ROWS, bounds.group_bytes, version, KEY_MS, trace)
-            reply = await self._client.run(scripts.POST, keys, *args)
-        return bytes(reply).decode() if isinstance(reply, bytes) else reply
+        args = (sender, payload, bounds.rows, bounds.ms, GROUP_ROWS, bounds.group_bytes, version, KEY_MS, trace)
+        return self._client.run(scripts.POST, keys, *args)
 
     async def page(self, channel_id: str, after: str, *, rows: int, size: int, whole_ms: bool = False) -> LogPage:
         """Read what follows message `after`: up to `rows` rows and `size` bytes, one row at least.
@@ -223,6 +220,15 @@ class ChannelLog:
     async def remove_node_channel(self, node: str, channel_id: str) -> None:
         """Record that a node has no subscribers in a channel any more."""
         await self._client.call("SREM", self._keys.channels(node), channel_id)
+
+
+def appended(reply: Any) -> str | int | None:
+    """Read the reply of post.lua.
+
+    Returns the id of the message; the present version, if that is later than the caller's and nothing was posted; None
+    if the channel was deleted.
+    """
+    return bytes(reply).decode() if isinstance(reply, bytes) else reply
 
 
 def _messages(flat: list[bytes]) -> list[Message]:

@@ -32,7 +32,7 @@ Command = tuple[bytes | str | int | float, ...]
 Reply = Any
 """A reply of Redis: bytes, int, None, or a list of these."""
 
-_LANES = 4
+_LANES = 1
 _PIPELINE_COMMANDS = 256
 _PIPELINE_BYTES = 4 * 1024 * 1024
 _WAITING_COMMANDS = 50_000

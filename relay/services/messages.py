@@ -1,7 +1,11 @@
 """Messages: posts, whispers, history."""
 
+import asyncio
 import secrets
 import time
+from typing import Any
+
+import msgspec
 
 from conclave.errors import Code, Refusal
 from conclave.model import SessionPath
@@ -9,8 +13,9 @@ from conclave.text import shortened
 from relay.channels.fanout import FanOut
 from relay.model.errors import StoreUnavailable
 from relay.model.message import PAGE_BYTES, START, Message
+from relay.observability import tracing
 from relay.observability.metrics import Metrics
-from relay.redis.channel_log import ChannelLog, HistoryPage
+from relay.redis.channel_log import ChannelLog, HistoryPage, appended
 from relay.redis.directory import Directory
 from relay.redis.idempotency import IdempotencyKeys, IdempotencyRecord
 from relay.redis.inbox import Inbox, Whisper
@@ -24,6 +29,19 @@ HISTORY_ROWS = 100
 _LATEST_MS = 10**15
 _LAST_OF_MS = 2**64 - 1
 _ATTEMPTS = 5
+
+
+class PendingPost(msgspec.Struct, frozen=True):
+    """A post that waits for Redis. `version` is the membership version of its channel that this node had applied.
+
+    `size` is that of the body, in bytes; `reply` is Redis' answer, which `appended` reads.
+    """
+
+    channel_id: str
+    version: int
+    size: int
+    reply: asyncio.Future[Any]
+    began: float
 
 
 class Messages:
@@ -59,23 +77,67 @@ class Messages:
         Returns its id. The sender's own session does not get it. With an idempotency `key` that the user has used in
         this channel in the last five minutes nothing is posted, and the id is that of the first message.
         """
-        began = time.monotonic()
         if key is not None:
             valid_key(key)
         for _ in range(_ATTEMPTS):
             channel_id = await self._joined(session, channel)
             self._check_size(size)
-            version = self._fanout.applied_version(channel_id)
-            reply = await self._log.append(channel_id, session.path_text, payload, version=version, key=key)
+            with tracing.post(channel_id) as trace:
+                pending = self._append(session, channel_id, payload, size, key=key, trace=trace)
+                reply = appended(await pending.reply)
             if reply is None:
                 raise not_member(channel)
             if isinstance(reply, str):
-                self._metrics.publish_seconds.observe(time.monotonic() - began)
-                self._metrics.posts.inc()
+                self._count_post(pending)
                 return reply
             # The membership has changed: apply that version, and post only if the session is still in the channel.
             await self._fanout.apply_version(channel_id, reply)
         raise StoreUnavailable("the membership of the channel kept changing")
+
+    def begin_post(
+        self,
+        session: Session,
+        channel: str,
+        payload: bytes,
+        size: int,
+        *,
+        key: str | None,
+        previous: PendingPost | None,
+    ) -> PendingPost | None:
+        """Begin what `post` does, if nothing has to be awaited before; else return None. Raises: Refusal.
+
+        `previous` is the session's last post, if Redis has not answered it yet. This one may follow it only in the same
+        channel and at the same membership version: if that has changed, both fail, and are repeated in their order.
+        """
+        if key is not None:
+            valid_key(key)
+        channel_id = session.joined.get(channel)
+        if channel_id is None or size > self._max_bytes:
+            return None
+        if previous is not None and (
+            previous.channel_id != channel_id or previous.version != self._fanout.applied_version(channel_id)
+        ):
+            return None
+        return self._append(session, channel_id, payload, size, key=key)
+
+    def finish_post(self, pending: PendingPost) -> str | None:
+        """Return the id of an answered post; None if `post` has to repeat it. Raises: StoreUnavailable."""
+        message_id = appended(pending.reply.result())
+        if not isinstance(message_id, str):
+            return None
+        self._count_post(pending)
+        return message_id
+
+    def _append(
+        self, session: Session, channel_id: str, payload: bytes, size: int, *, key: str | None, trace: str = ""
+    ) -> PendingPost:
+        version = self._fanout.applied_version(channel_id)
+        reply = self._log.append(channel_id, session.path_text, payload, version=version, key=key, trace=trace)
+        return PendingPost(channel_id, version, size, reply, time.monotonic())
+
+    def _count_post(self, pending: PendingPost) -> None:
+        self._metrics.publish_seconds.observe(time.monotonic() - pending.began)
+        self._metrics.posts.inc()
 
     async def whisper(
         self, session: Session, target: SessionPath, payload: bytes, size: int, *, key: str | None = None

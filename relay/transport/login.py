@@ -86,7 +86,7 @@ class Logins:
 
     def _end(self, socket: ServerWebSocket, outcome: str, last_frames: bytes) -> None:
         self._metrics.logins.labels(outcome=outcome).inc()
-        socket.write(last_frames)
+        socket.write(socket.closing_frame(last_frames))
 
     async def _session(self, socket: ServerWebSocket, codec: Codec, handshake: Handshake) -> Session:
         claim = await self._claim(socket, handshake)

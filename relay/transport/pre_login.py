@@ -1,7 +1,6 @@
 """The limits on a client that has not logged in: in bytes and in time."""
 
 import asyncio
-from collections.abc import Callable
 from typing import cast
 
 ADMISSION_BYTES = 64 * 1024
@@ -12,40 +11,19 @@ This one is for clients that do not get that far: a request that never ends, a c
 
 
 class PreLoginLimiter(asyncio.Protocol):
-    """Stands between a transport and its protocol until the login, and costs nothing afterwards."""
+    """Stands between a transport and the HTTP server until the upgrade, and aborts what exceeds the limits."""
 
     def __init__(self, inner: asyncio.Protocol) -> None:
         self._inner = inner
         self._budget = ADMISSION_BYTES
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._paused = False
-        self._discarding = False
-        self.on_excess: Callable[[], None] | None = None
-        """Called when the client has sent too much. Without it the connection is aborted."""
 
-    @property
-    def exceeded(self) -> bool:
-        return self._paused
-
-    def lift(self) -> None:
-        """End the limits: the client has logged in. May be called again."""
-        if self._timer is None or self._transport is None:
-            return
-        self._timer.cancel()
-        self._timer = None
-        self._transport.set_protocol(self._inner)
-        if self._paused and not self._transport.is_closing():
-            self._transport.resume_reading()
-
-    def discard_excess(self) -> None:
-        """Read on, but keep nothing beyond the limit: the client was refused, and has to be able to read why."""
-        if self._timer is None or self._transport is None:
-            return  # the limits were lifted
-        self.on_excess = None
-        if self._paused and not self._transport.is_closing():
-            self._discarding = True
-            self._transport.resume_reading()
+    def hand_over(self) -> int:
+        """End the limits: the connection is upgraded. Returns the bytes that the client may send before its login."""
+        if self._timer is not None:
+            self._timer.cancel()
+        return self._budget
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's does not inherit from it
@@ -53,17 +31,11 @@ class PreLoginLimiter(asyncio.Protocol):
         self._inner.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        if self._discarding:
-            return
         self._budget -= len(data)
-        if self._budget < 0 and not self._paused and self._transport is not None:
-            self._paused = True
-            self._transport.pause_reading()
-            if self.on_excess is None:
-                self._transport.abort()
-                return
-            self.on_excess()
-        self._inner.data_received(data)
+        if self._budget < 0 and self._transport is not None:
+            self._transport.abort()
+        else:
+            self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
         return self._inner.eof_received()
@@ -71,7 +43,6 @@ class PreLoginLimiter(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
         self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:

@@ -1,24 +1,34 @@
-"""A client's WebSocket from the server's side: messages in, encoded frames out, an end within a few seconds."""
+"""A client's WebSocket from the server's side: messages in, encoded frames out, an end within a few seconds.
+
+aiohttp answers the HTTP request; then `ServerWebSocket` is the transport's protocol, and nothing of aiohttp runs for a
+message. Messages are pulled: bytes that nobody asks for stay in the reader, and above a bound in the kernel. Frames are
+written to the transport directly, because they are encoded once for all recipients.
+"""
 
 import asyncio
+import contextlib
 import socket as sockets
 from collections.abc import Callable
-from typing import NamedTuple, Self
+from typing import NamedTuple, cast
 
-from aiohttp import WSMsgType, web
-from aiohttp.abc import AbstractStreamWriter
+from aiohttp import web
 
 from conclave.errors import Code, FrameError, Refusal
-from conclave.protocol.limits import FRAME_BYTES
+from relay.protocol.codec import Received
+from relay.protocol.framing import close_frame, pong_frame
+from relay.transport import frame_reader
+from relay.transport.frame_reader import FrameReader, Opcode, Violation
 from relay.transport.pre_login import ADMISSION_BYTES, PreLoginLimiter
+from relay.transport.stalls import Stalls
+from relay.transport.upgrade import upgrade
 
 _SEND_BUFFER_BYTES = 64 * 1024
 _HIGH_WATER_BYTES = 256 * 1024
-_CHECK_SECONDS, _CHECKS = 3.0, 10
-"""A client that has read nothing at so many checks in a row, one each so many seconds, does not read."""
+_READ_AHEAD_BYTES = 64 * 1024
+"""The bytes of messages that are read before somebody asks for them; more only to complete one message."""
+_FRAMES_PER_TURN = 64
+"""The number of control frames and parts of messages that are read before other connections get a turn."""
 _CLOSE_SECONDS = 3.0
-
-SERVER_ID_HEADER = "x-conclave-server-id"
 
 
 class Traffic(NamedTuple):
@@ -32,40 +42,47 @@ class Interrupted(Exception):
     """The wait for the next message was interrupted."""
 
 
-class ServerWebSocket:
-    """Reads whole messages and writes encoded frames.
+class ServerWebSocket(asyncio.Protocol):
+    """One client's connection after the upgrade, with text messages or with binary ones.
 
-    aiohttp keeps the reading side and the control frames. Frames are written to the transport directly, because they
-    are encoded once for all recipients; without compression the two ways of writing can be mixed.
+    Pings are answered, the last one of a turn of the event loop with one pong. What a client sends costs no other
+    client more than a bounded number of frames per turn.
     """
 
-    def __init__(
-        self, ws: web.WebSocketResponse, transport: asyncio.Transport, *, text: bool, traffic: Traffic
-    ) -> None:
-        self._ws = ws
-        self._text = text
+    def __init__(self, *, text: bool, limit: int, traffic: Traffic, stalls: Stalls) -> None:
+        """`limit` bounds a message, in bytes."""
+        self._opcode = Opcode.TEXT if text else Opcode.BINARY
         self._traffic = traffic
-        self.transport = transport
-        self.on_progress: Callable[[], None] = _nothing
-        """Called when a client that `drain` waits for has read on: its own messages may not be read meanwhile."""
-        protocol = transport.get_protocol()
-        self._limiter = protocol if isinstance(protocol, PreLoginLimiter) else None
-        if self._limiter is not None:
-            self._limiter.on_excess = self._on_excess
-        self._stream: AbstractStreamWriter | None = None
-        self._scope: asyncio.Timeout | None = None
-        self._draining: asyncio.Future[None] | None = None
+        self._stalls = stalls
+        self._reader = FrameReader(limit=limit)
+        self._budget: int | None = ADMISSION_BYTES
+        """The bytes that a client may still send before it has logged in; None afterwards."""
+        self._transport: asyncio.Transport | None = None
+        self._http: asyncio.Protocol | None = None
+        self._data: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._pong: bytes | None = None
+        self._turn_scheduled = False
+        self._reading_paused = False
         self._interrupted = False
-        self._received = 0
+        self._eof = False
+        self._closing = False
+        self._left = False
+        self.violation: Violation | None = None
+        """The violation of the WebSocket protocol by which the client has ended the connection, if any."""
+        self.is_blocked = False
+        """True while the client has to read before more should be written."""
+        self.has_stalled = False
+        """True once a blocked client has read nothing for half a minute."""
+        self.on_change: Callable[[], None] = _nothing
+        """Called when there may be a next message, or when the client has ended, reads again, or has stalled."""
+        self.on_progress: Callable[[], None] = _nothing
+        """Called when a blocked client has read on: its own messages may not be read meanwhile."""
 
-    @classmethod
-    async def accept(
-        cls, request: web.Request, server_id: str, *, subprotocol: str | None, text: bool, traffic: Traffic
-    ) -> Self:
-        """Upgrade a request to a connection with text messages, or with binary ones.
+    # --- The upgrade ---
 
-        Raises: web.HTTPException, ConnectionResetError.
-        """
+    async def accept(self, request: web.Request, server_id: str, *, subprotocol: str | None) -> web.StreamResponse:
+        """Upgrade a request. Returns the response, for the end of its handler. Raises: ConnectionError."""
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client left before the upgrade")
@@ -74,61 +91,175 @@ class ServerWebSocket:
             # Otherwise the kernel buffers megabytes for each slow reader before the transport's buffer grows.
             raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, _SEND_BUFFER_BYTES)
         transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
-        protocols = () if subprotocol is None else (subprotocol,)
-        ws = web.WebSocketResponse(max_msg_size=FRAME_BYTES + 1, compress=False, autoclose=False, protocols=protocols)
-        ws.headers[SERVER_ID_HEADER] = server_id
-        socket = cls(ws, transport, text=text, traffic=traffic)
-        socket._stream = await ws.prepare(request)
-        return socket
-
-    @property
-    def response(self) -> web.WebSocketResponse:
-        return self._ws
-
-    def interrupt(self) -> None:
-        """Have the current or the next `receive` raise Interrupted."""
-        self._interrupted = True
-        if self._scope is not None:
-            self._scope.reschedule(0)
+        limiter = transport.get_protocol()
+        if isinstance(limiter, PreLoginLimiter):
+            self._budget = limiter.hand_over()
+        self._transport, self._http = transport, request.protocol
+        return await upgrade(request, self, server_id=server_id, subprotocol=subprotocol)
 
     def lift_limits(self) -> None:
-        """End the limits on clients that have not logged in."""
-        if self._limiter is not None:
-            self._limiter.lift()
+        """End the limits on a client that has not logged in."""
+        self._budget = None
+        self._adjust_reading()
 
-    async def receive(self) -> bytes | str | None:
-        """Return the next message; None when the client has closed, is gone, or broke the WebSocket protocol.
+    # --- Messages ---
+
+    def next_message(self) -> Received | None:
+        """Return the next message; None if there is none yet, or if `has_ended`.
 
         Raises:
-            Interrupted: after `interrupt`. No message is lost.
             FrameError: for a binary message on a connection with text messages.
+        """
+        try:
+            for _ in range(_FRAMES_PER_TURN):
+                frame = None if self._left else self._reader.next()
+                if frame is None:
+                    break
+                if frame.opcode is self._opcode:
+                    return self._message(frame.data)
+                self._handle(frame)
+            else:
+                self._schedule_turn()
+        except Violation as violation:
+            self.violation = violation
+            self._end()
+        finally:
+            self._adjust_reading()
+        return None
+
+    @property
+    def has_ended(self) -> bool:
+        """True once the client has closed, is gone, or broke the protocol, and no message is left."""
+        return self._left or (self._eof and self._reader.missing)
+
+    async def receive(self) -> Received | None:
+        """Return the next message; None when the client `has_ended`.
+
+        Raises:
+            Interrupted: after `interrupt`, and for a client that sends too much before it has logged in; but not while
+                there are messages.
+            FrameError: as `next_message`.
         """
         while True:
             if self._interrupted:
                 raise Interrupted
-            try:
-                async with asyncio.timeout(None) as self._scope:
-                    message = await self._ws.receive()
-            except TimeoutError:
-                raise Interrupted from None
-            finally:
-                self._scope = None
-            self._received += 1
-            match message.type:
-                case WSMsgType.TEXT if self._text:
-                    text: str = message.data
-                    self._traffic.received(len(text) if text.isascii() else len(text.encode()))
-                    return text
-                case WSMsgType.BINARY if self._text:
-                    raise FrameError("a binary message, where only text messages are expected")
-                case WSMsgType.BINARY:
-                    data: bytes = message.data
-                    self._traffic.received(len(data))
-                    return data
-                case WSMsgType.TEXT:
-                    continue  # ignored in both directions, as the original does
-                case _:
-                    return None
+            message = self.next_message()
+            if message is not None or self.has_ended:
+                return message
+            if self.excess is not None:
+                raise Interrupted
+            self._data = asyncio.get_running_loop().create_future()
+            await self._data
+
+    def interrupt(self) -> None:
+        """Have the current or the next `receive` raise Interrupted, and `on_change` called."""
+        self._interrupted = True
+        self._schedule_turn()
+
+    @property
+    def excess(self) -> Refusal | None:
+        """The refusal of a client that sends too much before it has logged in; None for any other."""
+        if self._budget is None or self._budget >= 0:
+            return None
+        return Refusal(Code.TOO_LARGE, f"the handshake exceeds {ADMISSION_BYTES} bytes")
+
+    def _message(self, data: bytes) -> Received:
+        self._traffic.received(len(data))
+        return frame_reader.text(data) if self._opcode is Opcode.TEXT else data
+
+    def _handle(self, frame: frame_reader.Received) -> None:
+        """Handle a frame that is no message for the session.
+
+        Ignored are pongs, parts of messages, and text on a connection with binary messages: the original ignores it in
+        both directions.
+        """
+        match frame.opcode:
+            case Opcode.BINARY:
+                raise FrameError("a binary message, where only text messages are expected")
+            case Opcode.PING:
+                self._pong = frame.data
+                self._schedule_turn()
+            case Opcode.CLOSE:
+                frame_reader.check_close(frame.data)
+                self._end()
+
+    def _end(self) -> None:
+        self._left = True
+        self._reader.discard()
+
+    def _schedule_turn(self) -> None:
+        if not self._turn_scheduled:
+            self._turn_scheduled = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_scheduled = False
+        pong, self._pong = self._pong, None
+        if pong is not None and not self.is_blocked and not self._closing:
+            self.write(pong_frame(pong))
+        self._changed()
+
+    def _changed(self) -> None:
+        if self._data is not None and not self._data.done():
+            self._data.set_result(None)
+        self.on_change()
+
+    # --- The transport's callbacks ---
+
+    def data_received(self, data: bytes) -> None:
+        if self._budget is not None:
+            self._budget -= len(data)
+        if self._left or (self._closing and self.excess is not None):
+            return
+        self._reader.feed(data)
+        self._changed()
+        self._adjust_reading()
+
+    def _adjust_reading(self) -> None:
+        """Read on, unless there is enough for whoever asks next."""
+        enough = self._reader.buffered >= _READ_AHEAD_BYTES and not self._reader.missing
+        paused = (enough or self.excess is not None) and not (self._left or self._closing)
+        if paused != self._reading_paused and self._transport is not None and not self._transport.is_closing():
+            self._reading_paused = paused
+            if paused:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def eof_received(self) -> bool:
+        self._eof = True
+        self._changed()
+        return True  # the close is still to be written
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._eof = True
+        self.resume_writing()
+        http, self._http = self._http, None
+        if http is not None:
+            http.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self.is_blocked = True
+        self._stalls.watch(self)
+
+    def resume_writing(self) -> None:
+        self.is_blocked = False
+        self._stalls.forget(self)
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self.on_progress()
+        self._changed()
+
+    # --- Frames ---
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        return cast("asyncio.Transport", self._transport)
+
+    @property
+    def unread_bytes(self) -> int:
+        """The bytes that were written and that the kernel has not taken."""
+        return self.transport.get_write_buffer_size()
 
     def write(self, frames: bytes) -> None:
         """Write frames, unless the client is gone."""
@@ -136,94 +267,60 @@ class ServerWebSocket:
             self.transport.write(frames)
             self._traffic.sent(len(frames))
 
-    async def drain(self) -> None:
+    async def drained(self) -> None:
         """Wait until the client has read most of what was written, as long as it reads at all.
-
-        Returns early after `interrupt`.
 
         Raises:
             TimeoutError: if the client does not read.
             ConnectionError: if it is gone.
         """
-        checks = 0
-        while not self._interrupted:
-            unread = self.transport.get_write_buffer_size()
-            try:
-                async with asyncio.timeout(_CHECK_SECONDS) as self._scope:
-                    await self._drained()
-                break
-            except TimeoutError:
-                checks = 0 if self._has_read(unread) else checks + 1
-                if checks >= _CHECKS and not self._interrupted:
-                    raise
-            finally:
-                self._scope = None
+        while self.is_blocked:
+            if self.has_stalled:
+                raise TimeoutError
+            if self._writable is None or self._writable.done():
+                self._writable = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._writable)  # one for all waiters
+        if self.transport.is_closing():
+            raise ConnectionResetError("the client is gone")
 
-    async def drained(self) -> None:
-        """Do the same for another task, at the same time, and without an interrupt."""
-        checks = 0
-        while True:
-            unread = self.transport.get_write_buffer_size()
-            try:
-                async with asyncio.timeout(_CHECK_SECONDS):
-                    return await self._drained()
-            except TimeoutError:
-                checks = 0 if self._has_read(unread) else checks + 1
-                if checks >= _CHECKS:
-                    raise
-
-    def _has_read(self, unread: int) -> bool:
-        """Return whether less is unread than before. More proves nothing: a replay writes meanwhile."""
-        if self.transport.get_write_buffer_size() >= unread:
-            return False
+    def progressed(self) -> None:
         self.on_progress()
-        return True
 
-    async def _drained(self) -> None:
-        if self._stream is None or self.transport.get_write_buffer_size() <= _HIGH_WATER_BYTES:
-            return
-        if self._draining is None or self._draining.done():  # one for all waiters: cancelling it would end it for all
-            self._draining = asyncio.ensure_future(self._stream.drain())
-            self._draining.add_done_callback(_retrieve_exception)
-        await asyncio.shield(self._draining)
-        self.on_progress()
+    def stalled(self) -> None:
+        self.has_stalled = True
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._changed()
+
+    # --- The end ---
+
+    def closing_frame(self, frames: bytes) -> bytes:
+        """Return the last frames for a client: `frames`, but for a violation of the protocol a close with its code."""
+        return frames if self.violation is None else close_frame(self.violation.code, "")
 
     async def close(self) -> None:
         """Wait until the client has read the close and closed too, for three seconds at most; then disconnect it."""
-        if self._limiter is not None:
-            self._limiter.discard_excess()
+        self._closing = True
+        self._adjust_reading()
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                while not self._ws.closed and (await self._ws.receive()).type in (WSMsgType.BINARY, WSMsgType.TEXT):
-                    pass
-        except (TimeoutError, ConnectionError, RuntimeError):
+                while not (self._left or self._eof):
+                    await self._discard()
+        except TimeoutError:
             self.transport.abort()
         else:
             self.transport.close()  # after the last bytes, which a client that does not read never takes:
             asyncio.get_running_loop().call_later(_CLOSE_SECONDS, self.transport.abort)
 
-    def _on_excess(self) -> None:
-        """Refuse a handshake that is too long, unless a complete message in it is decided on first."""
-        loop = asyncio.get_running_loop()
-        loop.call_soon(loop.call_soon, self._refuse_excess, self._received)
-
-    def _refuse_excess(self, received_before: int) -> None:
-        if self._received == received_before:
-            self.interrupt()
-
-    @property
-    def excess(self) -> Refusal | None:
-        """The refusal of a handshake that was interrupted for its size; None for any other."""
-        if self._limiter is None or not self._limiter.exceeded:
-            return None
-        return Refusal(Code.TOO_LARGE, f"the handshake exceeds {ADMISSION_BYTES} bytes")
+    async def _discard(self) -> None:
+        """Drop what the client sends, up to its close."""
+        with contextlib.suppress(FrameError):
+            while self.next_message() is not None:
+                pass
+            if not self._left:
+                self._data = asyncio.get_running_loop().create_future()
+                await self._data
 
 
 def _nothing() -> None:
     """Do nothing: the callback of a socket without a session."""
-
-
-def _retrieve_exception(draining: "asyncio.Future[None]") -> None:
-    """Retrieve an exception that no waiter may be left for; asyncio logs it otherwise."""
-    if not draining.cancelled():
-        draining.exception()

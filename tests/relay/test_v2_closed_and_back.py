@@ -94,7 +94,7 @@ async def test_who_does_not_read_its_replay_comes_back_to_the_rest(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A replay waits for its reader, but not for ever; a second one goes on where the first one was cut off."""
-    monkeypatch.setattr("relay.transport.websocket._CHECK_SECONDS", 0.03)
+    monkeypatch.setattr("relay.transport.stalls.CHECK_SECONDS", 0.03)
     async with a_case(redis_url) as case:
         for _ in range(100):
             await case.say(MESSAGE_BYTES)

@@ -9,7 +9,7 @@ from nacl.signing import SigningKey
 from relay.protocol.v2 import V2Codec
 from relay.redis.scripts import LEASE_TAKE
 from relay.services.accounts import Accounts
-from relay.transport.websocket import SERVER_ID_HEADER
+from relay.transport.upgrade import SERVER_ID_HEADER
 from tests.support.blocking import Gate
 from tests.support.metrics import scrape
 from tests.support.moderation import ROOT

@@ -432,7 +432,7 @@ async def slow_way(url: str) -> AsyncIterator[str]:
 
 async def test_who_reads_slowly_but_steadily_keeps_the_session(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if it asks for something meanwhile: while the answer waits, no pings are read, but it is no dead peer."""
-    monkeypatch.setattr("relay.transport.websocket._CHECK_SECONDS", 0.1)
+    monkeypatch.setattr("relay.transport.stalls.CHECK_SECONDS", 0.1)
     monkeypatch.setattr("relay.cluster.membership.BEAT_SECONDS", 0.2)
     monkeypatch.setattr(case.node.parts.janitor, "_idle_seconds", 1.5)
     said = [await case.ann.post("ops", "x" * 900_000) for _ in range(2)]
