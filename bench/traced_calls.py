@@ -121,6 +121,21 @@ def count_round_trips() -> None:
 
         return noted
 
+    def in_context(method: Callable[..., None]) -> Callable[..., None]:
+        """Have what a pipeline does outside of the connection's task count as its connection's."""
+
+        def counted(self: Any, *args: Any) -> None:
+            token = _current.set(self._fields.get(_current))
+            try:
+                method(self, *args)
+            finally:
+                _current.reset(token)
+
+        return counted
+
+    with contextlib.suppress(ImportError):  # an older tree answers every request in the connection's task
+        pipeline = load("relay.transport.requests:RequestPipeline")
+        pipeline._begin, pipeline._settle_post = in_context(pipeline._begin), in_context(pipeline._settle_post)  # noqa: SLF001
     connections.serve, client._submit = counted_serve, counted_submit  # noqa: SLF001
     outbox.send, outbox.open = noting(outbox.send), noting(outbox.open)
 

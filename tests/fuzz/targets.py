@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from tests.fuzz import json_targets, v1_targets
+from tests.fuzz import json_targets, v1_targets, websocket_targets
 from tests.fuzz.bounds import bounded
 
 
@@ -29,4 +29,5 @@ TARGETS = {
     "v1-frame": Target(v1_targets.frame, v1_targets.FRAMES),
     "v1-payload": Target(v1_targets.payload, v1_targets.PAYLOADS),
     "bincode": Target(v1_targets.bincode, v1_targets.VALUES),
+    "websocket": Target(websocket_targets.frames, websocket_targets.FRAMES),
 }

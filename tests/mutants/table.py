@@ -118,6 +118,27 @@ MUTANTS = (
         tests=("tests/relay/test_login.py",),
     ),
     Mutant(
+        "A client that is logged in may send without a mask",
+        path="relay/transport/frame_reader.py",
+        old="if not second & _MASKED:",
+        new="if False:",
+        tests=("tests/relay/test_frame_reader.py",),
+    ),
+    Mutant(
+        "Replies of posts in flight overtake the reply of one that is repeated",
+        path="relay/transport/requests.py",
+        old="while self._task is None and self._posts and",
+        new="while self._posts and",
+        tests=("tests/relay/test_posts_in_flight.py",),
+    ),
+    Mutant(
+        "A post at a later membership version overtakes those at the earlier one",
+        path="relay/services/messages.py",
+        old="previous.version != self._fanout.applied_version(channel_id)",
+        new="False",
+        tests=("tests/relay/test_posts_in_flight.py",),
+    ),
+    Mutant(
         "The signature of a v2 login does not cover its purpose",
         path="conclave/protocol/v2/login.py",
         old="\\n{purpose}\\n",

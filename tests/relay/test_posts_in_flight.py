@@ -1,0 +1,148 @@
+"""Posts that a session sends without waiting for the replies: together on the way to Redis, in order in the log."""
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import msgspec
+import pytest
+
+from conclave.model import Plain
+from conclave.protocol.v1 import admin, frames
+from relay.app.node import Node
+from tests.support.nodes import node_object
+from tests.support.peer import Peer, Peers
+from tests.support.redis_server import RedisProcess
+from tests.support.v2_peer import V2Peers, V2Refused
+from tests.support.waiting import wait_until
+
+
+class Flights:
+    """The posts of a node that wait for Redis at the same time."""
+
+    def __init__(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.most = 0
+        self._replies: list[asyncio.Future[Any]] = []
+        append = node.parts.channel_log.append
+
+        def counted(*args: Any, **options: Any) -> asyncio.Future[Any]:
+            self._replies.append(append(*args, **options))
+            self.most = max(self.most, sum(not reply.done() for reply in self._replies))
+            return self._replies[-1]
+
+        monkeypatch.setattr(node.parts.channel_log, "append", counted)
+
+
+def post(peer: Peer, channel: str, body: str) -> frames.ChannelMsg:
+    return frames.ChannelMsg(channel, peer.path, Plain(body))
+
+
+async def test_posts_in_a_row_wait_for_redis_together(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client with many in flight pays for few round trips; order and replies are those of one at a time."""
+    peers = V2Peers()
+    async with node_object(redis_url) as node:
+        url = f"ws://{node.address}/"
+        ann, bob = await peers.register(url, "ann"), await peers.register(url, "bob")
+        await ann.create("ops")
+        await ann.join("ops")
+        await bob.join("ops")
+        flights = Flights(node, monkeypatch)
+        bodies = [str(n) for n in range(300)]
+        ids = await asyncio.gather(*(ann.post("ops", body) for body in bodies))
+        assert flights.most > 1
+        assert flights.most <= 64
+        await wait_until(lambda: bob.ids("ops") == ids, what="bob has all of them, in the order of the requests")
+        assert [each["body"]["text"] for each in bob.events if each["ev"] == "message"] == bodies
+        await peers.close()
+
+
+async def test_other_requests_between_posts_keep_their_place(url: str, peers: Peers) -> None:
+    """A join or a leave takes effect between the posts before it and those after it."""
+    ann = await peers.register(url, "ann")
+    await ann.create("ops")
+    await ann.create("dev")
+    await ann.join("ops")
+    requests: list[tuple[frames.Frame, type[frames.Frame]]] = [
+        (post(ann, "ops", "1"), frames.Ack),
+        (post(ann, "dev", "not joined"), frames.Error),
+        (frames.Join("dev"), frames.Joined),
+        (post(ann, "dev", "2"), frames.Ack),
+        (post(ann, "ops", "3"), frames.Ack),
+        (frames.Ping(), frames.Pong),
+        (frames.Leave("ops"), frames.Ack),
+        (post(ann, "ops", "not joined any more"), frames.Error),
+        (post(ann, "dev", "4"), frames.Ack),
+    ]
+    replies: list[asyncio.Future[frames.Frame]] = []
+    for request, _ in requests:
+        replies.append(asyncio.get_running_loop().create_future())
+        ann._waiting.append(replies[-1])
+        await ann.send(request)
+    async with asyncio.timeout(20):
+        assert [type(await reply) for reply in replies] == [type_ for _, type_ in requests]
+    await ann.join("ops")
+    assert await ann.history("ops") == ["1", "3"]
+    assert await ann.history("dev") == ["2", "4"]
+
+
+async def test_a_membership_that_changes_meanwhile_reorders_nothing(pair: tuple[str, str], peers: Peers) -> None:
+    """The other node announces a version while posts are in flight: those that it stops are repeated in their order."""
+    ann, root = await peers.register(pair[0], "ann"), await peers.register(pair[1], "root")
+    await ann.create("ops")
+    await ann.join("ops")
+    done = asyncio.Event()
+
+    async def change() -> int:
+        changes = 0
+        while not done.is_set():
+            for operation in (admin.Ban("ops", "root"), admin.Unban("ops", "root")):
+                await root.ask(frames.Admin(operation), frames.Ack)
+                changes += 1
+        return changes
+
+    changing = asyncio.create_task(change())
+    bodies = [str(n) for n in range(600)]
+    for at in range(0, len(bodies), 60):
+        await asyncio.gather(*(ann.ask(post(ann, "ops", body), frames.Ack) for body in bodies[at : at + 60]))
+    done.set()
+    assert await changing > 1
+    assert await ann.history("ops") == bodies
+
+
+async def test_every_post_in_flight_is_refused_when_redis_goes(redis_process: RedisProcess) -> None:
+    """In order, none is left without a reply, and the session goes on when Redis is back."""
+    peers = V2Peers()
+    async with node_object(redis_process.url, redis_timeout=0.5) as node:
+        ann = await peers.register(f"ws://{node.address}/", "ann")
+        await ann.create("ops")
+        await ann.join("ops")
+        redis_process.pause()
+        posts = [asyncio.create_task(ann.post("ops", str(n))) for n in range(200)]
+        outcomes = await asyncio.gather(*posts, return_exceptions=True)
+        assert {type(each) for each in outcomes} == {V2Refused}
+        redis_process.resume()
+        await wait_until(lambda: node.is_ready, what="the node is ready again")
+        assert await ann.post("ops", "after")
+        await peers.close()
+
+
+async def test_a_post_at_a_later_version_waits_for_those_before_it(redis_url: str) -> None:
+    """Else it would be in the log before posts that are repeated because of that version."""
+    peers = Peers()
+    async with node_object(redis_url) as node:
+        ann = await peers.register(f"ws://{node.address}/", "ann")
+        for channel in ("ops", "dev"):
+            await ann.create(channel)
+            await ann.join(channel)
+        session = next(iter(node.parts.sessions))
+        begin = partial(
+            node.parts.connections._services.messages.begin_post, session, payload=b"\0\2hi", size=2, key=None
+        )
+        first = begin("ops", previous=None)
+        assert first is not None
+        assert begin("dev", previous=first) is None
+        assert begin("ops", previous=msgspec.structs.replace(first, version=first.version + 1)) is None
+        second = begin("ops", previous=first)
+        assert second is not None
+        assert str(await first.reply) < str(await second.reply)
+        await peers.close()
