@@ -254,7 +254,7 @@ async def test_oversized_after_login(nodes: list[NodeProcess], peers: Peers, vil
         for i in range(6):
             peer = await peers.register(nodes[0].url, f"mallory{i}")
             await peer.join("plaza")
-            told = await peer.refusal(frames.ChannelMsg("plaza", NOBODY, Plain("x" * 8 * 1024 * 1024)))
+            told = await peer.refusal(frames.ChannelMsg("plaza", NOBODY, Plain("x" * 4 * 1024 * 1024)))
             assert "exceeds the limit of 1048576 bytes" in told
             await peer.ask(frames.Ping(), frames.Pong)
             with contextlib.suppress(ConnectionError):
