@@ -5,12 +5,14 @@ or an `error`. Unknown fields are ignored. Text is UTF-8, and a string is Unicod
 pair is refused.
 """
 
+import functools
 import json
+import operator
 import re
 import typing
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -90,6 +92,30 @@ def decode_request(data: bytes | str) -> Incoming:
         BadRequest: for an object that is not a request, with its number if it has one.
         FrameError: for a message that is not a JSON object.
     """
+    try:
+        text = data if isinstance(data, str) else data.decode()
+        decode, plain = _numbered_requests()
+        numbered = decode(text)
+    except _BROKEN:
+        return _decode_with_reason(data)
+    *fields, request_id = msgspec.structs.astuple(numbered)
+    return Incoming(request_id, plain[type(numbered)](*fields))
+
+
+@cache
+def _numbered_requests() -> tuple[Callable[[str], msgspec.Struct], Mapping[type[msgspec.Struct], Any]]:
+    """Return a decoder of every request with its number, as its last field; and the types without a number."""
+    number = ("id", Annotated[int, msgspec.Meta(ge=-LONGEST_ID, le=LONGEST_ID)])
+    plain = {
+        msgspec.defstruct(type_.__name__, [number], bases=(type_,), tag=tag, frozen=True, kw_only=True): type_
+        for tag, type_ in _REQUESTS.items()
+    }
+    union: Any = functools.reduce(operator.or_, plain)
+    return msgspec.json.Decoder(union).decode, plain
+
+
+def _decode_with_reason(data: bytes | str) -> Incoming:
+    """Read a request in the steps that tell what is wrong with it."""
     try:
         text = data if isinstance(data, str) else data.decode()
         envelope = _decode_envelope(text)
