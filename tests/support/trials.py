@@ -14,7 +14,7 @@ T = TypeVar("T")
 class Form(Enum):
     """A form, with the greatest number of examples of a property in it."""
 
-    EXAMPLE = 50
+    EXAMPLE = 25
     SHORT = 200
     FULL = 5_000
 
