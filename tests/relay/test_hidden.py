@@ -48,13 +48,10 @@ NO_CHANNEL = {
 }
 """Creating what exists is refused: names are one space. The others name no channel."""
 
-BUILDS = [
-    *(pytest.param(build, id=what) for what, build in REQUESTS.items()),
-    *(
-        pytest.param(lambda name, build=build: frames.Admin(build(name)), id=type_.__name__)
-        for type_, build in OPERATIONS.items()
-    ),
-]
+BUILDS: dict[str, Build] = REQUESTS | {
+    type_.__name__: lambda name, build=build: frames.Admin(build(name))  # type: ignore[misc]
+    for type_, build in OPERATIONS.items()
+}
 
 
 class Outsider:
@@ -87,23 +84,23 @@ def test_the_table_is_complete() -> None:
     assert set(OPERATIONS) | NO_CHANNEL == set(get_args(admin.AdminOp))
 
 
-@pytest.mark.parametrize("build", BUILDS)
-async def test_a_hidden_channel_reads_exactly_as_an_absent_one(outsider: Outsider, build: Build) -> None:
+async def test_a_hidden_channel_reads_exactly_as_an_absent_one(outsider: Outsider) -> None:
     """Every request and every operation, compared byte by byte."""
-    hidden, absent = await outsider.ask(build(HIDDEN)), await outsider.ask(build(ABSENT))
-    assert hidden.replace(HIDDEN.encode(), ABSENT.encode()) == absent
-    assert isinstance(v1.decode(hidden), frames.Error | frames.Ack | frames.ChannelList)
+    for what, build in BUILDS.items():
+        hidden, absent = await outsider.ask(build(HIDDEN)), await outsider.ask(build(ABSENT))
+        assert hidden.replace(HIDDEN.encode(), ABSENT.encode()) == absent, what
+        assert isinstance(v1.decode(hidden), frames.Error | frames.Ack | frames.ChannelList), what
 
 
-@pytest.mark.parametrize("build", BUILDS)
-async def test_a_ban_does_not_give_a_hidden_channel_away(outsider: Outsider, redis_url: str, build: Build) -> None:
+async def test_a_ban_does_not_give_a_hidden_channel_away(outsider: Outsider, redis_url: str) -> None:
     """Nor does having been invited: what is over must not leave a trace that an outsider can read."""
     with Redis.from_url(redis_url) as store:
         (channels,) = store.keys("*:names")
         channel_id = bytes(store.hget(channels, HIDDEN) or b"").decode()
         store.sadd(channels.decode().removesuffix(":names") + f":bans:{channel_id}", "eve")
-    hidden, absent = await outsider.ask(build(HIDDEN)), await outsider.ask(build(ABSENT))
-    assert hidden.replace(HIDDEN.encode(), ABSENT.encode()) == absent
+    for what, build in BUILDS.items():
+        hidden, absent = await outsider.ask(build(HIDDEN)), await outsider.ask(build(ABSENT))
+        assert hidden.replace(HIDDEN.encode(), ABSENT.encode()) == absent, what
 
 
 @pytest.mark.parametrize("what", ["who", "AclAdd", "InviteCreate"])
