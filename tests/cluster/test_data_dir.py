@@ -18,8 +18,9 @@ from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[NodeProcess]:
-    node = NodeProcess("--data-dir", str(tmp_path / "data"), installed=True)
+async def node(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[NodeProcess]:
+    """A relay on a directory; with the parameter `True` the installed command."""
+    node = NodeProcess("--data-dir", str(tmp_path / "data"), installed=getattr(request, "param", False))
     try:
         await node.start()
         yield node
@@ -37,6 +38,7 @@ async def peers(node: NodeProcess) -> AsyncIterator[Peers]:
         await everybody.close()
 
 
+@pytest.mark.parametrize("node", [True], ids=["installed"], indirect=True)
 async def test_killed_under_load_it_has_everything_acknowledged(node: NodeProcess, peers: Peers) -> None:
     """An Ack is a promise. Users, channels, members, invites and messages are all kept by it, and so is who we are.
 

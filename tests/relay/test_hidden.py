@@ -49,8 +49,7 @@ NO_CHANNEL = {
 """Creating what exists is refused: names are one space. The others name no channel."""
 
 BUILDS: dict[str, Build] = REQUESTS | {
-    type_.__name__: lambda name, build=build: frames.Admin(build(name))  # type: ignore[misc]
-    for type_, build in OPERATIONS.items()
+    type_.__name__: lambda name, build=build: frames.Admin(build(name)) for type_, build in OPERATIONS.items()
 }
 
 
