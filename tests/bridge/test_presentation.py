@@ -226,7 +226,7 @@ def test_no_message_of_a_page_looks_like_two(rows: list[tuple[int, str, str]], c
 @pytest.mark.parametrize("kind", MIB_BODIES)
 def test_a_great_deal_of_anything_takes_a_moment(kind: str) -> None:
     """Anybody can send a mebibyte. What took quadratic time would stop the bridge for hours."""
-    body = MIB_BODIES[kind][: by_form(MIB // 8, MIB, MIB)]
+    body = MIB_BODIES[kind][: by_form(MIB // 16, MIB, MIB)]
     content, _ = presentation.message(Level.ACT, SERVER, "ops", "ann/laptop/main", Body(body))
     assert len(content) <= (LONGEST_ESCAPE + 1) * len(body) + len(ACT)
     assert not opens_a_tag(content[:2000] + content[-2000:])

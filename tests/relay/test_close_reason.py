@@ -13,6 +13,7 @@ from relay.model.close_reason import CloseReason
         (CloseReason.SLOW_READER, "slow consumer: outbound queue overflowed"),
         (CloseReason.REVOKED, "machine key revoked"),
         (CloseReason.USER_REMOVED, "user removed from this server"),
+        (CloseReason.MALFORMED, "what was sent is not the protocol's"),
         (CloseReason.SHUTDOWN, "the relay is shutting down; reconnect"),
     ],
 )

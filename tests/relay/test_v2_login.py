@@ -1,4 +1,4 @@
-"""Logging in with protocol v2 over a real socket: the version is chosen, refusals have codes, a close says why."""
+"""Logging in with protocol v2 over a real socket: refusals have codes, a close says why."""
 
 import asyncio
 
@@ -9,7 +9,6 @@ from nacl.signing import SigningKey
 from relay.protocol.v2 import V2Codec
 from relay.redis.scripts import LEASE_TAKE
 from relay.services.accounts import Accounts
-from relay.transport.upgrade import SERVER_ID_HEADER
 from tests.support.blocking import Gate
 from tests.support.metrics import scrape
 from tests.support.moderation import ROOT
@@ -33,20 +32,6 @@ async def closed(peer: V2Peer) -> tuple[int | None, str, str]:
     return caught.value.code, event["reason"], event["error"]
 
 
-async def test_ready_tells_all_that_a_client_needs(url: str, v2_peers: V2Peers) -> None:
-    """The path, the role, how often to ping, how long a message may be; the challenge names cluster and node."""
-    ann = await v2_peers.register(url, "ann")
-    assert ann.ready == {
-        "ev": "ready",
-        "path": "ann/laptop/main",
-        "admin": False,
-        "heartbeat": 20,
-        "limits": {"message_bytes": 1024 * 1024},
-    }
-    assert ann.challenge["cluster"] == ann.ws._response.headers[SERVER_ID_HEADER]
-    assert ann.challenge["node"]
-
-
 async def test_the_role_and_the_limits_are_the_nodes(redis_url: str, v2_peers: V2Peers) -> None:
     """`ready` carries the operator's settings."""
     async with running_node(redis_url, admins=ROOT, max_message_bytes=2048, idle_seconds=9.0) as url:
@@ -54,26 +39,6 @@ async def test_the_role_and_the_limits_are_the_nodes(redis_url: str, v2_peers: V
         assert (root.ready["admin"], root.ready["heartbeat"]) == (True, 3)
         assert root.ready["limits"] == {"message_bytes": 2048}
         await v2_peers.close()
-
-
-@pytest.mark.parametrize(
-    ("offer", "chosen"),
-    [
-        ((), None),
-        (("conclave.v2",), "conclave.v2"),
-        (("chat", "conclave.v2"), "conclave.v2"),
-        (("chat", "conclave.v9"), None),
-    ],
-)
-async def test_the_subprotocol_chooses_the_version(url: str, offer: tuple[str, ...], chosen: str | None) -> None:
-    """An upgrade without a known subprotocol gets version 1, as before."""
-    async with aiohttp.ClientSession() as http, http.ws_connect(url, protocols=offer) as ws:
-        assert ws.protocol == chosen
-        await ws.send_str("hello?")
-        if chosen is None:
-            await ws.send_bytes(b"\xff")
-        message = await ws.receive(timeout=10)
-        assert message.type is (aiohttp.WSMsgType.TEXT if chosen else aiohttp.WSMsgType.BINARY)
 
 
 async def test_a_user_has_one_name_in_both_versions(url: str, peers: Peers, v2_peers: V2Peers) -> None:
@@ -109,52 +74,6 @@ async def test_a_login_that_is_refused_says_why_and_with_which_code(url: str, v2
     assert taken.value.reason == "username `ann` is already taken"
 
 
-@pytest.mark.parametrize(
-    ("first", "code", "error", "text"),
-    [
-        ('{"op":"hello","protocol":3}', 4006, "version", "incompatible protocol version: ours=2, theirs=3"),
-        ("hello", 4007, "malformed", "expected a `hello`"),
-        ('{"id":1,"op":"ping"}', 4007, "malformed", "expected a `hello`"),
-        (b"\x00\x01", 4007, "malformed", "a binary message, where only text messages are expected"),
-        ('{"op":"hello","protocol":2,"session":"a/b","origin":"ws://h"}', 4007, "malformed", "invalid session handle"),
-        ('{"op":"hello","protocol":2,"session":"a","origin":"h"}', 4007, "malformed", "invalid origin `h`"),
-    ],
-)
-async def test_a_bad_opening_is_refused_with_its_reason(
-    url: str, first: str | bytes, code: int, error: str, text: str
-) -> None:
-    """Not with a bare close: somebody writes a client by these texts."""
-    peer = await V2Peer.dial(url)
-    await (peer.ws.send_bytes(first) if isinstance(first, bytes) else peer.ws.send_str(first))
-    got = await closed(peer)
-    assert (got[0], got[2]) == (code, error)
-    assert got[1].startswith(text)
-
-
-async def test_a_login_that_takes_too_long_is_refused(redis_url: str) -> None:
-    """A connection without a login holds nothing for long."""
-    async with running_node(redis_url, handshake_seconds=0.2) as url:
-        peer = await V2Peer.dial(url)
-        assert await closed(peer) == (4006, "handshake timed out", "unauthorized")
-
-
-async def test_a_recorded_challenge_of_one_cluster_is_worth_nothing_at_another(
-    redis_url: str, v2_peers: V2Peers
-) -> None:
-    """A rogue relay that passes on another one's challenge gets an answer that nobody accepts."""
-    async with running_node(redis_url) as victim, running_node(redis_url, key_prefix="rogue") as rogue:
-        await v2_peers.login(victim, KEY, register=("ann", "laptop"))
-        challenge = await (at_rogue := v2_peers.keep(await V2Peer.dial(rogue))).hello("main", origin_of(rogue))
-        at_victim = await V2Peer.dial(victim)
-        recorded = await at_victim.hello("main", origin_of(rogue))
-        assert recorded["cluster"] != challenge["cluster"]
-        lured = {**challenge, "nonce": recorded["nonce"]}  # what the rogue shows to ann, who knows it by its own id
-        await at_victim.send({"op": "auth", **proof_of(KEY, "auth", origin_of(rogue), lured)})
-        assert (await closed(at_victim))[:2] == (4006, "signature verification failed")
-        assert at_rogue.challenge == challenge
-        await v2_peers.close()
-
-
 async def test_a_relay_that_knows_its_address_refuses_another(redis_url: str, v2_peers: V2Peers) -> None:
     """So the rogue cannot lie about the cluster either: the client signs what it has dialled."""
     origins = frozenset({"wss://chat.example", "ws://10.0.0.1:4390"})
@@ -167,19 +86,6 @@ async def test_a_relay_that_knows_its_address_refuses_another(redis_url: str, v2
             4006,
             "this relay is reached as `ws://10.0.0.1:4390`, `wss://chat.example`, not as `wss://rogue.example`",
         )
-        await v2_peers.close()
-
-
-async def test_registration_by_invite(redis_url: str, v2_peers: V2Peers) -> None:
-    """The invite travels with the registration; without a good one nobody comes in."""
-    async with running_node(redis_url, admins=ROOT, registration="invite") as url:
-        root = await v2_peers.register(url, "root")
-        token = (await root.ask("server_invite.create", uses=1))["token"]
-        with pytest.raises(V2Closed, match="registration needs a valid invite"):
-            await V2Peer.register(url, "eve")
-        v2_peers.keep(await V2Peer.login(url, KEY, register=("ann", "laptop"), invite=token))
-        with pytest.raises(V2Closed, match="registration needs a valid invite"):
-            await V2Peer.login(url, SigningKey.generate(), register=("eve", "laptop"), invite=token)
         await v2_peers.close()
 
 

@@ -1,10 +1,13 @@
-"""Every operation of protocol v2 over a real socket, every code, and what is no request."""
+"""Requests of protocol v2 over a real socket: every code, and both versions in one channel.
+
+`conclave-conformance` checks what a client sees of each operation; here is what needs an admin of the server, or a look
+inside.
+"""
 
 import base64
 from typing import Any
 
 import pytest
-from nacl.signing import SigningKey
 
 from conclave.model import Sealed
 from conclave.protocol import requests
@@ -36,77 +39,12 @@ async def people(redis_url: str, v2_peers: V2Peers) -> Any:
         await v2_peers.close()
 
 
-async def test_every_operation(people: tuple[V2Peer, V2Peer, V2Peer]) -> None:
-    """The reply of each operation that succeeds, in one scenario."""
+async def test_operations_of_the_servers_admins(people: tuple[V2Peer, V2Peer, V2Peer]) -> None:
+    """Their replies; those of all other operations are checked by `conclave-conformance`, which is no admin."""
     root, ann, bob = people
-    assert await ann.ask("ping") == {}
-    assert await ann.ask("channel.create", channel="ops", visibility="private") == {"channel": "ops"}
-    assert await ann.join("ops") == {"channel": "ops", "position": "0-0", "admin": True}
-    token = (await ann.ask("invite.create", channel="ops", uses=2, expires_in=60))["token"]
-    (invite,) = (await ann.ask("invite.list", channel="ops"))["invites"]
-    assert (invite["token"], invite["uses_remaining"]) == (token, 2)
-    assert invite["expires_at"].endswith("+00:00")
-    assert await bob.join("ops", token=token) == {"channel": "ops", "position": "0-0", "admin": False}
-    assert await ann.ask("invite.revoke", token=token) == {"token": token}
-    assert await ann.ask("invite.list", channel="ops") == {"invites": []}
-    assert await bob.ask("channels") == {
-        "channels": [
-            {"name": "ops", "visibility": "private", "member": True, "joined": True, "admin": False},
-        ]
-    }
+    await ann.create("ops", "private")
     (row,) = (await root.ask("channels"))["channels"]
     assert (row["member"], row["joined"], row["admin"]) == (False, False, True)
-    assert await bob.ask("who") == {"sessions": ["ann/laptop/main", "bob/laptop/main", "root/laptop/main"]}
-    assert await bob.ask("who", channel="ops") == {"sessions": ["ann/laptop/main", "bob/laptop/main"]}
-
-    sent = await ann.ask("send", channel="ops", body={"text": "hi"})
-    assert sent["id"].startswith(f"{sent['ts']}-")
-    await wait_until(lambda: bob.events, what="bob hears")
-    assert bob.events.pop() == {
-        "ev": "message",
-        "channel": "ops",
-        "from": "ann/laptop/main",
-        "body": {"text": "hi"},
-        "id": sent["id"],
-        "ts": sent["ts"],
-    }
-    assert await bob.ask("history", channel="ops") == {
-        "messages": [{"id": sent["id"], "ts": sent["ts"], "from": "ann/laptop/main", "body": {"text": "hi"}}],
-        "more": False,
-    }
-    whisper = await bob.ask("whisper", to="ann/laptop/main", body={"text": "psst"})
-    await wait_until(lambda: ann.events, what="ann hears")
-    assert ann.events.pop() == {
-        "ev": "whisper",
-        "from": "bob/laptop/main",
-        "body": {"text": "psst"},
-        "id": whisper["id"],
-        "ts": whisper["ts"],
-    }
-
-    assert await ann.ask("acl.add", channel="ops", user="cid") == {"user": "cid"}
-    assert await ann.ask("acl.list", channel="ops") == {"users": ["ann", "bob", "cid"]}
-    assert await ann.ask("acl.promote", channel="ops", user="bob") == {"user": "bob"}
-    assert (await bob.join("ops"))["admin"] is True
-    assert await ann.ask("acl.demote", channel="ops", user="bob") == {"user": "bob"}
-    assert (await bob.join("ops"))["admin"] is False
-    assert await ann.ask("acl.remove", channel="ops", user="cid") == {"user": "cid"}
-    assert await ann.ask("kick", channel="ops", target="bob/laptop/main") == {"target": "bob/laptop/main"}
-    assert await ann.ask("ban", channel="ops", user="bob") == {"user": "bob"}
-    assert await ann.ask("bans", channel="ops") == {"users": ["bob"]}
-    assert await ann.ask("unban", channel="ops", user="bob") == {"user": "bob"}
-    assert await ann.ask("bans", channel="ops") == {"users": []}
-    assert await ann.ask("channel.visibility", channel="ops", visibility="unlisted") == {"channel": "ops"}
-    assert await ann.ask("channel.rename", channel="ops", to="dev") == {"channel": "dev"}
-    assert await ann.ask("leave", channel="dev") == {"channel": "dev"}
-    assert await ann.ask("channel.delete", channel="dev") == {"channel": "dev"}
-
-    spare = SigningKey.generate()
-    assert await ann.ask("machine.add", machine="desk", pubkey=b64(bytes(spare.verify_key))) == {"machine": "desk"}
-    machines = (await ann.ask("machines"))["machines"]
-    assert [machine["name"] for machine in machines] == ["desk", "laptop"]
-    assert set(machines[0]) == {"name", "pubkey", "added_at"}
-    assert await ann.ask("machine.remove", machine="desk") == {"machine": "desk"}
     assert await root.ask("machine.remove", machine="laptop", user="bob") == {"machine": "laptop"}
     assert (await bob.wait_closed())[0] == 4002
     assert await root.ask("users") == {"users": ["ann", "bob", "root"]}
@@ -115,7 +53,7 @@ async def test_every_operation(people: tuple[V2Peer, V2Peer, V2Peer]) -> None:
     trail = (await root.ask("audit", limit=3))["entries"]
     assert [entry["operation"] for entry in trail] == ["machine_remove", "user_remove", "server_invite_create"]
     assert set(trail[0]) == {"at", "actor", "operation", "target", "outcome"}
-    assert len((await root.ask("audit"))["entries"]) > 10
+    assert len((await root.ask("audit"))["entries"]) == 4
 
 
 async def test_refusals_have_the_texts_of_version_1(people: tuple[V2Peer, V2Peer, V2Peer]) -> None:
@@ -180,41 +118,6 @@ async def test_a_defect_is_an_internal_error(
         assert await ann.refusal("who") == "internal: the relay failed to carry this out"
         assert await ann.ask("ping") == {}
         await v2_peers.close()
-
-
-@pytest.mark.parametrize(
-    ("text", "number", "message"),
-    [
-        ('{"op":"ping"}', None, "a request needs an `id`: an integer of at most 53 bits"),
-        ('{"id":true,"op":"ping"}', None, "a request needs an `id`: an integer of at most 53 bits"),
-        ('{"id":1.5,"op":"ping"}', None, "a request needs an `id`: an integer of at most 53 bits"),
-        ("{}", None, "a request needs an `id`: an integer of at most 53 bits"),
-        ('{"id":9,"op":"dance"}', 9, 'unknown operation "dance"'),
-        ('{"id":9,"op":"hello"}', 9, 'unknown operation "hello"'),
-        ('{"id":-1,"op":"join"}', -1, "Object missing required field `channel`"),
-        ('{"id":0,"op":"send","channel":"x","body":{"text":"\\udc00"}}', 0, "invalid JSON: "),
-    ],
-)
-async def test_an_object_that_is_no_request_is_answered(
-    url: str, v2_peers: V2Peers, text: str, number: int | None, message: str
-) -> None:
-    """By its number if it has one, and the session goes on."""
-    ann = await v2_peers.register(url, "ann")
-    reply = await ann.raw(text, number)
-    assert reply["re"] == number
-    assert reply["error"]["code"] == "malformed"
-    assert reply["error"]["message"].startswith(message)
-    assert await ann.ask("ping") == {}
-
-
-@pytest.mark.parametrize("data", ["", "ping", "[]", "7", '{"id":1', "[" * 50_000, b"\x00", b"{}"])
-async def test_what_is_no_json_object_ends_the_session(url: str, v2_peers: V2Peers, data: str | bytes) -> None:
-    """4007: the sender speaks another protocol, and waits for an answer that does not exist."""
-    ann = await v2_peers.register(url, "ann")
-    await (ann.ws.send_bytes(data) if isinstance(data, bytes) else ann.ws.send_str(data))
-    code, last = await ann.wait_closed()
-    assert code == 4007
-    assert last == {"ev": "closing", "code": 4007, "reason": "what was sent is not the protocol's"}
 
 
 async def test_both_versions_share_a_channel(url: str, peers: Peers, v2_peers: V2Peers) -> None:
