@@ -4,8 +4,8 @@
 
 Two nodes on a Redis of their own, a bridge at each. In turns, a message goes from a raw v1 socket at one node to a raw
 v1 socket at the other, and from a `tools/call` line at one bridge to the notification line at the other: medians and
-95th percentiles in milliseconds, both from the same run. Before each there is a pause: a relay writes to an idle
-session at once, and gathers frames for a few milliseconds for one that is busy.
+95th percentiles in milliseconds, both from the same run. Before each there is a pause, so that neither waits for what
+the other one has left to do.
 
 Then, in turns, one bridge is started and two at once in the same directory: milliseconds from there until everybody can
 see them, each under a name of its own. The ratios are what counts; the machine decides the rest.

@@ -68,15 +68,17 @@ class Channel(NamedTuple):
 async def set_up(node: Any, codec: Any, sessions: int) -> Channel:
     """Have sessions of one channel join, and wait until it expects its messages live."""
     outboxes = "relay.sessions.outbox:{0}", "relay.transport.outbox:{0}", "relay.outbox:{0}"
-    new_outbox, new_flusher = (
-        trees.load(*(place.format(name) for place in outboxes)) for name in ("Outbox", "Flusher")
-    )
-    flusher = new_flusher(node.parts.metrics.sent_bytes.inc)
-    clock = asyncio.get_running_loop().time
+    new_outbox = trees.load(*(place.format("Outbox") for place in outboxes))
+    settings: dict[str, Any] = {"limit": 1 << 30, "on_overflow": lambda: None}
+    if hasattr(node.parts, "flusher"):
+        flusher = node.parts.flusher
+    else:
+        flusher = trees.load(*(place.format("Flusher") for place in outboxes))(node.parts.metrics.sent_bytes.inc)
+        settings["clock"] = asyncio.get_running_loop().time
     join = trees.part(node.parts.fanout, "join", "subscribe")
     channel_id = f"c{sessions}"
     for number in range(sessions):
-        outbox = new_outbox(Nowhere(), flusher, limit=1 << 30, on_overflow=lambda: None, clock=clock)
+        outbox = new_outbox(Nowhere(), flusher, **settings)
         outbox.open()
         path = SessionPath(f"user{number}", "laptop", "main")
         session = trees.make_session(codec, path=path, connection=f"{sessions}.{number}", outbox=outbox)

@@ -31,7 +31,7 @@ from conclave.model import Plain, Visibility
 
 SECONDS = 10
 QUIET_SECONDS = 0.1
-"""A relay writes to an idle session immediately, and gathers frames for a few milliseconds for a busy one."""
+"""A relay that is idle writes at the end of the tick, and gathers frames for a few milliseconds when it is busy."""
 
 
 class Tracer:

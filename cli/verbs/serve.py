@@ -144,6 +144,16 @@ class _Several(click.ParamType[str]):
     help="The time over which the sessions are then closed, evenly.",
 )
 @click.option(
+    "--max-gather-ms",
+    type=float,
+    envvar="CONCLAVE_MAX_GATHER_MS",
+    default=10.0,
+    show_default=True,
+    show_envvar=True,
+    metavar="MS",
+    help="The longest time for which a busy node gathers events of a session into one write; 0 for none, up to 1000.",
+)
+@click.option(
     "--key-prefix",
     envvar="CONCLAVE_KEY_PREFIX",
     default="conclave",

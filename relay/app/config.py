@@ -20,11 +20,13 @@ DEFAULT_BIND = "0.0.0.0:4390"
 DEFAULT_MAX_MESSAGE_BYTES = 1024 * 1024
 DEFAULT_KEY_PREFIX = "conclave"
 DEFAULT_DRAIN_DELAY, DEFAULT_DRAIN_SECONDS = 5.0, 20.0
+DEFAULT_MAX_GATHER_MS = 10.0
 
 _RETENTION_MS = 7 * 24 * 3600 * 1000
 _RETENTION_ROWS = 1_000_000
 _WORKERS = range(1, 257)
 _LONGEST_DRAIN_SECONDS = 3600
+_LONGEST_GATHER_MS = 1000
 _MESSAGE_BYTES = range(1024, 2560 * 1024 + 1)
 """Beyond 2.5 MiB an event could exceed the 16 MiB that one v2 message may have: as JSON, a body may be six times as
 long as it was in a v1 frame. A page of v1 history is below that, too."""
@@ -87,6 +89,8 @@ class NodeConfig(msgspec.Struct, frozen=True):
     """The seconds for which a stopping node keeps serving while it reports that it is not ready."""
     drain_seconds: float = 0.0
     """The seconds over which it then closes its sessions."""
+    max_gather_seconds: float = DEFAULT_MAX_GATHER_MS / 1000
+    """The longest time for which a busy node gathers the events of its sessions."""
 
     @property
     def retention(self) -> Retention:
@@ -118,6 +122,7 @@ def parse_config(
     metrics_bind: str | None = None,
     drain_delay: float | None = None,
     drain_seconds: float | None = None,
+    max_gather_ms: float = DEFAULT_MAX_GATHER_MS,
 ) -> NodeConfig:
     """Return the configuration that the command line gives.
 
@@ -145,6 +150,7 @@ def parse_config(
         metrics_address=None if metrics_bind is None else _parse_address(metrics_bind),
         drain_delay=_parse_drain(drain_delay, store, DEFAULT_DRAIN_DELAY),
         drain_seconds=_parse_drain(drain_seconds, store, DEFAULT_DRAIN_SECONDS),
+        max_gather_seconds=_parse_gather(max_gather_ms),
     )
 
 
@@ -210,6 +216,12 @@ def _parse_drain(seconds: float | None, store: Store, default: float) -> float:
     if not 0 <= seconds <= _LONGEST_DRAIN_SECONDS:
         raise ConfigError(f"invalid drain of {seconds:g} seconds (expected 0 to {_LONGEST_DRAIN_SECONDS})")
     return seconds
+
+
+def _parse_gather(milliseconds: float) -> float:
+    if not 0 <= milliseconds <= _LONGEST_GATHER_MS:
+        raise ConfigError(f"invalid time of {milliseconds:g} ms to gather events (expected 0 to {_LONGEST_GATHER_MS})")
+    return milliseconds / 1000
 
 
 def _cores() -> int:

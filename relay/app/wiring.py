@@ -30,6 +30,7 @@ from relay.services.context import Services
 from relay.services.messages import Messages
 from relay.services.moderation import Moderation
 from relay.services.presence import Presence
+from relay.sessions.flush_policy import FlushPolicy
 from relay.sessions.outbox import Flusher
 from relay.sessions.registry import SessionRegistry
 from relay.transport.connection import Connections
@@ -42,6 +43,7 @@ class Components:
         self._keys = keys = Keys(config.key_prefix)
         self.metrics = Metrics(scripts.NAMES, scripts.CHANNEL_OPERATIONS)
         self.sessions = SessionRegistry()
+        self.flusher = Flusher(self.metrics.sent_bytes.inc, FlushPolicy(config.max_gather_seconds))
         self.client = self._redis_client(config, make)
         self.registry = NodeRegistry(self.client, keys)
         self.replica: ReadReplica | None = None
@@ -60,6 +62,7 @@ class Components:
             channel_log=self.channel_log,
             keys=keys,
             clock=self.registry.clock,
+            flusher=self.flusher,
             metrics=self.metrics,
         )
         self.announcements = Announcements(
@@ -138,7 +141,7 @@ class Components:
         return Connections(
             services=services,
             codecs=(V1Codec(), v2),
-            flusher=Flusher(self.metrics.sent_bytes.inc),
+            flusher=self.flusher,
             metrics=self.metrics,
             outbox_bytes=config.outbox_bytes,
             message_bytes=config.max_message_bytes,

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import structlog
 
-from relay.channels.local_channel import LocalChannel, Subscriber
+from relay.channels.local_channel import LocalChannel
+from relay.channels.recipients import Subscriber
 from relay.model.errors import StoreUnavailable
 from relay.redis.channel_log import DELETED, ChannelLog
 from relay.redis.directory import Directory

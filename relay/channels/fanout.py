@@ -18,6 +18,7 @@ from relay.redis.channel_log import ChannelLog, parse_live
 from relay.redis.clock import RedisClock
 from relay.redis.directory import Directory
 from relay.redis.keys import Keys
+from relay.sessions.outbox import Flusher
 from relay.sessions.session import Session
 
 UNSUBSCRIBE_AFTER_SECONDS = 5.0
@@ -48,12 +49,14 @@ class FanOut:
         channel_log: ChannelLog,
         keys: Keys,
         clock: RedisClock,
+        flusher: Flusher,
         metrics: Metrics,
     ) -> None:
         self._broker = broker
         self._log = channel_log
         self._keys = keys
         self._clock = clock
+        self._flusher = flusher
         self._metrics = metrics
         self._count_deliveries = metrics.deliveries.inc
         self._observe_size = metrics.fanout_size.observe
@@ -96,7 +99,8 @@ class FanOut:
         """
         channel = self._channels.get(channel_id)
         if channel is None:
-            channel = self._channels[channel_id] = LocalChannel(channel_id, name, version, self._on_delivered)
+            channel = LocalChannel(channel_id, name, version, self._flusher, self._on_delivered)
+            self._channels[channel_id] = channel
         else:
             channel.rename(name, version)
         subscriber = channel.subscribers.get(session.connection)

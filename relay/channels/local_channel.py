@@ -6,27 +6,11 @@ from collections.abc import Callable, Sequence
 
 from relay.channels.catch_up import CatchUp, Gap
 from relay.channels.ordering import Ordering
+from relay.channels.recipients import Recipients, Subscriber
 from relay.model.message import Message, order
 from relay.observability import tracing
+from relay.sessions.outbox import Flusher
 from relay.sessions.session import Session
-
-
-class Subscriber:
-    """A session in a channel.
-
-    `joined_at` is the membership version at which the session joined, `reviewed_at` the last one at which a review let
-    it stay. The session receives the messages after `after`. While it has a `catch_up`, it receives what that puts out,
-    and nothing else.
-    """
-
-    __slots__ = ("after", "catch_up", "joined_at", "reviewed_at", "session")
-
-    def __init__(self, session: Session, *, joined_at: int, after: str) -> None:
-        self.session = session
-        self.joined_at = self.reviewed_at = joined_at
-        self.after = after
-        self.catch_up: CatchUp | None = None
-
 
 OnDelivered = Callable[[Message, int, float], None]
 """Called after each delivery with the message, the number of sessions, and the `time.monotonic` of its beginning."""
@@ -35,7 +19,9 @@ OnDelivered = Callable[[Message, int, float], None]
 class LocalChannel:
     """The subscribers of this node in a channel, and the order in which they receive its messages."""
 
-    def __init__(self, channel_id: str, name: str, name_version: int, on_delivered: OnDelivered) -> None:
+    def __init__(
+        self, channel_id: str, name: str, name_version: int, flusher: Flusher, on_delivered: OnDelivered
+    ) -> None:
         """`name_version` is the version at which the channel had this name."""
         self.id = channel_id
         self.name = name
@@ -56,8 +42,7 @@ class LocalChannel:
         """Whether the log is being read, or is going to be."""
         self.reviewing = asyncio.Lock()
         """Held while a version is applied."""
-        self._latest_start: str | None = None
-        """The last message that some subscriber is not to receive; None if all receive what comes next."""
+        self._recipients = Recipients(flusher)
         self._on_delivered = on_delivered
 
     @property
@@ -79,8 +64,8 @@ class LocalChannel:
         listed. If they differ, the session may have lost its right meanwhile, and nothing is delivered before it was
         reviewed.
         """
+        self.remove_subscriber(session)
         subscriber = self.subscribers[session.connection] = Subscriber(session, joined_at=joined_at, after=tip)
-        self._set_start(subscriber, tip)
         if not self.started:
             self.started = True
             self.version = joined_at
@@ -90,10 +75,12 @@ class LocalChannel:
             self.ordering.require_log()
         if since is not None:
             subscriber.catch_up = CatchUp(since, self.ordering.position, tip)
+        self._recipients.add(subscriber, self.ordering.position)
         return subscriber
 
     def remove_subscriber(self, session: Session) -> None:
         self.subscribers.pop(session.connection, None)
+        self._recipients.remove(session)
 
     def position_of(self, subscriber: Subscriber) -> str:
         """Return the message after which a subscriber receives everything from now on."""
@@ -122,29 +109,9 @@ class LocalChannel:
     def deliver(self, messages: Sequence[Message]) -> None:
         """Put messages into the outboxes of all subscribers but their senders. Each is encoded once per version."""
         for message in tracing.delivered(messages, self.id, len(self.subscribers)):
-            began, skipped = time.monotonic(), 0
-            some_start_later = self._latest_start is not None and order(message.id) <= order(self._latest_start)
-            if not some_start_later:
-                self._latest_start = None
-            sender, frames = message.sender, dict[object, bytes]()
-            for subscriber in self.subscribers.values():
-                session = subscriber.session
-                if subscriber.catch_up is not None:
-                    subscriber.catch_up.receive(message)
-                    skipped += 1
-                    continue
-                if session.path_text == sender:
-                    skipped += 1
-                    continue
-                if some_start_later and order(message.id) <= order(subscriber.after):
-                    skipped += 1
-                    continue
-                frame = frames.get(session.encoder)
-                if frame is None:
-                    frame = frames[session.encoder] = session.encoder.message(self.name, message)
-                session.outbox.push(frame)
-            if reached := len(self.subscribers) - skipped:
-                self._on_delivered(message, reached, began)
+            began = time.monotonic()
+            if sessions := self._recipients.deliver(self.name, message):
+                self._on_delivered(message, sessions, began)
 
     def deliver_gap(self, after: str, until: str) -> None:
         """Tell the subscribers that the messages after `after` and before `until` are lost.
@@ -176,12 +143,8 @@ class LocalChannel:
                 session.send_event(session.encoder.message(self.name, step))
         if catch_up is not None and catch_up.done:
             subscriber.catch_up = None
-            self._set_start(subscriber, catch_up.position)
-
-    def _set_start(self, subscriber: Subscriber, after: str) -> None:
-        subscriber.after = after
-        if self._latest_start is None or order(after) > order(self._latest_start):
-            self._latest_start = after
+            subscriber.after = catch_up.position
+            self._recipients.add(subscriber, self.ordering.position)
 
     def rename(self, name: str, version: int) -> bool:
         """Take the name that the channel had at `version`. Returns whether the name has changed.

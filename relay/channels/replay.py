@@ -6,8 +6,9 @@ import structlog
 
 from relay.channels.access import Access
 from relay.channels.catch_up import CatchUp
-from relay.channels.local_channel import LocalChannel, Subscriber
+from relay.channels.local_channel import LocalChannel
 from relay.channels.log_reader import LogReader
+from relay.channels.recipients import Subscriber
 from relay.model.close_reason import CloseReason
 from relay.redis.channel_log import ChannelLog
 from relay.sessions.session import Replay, Session

@@ -1,18 +1,20 @@
 """The frames that wait for one session's socket: joined into few writes, bounded in bytes, never awaited.
 
-Almost all of a delivery's cost is the kernel's send, so the number of writes counts (docs/decisions/0001). A frame for
-an idle session is written immediately; frames for a busy session gather for a few milliseconds and go out in one write.
-Pending frames, here and in the transport, have one bound in bytes; a session that exceeds it is a slow reader.
+Almost all of a delivery's cost is the kernel's send, so the number of writes counts (docs/decisions/0001). The frames
+of one tick of the event loop go out in one write per session at its end. On a busy node events gather for longer
+(`FlushPolicy`); the reply to a request does not wait for more than the tick. Pending frames, here and in the transport,
+have one bound in bytes; a session that exceeds it is a slow reader.
 """
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
-WINDOW_SECONDS = 0.01
-"""The time for which frames for a busy session gather."""
+from relay.sessions.flush_policy import FlushPolicy
+
 FLUSH_BYTES = 64 * 1024
-"""The size at which gathered frames are written before that time is over."""
+"""The size of gathered frames at which they are written without a delay."""
 
 
 class Writer(Protocol):
@@ -23,25 +25,95 @@ class Writer(Protocol):
     def get_write_buffer_size(self) -> int: ...
 
 
+def call_in(delay: float, callback: Callable[[], None]) -> None:
+    """Have the running event loop call back after so many seconds; after 0 at the end of this tick."""
+    loop = asyncio.get_running_loop()
+    if delay:
+        loop.call_later(delay, callback)
+    else:
+        loop.call_soon(callback)
+
+
 class Flusher:
-    """Flushes the outboxes of one node that have pending frames, all of them once per window."""
+    """Flushes the outboxes of one node: those with events when the policy says so, those with a reply in every tick."""
 
-    def __init__(self, sent: Callable[[int], None]) -> None:
-        """`sent` is called with the size of every write, in bytes."""
+    def __init__(
+        self,
+        sent: Callable[[int], None],
+        policy: FlushPolicy,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        schedule: Callable[[float, Callable[[], None]], None] = call_in,
+    ) -> None:
+        """`sent` is called with the size of every write, in bytes. `clock` is monotonic, in seconds."""
         self.sent = sent
-        self._dirty: list[Outbox] = []
-        self._timer: asyncio.TimerHandle | None = None
+        self._policy = policy
+        self._clock = clock
+        self._schedule = schedule
+        self._scheduled = False
+        self._with_events: list[Outbox] = []
+        self._with_replies: list[Outbox] = []
+        self._gathered_bytes = 0
+        self._joined_frames: list[bytes] = []
+        self._joined = b""
 
-    def add(self, outbox: "Outbox") -> None:
-        self._dirty.append(outbox)
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(WINDOW_SECONDS, self._flush)
+    def push(self, frame: bytes, outboxes: "Iterable[Outbox]", besides: "Outbox | None" = None) -> None:
+        """Put an event into each of these outboxes, except into one of them."""
+        with_events = self._with_events
+        for outbox in outboxes:
+            if outbox is not besides:
+                events = outbox.events
+                if not events:
+                    with_events.append(outbox)
+                events.append(frame)
+        self._gathered_bytes += len(frame)
+        if self._gathered_bytes >= FLUSH_BYTES:
+            self._flush_events()
+        elif not self._scheduled:
+            self._scheduled = True
+            self._schedule(self._policy.delay(self._clock()), self._flush_scheduled)
 
-    def _flush(self) -> None:
-        self._timer = None
-        dirty, self._dirty = self._dirty, []
-        for outbox in dirty:
+    def add_reply(self, outbox: "Outbox") -> None:
+        """Flush an outbox at the end of this tick."""
+        if not self._with_replies:
+            self._schedule(0, self._flush_replies)
+        self._with_replies.append(outbox)
+
+    def join(self, frames: list[bytes]) -> bytes:
+        """Return the frames as one. The listeners of a channel, which have the same frames pending, share it."""
+        if frames != self._joined_frames:
+            self._joined_frames, self._joined = frames.copy(), b"".join(frames)
+        return self._joined
+
+    def _flush_scheduled(self) -> None:
+        self._scheduled = False
+        self._flush_events()
+
+    def _flush_events(self) -> None:
+        outboxes, self._with_events, self._gathered_bytes = self._with_events, [], 0
+        began = self._clock()
+        for outbox in outboxes:
             outbox.flush()
+        self._policy.record(began, self._clock())
+        self._joined_frames, self._joined = [], b""
+
+    def _flush_replies(self) -> None:
+        outboxes, self._with_replies = self._with_replies, []
+        for outbox in outboxes:
+            outbox.flush()
+
+
+class _Dropped(list[bytes]):
+    """The pending events of an outbox that takes none any more: never empty, and without content."""
+
+    def append(self, frame: bytes) -> None:
+        """Drop an event."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+_DROPPED = _Dropped()
 
 
 class Outbox:
@@ -51,77 +123,69 @@ class Outbox:
     dropped silently: the reader of the socket notices.
     """
 
-    def __init__(
-        self,
-        writer: Writer,
-        flusher: Flusher,
-        *,
-        limit: int,
-        on_overflow: Callable[[], None],
-        clock: Callable[[], float],
-    ) -> None:
+    __slots__ = (
+        *("_counted_bytes", "_finished", "_flusher", "_held", "_limit", "_on_overflow", "_overflowed", "_pending"),
+        *("_writer", "events"),
+    )
+
+    def __init__(self, writer: Writer, flusher: Flusher, *, limit: int, on_overflow: Callable[[], None]) -> None:
         """`limit` bounds the pending frames, in bytes. `on_overflow` is called once, for the first frame beyond it."""
         self._writer = writer
         self._flusher = flusher
         self._limit = limit
         self._on_overflow = on_overflow
-        self._clock = clock
         self._pending: list[bytes] = []
-        self._pending_bytes = 0
+        self.events = self._pending
+        """The list to which a flusher appends events. The flusher has to know an outbox that it makes non-empty."""
+        self._counted_bytes = 0
+        """The size of the replies that are pending, and of all frames while they are held."""
         self._held = True
-        self._muted = False
         self._finished = False
         self._overflowed = False
-        self._last_write = -WINDOW_SECONDS
 
     @property
     def buffered(self) -> int:
         """Bytes that the kernel has not accepted yet."""
-        return self._pending_bytes + self._writer.get_write_buffer_size()
+        return sum(map(len, self._pending)) + self._writer.get_write_buffer_size()
 
     def open(self, *frames: bytes) -> None:
         """Write these frames first, then those that were held."""
         self._held = False
         self._pending[:0] = frames
-        self._pending_bytes += sum(map(len, frames))
         self.flush()
 
     def push(self, frame: bytes) -> None:
-        """Send a frame: immediately if the session is idle, else with the others of the same window."""
-        if self._muted or self._finished or self._overflowed:
-            return
-        self._pending.append(frame)
-        self._pending_bytes += len(frame)
+        """Send an event, with the others that the flusher gathers."""
         if self._held:
-            if self._pending_bytes > self._limit:
-                self._overflow()
-        elif self._pending_bytes >= FLUSH_BYTES or (
-            len(self._pending) == 1 and self._clock() - self._last_write >= WINDOW_SECONDS
-        ):
-            self.flush()
-        elif len(self._pending) == 1:
-            self._flusher.add(self)
+            self._hold(frame)
+        else:
+            self._flusher.push(frame, (self,))
 
     def send(self, frame: bytes) -> None:
-        """Send a frame immediately, behind those that are pending: the reply to a request."""
-        if not (self._finished or self._overflowed):
-            self._pending.append(frame)
-            self._pending_bytes += len(frame)
+        """Send the reply to a request at the end of this tick, behind the frames that are pending."""
+        if self._finished or self._overflowed:
+            return
+        self._pending.append(frame)
+        self._counted_bytes += len(frame)
+        if self._counted_bytes >= FLUSH_BYTES:
             self.flush()
+        elif self._counted_bytes == len(frame):
+            self._flusher.add_reply(self)
 
     def mute(self) -> None:
         """Drop events from now on, because the session ends. The reply under way and the close still go out."""
-        self._muted = True
+        self.events = _DROPPED
 
     def flush(self) -> None:
         """Write the pending frames, in one call."""
         if not self._pending or self._held:
             return
-        if self._writer.get_write_buffer_size() + self._pending_bytes > self._limit:
-            self._overflow()
-            return
-        self._write(b"".join(self._pending) if len(self._pending) > 1 else self._pending[0])
+        data = self._flusher.join(self._pending) if len(self._pending) > 1 else self._pending[0]
         self._clear()
+        if self._writer.get_write_buffer_size() + len(data) > self._limit:
+            self._overflow()
+        else:
+            self._write(data)
 
     def finish(self, *frames: bytes) -> None:
         """Write the pending frames and these last ones. Later frames are dropped."""
@@ -129,21 +193,31 @@ class Outbox:
             return
         self._finished = True
         self._write(b"".join((*self._pending, *frames)))
-        self._clear()
+        self._end()
+
+    def _hold(self, frame: bytes) -> None:
+        if self.events is self._pending:
+            self._pending.append(frame)
+            self._counted_bytes += len(frame)
+            if self._counted_bytes > self._limit:
+                self._overflow()
 
     def _overflow(self) -> None:
         """Drop the pending frames and all later ones, and have the client disconnected."""
-        self._clear()
+        self._end()
         if not self._overflowed:
             self._overflowed = True
             self._on_overflow()
 
+    def _end(self) -> None:
+        self._clear()
+        self.mute()
+
     def _clear(self) -> None:
         self._pending.clear()
-        self._pending_bytes = 0
+        self._counted_bytes = 0
 
     def _write(self, data: bytes) -> None:
         if data and not self._writer.is_closing():  # uvloop raises on a write after the close
             self._writer.write(data)
             self._flusher.sent(len(data))
-            self._last_write = self._clock()

@@ -147,7 +147,6 @@ class Logins:
                 self._flusher,
                 limit=self._outbox_bytes,
                 on_overflow=overflowed,
-                clock=clock,
             ),
             interrupt=socket.interrupt,
             drained=socket.drained,

@@ -87,6 +87,8 @@ def test_one_store_is_chosen_and_a_flag_overrides_the_environment(
         (["--ephemeral", "--drain-delay", "-1"], {}, "invalid drain of -1 seconds"),
         (["--ephemeral", "--drain-seconds", "nan"], {}, "invalid drain of nan seconds"),
         (["--ephemeral"], {"CONCLAVE_DRAIN_SECONDS": "3601"}, "invalid drain of 3601 seconds (expected 0 to 3600)"),
+        (["--ephemeral", "--max-gather-ms", "-1"], {}, "invalid time of -1 ms to gather events (expected 0 to 1000)"),
+        (["--ephemeral"], {"CONCLAVE_MAX_GATHER_MS": "nan"}, "invalid time of nan ms to gather events"),
         (["--ephemeral"], {"CONCLAVE_LOG_FORMAT": "jsno"}, "invalid CONCLAVE_LOG_FORMAT `jsno` (expected text, json)"),
         (["--ephemeral", "--public-url", "chat.example"], {}, "invalid public URL: invalid server URL `chat.example`"),
     ],
@@ -161,6 +163,28 @@ def test_only_a_node_of_a_cluster_drains_by_default(
         monkeypatch.setenv(name, value)
     assert run(["serve", *flags]) == 0
     assert [(config.drain_delay, config.drain_seconds) for config in started] == [drain]
+
+
+@pytest.mark.parametrize(
+    ("flags", "env", "seconds"),
+    [
+        ([], {}, 0.01),
+        (["--max-gather-ms", "0"], {"CONCLAVE_MAX_GATHER_MS": "5"}, 0),
+        ([], {"CONCLAVE_MAX_GATHER_MS": "2.5"}, 0.0025),
+    ],
+)
+def test_the_time_to_gather_events_comes_from_a_flag_or_from_the_environment(
+    started: list[NodeConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    env: dict[str, str],
+    seconds: float,
+) -> None:
+    """It is the one setting that trades latency for throughput."""
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert run(["serve", "--ephemeral", *flags]) == 0
+    assert [config.max_gather_seconds for config in started] == [seconds]
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ MUTANTS = (
     Mutant(
         "What waits for a slow reader has no bound",
         path="relay/sessions/outbox.py",
-        old="if self._writer.get_write_buffer_size() + self._pending_bytes > self._limit:",
+        old="if self._writer.get_write_buffer_size() + len(data) > self._limit:",
         new="if False:",
         tests=("tests/relay/test_outbox.py",),
     ),

@@ -99,7 +99,7 @@ class Metrics(Table):
         self.delivery_seconds = self._unlocked_histogram(
             "delivery_seconds",
             "Age of a message, by the clock of Redis, when this node has put it into the outboxes; once per message "
-            "and node. A busy session gets it up to 10 ms later.",
+            "and node. A busy node writes it up to `--max-gather-ms` later.",
             _SECONDS,
         )
         self.gaps = self._counter("gaps", "Gaps: live delivery has missed messages of a channel.")
