@@ -17,7 +17,7 @@ class Gate:
     def __init__(self, node: Node, what: Script | str, *, answers: bool = False) -> None:
         """With `answers` the script is run, and the node has to wait for what came of it."""
         self.reached = asyncio.Event()
-        """Set as soon as something is held."""
+        """Set as soon as a command, or an answer, is held."""
         self._client = node.parts.client
         self._what = what
         self._answers = answers
@@ -33,8 +33,11 @@ class Gate:
     def _hold(self, command: Any, script: Script | None) -> "asyncio.Future[Any]":
         if (command[0] if script is None else script) != self._what:
             return self._submit(command, script)
-        self.reached.set()
         running = self._submit(command, script) if self._answers else None
+        if running is None:
+            self.reached.set()
+        else:
+            running.add_done_callback(lambda _: self.reached.set())
         return asyncio.ensure_future(self._wait(running, command, script))
 
     async def _wait(self, running: "asyncio.Future[Any] | None", command: Any, script: Script | None) -> Any:
