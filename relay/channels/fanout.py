@@ -102,7 +102,7 @@ class FanOut:
             channel = LocalChannel(channel_id, name, version, self._flusher, self._on_delivered)
             self._channels[channel_id] = channel
         else:
-            channel.rename(name, version)
+            channel.confirm_name(name, version)
         subscriber = channel.subscribers.get(session.connection)
         if subscriber is not None and since is None:
             subscriber.joined_at = max(subscriber.joined_at, version)

@@ -146,6 +146,13 @@ class LocalChannel:
             subscriber.after = catch_up.position
             self._recipients.add(subscriber, self.ordering.position)
 
+    def confirm_name(self, name: str, version: int) -> None:
+        """Take the name by which a session joins at `version`. Only another name has to reach the other sessions."""
+        if name == self.name:
+            self.name_version = max(self.name_version, version)
+        else:
+            self.rename(name, version)
+
     def rename(self, name: str, version: int) -> bool:
         """Take the name that the channel had at `version`. Returns whether the name has changed.
 

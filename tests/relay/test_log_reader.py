@@ -8,6 +8,8 @@ from relay.channels.local_channel import LocalChannel
 from relay.channels.log_reader import CONCURRENT_PAGES, LogReader
 from relay.model.errors import StoreUnavailable
 from relay.redis.channel_log import LogPage
+from relay.sessions.flush_policy import FlushPolicy
+from relay.sessions.outbox import Flusher
 from tests.support.waiting import wait_until
 
 PAGE = LogPage([], more=False, known=True, tip="9-0", version=0)
@@ -37,7 +39,8 @@ def reader_of(log: Log) -> tuple[LogReader, LocalChannel]:
         async def apply(self, channel: LocalChannel, version: int) -> None:
             pass
 
-    channel = LocalChannel("c", "ops", 0, lambda *_: None)
+    flusher = Flusher(lambda _: None, FlushPolicy(0))
+    channel = LocalChannel("c", "ops", 0, flusher, lambda *_: None)
     return LogReader(log, Applied(), page_bytes=1000), channel  # type: ignore[arg-type]
 
 
@@ -61,7 +64,7 @@ async def test_a_page_that_was_requested_earlier_is_not_shared() -> None:
     second = asyncio.create_task(reader.read(channel, "1-0"))
     await wait_until(lambda: len(log.requested) == 2, what="another one is requested")
     log.released.set()
-    assert await asyncio.gather(first, second) == [PAGE, PAGE]
+    assert [await first, await second] == [PAGE, PAGE]
 
 
 async def test_the_pages_that_are_requested_at_a_time_are_bounded() -> None:
