@@ -17,6 +17,7 @@ _ROWS = {
     "serve": LazyCommand("cli.verbs.serve", "Run a relay, or one node of a cluster."),
     "cluster": LazyCommand("cli.verbs.cluster", "Run a whole cluster on this machine."),
     "top": LazyCommand("cli.verbs.top", "Watch the nodes of a cluster."),
+    "bench": LazyCommand("cli.verbs.bench", "Measure posts, deliveries and connections at a server."),
     "bridge": LazyCommand("cli.verbs.bridge", "Connect a Claude Code session to channels."),
     "key": LazyCommand("cli.verbs.key", "Show this machine's public key."),
     "register": LazyCommand("cli.verbs.register", "Claim a username at a server."),

@@ -5,13 +5,13 @@ meanwhile happens to all of them. Figures are CPU time by the scheduler, of all 
 its Redis; latencies are in milliseconds.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from bench.load.candidates import Shape
 from bench.load.setup import Setup
 from bench.load.worker import Sender
+from cli.benchmark import percentile
 
 Figures = dict[str, float]
 Measure = Callable[[], Figures]
@@ -35,11 +35,6 @@ class Scenario(NamedTuple):
     kinds: tuple[str, ...]
     shapes: tuple[tuple[str, Shape], ...] = (("", Shape()),)
     rounds: int = 5
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value that this share of the values does not exceed."""
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 # --- Posts ---

@@ -6,7 +6,6 @@ from websockets.streams import StreamReader
 
 from bench.load.frames import MARK, Reader, body, masked
 from bench.load.report import Section, markdown
-from bench.load.scenarios import percentile
 
 
 @pytest.mark.parametrize("size", [0, 5, 125, 126, 200, 65_535, 65_536])
@@ -48,11 +47,3 @@ def test_the_page_has_medians_and_the_ratio_of_what_is_compared() -> None:
         section.add("this v2", {"CPU, us": ours})
         section.add("Centrifugo", {"CPU, us": theirs})
     assert "| CPU, us | 3 | 4 | 0.75 |" in markdown([section])
-
-
-def test_a_percentile_is_one_of_the_values() -> None:
-    """The 99th of a hundred is the greatest but one."""
-    values = list(range(1, 101))
-    assert percentile(values, 0.99) == 99
-    assert percentile(values, 0.5) == 50
-    assert percentile([7.0], 0.99) == 7.0
