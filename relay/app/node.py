@@ -140,7 +140,7 @@ class Node:
             finally:
                 self._refuse_sessions()  # also after a failure, which skips the drain
                 self.parts.sessions.close_all(CloseReason.SHUTDOWN)
-                await self._shutdown.wait_for(self._client_port.close(), 2 * _CLOSE_SECONDS)
+                await self._shutdown.wait_for(self._close_connections(), 2 * _CLOSE_SECONDS)
                 if status_port is not None:
                     await self._shutdown.wait_for(status_port.cleanup(), STATUS_GOODBYE_SECONDS)
                 for task in background:
@@ -246,6 +246,10 @@ class Node:
         self._closed = True
         self._client_port.stop_listening()
         self.parts.connections.refuse_logins()
+
+    async def _close_connections(self) -> None:
+        await self.parts.connections.close(_CLOSE_SECONDS)
+        await self._client_port.close()
 
     async def _leave_cluster(self) -> None:
         """Close the remaining sessions, with the reason, and remove the node from the registry."""

@@ -1,5 +1,6 @@
 """The life of a connection: upgrade, login, requests, close."""
 
+import asyncio
 from collections.abc import Sequence
 
 import structlog
@@ -9,7 +10,7 @@ from conclave.protocol.limits import FRAME_BYTES, longest_message
 from relay.model.close_reason import CloseReason
 from relay.observability import logs
 from relay.observability.metrics import Metrics
-from relay.protocol.codec import Codec
+from relay.protocol.codec import Codec, Handshake
 from relay.services.context import RequestContext, Services
 from relay.sessions.outbox import Flusher
 from relay.sessions.session import Session
@@ -22,7 +23,7 @@ log = structlog.get_logger()
 
 
 class Connections:
-    """Serves connections, each in the task of its HTTP request."""
+    """Serves connections, each in a task."""
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class Connections:
         self._metrics = metrics
         self._traffic = Traffic(metrics.received_bytes.inc, metrics.sent_bytes.inc)
         self._stalls = Stalls()
+        self._serving: set[asyncio.Task[None]] = set()
         self._longest_message = longest_message(message_bytes)
         self._longest_reply = min(FRAME_BYTES, outbox_bytes)
         self._logins = Logins(
@@ -59,7 +61,7 @@ class Connections:
         self._logins.refuse_all()
 
     async def serve(self, request: web.Request, cluster: str, node: str) -> web.StreamResponse:
-        """Serve one client from the upgrade to the close."""
+        """Upgrade a request, and serve its client up to the close in a task. Returns the response."""
         codec = self._negotiated(request)
         socket = ServerWebSocket(
             text=codec.text, limit=self._longest_message, traffic=self._traffic, stalls=self._stalls
@@ -68,11 +70,29 @@ class Connections:
             response = await socket.accept(request, cluster, subprotocol=codec.subprotocol)
         except ConnectionError:
             return web.Response(status=400)  # the client is gone and reads no answer
-        session = await self._logins.log_in(socket, codec, codec.handshake(cluster, node), remote=request.remote)
-        if session is not None:
-            await self._serve_session(socket, codec, session)
-        await socket.close()
+        serving = asyncio.create_task(self._serve(socket, codec, codec.handshake(cluster, node), request.remote))
+        self._serving.add(serving)
+        serving.add_done_callback(self._serving.discard)
         return response
+
+    async def close(self, seconds: float) -> None:
+        """Wait until the connections have ended. Those that have not after `seconds` are cut."""
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=seconds)
+        for serving in self._serving:
+            serving.cancel()
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=seconds)
+
+    async def _serve(self, socket: ServerWebSocket, codec: Codec, handshake: Handshake, remote: str | None) -> None:
+        try:
+            session = await self._logins.log_in(socket, codec, handshake, remote=remote)
+            if session is not None:
+                await self._serve_session(socket, codec, session)
+            await socket.close()
+        except BaseException:
+            socket.transport.abort()
+            raise
 
     def _negotiated(self, request: web.Request) -> Codec:
         """Return the first protocol version that the client offers and the node has, else the one without a name."""

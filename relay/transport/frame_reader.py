@@ -61,6 +61,8 @@ class FrameReader:
     Each call of `next` returns one frame, so that the caller decides how many of them it takes at a time.
     """
 
+    __slots__ = ("_at", "_buffer", "_limit", "_message", "_message_opcode", "_needed")
+
     def __init__(self, *, limit: int) -> None:
         """`limit` bounds a message, in bytes, whether in one frame or in many."""
         self._limit = limit

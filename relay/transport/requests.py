@@ -7,7 +7,6 @@ order in which they were sent, so no order is lost, and a client that has many i
 
 import asyncio
 import contextvars
-from collections import deque
 from typing import Any, NamedTuple
 
 import structlog
@@ -41,6 +40,11 @@ class _Posting(NamedTuple):
 class RequestPipeline:
     """Answers one session's requests until the session ends."""
 
+    __slots__ = (
+        *("_codec", "_context", "_end", "_ended", "_fields", "_longest_reply", "_loop", "_metrics", "_next"),
+        *("_posted_bytes", "_posts", "_session", "_socket", "_task", "_turn"),
+    )
+
     def __init__(
         self, socket: ServerWebSocket, codec: Codec, context: RequestContext, *, metrics: Metrics, longest_reply: int
     ) -> None:
@@ -55,7 +59,7 @@ class RequestPipeline:
         self._fields = contextvars.copy_context()
         """The context of the session, whose fields its log events carry."""
         self._ended: asyncio.Future[CloseReason] = self._loop.create_future()
-        self._posts: deque[_Posting] = deque()
+        self._posts: list[_Posting] = []
         self._posted_bytes = 0
         self._next: tuple[IncomingRequest, Any] | None = None
         """A request that begins when the posts in flight are answered."""
@@ -173,7 +177,7 @@ class RequestPipeline:
             return
         try:
             while self._task is None and self._posts and self._posts[0].pending.reply.done():
-                self._settle_post(self._posts.popleft())
+                self._settle_post(self._posts.pop(0))
         except Exception as error:  # noqa: BLE001 - `run` raises it
             self._fail(error)
             return

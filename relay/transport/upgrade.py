@@ -16,8 +16,9 @@ async def upgrade(
 ) -> web.StreamResponse:
     """Answer a request, and make `protocol` that of its connection: it takes what follows, and the loss.
 
-    `protocol` has to pass `connection_lost` on to `request.protocol`. The response is for the request's handler to
-    return when the connection has ended. The request must be one that `web.WebSocketResponse.can_prepare`.
+    aiohttp keeps nothing of the connection, which outlives the request's handler by far: headers and a parser would be
+    half of its memory. The response is for the handler to return. The request must be one that
+    `web.WebSocketResponse.can_prepare`.
 
     Raises: ConnectionError.
     """
@@ -28,6 +29,8 @@ async def upgrade(
         raise ConnectionResetError("the client left during the upgrade")
     request.protocol.set_parser(_Tail(protocol.data_received))  # type: ignore[arg-type]  # it is fed as a parser is
     transport.set_protocol(protocol)
+    request.protocol.transport = None  # it would be closed with what is lost to aiohttp
+    request.protocol.connection_lost(None)
     return response
 
 

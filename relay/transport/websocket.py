@@ -49,6 +49,12 @@ class ServerWebSocket(asyncio.Protocol):
     client more than a bounded number of frames per turn.
     """
 
+    __slots__ = (
+        *("_budget", "_closing", "_data", "_eof", "_interrupted", "_left", "_opcode", "_pong", "_reader"),
+        *("_reading_paused", "_stalls", "_traffic", "_transport", "_turn_scheduled", "_writable"),
+        *("has_stalled", "is_blocked", "on_change", "on_progress", "violation"),
+    )
+
     def __init__(self, *, text: bool, limit: int, traffic: Traffic, stalls: Stalls) -> None:
         """`limit` bounds a message, in bytes."""
         self._opcode = Opcode.TEXT if text else Opcode.BINARY
@@ -58,7 +64,6 @@ class ServerWebSocket(asyncio.Protocol):
         self._budget: int | None = ADMISSION_BYTES
         """The bytes that a client may still send before it has logged in; None afterwards."""
         self._transport: asyncio.Transport | None = None
-        self._http: asyncio.Protocol | None = None
         self._data: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._pong: bytes | None = None
@@ -94,7 +99,7 @@ class ServerWebSocket(asyncio.Protocol):
         limiter = transport.get_protocol()
         if isinstance(limiter, PreLoginLimiter):
             self._budget = limiter.hand_over()
-        self._transport, self._http = transport, request.protocol
+        self._transport = transport
         return await upgrade(request, self, server_id=server_id, subprotocol=subprotocol)
 
     def lift_limits(self) -> None:
@@ -231,12 +236,9 @@ class ServerWebSocket(asyncio.Protocol):
         self._changed()
         return True  # the close is still to be written
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason is the same to a session
         self._eof = True
         self.resume_writing()
-        http, self._http = self._http, None
-        if http is not None:
-            http.connection_lost(exc)
 
     def pause_writing(self) -> None:
         self.is_blocked = True
