@@ -38,9 +38,9 @@ class Installation:
     def addresses(self) -> list[tuple[str, int]]:
         return [node.address for node in self.nodes]
 
-    def cpu(self) -> float:
-        """Return the CPU seconds of all nodes."""
-        return sum(node.cpu() for node in self.nodes)
+    def cpu(self, first: int = 0) -> float:
+        """Return the CPU seconds of all nodes from this one on."""
+        return sum(node.cpu() for node in self.nodes[first:])
 
     def store_cpu(self) -> float:
         return self.store.cpu() if self.store is not None else 0.0

@@ -42,7 +42,7 @@ class Scenario(NamedTuple):
 
 def sparse_posts(setup: Setup) -> Measure:
     channel = setup.channel(0, leading=1)
-    seconds = setup.by_scale(0.25, 3.0)
+    seconds = setup.by_scale(0.25, 2.5)
 
     def measure() -> Figures:
         with setup.spent() as spent:
@@ -61,7 +61,7 @@ def sparse_posts(setup: Setup) -> Measure:
 
 def pipelined_posts(setup: Setup) -> Measure:
     channel = setup.channel(0, leading=1)
-    seconds = setup.by_scale(0.2, 2.0)
+    seconds = setup.by_scale(0.2, 1.5)
 
     def measure() -> Figures:
         with setup.spent() as spent:
@@ -77,7 +77,7 @@ def many_senders(setup: Setup) -> Measure:
     channels = [setup.name("channel") for _ in range(_SENDERS)]
     setup.swarm.open([setup.sender(channel) for channel in channels])
     senders = [Sender(number, (channel,)) for number, channel in enumerate(channels)]
-    seconds = setup.by_scale(0.2, 2.0)
+    seconds = setup.by_scale(0.2, 1.5)
 
     def measure() -> Figures:
         with setup.spent() as spent:
@@ -96,7 +96,7 @@ def sparse_deliveries(listeners: int) -> Callable[[Setup], Measure]:
     def set_up(setup: Setup) -> Measure:
         count = setup.by_scale(listeners // 10, listeners)
         channel = setup.channel(count)
-        seconds = setup.by_scale(0.2, 2.0)
+        seconds = setup.by_scale(0.2, 1.5)
 
         def measure() -> Figures:
             with setup.spent() as spent:
@@ -116,7 +116,7 @@ def sparse_deliveries(listeners: int) -> Callable[[Setup], Measure]:
 def burst_deliveries(setup: Setup) -> Measure:
     count = setup.by_scale(20, 200)
     channel = setup.channel(count)
-    seconds = setup.by_scale(0.2, 2.0)
+    seconds = setup.by_scale(0.2, 1.5)
 
     def measure() -> Figures:
         with setup.spent() as spent:
@@ -139,7 +139,7 @@ def one_hop(setup: Setup) -> Measure:
     channel = setup.name("channel")
     setup.swarm.open([setup.sender(channel)])
     setup.swarm.open([setup.listener(channel, node=1)])
-    seconds = setup.by_scale(0.3, 4.0)
+    seconds = setup.by_scale(0.3, 3.0)
 
     def measure() -> Figures:
         with setup.spent() as spent:
@@ -159,7 +159,7 @@ def ping_pong(setup: Setup) -> Measure:
     here, there = setup.name("channel"), setup.name("channel")
     setup.swarm.open([setup.plan(create=(here, there))])
     setup.swarm.open([setup.plan(join=(there,), post=(here,)), setup.plan(join=(here,), post=(there,))])
-    seconds = setup.by_scale(0.2, 1.5)
+    seconds = setup.by_scale(0.2, 1.0)
 
     def measure() -> Figures:
         pair = [Sender(1, (here,)), Sender(2, (there,))]
@@ -236,7 +236,7 @@ def many_channels(setup: Setup) -> Measure:
     rings = [[channels[(number + at) % sessions] for at in range(each)] for number in range(sessions)]
     setup.swarm.open([], [setup.listener(*ring) for ring in rings])
     senders = [Sender(number, part) for number, part in enumerate(parts)]
-    seconds = setup.by_scale(0.2, 2.0)
+    seconds = setup.by_scale(0.2, 1.5)
 
     def measure() -> Figures:
         with setup.spent() as spent:
@@ -251,24 +251,20 @@ def many_channels(setup: Setup) -> Measure:
 
 
 def more_nodes(setup: Setup) -> Measure:
+    """Have the sender at a node of its own, so that a post's own cost does not count."""
     each = setup.by_scale(10, 50)
-    sizes = (1, 2, 4)
-    channels = {}
-    for nodes in sizes:
-        channels[nodes] = setup.name("channel")
-        setup.swarm.open([setup.sender(channels[nodes])])
+    channels = {nodes: setup.name("channel") for nodes in (1, 2, 4)}
+    setup.swarm.open([setup.sender(channel) for channel in channels.values()])
     for nodes, channel in channels.items():
-        setup.swarm.open([], [setup.listener(channel, node=number % nodes) for number in range(each * nodes)])
+        setup.swarm.open([], [setup.listener(channel, node=1 + at % nodes) for at in range(each * nodes)])
     seconds = setup.by_scale(0.2, 1.5)
 
     def measure() -> Figures:
         figures = {}
-        for sender, (nodes, channel) in enumerate(channels.items()):
-            count = each * nodes
-            with setup.spent() as spent:
-                times = setup.swarm.times(
-                    "one_by_one", senders=[Sender(sender, (channel,))], seconds=seconds, listeners=count
-                )
+        for number, (nodes, channel) in enumerate(channels.items()):
+            count, senders = each * nodes, [Sender(number, (channel,))]
+            with setup.spent(first_node=1) as spent:
+                times = setup.swarm.times("one_by_one", senders=senders, seconds=seconds, listeners=count)
             figures[f"{NODE_PER_DELIVERY}, {nodes} node{'s' * (nodes > 1)}"] = spent.nodes / times.posts / count * 1e6
         return figures
 
@@ -280,7 +276,7 @@ def more_channels(setup: Setup) -> Measure:
     channels = [setup.name("channel") for _ in range(most)]
     parts = [tuple(channels[number::sessions]) for number in range(sessions)]
     setup.swarm.open([setup.sender(*part) for part in parts])
-    seconds = setup.by_scale(0.2, 2.0)
+    seconds = setup.by_scale(0.2, 1.5)
 
     def measure() -> Figures:
         figures = {}
@@ -377,25 +373,26 @@ SCENARIOS = (
         (("", Shape(nodes=2)),),
     ),
     Scenario("ping-pong", "The next post when the last one has arrived", ping_pong, (*CONCLAVE, *OTHERS, "each")),
-    Scenario("memory", "An idle session in a channel", idle_memory, (*CONCLAVE, *OTHERS, "each")),
-    Scenario("login", "Register and join (without keys at Centrifugo)", logins, (*CONCLAVE, *OTHERS)),
+    Scenario("memory", "An idle session in a channel", idle_memory, (*CONCLAVE, *OTHERS, "each"), rounds=3),
+    Scenario("login", "Register and join (without keys at Centrifugo)", logins, (*CONCLAVE, *OTHERS), rounds=3),
     Scenario(
         "storm",
         "A reconnect storm: 2,000 sessions that have missed 100 messages each",
         reconnect_storm,
         (*CONCLAVE, "centrifugo"),
+        rounds=3,
     ),
     Scenario("many-channels", "400 sessions in 10 channels each", many_channels, (*CONCLAVE, *OTHERS)),
     Scenario(
         "nodes",
-        "From 1 to 4 nodes, 50 listeners at each, one post at a time",
+        "From 1 to 4 nodes with 50 listeners each, one post at a time, by a sender at another node",
         more_nodes,
         (*CONCLAVE, "centrifugo"),
-        (("", Shape(nodes=4)),),
+        (("", Shape(nodes=5)),),
     ),
     Scenario("channels", "From 100 to 5,000 channels, no listener", more_channels, (*CONCLAVE, "centrifugo")),
     Scenario("history", "A page of history: 100 messages", history_pages, (*CONCLAVE, *OTHERS)),
-    Scenario("presence", "Who is there: a channel with 5,000 sessions", presence, (*CONCLAVE, *OTHERS)),
+    Scenario("presence", "Who is there: a channel with 5,000 sessions", presence, (*CONCLAVE, *OTHERS), rounds=3),
     Scenario(
         "workers",
         "`--workers`: 200 listeners, 16 posts in flight",

@@ -80,7 +80,7 @@ def _per_post(client: "Redis", store: Store, recorder: _Recorder, seconds: float
 def starts(section: Section, full: bool, cores: Cores, folder: Path) -> None:
     """Run the programs that time the starts of commands and of a bridge, and read what they print."""
     del cores, folder
-    runs = "15" if full else "1"
+    runs = "7" if full else "1"
     for line in _output("cli_start.py", runs):
         if found := re.fullmatch(r"(\S.*?)\s+([\d.]+)\s+([\d.]+)", line):
             section.add("CPU, ms", {found[1]: float(found[2])})

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Spent:
-    """CPU seconds in a block: of the nodes, of Redis, of the load; the wall's, too."""
+    """CPU seconds in a block: of nodes, and of Redis."""
 
     def __init__(self) -> None:
         self.nodes = self.store = 0.0
@@ -63,12 +63,12 @@ class Setup:
         return channel
 
     @contextmanager
-    def spent(self) -> Iterator[Spent]:
-        """Measure the CPU time of the candidate in the block."""
+    def spent(self, first_node: int = 0) -> Iterator[Spent]:
+        """Measure the CPU time of the candidate in the block: of its nodes from this one on, and of its Redis."""
         spent = Spent()
-        nodes, store = self.installation.cpu(), self.installation.store_cpu()
+        nodes, store = self.installation.cpu(first_node), self.installation.store_cpu()
         yield spent
-        spent.nodes = self.installation.cpu() - nodes
+        spent.nodes = self.installation.cpu(first_node) - nodes
         spent.store = self.installation.store_cpu() - store
 
     def per_post(self, spent: Spent, times: Times) -> dict[str, float]:
