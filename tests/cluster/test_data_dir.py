@@ -57,7 +57,7 @@ async def test_killed_under_load_it_has_everything_acknowledged(node: NodeProces
     for talker in talkers[1:]:
         await talker.peer.join("attic", token)
     async with talking(talkers):
-        await more_is_said(talkers, 100)
+        await more_is_said(talkers, 30)
         await node.kill()
     await node.start()
     back = [peers.keep(await Peer.login(node.url, key)) for key in keys]
