@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from conclave.machine.config import Level, Override, Registration
 from conclave.machine.config_edit import register, set_override
 from conclave.machine.keys import create_or_load
 from conclave.machine.locations import CONFIG_NAME, KEY_NAME
-from tests.support.bridge_process import RawBridge, SdkBridge, settle_in
+from tests.support.bridge_process import BridgeProcess, RawBridge, settle_in
 from tests.support.hostile import BODIES, opens_a_tag
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peers
@@ -20,13 +22,13 @@ from tests.support.waiting import pause, wait_until
 
 URL = "ws://127.0.0.1:{}/"
 
-Start = type[RawBridge] | type[SdkBridge]
+Start = Callable[..., BridgeProcess]
 
 
-@pytest.fixture(params=[RawBridge, SdkBridge], ids=["raw", "sdk"])
+@pytest.fixture(params=["raw", "sdk"])
 def bridge(request: pytest.FixtureRequest) -> Start:
     """A function that starts a bridge with one of the two clients; for what depends on how a client reads MCP."""
-    start: Start = request.param
+    start: Start = RawBridge if request.param == "raw" else import_module("tests.support.sdk_bridge").SdkBridge
     return start
 
 

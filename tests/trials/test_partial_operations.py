@@ -153,7 +153,7 @@ async def a_scene(redis_url: str) -> AsyncIterator[Scene]:
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("what", by_form(("ban", "rename", "user remove"), tuple(OPERATIONS), tuple(OPERATIONS)))
+@pytest.mark.parametrize("what", by_form(("rename", "user remove"), tuple(OPERATIONS), tuple(OPERATIONS)))
 async def test_an_operation_happens_or_does_not(redis_url: str, what: str, *, late: bool) -> None:
     """At every step, before it and after it. Another node's heartbeat makes up for what was not announced."""
     async with a_scene(redis_url) as scene:
