@@ -97,10 +97,10 @@ async def test_who_may_hear_a_channel_is_the_primarys_word(tmp_path: Path) -> No
 async def test_of_a_page_with_more_behind_it_the_end_does_not_matter(tmp_path: Path) -> None:
     """All pages of a long log but the last come from the replica."""
     async with replicated(tmp_path) as pair, near_log(pair) as log:
-        ids = [str(await log.append("c", str(ANN), b"%d" % n, version=0)) for n in range(10)]
+        ids = [(await log.append("c", str(ANN), b"%d" % n, version=0)).decode() for n in range(10)]
         await pair.in_step()
         pair.link.stall()
-        last = str(await log.append("c", str(ANN), b"late", version=0))
+        last = (await log.append("c", str(ANN), b"late", version=0)).decode()
         far = pair.calls(pair.primary)
         read = await log.page("c", ids[2], rows=3, size=1000)
         assert ([row.id for row in read.rows], read.more) == (ids[3:6], True)
