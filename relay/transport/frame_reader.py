@@ -12,12 +12,12 @@ from aiohttp._websocket.helpers import websocket_mask  # compiled; the locks and
 
 from conclave.errors import ConclaveError
 
-_SHORTEST_FRAME = 6
-"""The two bytes of every header, and the mask."""
+_HEADER_BYTES, _MASK_BYTES = 2, 4
 _LONGEST_CONTROL = 125
 _FINAL, _RESERVED, _OPCODE = 0x80, 0x70, 0x0F
 _MASKED, _LENGTH = 0x80, 0x7F
-_LENGTH_16, _LENGTH_64 = 126, 127
+_LENGTH_16 = 126
+"""The length field of a frame that has its length in the next two bytes; above it, in the next eight."""
 _CONTROL = 0x8
 _EMPTY = b""
 
@@ -68,7 +68,7 @@ class FrameReader:
         self._limit = limit
         self._buffer: bytes | bytearray = _EMPTY
         self._at = 0
-        self._needed = _SHORTEST_FRAME
+        self._needed = _HEADER_BYTES
         self._message: bytearray | None = None
         self._message_opcode = Opcode.CONTINUATION
 
@@ -104,21 +104,21 @@ class FrameReader:
         first, second = buffer[at], buffer[at + 1]
         if not second & _MASKED:
             raise Violation(Violation.PROTOCOL_ERROR, "a client's frame is masked")
-        start, length = at + _SHORTEST_FRAME, second & _LENGTH
-        if length >= _LENGTH_16:
-            extended = 2 if length == _LENGTH_16 else 8
-            start += extended
-            if size < start - at:
-                self._needed = start - at
-                return None
-            length = int.from_bytes(buffer[at + 2 : at + 2 + extended], "big")
+        length = second & _LENGTH
+        extended = 0 if length < _LENGTH_16 else 2 if length == _LENGTH_16 else 8
+        start = at + _HEADER_BYTES + extended + _MASK_BYTES
+        if size < start - at:
+            self._needed = start - at
+            return None
+        if extended:
+            length = int.from_bytes(buffer[at + _HEADER_BYTES : start - _MASK_BYTES], "big")
         opcode = self._checked(first, length)
         end = start + length
         if size < end - at:
             self._needed = end - at
             return None
-        payload = unmask(buffer[start:end], bytes(buffer[start - 4 : start])) if length else _EMPTY
-        self._needed = _SHORTEST_FRAME
+        payload = unmask(buffer[start:end], bytes(buffer[start - _MASK_BYTES : start])) if length else _EMPTY
+        self._needed = _HEADER_BYTES
         if end == len(buffer):
             self._buffer, self._at = _EMPTY, 0
         else:
@@ -129,7 +129,7 @@ class FrameReader:
 
     def discard(self) -> None:
         """Forget everything that was fed."""
-        self._buffer, self._at, self._needed, self._message = _EMPTY, 0, _SHORTEST_FRAME, None
+        self._buffer, self._at, self._needed, self._message = _EMPTY, 0, _HEADER_BYTES, None
 
     def _checked(self, first: int, length: int) -> Opcode:
         opcode = _OPCODES.get(first & _OPCODE)
