@@ -7,8 +7,6 @@ import pytest
 from nacl.signing import SigningKey
 
 from conclave.protocol.v1 import admin, frames
-from relay.services.server_admins import ServerAdmins
-from tests.support.nodes import running_node
 from tests.support.peer import Peer, Peers, Refused
 from tests.support.waiting import wait_until
 
@@ -132,12 +130,3 @@ async def test_a_machine_that_is_not_there_is_removed_without_complaint(url: str
     assert await ann.ask(frames.Admin(admin.MachineRemove("desktop")), frames.Ack) == frames.Ack("desktop")
     assert await machines(bob) == ["desktop"]
     await bob.ask(frames.Ping(), frames.Pong)
-
-
-async def test_only_admins_of_the_server_see_all_users(redis_url: str, peers: Peers) -> None:
-    """Everybody else learns whom they share a channel with, or who is online."""
-    async with running_node(redis_url, admins=ServerAdmins({"root": None})) as node:
-        root, ann = await peers.register(node, "root"), await peers.register(node, "ann")
-        assert (await root.ask(frames.ListUsers(), frames.UserList)).users == ("ann", "root")
-        assert await ann.refusal(frames.ListUsers()) == "unauthorized: not authorized: admin role required"
-        await peers.close()
