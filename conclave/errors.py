@@ -177,7 +177,7 @@ class LoginRefused(LinkError):
 
     @property
     def retry_after(self) -> float | None:
-        """After how many seconds to come back, where the server told that."""
+        """The seconds after which to come back, where the server said so."""
         return self.refusal.retry_after
 
 

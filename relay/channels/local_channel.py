@@ -33,13 +33,13 @@ class LocalChannel:
         self.subscribers: dict[str, Subscriber] = {}
         """By connection."""
         self.started = False
-        """Whether a session has joined: before that there is no position to deliver from."""
+        """True once a session has joined: before that there is no position to deliver from."""
         self.pending_joins = 0
         self.idle_since = 0.0
         self.interrupted = False
-        """Whether the subscriber connection was lost since the log was last read."""
+        """True if the subscriber connection was lost since the log was last read."""
         self.recovering = False
-        """Whether the log is being read, or is going to be."""
+        """True while the log is being read, or is going to be."""
         self.reviewing = asyncio.Lock()
         """Held while a version is applied."""
         self._recipients = Recipients(flusher)

@@ -18,10 +18,10 @@ class Ordering:
         self.position = START
         """The id of the message that was put out last."""
         self.is_live = False
-        """Whether the next live message can be put out. If not, the log has to be read."""
+        """True if the next live message can be put out. If not, the log has to be read."""
         self._held = HeldMessages()
         self._page_outdated = False
-        """Whether live messages were lost or dropped since the page on its way may have been read: another one is
+        """True if live messages were lost or dropped since the page on its way may have been read: another one is
         needed, even if this one is the end of the log."""
         self._unreached: str | None = None
         """The first held message, if a page to the end of the log did not lead to it. If the next page does not

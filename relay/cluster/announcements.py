@@ -19,7 +19,7 @@ from relay.redis.node_registry import NodeRegistry
 log = structlog.get_logger()
 
 _AT_ONCE = 64
-"""How many announcements are under way at the same time: the removal of a user may have thousands."""
+"""The announcements that are under way at the same time: the removal of a user may have thousands."""
 
 
 class Announcements:

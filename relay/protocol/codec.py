@@ -49,7 +49,7 @@ class Codec(EventEncoder, Protocol):
     subprotocol: str | None
     """The WebSocket subprotocol by which a client asks for this version; None for clients that offer none."""
     text: bool
-    """Whether messages are text. A binary message breaks a text protocol; a text message in a binary one is ignored."""
+    """True if messages are text. A binary message breaks a text protocol; a text message in a binary one is ignored."""
 
     def handshake(self, cluster: str, node: str) -> Handshake:
         """Begin the login of one client."""

@@ -27,7 +27,7 @@ class Whisper(msgspec.Struct, frozen=True):
 
 
 class ReadHistory(msgspec.Struct, frozen=True):
-    """Read a page of a channel's log; answered with `relay.redis.channel_log.HistoryPage`.
+    """Read a page of a channel's log; answered with `relay.redis.channel_log.LogPage`.
 
     `after` is a message's id, or a time in Unix milliseconds; positions are exclusive.
     """

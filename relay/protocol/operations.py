@@ -13,7 +13,7 @@ from relay.model.message import Message
 from relay.observability import tracing
 from relay.protocol import message_requests
 from relay.protocol.codec import IncomingRequest
-from relay.redis.channel_log import HistoryPage
+from relay.redis.channel_log import LogPage
 from relay.services.context import RequestContext
 from relay.services.messages import PendingPost
 from relay.services.moderation import Moderation
@@ -119,7 +119,7 @@ async def _whisper(context: RequestContext, request: message_requests.Whisper) -
     return requests.Sent(whisper_id, ts_ms)
 
 
-async def _history(context: RequestContext, request: message_requests.ReadHistory) -> HistoryPage:
+async def _history(context: RequestContext, request: message_requests.ReadHistory) -> LogPage:
     return await context.services.messages.history(
         context.session, request.channel, after=request.after, before=request.before, limit=request.limit
     )

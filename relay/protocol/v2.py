@@ -23,7 +23,7 @@ from relay.protocol.framing import close_frame, text_frame
 from relay.protocol.message_requests import Post, ReadHistory, Whisper
 from relay.protocol.stored_body import decode_body, encode_body
 from relay.redis import inbox
-from relay.redis.channel_log import HistoryPage
+from relay.redis.channel_log import LogPage
 
 _CODES = {
     CloseReason.LEFT: CloseCode.NORMAL,
@@ -126,7 +126,7 @@ class V2Request:
 
     def reply(self, result: Any) -> bytes:
         assert isinstance(self._incoming, v2.Incoming)  # noqa: S101 - else there is no result
-        if isinstance(result, HistoryPage):
+        if isinstance(result, LogPage):
             newest = isinstance(self._request, ReadHistory) and self._request.after is None
             result = _encoded_page(result, newest=newest)
         return text_frame(v2.encode_result(self._incoming.id, result))
@@ -191,7 +191,7 @@ class _EncodedPage(msgspec.Struct, frozen=True, omit_defaults=True):
     lost: bool = False
 
 
-def _encoded_page(page: HistoryPage, *, newest: bool) -> _EncodedPage:
+def _encoded_page(page: LogPage, *, newest: bool) -> _EncodedPage:
     """Encode as many rows as a reply may hold. JSON may be six times as long as what is stored.
 
     Rows are left out at the end at which the next request goes on: the oldest of a page that is read backwards from

@@ -39,7 +39,7 @@ class Retention(msgspec.Struct, frozen=True):
 
 
 class LogPage(msgspec.Struct, frozen=True):
-    """A piece of a log, oldest message first.
+    """A piece of a log, oldest message first. `more` is True if there are further ones in the direction of the request.
 
     `known` is False if the log is not known to continue from the position that was asked for: it was trimmed, or a
     failover lost writes. `tip` is the id of the channel's last message. `version` is the membership version at the time
@@ -58,21 +58,8 @@ class LogPage(msgspec.Struct, frozen=True):
         known, more, tip, version, flat = reply
         return cls(_messages(flat), bool(more), bool(known), bytes(tip).decode(), int(version))
 
-
-class HistoryPage(msgspec.Struct, frozen=True):
-    """A piece of a log, oldest message first, and whether there is more in the direction that was asked for.
-
-    `known`, `tip` and `version` are as in LogPage.
-    """
-
-    rows: list[Message]
-    more: bool
-    known: bool
-    tip: str
-    version: int
-
     @classmethod
-    def parse(cls, reply: list[Any], *, forwards: bool) -> Self:
+    def parse_history(cls, reply: list[Any], *, forwards: bool) -> Self:
         """Read the reply of history.lua, which is newest first unless `forwards`."""
         more, known, tip, version, flat = reply
         rows = _messages(flat)
@@ -150,14 +137,14 @@ class ChannelLog:
 
     async def history(
         self, channel_id: str, after: str | int | None, before: str | None, *, rows: int, size: int
-    ) -> HistoryPage:
+    ) -> LogPage:
         """Read the oldest messages after `after`, or the newest without it; before `before` in both cases.
 
         `after` is the id of a message, or a time in Unix milliseconds. A page has up to `rows` rows and `size` bytes,
         and one row at least if there is any.
         """
         keys, args = self._history_call(channel_id, after, before, rows, size)
-        return HistoryPage.parse(await self._client.run(scripts.HISTORY, keys, *args), forwards=after is not None)
+        return LogPage.parse_history(await self._client.run(scripts.HISTORY, keys, *args), forwards=after is not None)
 
     def _history_call(
         self, channel_id: str, after: str | int | None, before: str | None, rows: int, size: int

@@ -39,7 +39,7 @@ class JoinDecision(msgspec.Struct, frozen=True):
     channel_id: str = ""
     version: int = 0
     admin: bool = False
-    """Whether the caller may administer it."""
+    """True if the caller may administer the channel."""
 
 
 class Listing(msgspec.Struct, frozen=True):

@@ -44,7 +44,7 @@ class ReadReplica:
         """The successful checks in a row."""
         self._required_checks = _REQUIRED_CHECKS
         self._connected_at: float | None = None
-        """When the subscriber got its connection to the replica; None if it has one to the primary."""
+        """The time at which the subscriber got its connection to the replica; None if it has one to the primary."""
 
     @property
     def is_used(self) -> bool:

@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from relay.model.message import order
 from relay.redis import scripts
-from relay.redis.channel_log import DELETED, ChannelLog, HistoryPage, LogPage, LogTip, Retention
+from relay.redis.channel_log import DELETED, ChannelLog, LogPage, LogTip, Retention
 from relay.redis.client import RedisClient
 from relay.redis.keys import Keys
 from relay.redis.read_replica import ReadReplica
@@ -44,13 +44,13 @@ class ReplicaLog(ChannelLog):
     @override
     async def history(
         self, channel_id: str, after: str | int | None, before: str | None, *, rows: int, size: int
-    ) -> HistoryPage:
+    ) -> LogPage:
         if self._replica.is_used:
             keys, args = self._history_call(channel_id, after, before, rows, size)
             primary, reply = await asyncio.gather(
                 self._primary_tip(channel_id), self._replica.run(scripts.HISTORY, keys, *args)
             )
-            page = None if reply is None else HistoryPage.parse(reply, forwards=after is not None)
+            page = None if reply is None else LogPage.parse_history(reply, forwards=after is not None)
             if page is not None and page.known:
                 goes_on = after is not None and page.more
                 end = primary.tip if before is None else min(primary.tip, before, key=order)

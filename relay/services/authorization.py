@@ -14,7 +14,7 @@ log = structlog.get_logger()
 _LONGEST_SECONDS = 100 * 365 * 24 * 3600
 _MOST_USES = 2**32 - 1
 _LONGEST_TARGET = 400
-"""How much of a target is logged, in characters. A request may be as long as a frame; names that exist are shorter."""
+"""The characters of a target that are logged. A request may be as long as a frame; names that exist are shorter."""
 
 
 def permit(verdict: Verdict, channel: str = "") -> None:

@@ -15,7 +15,7 @@ from relay.model.errors import StoreUnavailable
 from relay.model.message import PAGE_BYTES, START, Message
 from relay.observability import tracing
 from relay.observability.metrics import Metrics
-from relay.redis.channel_log import ChannelLog, HistoryPage, appended
+from relay.redis.channel_log import ChannelLog, LogPage, appended
 from relay.redis.directory import Directory
 from relay.redis.idempotency import IdempotencyKeys, IdempotencyRecord
 from relay.redis.inbox import Inbox, Whisper
@@ -184,7 +184,7 @@ class Messages:
 
     async def history(
         self, session: Session, channel: str, *, after: str | int | None, before: str | None, limit: int | None
-    ) -> HistoryPage:
+    ) -> LogPage:
         """Return a page of messages, oldest first, and whether there are more in the direction of the request.
 
         With `after` (a message's id, or Unix milliseconds) they are the oldest ones after it, else the newest ones. All

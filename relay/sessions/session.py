@@ -11,7 +11,7 @@ from relay.sessions.encoder import EventEncoder
 from relay.sessions.outbox import Outbox
 
 _REMEMBERED_WHISPERS = 256
-"""How many ids of whispers that may come twice a session remembers."""
+"""The ids that a session remembers of whispers that may come twice."""
 
 Replay = Callable[[], Awaitable[None]]
 
@@ -53,7 +53,7 @@ class Session:
         """Ids of the channels that may list this session among their subscribers."""
         self.close_reason: CloseReason | None = None
         self.last_activity = asyncio.get_running_loop().time()
-        """When the client last sent or read something, by the event loop's clock, in seconds."""
+        """The time at which the client last sent or read something: seconds of the event loop's clock."""
         self.drained = drained
         self.replays: deque[Replay] = deque()
         """Replays that are still to run, one channel after the other."""
