@@ -18,7 +18,7 @@ from conclave.client.link import connect
 from conclave.machine.keys import create_or_load
 from conclave.protocol.body import Body
 from conclave.protocol.requests import ChannelCreate, Join, Send
-from tests.support.bridge_process import RawBridge, settle_in
+from tests.support.bridge_process import RawBridge, configure_home
 from tests.support.nodes import NodeProcess
 from tests.support.waiting import wait_until
 
@@ -29,7 +29,7 @@ async def measure(messages: int, home: Path) -> list[tuple[str, float]]:
     found: list[tuple[str, float]] = []
     try:
         (home / "ann").mkdir()
-        await settle_in(home / "ann", "ann", relay.url)
+        await configure_home(home / "ann", "ann", relay.url)
         key = create_or_load(home / "bob")
         async with (
             await connect(relay.url, key, "bench", register=("bob", "bench")) as bob,
@@ -43,7 +43,7 @@ async def measure(messages: int, home: Path) -> list[tuple[str, float]]:
             for _ in range(messages):
                 await bob.request(Send("ops", Body(text="x" * 200)))
                 await bridge.tool("send_channel", channel="ops", text="y" * 200)
-            await wait_until(lambda: len(bridge.said("x" * 200)) == messages, what="all was heard")
+            await wait_until(lambda: len(bridge.events_with("x" * 200)) == messages, what="all was heard")
             found.append((f"after {messages} messages each way", bridge.resident_bytes()))
     finally:
         await relay.stop()

@@ -35,7 +35,7 @@ from conclave.model import Plain, SessionPath, Visibility
 from conclave.protocol.v1 import decode, encode
 from conclave.protocol.v1.admin import CreateChannel
 from conclave.protocol.v1.frames import Admin, ChannelMsg, Established, Frame, Join, Presence, Whisper, Who
-from tests.support.bridge_process import settle_in
+from tests.support.bridge_process import configure_home
 from tests.support.nodes import cluster
 from tests.support.programs import CONCLAVE
 from tests.support.redis_server import RedisProcess
@@ -160,7 +160,7 @@ async def conversation(urls: list[str], home: Path, sockets: list[Socket], count
     homes = [home / user for user in ("ann", "bob")]
     for each, url in zip(homes, urls, strict=True):
         each.mkdir()
-        await settle_in(each, each.name, url)
+        await configure_home(each, each.name, url)
     await sockets[0].ask(Admin(CreateChannel("sockets", Visibility.PUBLIC)))
     await sockets[0].ask(Admin(CreateChannel("bridges", Visibility.PUBLIC)))
     for socket in sockets:
@@ -225,7 +225,7 @@ async def run(messages: int, runs: int) -> None:
                 sys.stdout.write(report("one message", ("between sockets", "between bridges"), pairs) + "\n\n")
                 cat = home / "cat"
                 cat.mkdir()
-                await settle_in(cat, "cat", urls[0])
+                await configure_home(cat, "cat", urls[0])
                 starts = [(await settling(cat, sockets[1], 1), await settling(cat, sockets[1], 2)) for _ in range(runs)]
                 sys.stdout.write(report("until seen", ("one bridge", "two, of one directory"), starts) + "\n")
         finally:

@@ -12,9 +12,9 @@ from conclave.errors import ConfigError
 from conclave.machine.config import LocalConfig, load
 
 POLL_SECONDS = 0.5
-SETTLE_SECONDS = 0.1
+STABLE_SECONDS = 0.1
 """The time that a changed file has to stay unchanged: an editor may remove it, or write it in parts."""
-SETTLE_POLLS = 20
+STABLE_POLLS = 20
 """The number of polls after which a file that keeps changing is read all the same."""
 
 _Fingerprint = tuple[int, ...]
@@ -35,7 +35,7 @@ async def watch(
     seen: _Fingerprint = ()
     told: LocalConfig | None = None
     while True:
-        found = await _settled(path, seen)
+        found = await _stable(path, seen)
         if found != seen:
             written, seen = found[:-1] != seen[:-1], found
             try:
@@ -51,14 +51,14 @@ async def watch(
         await asyncio.sleep(POLL_SECONDS)
 
 
-async def _settled(path: Path, seen: _Fingerprint) -> _Fingerprint:
+async def _stable(path: Path, seen: _Fingerprint) -> _Fingerprint:
     """Return the file's fingerprint once that is stable; without a delay if it is the one that was seen."""
-    for _ in range(SETTLE_POLLS):
+    for _ in range(STABLE_POLLS):
         found = _fingerprint(path)
         if found == seen:
             return found
         seen = found
-        await asyncio.sleep(SETTLE_SECONDS)
+        await asyncio.sleep(STABLE_SECONDS)
     return _fingerprint(path)
 
 

@@ -22,7 +22,7 @@ from conclave.protocol.credentials import Signer
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.2, 30.0
 STABLE_SECONDS = 30.0
 """The duration of a connection after which the wait before the next attempt starts small again."""
-SETTLE_SECONDS = 10.0
+LOOKUP_SECONDS = 10.0
 """The interval at which messages without a position are looked up in the history."""
 
 _log = logging.getLogger(__name__)
@@ -152,21 +152,21 @@ class Uplink:
         await run_effects(self._session.rejoin(server), link.request)
         self._became_ready(link)
         clock = asyncio.get_running_loop().time
-        settle_at = clock() + SETTLE_SECONDS
+        look_up_at = clock() + LOOKUP_SECONDS
         while True:
             if link.queued == 0:
                 self._session.quiet(server)
                 self._changed()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(settle_at):
+                async with asyncio.timeout_at(look_up_at):
                     event = await link.next_event()
                     had_unknown = server.has_unknown_channels
                     self._session.receive(server, event)
                     if server.has_unknown_channels and not had_unknown:
-                        settle_at = clock()
-            if clock() >= settle_at:
-                await run_effects(self._session.settle(server), link.request)
-                settle_at = clock() + SETTLE_SECONDS
+                        look_up_at = clock()
+            if clock() >= look_up_at:
+                await run_effects(self._session.look_up(server), link.request)
+                look_up_at = clock() + LOOKUP_SECONDS
 
     def _became_ready(self, link: Link) -> None:
         self.current.set(link)

@@ -185,7 +185,7 @@ class BridgeSession(Incoming):
 
     # --- Lookups over v1 ---
 
-    def settle(self, server: Server) -> Effects[None]:
+    def look_up(self, server: Server) -> Effects[None]:
         """Find out what a v1 server does not tell: the new name of a channel, and the positions of live messages.
 
         If the server cannot answer at the moment, the next call asks again.

@@ -14,7 +14,7 @@ import orjson
 PROGRAM: Final = Path(__file__).with_name("small_bridge.py")
 
 SECONDS: Final = 15
-"""How long anything may take that would otherwise never happen; it is not what is tested."""
+"""The bound of every wait; a test that reaches it has failed."""
 
 INITIALIZE: Final[dict[str, Any]] = {
     "method": "initialize",

@@ -53,7 +53,7 @@ async def watched(tmp_path: Path) -> AsyncIterator[Watched]:
         assert task.cancelled(), "it ends by being cancelled only"
 
 
-async def test_it_tells_what_holds_now_and_each_change(watched: Watched) -> None:
+async def test_it_reports_the_present_content_and_each_change(watched: Watched) -> None:
     """A change between the read of the file and the start of the watch is reported, too."""
     await watched.told(1)
     set_default(watched.path, Level.ACT)
@@ -83,7 +83,7 @@ async def test_a_file_that_is_moved_over_it_is_seen_even_with_its_own_time(watch
     assert watched.levels[-1] is Level.ACT
 
 
-async def test_what_says_the_same_is_told_as_said_again(watched: Watched) -> None:
+async def test_a_write_of_the_same_content_is_reported_as_a_repeat(watched: Watched) -> None:
     """A repeated command, or a file saved once more, overrides the changes of a session."""
     await watched.told(1)
     watched.path.write_text(f"# mine\n{MUTED}")
@@ -95,8 +95,8 @@ async def test_what_says_the_same_is_told_as_said_again(watched: Watched) -> Non
     assert watched.levels == [Level.MUTE]
 
 
-async def test_a_file_that_was_not_written_says_nothing(watched: Watched) -> None:
-    """A backup links it, somebody changes its rights: that is nobody's word."""
+async def test_a_change_of_metadata_is_not_reported(watched: Watched) -> None:
+    """A new link or new permissions of the file are no statement of the owner."""
     await watched.told(1)
     watched.path.chmod(0o600)
     watched.path.with_name("backup").hardlink_to(watched.path)
@@ -122,8 +122,8 @@ async def test_an_invalid_file_is_reported_once_and_changes_nothing(watched: Wat
     assert watched.levels == [Level.MUTE, Level.ACT]
 
 
-async def test_a_file_that_goes_means_the_defaults(watched: Watched) -> None:
-    """As it would after a restart; one that comes again counts again. A directory in its place is an error."""
+async def test_a_removed_file_stands_for_the_defaults(watched: Watched) -> None:
+    """As after a restart; a new file counts again. A directory in its place is an error."""
     await watched.told(1)
     watched.path.unlink()
     await watched.told(2)
@@ -136,8 +136,8 @@ async def test_a_file_that_goes_means_the_defaults(watched: Watched) -> None:
     assert watched.levels[-1] is Level.MUTE
 
 
-async def test_a_link_is_followed_to_what_it_leads_to(tmp_path: Path) -> None:
-    """People keep their configuration in a repository."""
+async def test_a_symbolic_link_is_followed(tmp_path: Path) -> None:
+    """Users keep their configuration in a repository."""
     real = tmp_path / "real.toml"
     real.write_text(MUTED)
     watched = Watched(tmp_path / "config.toml")
@@ -153,7 +153,7 @@ async def test_a_link_is_followed_to_what_it_leads_to(tmp_path: Path) -> None:
     assert watched.levels == [Level.MUTE, Level.ACT]
 
 
-async def test_a_file_that_is_being_written_is_not_taken_halfway(watched: Watched) -> None:
+async def test_a_file_that_is_being_written_is_not_read(watched: Watched) -> None:
     """An editor empties it, or removes it, and then writes: for that moment nothing must be unmuted."""
     await watched.told(1)
     watched.path.unlink()
@@ -169,8 +169,8 @@ async def test_a_file_that_is_being_written_is_not_taken_halfway(watched: Watche
     assert watched.levels == [Level.MUTE, Level.ACT]
 
 
-async def test_a_file_that_never_stands_still_is_taken_in_the_end(watched: Watched) -> None:
-    """Otherwise a program that keeps touching it would keep the owner's word from being heard."""
+async def test_a_file_that_keeps_changing_is_read_in_the_end(watched: Watched) -> None:
+    """Otherwise a program that keeps touching it would hold back the owner's configuration."""
     await watched.told(1)
 
     async def keep_writing() -> None:

@@ -1,4 +1,4 @@
-"""Calls after two uplinks have turned out to lead to one cluster."""
+"""The merger of two connections that lead to one cluster."""
 
 from pathlib import Path
 
@@ -10,19 +10,24 @@ from bridge.errors import SameCluster
 from conclave.client.trust import Pins
 from conclave.machine.config import LocalConfig
 from conclave.machine.keys import create_or_load
-from tests.bridge.test_dispatch import ONE, Desk
+from tests.bridge.offline_bridge import ONE, OfflineBridge
 
 OTHER = "ws://two.example/"
 
 
+def two_uplinks(directory: Path) -> tuple[OfflineBridge, Connections]:
+    """Return a bridge with two servers, and its connections, which are not opened."""
+    offline = OfflineBridge(directory, ONE, OTHER)
+    pins = Pins(directory / "config.toml", LocalConfig())
+    key = create_or_load(directory / "key")
+    return offline, Connections(offline.session, key, Handle("me", explicit=True), pins, lambda: None)
+
+
 @pytest.mark.parametrize("late", [0, 1])
-async def test_a_call_that_was_begun_before_two_servers_became_one_finds_its_way(tmp_path: Path, late: int) -> None:
-    """It was on its way to a server that does not exist any more by that name; its cluster does."""
-    desk = Desk(tmp_path, ONE, OTHER)
-    pins = Pins(tmp_path / "config.toml", LocalConfig())
-    key = create_or_load(tmp_path / "key")
-    connections = Connections(desk.session, key, Handle("me", explicit=True), pins, lambda: None)
-    one, two = list(desk.servers)
+async def test_a_call_from_before_a_merger_reaches_the_merged_server(tmp_path: Path, late: int) -> None:
+    """The server of its URL does not exist any more; its cluster does."""
+    offline, connections = two_uplinks(tmp_path)
+    one, two = list(offline.servers)
     first, second = connections.uplink(one.url), connections.uplink(two.url)
     assert first is not second
     connections.claim(one, "cluster")
@@ -32,15 +37,12 @@ async def test_a_call_that_was_begun_before_two_servers_became_one_finds_its_way
     assert connections.uplink((one, two)[late].url) is first
 
 
-async def test_two_uplinks_that_find_each_other_at_the_same_time_are_merged_once(tmp_path: Path) -> None:
+async def test_two_uplinks_that_claim_each_other_at_the_same_time_are_merged_once(tmp_path: Path) -> None:
     """The later of the two has nothing left to merge, and stays connected."""
-    desk = Desk(tmp_path, ONE, OTHER)
-    pins = Pins(tmp_path / "config.toml", LocalConfig())
-    key = create_or_load(tmp_path / "key")
-    connections = Connections(desk.session, key, Handle("me", explicit=True), pins, lambda: None)
-    one, two = list(desk.servers)
+    offline, connections = two_uplinks(tmp_path)
+    one, two = list(offline.servers)
     first, second = connections.uplink(one.url), connections.uplink(two.url)
     assert not await connections.merge(second, one.url)
     assert await connections.merge(first, two.url)
     assert (one.urls, first.current.closed, second.current.closed) == ([ONE, OTHER], False, True)
-    assert desk.servers == [one]
+    assert offline.servers == [one]

@@ -1,4 +1,4 @@
-"""Session handles: valid whatever the directory is called, and settled however many bridges share it."""
+"""Session handles: valid for any name of the directory, and unique for any number of bridges in it."""
 
 import random
 from pathlib import Path
@@ -63,7 +63,7 @@ def test_the_names_after_a_collision() -> None:
 
 
 def test_a_chosen_handle_is_checked_and_never_changes() -> None:
-    """Others whisper to it; an owner who chose it twice has to be told."""
+    """Other users whisper to it; an owner who chose it twice has to be told."""
     handle = chosen("razel")
     assert handle.name == "razel"
     assert handle.superseded() == handle
@@ -72,8 +72,8 @@ def test_a_chosen_handle_is_checked_and_never_changes() -> None:
 
 
 @given(st.integers(1, 8), st.randoms(use_true_random=False))
-def test_any_number_of_bridges_in_one_directory_settle(count: int, chance: random.Random) -> None:
-    """Whatever the order of logins: each gets a name of its own, without gaps, in a bounded number of moves."""
+def test_any_number_of_bridges_in_one_directory_get_distinct_names(count: int, chance: random.Random) -> None:
+    """In any order of logins each gets a name of its own, without gaps, after a bounded number of attempts."""
     bridges = {number: of_directory(Path("/srv/dir")) for number in range(count)}
     holders: dict[str, int] = {}
     to_login = list(bridges)

@@ -7,7 +7,7 @@ HEAVY = {"aiohttp", "click", "structlog", "tomlkit", "filelock", "redis", "watch
 
 
 def test_the_policy_and_the_texts_need_no_network_and_no_command_line() -> None:
-    """They are loaded before the first word is exchanged with Claude Code."""
+    """They are loaded before the first message from Claude Code."""
     program = (
         "import sys, bridge.connection.handles, bridge.session.presentation, bridge.session.levels\n"
         "import bridge.app.config_watch, bridge.session.watermarks\n"

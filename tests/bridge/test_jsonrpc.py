@@ -1,4 +1,4 @@
-"""Lines of bytes and the messages they mean: whatever comes in, nothing but valid lines goes out."""
+"""Lines of bytes and their messages: for any input, only valid lines are written."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ from bridge.mcp.jsonrpc import (
 )
 
 TEXTS = st.text(st.characters(exclude_categories=()) | st.sampled_from("\ud800\udc00\u0085\u2028\u2029\\\n\r"))
-"""Every string that Python can hold, lone surrogates included, with what ends a line for somebody more often."""
+"""Every string that Python can hold, lone surrogates included, often with characters that end a line."""
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(),
@@ -45,7 +45,7 @@ NEAR_MESSAGES = st.fixed_dictionaries(
 
 
 def one_line(line: bytes) -> Any:
-    """Return what the line says; it must be one line for every way of counting lines, and strict JSON in UTF-8."""
+    """Return the line's message; it must be one line for every way of counting lines, and strict JSON in UTF-8."""
     assert line.endswith(b"\n")
     assert len(line.decode().splitlines()) == 1
     return orjson.loads(line)
@@ -115,7 +115,7 @@ def test_a_blank_line_is_nothing(blank: bytes) -> None:
 
 
 @pytest.mark.parametrize("line", [b"{", b"nonsense", b"NaN", b'{"a":1}x', b"\xff\xfe", b"'a'", b'{"id":"\xff}'])
-def test_what_is_no_json_is_a_parse_error_without_an_id(line: bytes) -> None:
+def test_invalid_json_is_a_parse_error_without_an_id(line: bytes) -> None:
     """JSON-RPC wants id null where the id cannot be known."""
     fault = parse(line)
     assert isinstance(fault, Fault)
@@ -148,7 +148,7 @@ def test_what_is_no_json_is_a_parse_error_without_an_id(line: bytes) -> None:
         (b'{"jsonrpc":"2.0","id":123456789012345678901234567890,"method":"ping"}', None),
     ],
 )
-def test_what_is_no_request_is_an_invalid_request(line: bytes, id_: str | int | None) -> None:
+def test_json_that_is_no_request_is_an_invalid_request(line: bytes, id_: str | int | None) -> None:
     """The original never answered these; a client that sent one waited for ever. Batches are not part of MCP."""
     fault = parse(line)
     assert isinstance(fault, Fault)
@@ -205,15 +205,15 @@ def test_a_line_over_the_limit_is_answered_once_and_skipped(piece: int) -> None:
 
 
 def test_a_line_of_exactly_the_limit_is_read() -> None:
-    """The limit is what a line may have, and the answer says so."""
+    """The limit is that of a line, and the answer has it."""
     ping = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
     assert list(Lines(limit=len(ping)).feed(ping + b"\n")) == [Request(1, "ping", None)]
 
 
 @given(TEXTS, TEXTS, TEXTS)
 @example("\ud83d", "\ude00", "\ud83d\ude00")
-def test_whatever_the_strings_are_it_is_one_valid_line(id_: str, key: str, text: str) -> None:
-    """Names and messages come from others; one bad string must not cut the stream in two, nor stop it."""
+def test_any_strings_make_one_valid_line(id_: str, key: str, text: str) -> None:
+    """Names and messages come from other users; no string may cut the stream in two, or stop it."""
     result = one_line(result_line(without_lone_surrogates(id_), {key: [text, {"deep": text}]}))
     clean = without_lone_surrogates(text)
     assert result["id"] == without_lone_surrogates(id_)
@@ -235,7 +235,7 @@ def test_a_notification_without_params_has_none() -> None:
     }
 
 
-def test_what_is_not_json_is_a_bug_and_raises() -> None:
+def test_a_value_that_json_lacks_raises() -> None:
     """Only strings are mended; anything else would hide a mistake of ours."""
     with pytest.raises(TypeError):
         result_line(1, {"a": object()})

@@ -17,7 +17,7 @@ EVERYTHING = 1 << 40
 
 
 class Client:
-    """Talks to an endpoint, and reads what it writes."""
+    """Writes to an endpoint, and reads its output."""
 
     def __init__(self) -> None:
         self.tools: list[dict[str, Any]] = [TOOL]
@@ -92,7 +92,7 @@ def test_the_greeting_makes_us_a_channel_and_no_judge() -> None:
 
 
 @pytest.mark.parametrize("method", ["server/discover", "resources/list", "prompts/list", "tools/ToolCall", "", "🐙"])
-def test_what_is_unknown_is_a_method_not_found(method: str) -> None:
+def test_an_unknown_method_is_not_found(method: str) -> None:
     """A client that probes with `server/discover` goes on with `initialize` for exactly this error."""
     client = Client()
     assert client.ask(method, {"a": 1}) == {"code": -32601, "message": "method not found"}
@@ -100,7 +100,7 @@ def test_what_is_unknown_is_a_method_not_found(method: str) -> None:
 
 
 def test_ping_and_list_work_at_any_time() -> None:
-    """Some clients look before they greet; initialize may come again."""
+    """Some clients list before they initialize; initialize may come again."""
     client = Client()
     assert client.ask("ping") == {}
     assert client.ask("tools/list") == {"tools": [TOOL]}
@@ -112,7 +112,7 @@ def test_ping_and_list_work_at_any_time() -> None:
 
 
 def test_a_list_that_fails_is_an_internal_error(caplog: pytest.LogCaptureFixture) -> None:
-    """The client must not wait for an answer that never comes, and we must learn why."""
+    """The client must not wait for ever, and the log must have the reason."""
     client = Client()
     client.tools = [{"name": object()}]
     assert client.ask("tools/list") == {"code": -32603, "message": "internal error"}
@@ -147,7 +147,7 @@ def test_a_call_is_answered_once_when_it_is_finished() -> None:
     ],
 )
 def test_a_call_of_the_wrong_shape_is_refused(params: Any) -> None:
-    """-32602 is what clients know; the original said that there is no such method."""
+    """-32602 is the code that clients know; the original answered that there is no such method."""
     assert Client().ask("tools/call", params)["code"] == -32602
 
 
@@ -224,7 +224,7 @@ def test_other_notifications_get_no_answer(method: str) -> None:
     )
 )
 def test_any_line_leads_to_nothing_or_exactly_one_line(lines: list[bytes]) -> None:
-    """A request is answered exactly once or started; nothing else but a fault is answered, whatever came before."""
+    """A request is answered once or started; apart from errors nothing else is answered, in any state."""
     client = Client()
     for line in lines:
         message = parse(line)
@@ -238,14 +238,14 @@ def test_any_line_leads_to_nothing_or_exactly_one_line(lines: list[bytes]) -> No
 
 
 def test_instructions_fit_what_claude_code_reads() -> None:
-    """It cuts them off without a word; bytes are counted, to be safe."""
+    """It truncates them silently; bytes are counted, to be safe."""
     Endpoint(list, Outgoing(), "x" * INSTRUCTION_BYTES)
     with pytest.raises(ValueError, match="2048"):
         Endpoint(list, Outgoing(), "ä" * (INSTRUCTION_BYTES // 2) + "x")
 
 
 def test_events_wait_for_initialized_in_order() -> None:
-    """Before that a client is not listening; the original wrote them all the same, and they were lost."""
+    """Before that a client drops them; the original wrote them all the same, and they were lost."""
     client = Client()
     client.outlet.push("one", {"kind": "link"})
     client.outlet.tools_changed()
@@ -278,8 +278,8 @@ def test_events_and_answers_leave_in_the_order_in_which_they_came() -> None:
     assert [line.get("id") or line["params"]["content"] for line in client.read()] == ["before", 5, "after"]
 
 
-def test_a_change_of_the_tools_is_told_once_after_what_waits() -> None:
-    """The client reads the list when it is told; being told twice at once is of no use."""
+def test_a_change_of_the_tools_is_notified_once_after_the_waiting_events() -> None:
+    """The client reads the list at each notification; a second one at the same time is of no use."""
     client = Client()
     client.begin()
     client.outlet.tools_changed()
@@ -294,7 +294,7 @@ def test_a_change_of_the_tools_is_told_once_after_what_waits() -> None:
 
 
 def test_too_many_events_leave_one_notice_of_how_many_are_gone() -> None:
-    """Memory is bounded, the newest matter most, and the model is told that it does not know everything."""
+    """Memory is bounded, the newest matter most, and a notice tells the model that some are missing."""
     client = Client()
     for number in range(EVENTS + 3):
         client.outlet.push(str(number), {})
@@ -322,8 +322,8 @@ def test_large_events_are_bounded_by_their_bytes() -> None:
     assert [content[:9] for content in client.contents()] == ["1 event w", "ggggggggg"]
 
 
-def test_every_gap_is_told_where_it_is() -> None:
-    """A count that comes late, or is added to a later one, would be a wrong account of what was missed."""
+def test_every_gap_is_reported_in_its_place() -> None:
+    """A count that comes late, or is added to a later one, would be a wrong report of the missed events."""
     client = Client()
     client.begin()
     for burst in ("a", "b"):
@@ -334,7 +334,7 @@ def test_every_gap_is_told_where_it_is() -> None:
         assert contents[1:] == [burst] * EVENTS
 
 
-def test_what_is_taken_is_whole_lines_and_counted() -> None:
+def test_taken_output_is_whole_lines_and_counted() -> None:
     """The writer takes what fits; reading waits for `reply_bytes` to go down."""
     client = Client()
     for id_ in range(100):
@@ -349,7 +349,7 @@ def test_what_is_taken_is_whole_lines_and_counted() -> None:
 
 @pytest.mark.parametrize("key", ["", "a-b", "a.b", "a b", "ä", "source", "a\n"])
 def test_an_attribute_that_would_be_lost_is_a_mistake(key: str) -> None:
-    """Claude Code drops such keys without a word, and `source` would stand there twice."""
+    """Claude Code drops such keys silently, and `source` would be there twice."""
     client = Client()
     with pytest.raises(ValueError, match="attribute"):
         client.outlet.push("x", {"server": "s", key: "v"})

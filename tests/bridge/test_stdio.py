@@ -67,7 +67,7 @@ async def test_a_whole_conversation(tmp_path: Path) -> None:
         assert await child.end() == 0
 
 
-async def test_what_is_malformed_is_answered_and_the_bridge_goes_on(tmp_path: Path) -> None:
+async def test_malformed_input_is_answered_and_the_bridge_goes_on(tmp_path: Path) -> None:
     """The original ended at the first byte that is no UTF-8, and never answered what it did not understand."""
     async with started(tmp_path) as child:
         assert (await child.ask(b"\xff\xfe\n"))["error"]["code"] == -32700
@@ -181,7 +181,7 @@ async def test_stdin_and_stdout_may_be_one_socket(tmp_path: Path) -> None:
 
 
 async def test_a_terminal_is_left_as_it_was(tmp_path: Path, descriptors: ExitStack) -> None:
-    """Somebody who tries it out by hand gets their shell back: stdin and stdout of a terminal are one description."""
+    """A user at a terminal gets the shell back: stdin and stdout of a terminal are one description."""
     ours, theirs = pty.openpty()
     descriptors.callback(close, theirs)
     tty.setraw(theirs)
@@ -215,7 +215,7 @@ async def test_pipes_keep_the_mode_that_they_have(tmp_path: Path, descriptors: E
 
 @pytest.mark.parametrize("number", SIGNALS)
 async def test_a_signal_ends_it_while_stdin_is_open_and_silent(tmp_path: Path, number: signal.Signals) -> None:
-    """The original read on until somebody typed something."""
+    """The original went on reading until the next input."""
     async with started(tmp_path) as child:
         await child.begin()
         child.write(call(1, "wait"))
@@ -230,7 +230,7 @@ async def test_a_signal_ends_it_while_stdin_is_open_and_silent(tmp_path: Path, n
 
 
 @pytest.mark.parametrize("number", [*SIGNALS, None])
-async def test_it_ends_though_nobody_reads_its_stdout(
+async def test_it_ends_although_its_stdout_is_not_read(
     tmp_path: Path, descriptors: ExitStack, number: signal.Signals | None
 ) -> None:
     """The pipe is full and stays so: the write that is under way never returns. None is the end of stdin."""
@@ -252,7 +252,7 @@ async def test_it_ends_though_nobody_reads_its_stdout(
 
 
 async def test_a_call_gets_a_moment_to_finish_when_stdin_ends(tmp_path: Path) -> None:
-    """`echo request | conclave bridge` should show the answer; what takes longer is told that it was cut off."""
+    """`echo request | conclave bridge` should show the answer; a call that takes longer gets an error."""
     async with started(tmp_path) as child:
         child.write(call(1, "soon"), call(2, "wait"), line(3, "ping"))
         child.close()
@@ -264,7 +264,7 @@ async def test_a_call_gets_a_moment_to_finish_when_stdin_ends(tmp_path: Path) ->
 
 
 async def test_more_calls_than_may_be_open_hold_nothing_up(tmp_path: Path) -> None:
-    """A server hangs and its calls with it: the client is still heard, and above all its leaving."""
+    """A server hangs, and its calls with it: the bridge still reads its input, and above all its end."""
     async with started(tmp_path) as child:
         child.write(*(call(number, "wait") for number in range(CALLS + 2)))
         refused = [await child.read() for _ in range(2)]
@@ -283,7 +283,7 @@ async def test_more_calls_than_may_be_open_hold_nothing_up(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["stubborn", "executor"])
-async def test_what_does_not_end_is_left_behind(tmp_path: Path, name: str) -> None:
+async def test_calls_that_do_not_end_are_left_behind(tmp_path: Path, name: str) -> None:
     """A look-up of a name can hang in a thread for minutes; the interpreter would wait for it."""
     async with started(tmp_path) as child:
         child.write(call(1, name))
@@ -331,7 +331,7 @@ async def test_a_full_disk_is_an_error(tmp_path: Path, descriptors: ExitStack) -
 
 
 async def test_a_stdin_that_cannot_be_read_is_an_error(tmp_path: Path, descriptors: ExitStack) -> None:
-    """A bridge that ends at once and says nothing leaves everybody guessing."""
+    """A bridge that ends at once needs a reason on stderr."""
     write_only = os.open("/dev/null", os.O_WRONLY)
     descriptors.callback(close, write_only)
     async with started(tmp_path, stdin=write_only) as child:
@@ -352,7 +352,7 @@ async def test_a_socket_that_is_reset_is_the_end_of_the_client(tmp_path: Path) -
             assert "cannot" not in child.errors
 
 
-async def test_answers_that_nobody_takes_are_bounded(tmp_path: Path, descriptors: ExitStack) -> None:
+async def test_answers_that_are_not_read_are_bounded(tmp_path: Path, descriptors: ExitStack) -> None:
     """Reading waits for the client to take what it asked for; then every request is answered all the same."""
     replies, stdout = pipe(descriptors)
     async with started(tmp_path, stdout=stdout) as child:
@@ -365,8 +365,8 @@ async def test_answers_that_nobody_takes_are_bounded(tmp_path: Path, descriptors
         assert child.most_resident_kib() < 110 * 1024, "140 MB were asked for"
 
 
-async def test_events_that_nobody_takes_are_bounded(tmp_path: Path, descriptors: ExitStack) -> None:
-    """A busy channel must not fill the memory of a machine whose session hangs; what is missing is told."""
+async def test_events_that_are_not_read_are_bounded(tmp_path: Path, descriptors: ExitStack) -> None:
+    """A busy channel must not fill the memory of a machine whose session hangs; a notice counts the missing ones."""
     replies, stdout = pipe(descriptors)
     async with started(tmp_path, stdout=stdout) as child:
         os.close(stdout)
@@ -412,10 +412,8 @@ async def test_the_rest_begins_without_a_greeting_too_but_later(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("mode", "log"), [("refuses", "no known server\n"), ("fails", "the bridge cannot go on\nTraceback")]
 )
-async def test_when_the_rest_fails_it_is_said_and_everything_due_is_written(
-    tmp_path: Path, mode: str, log: str
-) -> None:
-    """The client shows what stderr said; a reason is a sentence, a bug a traceback."""
+async def test_a_failure_is_reported_after_all_waiting_output(tmp_path: Path, mode: str, log: str) -> None:
+    """The client shows stderr; a reason is a sentence, a bug a traceback."""
     async with started(tmp_path, mode) as child:
         child.write(line(0, **INITIALIZE), call(1, "wait"))
         answers = await child.read_to_end()
@@ -447,7 +445,7 @@ async def test_a_stream_that_is_closed_from_the_start(tmp_path: Path, closed: st
         assert text_of(orjson.loads(finished.stdout)) == "x"
 
 
-async def test_it_begins_without_what_only_the_rest_needs() -> None:
+async def test_it_answers_before_the_late_imports() -> None:
     """Every open session of a machine has a bridge, and waits for it to begin."""
     script = "import sys, bridge.mcp.stdio; print(*sorted(name.partition('.')[0] for name in sys.modules))"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=PIPE)

@@ -34,14 +34,14 @@ CODE = [
 
 
 @pytest.mark.parametrize("text", CODE)
-def test_code_and_prose_come_through_as_they_are(text: str) -> None:
-    """People paste code to agents, who use it: a changed character is a broken build."""
+def test_code_and_prose_are_not_changed(text: str) -> None:
+    """Users send code to agents: a changed character breaks a build."""
     assert defused(text) == text
 
 
 @pytest.mark.parametrize("text", TAGS)
 def test_no_tag_of_the_harness_gets_through(text: str) -> None:
-    """In whatever spelling: an opener is left, if at all, with something visible between it and the name."""
+    """In any spelling: an opener stays, if at all, with a visible character between it and the name."""
     shown = defused(visible_body(text))
     assert not opens_a_tag(shown)
     assert "\\" in shown

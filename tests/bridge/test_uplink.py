@@ -1,4 +1,4 @@
-"""A bridge as a process, at servers that do what the test says: what it sends twice, and whom it trusts."""
+"""A bridge as a process, at scripted servers: repeated sends, trust, and reconnects."""
 
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -21,20 +21,20 @@ SAID = ("send", "whisper")
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A configuration directory of ann, who lets her sessions answer."""
+    """A configuration directory of ann, whose sessions may post."""
     create_or_load(tmp_path / KEY_NAME)
     set_default(tmp_path / CONFIG_NAME, Level.CONVERSE)
     return tmp_path
 
 
-def settle(home: Path, url: str, cluster: str | None = None) -> Path:
+def configure(home: Path, url: str, cluster: str | None = None) -> Path:
     path = home / CONFIG_NAME
     register(path, Registration(url, "ann", "laptop", cluster))
     return path
 
 
 class Channel:
-    """A server with one channel that loses the connection when something is said, as often as it is told to."""
+    """A server with one channel that cuts the connection at a send, a given number of times."""
 
     def __init__(self, cuts: int) -> None:
         self.cuts = cuts
@@ -66,14 +66,14 @@ class Channel:
         ("whisper", {"target": "bob/desk/y", "text": "hello"}, "whisper sent"),
     ],
 )
-async def test_what_is_said_while_the_connection_breaks_is_said_once(
+async def test_a_send_while_the_connection_breaks_is_posted_once(
     home: Path, tool: str, arguments: dict[str, str], result: str
 ) -> None:
     """Sent again under its key when the session is in its channels again; the agent has nothing to wonder about."""
     channel = Channel(cuts=1)
     async with V2ScriptedServer().running() as server:
         server.answer = channel.answer
-        settle(home, server.url)
+        configure(home, server.url)
         async with RawBridge(home, "--as", "me") as one:
             await one.tool("join_channel", channel="ops")
             assert await one.tool(tool, **arguments) == result
@@ -88,13 +88,13 @@ async def test_what_is_said_while_the_connection_breaks_is_said_once(
     ("cuts", "refusal", "words"),
     [(9, None, "lost"), (1, {"code": "unauthorized", "message": "not a member"}, "refused: not a member")],
 )
-async def test_a_second_failure_is_told(home: Path, cuts: int, refusal: Json | None, words: str) -> None:
+async def test_a_second_failure_is_reported(home: Path, cuts: int, refusal: Json | None, words: str) -> None:
     """The first attempt may have been delivered: what to do, the agent has to find out."""
     channel = Channel(cuts)
     channel.refusal = refusal
     async with V2ScriptedServer().running() as server:
         server.answer = channel.answer
-        settle(home, server.url)
+        configure(home, server.url)
         async with RawBridge(home, "--as", "me") as one:
             await one.tool("join_channel", channel="ops")
             text = await one.refused("send_channel", channel="ops", text="hello")
@@ -116,10 +116,10 @@ NO = {"code": "unauthorized", "message": "no"}
         ([AWAY | {"retry_after": 60}], "the store is away; it may have happened"),
     ],
 )
-async def test_what_the_server_is_not_sure_of_is_asked_again(
+async def test_a_send_that_the_server_could_not_confirm_is_repeated(
     home: Path, refusals: list[Json], words: str | None
 ) -> None:
-    """It may be in the channel already: under its key it is said once, and otherwise the agent has to look."""
+    """It may be in the channel already: with its key it is posted once, without one the agent has to check."""
     channel, left, said = Channel(cuts=0), [*refusals], []
 
     async def answer(connection: V2Connection, request: Json) -> None:
@@ -132,7 +132,7 @@ async def test_what_the_server_is_not_sure_of_is_asked_again(
 
     async with V2ScriptedServer().running() as server:
         server.answer = answer
-        settle(home, server.url)
+        configure(home, server.url)
         async with RawBridge(home, "--as", "me") as one:
             await one.tool("join_channel", channel="ops")
             if words is None:
@@ -143,8 +143,8 @@ async def test_what_the_server_is_not_sure_of_is_asked_again(
             assert len(set(said)) == 1
 
 
-async def test_nothing_is_said_twice_to_a_v1_server(home: Path) -> None:
-    """It would be heard twice."""
+async def test_nothing_is_sent_twice_to_a_v1_server(home: Path) -> None:
+    """It would be posted twice."""
     said: list[Frame] = []
 
     async def answer(connection: Connection, frame: Frame) -> None:
@@ -156,7 +156,7 @@ async def test_nothing_is_said_twice_to_a_v1_server(home: Path) -> None:
 
     async with ScriptedServer().running() as older:
         older.answer = answer
-        settle(home, older.url)
+        configure(home, older.url)
         async with RawBridge(home, "--as", "me") as one:
             text = await one.refused("whisper", target="bob/desk/y", text="hello")
             assert "it may have happened: look before you retry" in text
@@ -164,34 +164,34 @@ async def test_nothing_is_said_twice_to_a_v1_server(home: Path) -> None:
             assert len(said) == 1
 
 
-async def test_another_cluster_is_not_spoken_to_until_the_owner_trusts_it(home: Path) -> None:
-    """The session is told why nothing comes; a bridge that runs hears of the owner's word."""
+async def test_another_cluster_gets_no_login_until_the_owner_trusts_it(home: Path) -> None:
+    """The session is told the reason; a running bridge notices the owner's configuration."""
     async with V2ScriptedServer().running() as server:
         server.challenge = {**CHALLENGE, "cluster": "cluster-2"}
         server.headers["x-conclave-server-id"] = "cluster-2"
-        path = settle(home, server.url, CLUSTER)
+        path = configure(home, server.url, CLUSTER)
         async with RawBridge(home, "--as", "me") as one:
-            notice = await one.hear("Not connected to")
+            notice = await one.wait_for_event("Not connected to")
             assert f"says it is cluster `cluster-2`, but `{CLUSTER}` is expected" in notice["content"]
             assert "conclave server trust" in notice["content"]
             assert server.proofs == []
             assert pin(path, server.url, "cluster-2", over=CLUSTER)
-            await one.hear("Connected to")
-            assert len(one.said("Not connected to")) == 1
+            await one.wait_for_event("Connected to")
+            assert len(one.events_with("Not connected to")) == 1
 
 
-async def test_every_way_to_a_pinned_cluster_has_to_show_that_it_is_one(home: Path) -> None:
-    """A cluster's id is public: a stranger who tells it becomes a further way to it, and must not get a login."""
+async def test_every_url_of_a_pinned_cluster_has_to_prove_it(home: Path) -> None:
+    """A cluster's id is public: a stranger that shows it claims to be a further URL of it, and must not get a login."""
     async with ScriptedServer().running() as stranger, AsyncExitStack() as stack:
         server = await stack.enter_async_context(V2ScriptedServer().running())
         stranger.headers["x-conclave-server-id"] = CLUSTER
-        settle(home, server.url, CLUSTER)
-        settle(home, stranger.url)
+        configure(home, server.url, CLUSTER)
+        configure(home, stranger.url)
         async with RawBridge(home, "--as", "me") as one:
-            await one.hear("is the same server as")
+            await one.wait_for_event("is the same server as")
             await wait_until(lambda: server.connections)
             await stack.aclose()
-            await one.hear("speaks protocol v1 only")
+            await one.wait_for_event("speaks protocol v1 only")
             assert stranger.connections == []
 
 
@@ -199,19 +199,19 @@ async def test_the_first_login_pins_and_an_original_server_is_not_pinned(home: P
     """As with the verbs: a bridge may be the first one to see it."""
     async with V2ScriptedServer().running() as server, ScriptedServer().running() as older:
         older.headers["x-conclave-server-id"] = "old"
-        settle(home, older.url)
-        path = settle(home, server.url)
+        configure(home, older.url)
+        path = configure(home, server.url)
         async with RawBridge(home, "--as", "me"):
             await wait_until(lambda: load(path).servers[1].cluster == CLUSTER and older.connections)
         assert load(path).servers[0].cluster is None
 
 
-async def test_a_server_that_says_when_to_come_back_is_not_asked_before(home: Path) -> None:
-    """A node that is overloaded must not be knocked at five times a second by everybody."""
+async def test_a_server_with_retry_after_is_not_dialled_before(home: Path) -> None:
+    """An overloaded node must not be dialled five times a second by every client."""
     async with V2ScriptedServer().running() as server:
-        settle(home, server.url)
+        configure(home, server.url)
         later = {"ev": "closing", "code": 1013, "reason": "too much", "retry_after": 20, "error": "unavailable"}
         server.challenge = later
         async with RawBridge(home, "--as", "me") as one:
-            await one.hear("too much — still trying")
+            await one.wait_for_event("too much — still trying")
             assert len(server.hellos) == 1

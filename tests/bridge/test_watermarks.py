@@ -29,7 +29,7 @@ def files(directory: Path) -> list[Path]:
     return sorted((directory / "watermarks").iterdir())
 
 
-def test_what_was_saved_is_there_after_a_restart(tmp_path: Path) -> None:
+def test_saved_watermarks_are_there_after_a_restart(tmp_path: Path) -> None:
     """For this session at this server, and for no other."""
     before = Watermarks(tmp_path / "state", Clock())
     before.note(ANN, "ops", "1700000000000-0", ts=1_700_000_000_000, protocol=2)
@@ -44,7 +44,7 @@ def test_what_was_saved_is_there_after_a_restart(tmp_path: Path) -> None:
     assert after.get(Key(ANN.server, "ann/laptop/main-2"), "ops") is None
 
 
-def test_what_was_not_saved_is_not_written(tmp_path: Path) -> None:
+def test_unsaved_watermarks_are_not_written(tmp_path: Path) -> None:
     """The caller decides how often the disk is written; a save without a change writes nothing."""
     marks = Watermarks(tmp_path, Clock())
     marks.save()
@@ -144,7 +144,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
 
 
 def test_a_channel_name_that_cannot_be_written_costs_no_crash(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Half a character is no name, but who knows what a server says."""
+    """Half a character is no name, but a server may send anything."""
     marks = Watermarks(tmp_path, Clock())
     marks.note(ANN, "half\ud800", "1-0", ts=1, protocol=2)
     marks.save()
@@ -182,8 +182,8 @@ def test_the_number_of_channels_is_bounded(tmp_path: Path) -> None:
     assert kept == [0, *range(6, KEPT_CHANNELS + 5)]
 
 
-def test_files_that_nobody_uses_any_more_are_removed(tmp_path: Path) -> None:
-    """A handle that was used once leaves a file, a killed bridge a draft. What lies beside them is not ours."""
+def test_unused_files_are_removed(tmp_path: Path) -> None:
+    """A handle that was used once leaves a file, a killed bridge a draft. Other files beside them are not touched."""
     clock = Clock()
     marks = Watermarks(tmp_path, clock)
     for key in (ANN, Key("cluster-1", "ann/laptop/once")):

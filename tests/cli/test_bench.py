@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli.benchmark import percentile
-from tests.support.bridge_process import settle_in
+from tests.support.bridge_process import configure_home
 from tests.support.command_line import conclave, start
 from tests.support.nodes import node_object, running_node
 from tests.support.waiting import wait_until
@@ -27,7 +27,7 @@ async def test_the_figures_are_those_of_posts_that_have_arrived(tmp_path: Path, 
     """An operator sizes a server by them: every post has a delivery at each of the other sessions."""
     async with node_object(redis_url) as node:
         url = f"ws://{node.address}/"
-        await settle_in(tmp_path, "ann", url)
+        await configure_home(tmp_path, "ann", url)
         finished = await conclave(tmp_path, "bench", "--server", url, *SHORT, "--json")
         assert finished.code == 0, finished.err
         found = json.loads(finished.out)
@@ -47,7 +47,7 @@ async def test_the_figures_are_those_of_posts_that_have_arrived(tmp_path: Path, 
 async def test_nothing_is_left_behind(tmp_path: Path, redis_url: str) -> None:
     """A measurement of a server in use is nobody else's channel and nobody else's session."""
     async with running_node(redis_url) as url:
-        await settle_in(tmp_path, "ann", url)
+        await configure_home(tmp_path, "ann", url)
         finished = await conclave(tmp_path, "bench", "--server", url, *SHORT)
         assert finished.code == 0, finished.err
         assert [line.split("  ")[0] for line in finished.out.splitlines()[1:]] == [
@@ -63,7 +63,7 @@ async def test_nothing_is_left_behind(tmp_path: Path, redis_url: str) -> None:
 async def test_an_interrupted_measurement_deletes_its_channel_too(tmp_path: Path, redis_url: str) -> None:
     """Ctrl-C is how a measurement that takes too long is ended."""
     async with running_node(redis_url) as url:
-        await settle_in(tmp_path, "ann", url)
+        await configure_home(tmp_path, "ann", url)
         running = await start(tmp_path, "bench", "--server", url, "--seconds", "60")
 
         async def is_there() -> bool:

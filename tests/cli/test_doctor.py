@@ -38,11 +38,11 @@ GONE = "ws://127.0.0.1:9"
 """An address without a listener."""
 
 
-class Desk:
+class Machine:
     """A user's machine: a home, a project in it, programs on PATH, and a configuration directory."""
 
     def __init__(self, root: Path) -> None:
-        self.home, self.programs, self.directory = root / "home", root / "bin", root / "home" / "deck"
+        self.home, self.programs, self.directory = root / "home", root / "bin", root / "home" / "project"
         for folder in (self.programs, self.directory):
             folder.mkdir(parents=True)
         self.config, self.key = self.home / "conclave" / "config.toml", self.home / "conclave" / "key"
@@ -139,8 +139,8 @@ def verdicts(findings: list[Finding]) -> list[str]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
 
 
 @pytest.fixture
@@ -156,25 +156,25 @@ def table(finished: Finished) -> dict[str, Any]:
 # --- The command ---
 
 
-async def test_a_complete_machine_has_no_findings_to_act_on(desk: Desk, node: str) -> None:
+async def test_a_complete_machine_has_no_findings_to_act_on(machine: Machine, node: str) -> None:
     """False alarms on a healthy machine train users to ignore the others."""
-    await desk.register(node)
-    finished = await desk.doctor("--json")
+    await machine.register(node)
+    finished = await machine.doctor("--json")
     rows = json.loads(finished.out)
     bad = [row for row in rows if row["verdict"] != "ok" or row["remedy"] is not None]
     assert (finished.code, finished.err, bad) == (0, "", [])
     quiet = {"clock", "duplicate"}
     assert [row["check"] for row in rows] == [name for name in CHECKS if name not in quiet]
     assert "ann/laptop, round trip" in table(finished)["server"]["text"]
-    assert "`deck`" in table(finished)["handle"]["text"]
+    assert "`project`" in table(finished)["handle"]["text"]
     assert "2.1.283" in table(finished)["claude"]["text"]
 
 
-async def test_each_problem_is_a_line_followed_by_its_remedy(desk: Desk) -> None:
+async def test_each_problem_is_a_line_followed_by_its_remedy(machine: Machine) -> None:
     """On an empty machine the remedies lead to the first message."""
-    (desk.programs / "conclave").unlink()
-    desk.servers()
-    finished = await desk.doctor(started_with=("--continue",))
+    (machine.programs / "conclave").unlink()
+    machine.servers()
+    finished = await machine.doctor(started_with=("--continue",))
     assert (finished.code, finished.err) == (1, "")
     lines = finished.out.splitlines()
     for complaint, remedy in [
@@ -188,29 +188,29 @@ async def test_each_problem_is_a_line_followed_by_its_remedy(desk: Desk) -> None
         assert lines[at + 1].startswith("  → "), lines[at]
         assert remedy in lines[at + 1]
     assert all(line.startswith(("✓ ", "! ", "✗ ", "? ", "  → ")) for line in lines)
-    assert not desk.config.parent.exists(), "it changes nothing"
+    assert not machine.config.parent.exists(), "it changes nothing"
 
 
-async def test_a_warning_is_no_failure(desk: Desk, node: str) -> None:
+async def test_a_warning_is_no_failure(machine: Machine, node: str) -> None:
     """A script that runs the command before a session must not stop because of a warning."""
-    await desk.register(node)
-    desk.key.chmod(0o644)
-    finished = await desk.doctor()
+    await machine.register(node)
+    machine.key.chmod(0o644)
+    finished = await machine.doctor()
     assert finished.code == 0
     assert [line for line in finished.out.splitlines() if not line.startswith("✓ ")] == [
-        f"! others on this machine may be able to use its key: {desk.key} has mode 0644",
-        f"  → `chmod 600 {desk.key}`",
+        f"! others on this machine may be able to use its key: {machine.key} has mode 0644",
+        f"  → `chmod 600 {machine.key}`",
     ]
 
 
-async def test_names_from_others_cannot_control_the_terminal(desk: Desk) -> None:
+async def test_names_from_others_cannot_control_the_terminal(machine: Machine) -> None:
     """Names from servers and from other programs' files are untrusted text."""
     evil = SessionPath("e\x1b[2Jvil", "m\u202e", "x")
     async with ScriptedServer().running() as server:
         server.owner, server.answer = (evil.user, evil.machine), online(evil)
-        desk.record(server.url)
-        desk.servers(**{"a\x1b[31m\nb": BRIDGE})
-        finished, as_json = await desk.doctor(), await desk.doctor("--json")
+        machine.record(server.url)
+        machine.servers(**{"a\x1b[31m\nb": BRIDGE})
+        finished, as_json = await machine.doctor(), await machine.doctor("--json")
     assert all(line.isprintable() for line in finished.out.split("\n"))
     assert r"knows this machine as e\x1b[2Jvil/m\u202e;" in finished.out
     assert r"a\x1b[31m\nb" in finished.out
@@ -218,13 +218,13 @@ async def test_names_from_others_cannot_control_the_terminal(desk: Desk) -> None
     assert "e\x1b[2Jvil/m\u202e" in table(as_json)["server"]["text"]
 
 
-async def test_slow_programs_and_servers_end_at_their_deadlines(desk: Desk) -> None:
+async def test_slow_programs_and_servers_end_at_their_deadlines(machine: Machine) -> None:
     """A program that hangs and a server that does not answer run into their deadlines concurrently."""
-    desk.program("claude", "sleep 600")
+    machine.program("claude", "sleep 600")
     async with ScriptedServer().running() as server:
         server.silent = True
-        desk.record(server.url)
-        rows = table(await desk.doctor("--json"))
+        machine.record(server.url)
+        rows = table(await machine.doctor("--json"))
     assert rows["claude"]["verdict"] == "unknown"
     assert "did not answer within 10s" in rows["claude"]["text"]
     assert rows["server"]["verdict"] == "problem"
@@ -250,21 +250,21 @@ async def test_slow_programs_and_servers_end_at_their_deadlines(desk: Desk) -> N
     ],
 )
 async def test_the_start_of_the_surrounding_session_is_checked(
-    desk: Desk, arguments: tuple[str, ...], verdict: str, words: str
+    machine: Machine, arguments: tuple[str, ...], verdict: str, words: str
 ) -> None:
     """Without the flag everything seems right but no message arrives: the fault that is hardest to find.
 
     Arguments that end in nothing look like ones that the program has written over.
     """
-    session = table(await desk.doctor("--json", started_with=arguments))["session"]
+    session = table(await machine.doctor("--json", started_with=arguments))["session"]
     assert (session["verdict"], words in session["text"]) == (verdict, True), session
     assert (session["remedy"] is None) is (verdict == "ok")
 
 
-async def test_the_flag_must_name_the_entry(desk: Desk) -> None:
+async def test_the_flag_must_name_the_entry(machine: Machine) -> None:
     """The flag takes the name of the entry, which its owner chose."""
-    desk.servers(chat=BRIDGE)
-    session = table(await desk.doctor("--json"))["session"]
+    machine.servers(chat=BRIDGE)
+    session = table(await machine.doctor("--json"))["session"]
     assert session["verdict"] == "problem"
     assert session["remedy"] == "`claude --dangerously-load-development-channels server:chat`"
 
@@ -281,11 +281,11 @@ def online(*paths: SessionPath) -> Any:
     return answer
 
 
-async def test_every_server_is_probed_for_our_identity(desk: Desk, node: str) -> None:
+async def test_every_server_is_probed_for_our_identity(machine: Machine, node: str) -> None:
     """An unreachable server does not hide the other one. An admin is shown as admin."""
-    await desk.register(node, "root")
-    desk.record(GONE, "http://x")
-    known, away, invalid = (await desk.look())["server"]
+    await machine.register(node, "root")
+    machine.record(GONE, "http://x")
+    known, away, invalid = (await machine.look())["server"]
     assert (known.verdict, "root/laptop, an admin, round trip" in known.text) == (Verdict.OK, True)
     assert (away.verdict, "Connection refused" in away.text) == (Verdict.PROBLEM, True)
     assert (invalid.verdict, "invalid server URL" in invalid.text) == (Verdict.PROBLEM, True)
@@ -293,41 +293,41 @@ async def test_every_server_is_probed_for_our_identity(desk: Desk, node: str) ->
     assert f"`conclave server remove {GONE}`" in away.remedy
 
 
-async def test_a_key_that_a_server_does_not_know_must_be_enrolled(desk: Desk, node: str) -> None:
+async def test_a_key_that_a_server_does_not_know_must_be_enrolled(machine: Machine, node: str) -> None:
     """The server is reachable and the right one: its operator cannot help."""
-    desk.record(node)
-    (found,) = (await desk.look())["server"]
+    machine.record(node)
+    (found,) = (await machine.look())["server"]
     assert found.verdict is Verdict.PROBLEM
     assert found.remedy is not None
     assert "conclave machine add" in found.remedy
 
 
-async def test_a_cluster_other_than_the_pinned_one_may_be_another_server(desk: Desk, node: str) -> None:
+async def test_a_cluster_other_than_the_pinned_one_may_be_another_server(machine: Machine, node: str) -> None:
     """The operator must confirm it before the user trusts it."""
-    desk.record(node)
-    assert pin(desk.config, node, "another", over=None)
-    (found,) = (await desk.look())["server"]
+    machine.record(node)
+    assert pin(machine.config, node, "another", over=None)
+    (found,) = (await machine.look())["server"]
     assert (found.verdict, "may be another server" in found.text) == (Verdict.PROBLEM, True)
     assert found.remedy is not None
     assert f"`conclave server trust {node}`" in found.remedy
 
 
-async def test_a_registration_with_another_name_is_reported(desk: Desk, node: str) -> None:
+async def test_a_registration_with_another_name_is_reported(machine: Machine, node: str) -> None:
     """The registered path would not be the one that whispers reach."""
-    await desk.register(node, "bob")
-    desk.record(node)
-    (found,) = (await desk.look())["server"]
+    await machine.register(node, "bob")
+    machine.record(node)
+    (found,) = (await machine.look())["server"]
     assert found.verdict is Verdict.WARNING
     assert "knows this machine as bob/laptop; the registration says ann/laptop" in found.text
     assert found.remedy == f"`conclave server add {node}` records that"
 
 
-async def test_two_urls_of_one_cluster_are_reported(desk: Desk, node: str) -> None:
+async def test_two_urls_of_one_cluster_are_reported(machine: Machine, node: str) -> None:
     """Both are probed without superseding each other, and the first one names the cluster."""
-    await desk.register(node)
+    await machine.register(node)
     other, third = f"{node}?via=other", f"{node}?via=third"
-    desk.record(other, third)
-    found = await desk.look()
+    machine.record(other, third)
+    found = await machine.look()
     assert verdicts(found["server"]) == ["ok", "ok", "ok"], found["server"]
     assert [each.text.partition(", which")[0] for each in found["duplicate"]] == [
         f"{other} is the same server as {node}",
@@ -339,28 +339,28 @@ async def test_two_urls_of_one_cluster_are_reported(desk: Desk, node: str) -> No
 @pytest.mark.parametrize(
     ("seconds", "words"), [(3630, r"is 1:00:[23]\d ahead of"), (-86_430, r"is 1 day, 0:00:3\d behind")]
 )
-async def test_a_wrong_clock_is_reported(desk: Desk, seconds: int, words: str) -> None:
+async def test_a_wrong_clock_is_reported(machine: Machine, seconds: int, words: str) -> None:
     """Times in history are the server's: with different clocks, `--since 10m` means something else."""
     async with ScriptedServer().running() as server:
         server.answer = online()
         server.headers["Date"] = formatdate(time.time() + seconds, usegmt=True)
-        desk.record(server.url)
-        (found,) = (await desk.look())["clock"]
+        machine.record(server.url)
+        (found,) = (await machine.look())["clock"]
     assert found.verdict is Verdict.WARNING
     assert re.search(words, found.text), found
 
 
 @pytest.mark.parametrize("seconds", [0, 30, -30])
-async def test_a_small_clock_difference_is_not_reported(desk: Desk, seconds: int) -> None:
+async def test_a_small_clock_difference_is_not_reported(machine: Machine, seconds: int) -> None:
     """The header has whole seconds, and the request takes time."""
     async with ScriptedServer().running() as server:
         server.answer = online()
         server.headers["Date"] = formatdate(time.time() + seconds, usegmt=True)
-        desk.record(server.url)
-        assert (await desk.look())["clock"] == []
+        machine.record(server.url)
+        assert (await machine.look())["clock"] == []
 
 
-async def test_a_server_that_ends_the_session_is_a_problem(desk: Desk) -> None:
+async def test_a_server_that_ends_the_session_is_a_problem(machine: Machine) -> None:
     """The server's reason stays on one line."""
     async with ScriptedServer().running() as server:
 
@@ -368,25 +368,25 @@ async def test_a_server_that_ends_the_session_is_a_problem(desk: Desk) -> None:
             await connection.kill(Unauthorized("machine key revoked"))
 
         server.answer = kill
-        desk.record(server.url)
-        (found,) = (await desk.look())["server"]
+        machine.record(server.url)
+        (found,) = (await machine.look())["server"]
     assert (found.verdict, "machine key revoked" in found.text) == (Verdict.PROBLEM, True)
 
 
 # --- The handle ---
 
 
-async def test_a_handle_in_use_is_reported(desk: Desk, node: str) -> None:
+async def test_a_handle_in_use_is_reported(machine: Machine, node: str) -> None:
     """Two bridges with one handle supersede each other; `--as` gives the second one its own."""
-    await desk.register(node)
-    peer = await Peer.login(node, desk.signer(), "deck")
+    await machine.register(node)
+    peer = await Peer.login(node, machine.signer(), "project")
     try:
-        (outside,) = (await desk.look())["handle"]
-        inside = table(await desk.doctor("--json"))["handle"]
-        desk.servers(conclave={"command": "conclave", "args": ["bridge", "--as", "pilot"]})
-        (pilot,) = (await desk.look())["handle"]
+        (outside,) = (await machine.look())["handle"]
+        inside = table(await machine.doctor("--json"))["handle"]
+        machine.servers(conclave={"command": "conclave", "args": ["bridge", "--as", "pilot"]})
+        (pilot,) = (await machine.look())["handle"]
     finally:
         await peer.close()
-    assert (outside.verdict, f"ann/laptop/deck is online at {node}" in outside.text) == (Verdict.WARNING, True)
+    assert (outside.verdict, f"ann/laptop/project is online at {node}" in outside.text) == (Verdict.WARNING, True)
     assert (inside["verdict"], "the bridge of this session" in inside["text"]) == ("ok", True)
     assert (pilot.verdict, "`pilot`" in pilot.text) == (Verdict.OK, True)

@@ -1,4 +1,4 @@
-"""`conclave doctor` with files, programs and processes of others: it ends in time whatever they are."""
+"""`conclave doctor` with files, programs and processes of others: it ends in time with any of them."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Installations with some of the package's extras: each verb runs, or says which extra it needs."""
+"""Installations with some of the package's extras: each verb runs, or names the extra that it needs."""
 
 import ast
 import importlib.metadata

@@ -1,4 +1,4 @@
-"""Following a channel, against a simulated server that delivers late, cuts connections and repeats the same words.
+"""Following a channel, against a simulated server that delivers late, cuts connections and repeats the same texts.
 
 The simulation has no socket and no clock: a seed decides when messages are posted, when their live copies arrive and
 when the connection breaks, and every run of it can be repeated.
@@ -518,7 +518,7 @@ async def test_a_join_that_fails_in_passing_is_retried_after_a_reconnect() -> No
 
 
 async def test_a_burst_of_ambiguous_copies_costs_one_read_of_the_history() -> None:
-    """One read settles every copy that arrived before it."""
+    """One read of the history recognises every copy that arrived before it."""
     rows = tuple(Row(f"{START_MS}:{number}", START_MS, BOB, Body(text="ok")) for number in range(1, 51))
     link = Scripted([post("ok")] * 50, Done(), {History: [Page(rows, more=True)]})
     screen = Screen()

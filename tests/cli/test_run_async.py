@@ -1,4 +1,4 @@
-"""A command ends at its deadlines, whatever call still hangs in the system."""
+"""A command ends at its deadlines, even if a system call still hangs."""
 
 import asyncio
 import signal

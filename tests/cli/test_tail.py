@@ -159,7 +159,7 @@ async def test_a_lost_connection_is_resumed_with_the_missed_messages(server: Scr
 
 
 async def test_an_interrupt_while_waiting_to_reconnect_exits_cleanly(server: ScriptedServer, directory: Path) -> None:
-    """The server may never come back."""
+    """The server may stay away for ever."""
     server.answer = Channel().answer
     async with tailing(server, directory) as process:
         await line(process)

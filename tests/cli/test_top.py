@@ -17,6 +17,7 @@ from tests.support.nodes import running_node
 from tests.support.ports import free_port
 from tests.support.screen import Screen
 from tests.support.waiting import wait_until
+from tests.support.web_server import running_app
 
 ENTER, LEAVE, SHOW_CURSOR = "\x1b[?1049h", "\x1b[?1049l", "\x1b[?25h"
 
@@ -44,16 +45,11 @@ async def server() -> AsyncIterator[MetricsServer]:
     made_up = MetricsServer()
     app = web.Application()
     app.router.add_get("/metrics", made_up.answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    made_up.port = runner.addresses[0][1]
-    try:
-        yield made_up
-    finally:
-        made_up.over.set()
-        await runner.cleanup()
+    async with running_app(app) as made_up.port:
+        try:
+            yield made_up
+        finally:
+            made_up.over.set()
 
 
 async def row(port: int) -> NodeRow:

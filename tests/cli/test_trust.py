@@ -109,7 +109,7 @@ async def test_a_server_without_a_registration_is_not_pinned(server: V2ScriptedS
 
 
 async def test_an_original_server_is_never_pinned_and_a_pinned_one_never_downgraded(directory: Path) -> None:
-    """It tells an id, too, but its login is not signed for a server."""
+    """It has an id, too, but its login is not signed for a server."""
     async with ScriptedServer().running() as older:
         older.headers["x-conclave-server-id"] = CLUSTER
         assert (await conclave(directory, "server", "add", older.url)).code == 0

@@ -20,8 +20,5 @@ async def nodes(redis_process: RedisProcess) -> AsyncIterator[list[NodeProcess]]
 async def peers(nodes: list[NodeProcess]) -> AsyncIterator[Peers]:
     """Clients, closed before the nodes are: a relay that is asked to stop waits for its sessions."""
     assert nodes
-    everybody = Peers()
-    try:
-        yield everybody
-    finally:
-        await everybody.close()
+    async with Peers() as peers:
+        yield peers

@@ -2,8 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from conclave.machine.config import Level, Override, Registration
 from conclave.machine.config_edit import register, set_override
 from conclave.machine.keys import create_or_load
 from conclave.machine.locations import CONFIG_NAME, KEY_NAME
-from tests.support.bridge_process import BridgeProcess, RawBridge, settle_in
+from tests.support.bridge_process import RawBridge, SdkBridge, configure_home
 from tests.support.hostile import BODIES, opens_a_tag
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peers
@@ -22,13 +20,13 @@ from tests.support.waiting import pause, wait_until
 
 URL = "ws://127.0.0.1:{}/"
 
-Start = Callable[..., BridgeProcess]
+Start = type[RawBridge] | type[SdkBridge]
 
 
-@pytest.fixture(params=["raw", "sdk"])
+@pytest.fixture(params=[RawBridge, SdkBridge], ids=["raw", "sdk"])
 def bridge(request: pytest.FixtureRequest) -> Start:
     """A function that starts a bridge with one of the two clients; for what depends on how a client reads MCP."""
-    start: Start = RawBridge if request.param == "raw" else import_module("tests.support.sdk_bridge").SdkBridge
+    start: Start = request.param
     return start
 
 
@@ -48,16 +46,16 @@ def bob(tmp_path: Path) -> Path:
 
 
 async def test_a_conversation_on_two_nodes(bridge: Start, nodes: list[NodeProcess], ann: Path, bob: Path) -> None:
-    """The product in one test: what one session says through its tool is an event in another, and the answer too."""
-    await settle_in(ann, "ann", nodes[0].url)
-    await settle_in(bob, "bob", nodes[1].url)
+    """The product in one test: a message that one session sends is an event in another, and so is the answer."""
+    await configure_home(ann, "ann", nodes[0].url)
+    await configure_home(bob, "bob", nodes[1].url)
     async with bridge(ann, "--as", "one") as one, bridge(bob, "--as", "two") as two:
         await one.tool("create_channel", name="ops")
         assert await one.tool("join_channel", channel="ops", perm="converse") == "joined ops"
         assert await two.tool("join_channel", channel="ops", perm="converse") == "joined ops"
         assert await one.tool("who", channel="ops") == "#ops: ann/laptop/one, bob/laptop/two"
         assert await one.tool("send_channel", channel="ops", text="is the deploy done?") == "sent to ops"
-        event = await two.hear("is the deploy done?")
+        event = await two.wait_for_event("is the deploy done?")
         assert event["meta"] == {
             "server": nodes[1].url,
             "channel": "ops",
@@ -66,8 +64,8 @@ async def test_a_conversation_on_two_nodes(bridge: Start, nodes: list[NodeProces
         }
         assert await two.tool("set_perm", whisper=True, level="converse") == "permission updated"
         assert await two.tool("whisper", target="ann/laptop/one", text="it is") == "whisper sent"
-        assert (await one.hear("it is"))["meta"]["kind"] == "whisper"
-        assert not one.said("is the deploy done?"), "nobody hears what they said themselves"
+        assert (await one.wait_for_event("it is"))["meta"]["kind"] == "whisper"
+        assert not one.events_with("is the deploy done?"), "a session does not receive its own messages"
         assert await one.end() == 0
         assert await two.end() == 0
 
@@ -75,9 +73,9 @@ async def test_a_conversation_on_two_nodes(bridge: Start, nodes: list[NodeProces
 async def test_tools_are_offered_when_they_make_sense(
     bridge: Start, nodes: list[NodeProcess], ann: Path, bob: Path
 ) -> None:
-    """An agent that cannot answer is not offered to; one that created a channel may rule it, and is told when."""
-    await settle_in(ann, "ann", nodes[0].url)
-    await settle_in(bob, "bob", nodes[0].url)
+    """An agent that may not post lacks the tool; the creator of a channel gets the admin tools, and a notification."""
+    await configure_home(ann, "ann", nodes[0].url)
+    await configure_home(bob, "bob", nodes[0].url)
     async with bridge(ann) as one, bridge(bob) as two:
         await wait_until(lambda: one.tool("list_channels"))
         assert {"send_channel", "whisper", "kick"}.isdisjoint(await one.tools())
@@ -94,7 +92,7 @@ async def test_tools_are_offered_when_they_make_sense(
 
 async def test_bad_arguments_never_mean_something_wider(bridge: Start, nodes: list[NodeProcess], ann: Path) -> None:
     """A misspelt visibility must not make a public channel, a bad number no unlimited invite."""
-    await settle_in(ann, "ann", nodes[0].url)
+    await configure_home(ann, "ann", nodes[0].url)
     async with bridge(ann) as one:
         assert "unknown visibility tier" in await one.refused("create_channel", name="ops", visibility="privat")
         assert await one.tool("list_channels") == "no channels visible"
@@ -112,7 +110,7 @@ async def test_the_owner_changes_a_level_of_a_running_bridge(
     bridge: Start, nodes: list[NodeProcess], ann: Path
 ) -> None:
     """`conclave perm set` reaches the sessions that run, so that an owner can stop one at once."""
-    await settle_in(ann, "ann", nodes[0].url)
+    await configure_home(ann, "ann", nodes[0].url)
     async with bridge(ann) as one:
         await one.tool("create_channel", name="ops")
         await one.tool("join_channel", channel="ops")
@@ -125,9 +123,9 @@ async def test_the_owner_changes_a_level_of_a_running_bridge(
         assert "below `converse`" in await one.refused("send_channel", channel="ops", text="hello")
 
 
-async def test_the_owner_says_again_what_they_said(nodes: list[NodeProcess], ann: Path) -> None:
-    """An agent was talked into raising a level; the owner, who wants it as it was, repeats the command."""
-    await settle_in(ann, "ann", nodes[0].url)
+async def test_a_repeated_perm_set_overrides_the_session(nodes: list[NodeProcess], ann: Path) -> None:
+    """A message made an agent raise a level; the owner, who wants it back, repeats the command."""
+    await configure_home(ann, "ann", nodes[0].url)
     word = Override(nodes[0].url, Level.MUTE, "ops")
     async with RawBridge(ann) as one:
         await one.tool("create_channel", name="ops")
@@ -142,11 +140,11 @@ async def test_the_owner_says_again_what_they_said(nodes: list[NodeProcess], ann
         assert "below `converse`" in await one.refused("send_channel", channel="ops", text="hello")
 
 
-async def test_two_bridges_of_one_directory_settle_on_two_names(
+async def test_two_bridges_of_one_directory_get_two_names(
     nodes: list[NodeProcess], peers: Peers, ann: Path, tmp_path: Path
 ) -> None:
-    """Two terminals in one project are usual; each must end up with a name of its own, and say so."""
-    await settle_in(ann, "ann", nodes[0].url)
+    """Two terminals in one project are usual; each must get a name of its own, and report it."""
+    await configure_home(ann, "ann", nodes[0].url)
     place = tmp_path / "project"
     place.mkdir()
     watcher = await peers.register(nodes[1].url, "watcher")
@@ -157,12 +155,12 @@ async def test_two_bridges_of_one_directory_settle_on_two_names(
             return names <= set(await watcher.who())
 
         await wait_until(both, what="both are there")
-        assert len(one.said("Another live session") + two.said("Another live session")) == 1
+        assert len(one.events_with("Another live session") + two.events_with("Another live session")) == 1
 
 
 async def test_an_explicit_handle_is_not_fought_for(nodes: list[NodeProcess], peers: Peers, ann: Path) -> None:
-    """The one who loses says so once and stays away: two that take it from each other would never stop."""
-    await settle_in(ann, "ann", nodes[0].url)
+    """The superseded one reports it once and stays away: two that supersede each other would never stop."""
+    await configure_home(ann, "ann", nodes[0].url)
     watcher = await peers.register(nodes[1].url, "watcher")
 
     async def present() -> bool:
@@ -171,30 +169,30 @@ async def test_an_explicit_handle_is_not_fought_for(nodes: list[NodeProcess], pe
     async with RawBridge(ann, "--as", "me") as one:
         await wait_until(present)
         async with RawBridge(ann, "--as", "me") as two:
-            await one.hear("holds the handle `me`")
+            await one.wait_for_event("holds the handle `me`")
             assert "restart with a distinct `--as`" in await one.refused("who")
             assert "ann/laptop/me" in await two.tool("who")
             assert not two.events
 
 
 async def test_the_node_under_a_bridge_dies(nodes: list[NodeProcess], peers: Peers, ann: Path) -> None:
-    """It goes on at another node, in its channels again, and shows what was said meanwhile."""
-    talker = await peers.register(nodes[1].url, "talker")
-    await settle_in(ann, "ann", nodes[0].url, nodes[2].url)
+    """It reconnects to another node, joins its channels again, and shows the messages in between."""
+    poster = await peers.register(nodes[1].url, "poster")
+    await configure_home(ann, "ann", nodes[0].url, nodes[2].url)
     async with RawBridge(ann, "--as", "me") as one:
-        await one.hear("is the same server as")
-        await talker.create("ops")
-        await talker.join("ops")
+        await one.wait_for_event("is the same server as")
+        await poster.create("ops")
+        await poster.join("ops")
         await one.tool("join_channel", channel="ops")
-        await talker.post("ops", "before")
-        await one.hear("before")
+        await poster.post("ops", "before")
+        await one.wait_for_event("before")
         asking = [asyncio.create_task(one.attempt("who")) for _ in range(20)]
         await nodes[0].kill()
-        await talker.post("ops", "meanwhile")
-        await one.hear("meanwhile")
-        await talker.post("ops", "after")
-        await one.hear("after")
-        assert [len(one.said(text)) for text in ("before", "meanwhile", "after")] == [1, 1, 1]
+        await poster.post("ops", "meanwhile")
+        await one.wait_for_event("meanwhile")
+        await poster.post("ops", "after")
+        await one.wait_for_event("after")
+        assert [len(one.events_with(text)) for text in ("before", "meanwhile", "after")] == [1, 1, 1]
         for text, failed in await asyncio.gather(*asking):
             assert not failed or "lost" in text or "not connected" in text
 
@@ -202,23 +200,21 @@ async def test_the_node_under_a_bridge_dies(nodes: list[NodeProcess], peers: Pee
 async def test_more_than_fits_is_announced_and_read_page_by_page(
     nodes: list[NodeProcess], peers: Peers, ann: Path
 ) -> None:
-    """A session that was away for long is told how much it missed, in one line, and `catch_up` leaves nothing out."""
-    talker = await peers.register(nodes[1].url, "talker")
-    await settle_in(ann, "ann", nodes[0].url)
-    await talker.create("ops")
-    await talker.join("ops")
+    """A session that was away for long gets the number of missed messages, and `catch_up` has all of them."""
+    poster = await peers.register_creator(nodes[1].url, "poster", "ops")
+    await configure_home(ann, "ann", nodes[0].url)
     async with RawBridge(ann, "--as", "me") as one:
         await one.tool("join_channel", channel="ops")
-        await talker.post("ops", "first")
-        await one.hear("first")
+        await poster.post("ops", "first")
+        await one.wait_for_event("first")
     for number in range(230):
-        await talker.post("ops", f"number {number}.")
+        await poster.post("ops", f"number {number}.")
     async with RawBridge(ann, "--as", "me") as one:
         await one.tool("join_channel", channel="ops")
-        notice = await one.hear("missed in #ops")
+        notice = await one.wait_for_event("missed in #ops")
         assert "catch_up to read them" in notice["content"]
-        await talker.post("ops", "live")
-        await one.hear("live")
+        await poster.post("ops", "live")
+        await one.wait_for_event("live")
         read = ""
         while "no retained messages" not in (page := await one.tool("catch_up", channel="ops")):
             read += page
@@ -227,11 +223,11 @@ async def test_more_than_fits_is_announced_and_read_page_by_page(
 
 
 async def test_one_bridge_on_two_servers(nodes: list[NodeProcess], redis_url: str, peers: Peers, ann: Path) -> None:
-    """A session has to say which one it means, and events say where they come from."""
+    """A session has to name one of them, and events have the name of theirs."""
     other = NodeProcess("--redis-url", redis_url, "--key-prefix", "elsewhere")
     await other.start()
     try:
-        await settle_in(ann, "ann", nodes[0].url)
+        await configure_home(ann, "ann", nodes[0].url)
         async with await connect(other.url, create_or_load(ann / KEY_NAME), "x", register=("ann", "desk")):
             register(ann / CONFIG_NAME, Registration(other.url, "ann", "desk"))
         async with RawBridge(ann, "--as", "me") as one:
@@ -242,42 +238,40 @@ async def test_one_bridge_on_two_servers(nodes: list[NodeProcess], redis_url: st
             for url in (nodes[0].url, other.url):
                 await one.tool("create_channel", server=url, name="ops")
                 await one.tool("join_channel", server=url, channel="ops")
-            talker = await peers.register(other.url, "talker")
-            await talker.join("ops")
-            await talker.post("ops", "from elsewhere")
-            assert (await one.hear("from elsewhere"))["meta"]["server"] == other.url
+            poster = await peers.register(other.url, "poster")
+            await poster.join("ops")
+            await poster.post("ops", "from elsewhere")
+            assert (await one.wait_for_event("from elsewhere"))["meta"]["server"] == other.url
     finally:
         await peers.close()
         await other.close()
 
 
 async def test_a_server_that_cannot_be_reached_is_reported_once(ann: Path, nodes: list[NodeProcess]) -> None:
-    """A session must know why nothing comes; and a tool call must not hang on it."""
+    """A session must know the reason, and a tool call must not hang."""
     node = nodes[0]
-    await settle_in(ann, "ann", node.url)
+    await configure_home(ann, "ann", node.url)
     await node.kill()
     async with RawBridge(ann, "--as", "me") as one:
         assert "not connected to" in await one.refused("who")
-        await one.hear("Cannot reach")
+        await one.wait_for_event("Cannot reach")
         await node.start()
-        await one.hear("Connected to")
+        await one.wait_for_event("Connected to")
         assert "ann/laptop/me" in await one.tool("who")
         assert len(one.events) == 2
 
 
-async def test_a_hostile_corpus_goes_through_every_door(
+async def test_a_hostile_corpus_passes_every_path_to_the_model(
     bridge: Start, nodes: list[NodeProcess], peers: Peers, ann: Path
 ) -> None:
-    """Whatever people write: each line stays one message, no tag is forged, the bridge lives on."""
-    talker = await peers.register(nodes[1].url, "talker")
-    await settle_in(ann, "ann", nodes[0].url)
-    await talker.create("ops")
-    await talker.join("ops")
+    """For any text each message stays one line, no tag is forged, and the bridge goes on."""
+    poster = await peers.register_creator(nodes[1].url, "poster", "ops")
+    await configure_home(ann, "ann", nodes[0].url)
     bodies = [body for body in BODIES if _can_be_sent(body)]
     async with bridge(ann, "--as", "me") as one:
         await one.tool("join_channel", channel="ops")
         for body in bodies:
-            await talker.post("ops", body)
+            await poster.post("ops", body)
         await wait_until(lambda: len(one.events) == len(bodies), timeout=60)
         pages = ""
         since: dict[str, str] = {"since": "1h"}
@@ -300,7 +294,7 @@ def _can_be_sent(body: str) -> bool:
 async def test_it_ends_with_its_input_though_the_server_hangs(nodes: list[NodeProcess], ann: Path) -> None:
     """Claude Code closes a session by closing the pipe; what is behind the bridge must not hold that up."""
     host, _, port = nodes[0].address.rpartition(":")
-    await settle_in(ann, "ann", nodes[0].url)
+    await configure_home(ann, "ann", nodes[0].url)
     async with Proxy(host, int(port)) as proxy:
         register(ann / CONFIG_NAME, Registration(URL.format(proxy.port), "ann", "laptop"))
         async with RawBridge(ann, "--as", "me", "--server", URL.format(proxy.port)) as one:

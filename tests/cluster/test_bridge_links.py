@@ -9,7 +9,7 @@ from conclave.machine.config import Level, Override, Registration
 from conclave.machine.config_edit import register, set_override
 from conclave.machine.keys import create_or_load
 from conclave.machine.locations import CONFIG_NAME, KEY_NAME
-from tests.support.bridge_process import RawBridge, settle_in
+from tests.support.bridge_process import RawBridge, configure_home
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peers
 from tests.support.proxy import Proxy
@@ -27,7 +27,7 @@ def ann(tmp_path: Path) -> Path:
 
 
 class Door(Proxy):
-    """Lets nobody pass until it is opened."""
+    """Lets no caller pass until it is opened."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(host, port)
@@ -39,43 +39,43 @@ class Door(Proxy):
 
 
 async def test_two_ways_to_one_cluster_are_found_at_the_same_moment(nodes: list[NodeProcess], ann: Path) -> None:
-    """Both were told that a third one is the owner; the first to act makes that untrue for the other."""
+    """Both were told that a third one owns the name; the first to act makes that untrue for the other."""
     host, _, port = nodes[0].address.rpartition(":")
     async with Door(host, int(port)) as first, Door(host, int(port)) as second:
         urls = [URL.format(door.port) for door in (first, second)]
         create_or_load(ann / KEY_NAME)
         for url in urls:
             register(ann / CONFIG_NAME, Registration(url, "ann", "laptop"))
-        await settle_in(ann, "ann", nodes[0].url)
+        await configure_home(ann, "ann", nodes[0].url)
         async with RawBridge(ann, "--as", "me") as one:
             assert "ann/laptop/me" in await one.tool("who", server=nodes[0].url)
             first.opened.set()
             second.opened.set()
             for url in (urls[1], nodes[0].url):
-                await one.hear(f"`{url}` is the same server as")
+                await one.wait_for_event(f"`{url}` is the same server as")
             assert await one.tool("who") == await one.tool("who", server=urls[1]) == "server-wide: ann/laptop/me"
             assert await one.end() == 0
 
 
 async def test_a_server_that_cannot_be_dialled_leaves_the_others(nodes: list[NodeProcess], ann: Path) -> None:
-    """Somebody wrote it into the file by hand. They are told once, and the session goes on where it can."""
-    await settle_in(ann, "ann", nodes[0].url, "http://x.example", "wss://user@host", "ws://[::1")
+    """A user wrote it into the file by hand. An error is shown once, and the session goes on with the other servers."""
+    await configure_home(ann, "ann", nodes[0].url, "http://x.example", "wss://user@host", "ws://[::1")
     async with RawBridge(ann, "--as", "me") as one:
         assert "ann/laptop/me" in await one.tool("who", server=nodes[0].url)
         for url in ("http://x.example", "wss://user@host", "ws://[::1"):
-            await one.hear(f"Not connected: invalid server URL `{url}`")
+            await one.wait_for_event(f"Not connected: invalid server URL `{url}`")
             assert "not connected" in await one.refused("who", server=url)
         assert len(one.events) == 3
         assert await one.end() == 0
 
 
-async def test_a_level_that_is_lowered_keeps_back_what_waits(nodes: list[NodeProcess], peers: Peers, ann: Path) -> None:
-    """An owner who mutes a session means from now on, also what it said while there was no connection."""
+async def test_a_lowered_level_holds_back_waiting_messages(nodes: list[NodeProcess], peers: Peers, ann: Path) -> None:
+    """Muting is effective at once, also for messages that wait for a connection."""
     watcher = await peers.register(nodes[1].url, "watcher")
     await watcher.create("ops")
     await watcher.join("ops")
     host, _, port = nodes[0].address.rpartition(":")
-    await settle_in(ann, "ann", nodes[0].url)
+    await configure_home(ann, "ann", nodes[0].url)
     async with Proxy(host, int(port)) as proxy:
         url = URL.format(proxy.port)
         register(ann / CONFIG_NAME, Registration(url, "ann", "laptop"))
@@ -95,7 +95,7 @@ async def test_a_level_that_is_lowered_keeps_back_what_waits(nodes: list[NodePro
 async def test_calls_after_a_lost_answer_wait_for_the_next_connection(nodes: list[NodeProcess], ann: Path) -> None:
     """Nothing of them was sent on the old one, so there is nothing to wonder about."""
     host, _, port = nodes[0].address.rpartition(":")
-    await settle_in(ann, "ann", nodes[0].url)
+    await configure_home(ann, "ann", nodes[0].url)
     async with Proxy(host, int(port)) as proxy:
         url = URL.format(proxy.port)
         register(ann / CONFIG_NAME, Registration(url, "ann", "laptop"))

@@ -1,4 +1,4 @@
-"""One machine, one command, no Redis: what was acknowledged survives whatever happens to the process."""
+"""One machine, one command, no Redis: acknowledged data survives any end of the process."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from nacl.signing import SigningKey
 from conclave.model import Visibility
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peer, Peers, Refused
-from tests.support.traffic import Talker, everybody_heard, more_is_said, talking
+from tests.support.traffic import Poster, assert_all_delivered, more_is_acknowledged, posting
 from tests.support.waiting import wait_until
 
 
@@ -31,51 +31,48 @@ async def node(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 @pytest.fixture
 async def peers(node: NodeProcess) -> AsyncIterator[Peers]:
     assert node.is_running
-    everybody = Peers()
-    try:
-        yield everybody
-    finally:
-        await everybody.close()
+    async with Peers() as peers:
+        yield peers
 
 
 @pytest.mark.parametrize("node", [True], ids=["installed"], indirect=True)
 async def test_killed_under_load_it_has_everything_acknowledged(node: NodeProcess, peers: Peers) -> None:
-    """An Ack is a promise. Users, channels, members, invites and messages are all kept by it, and so is who we are.
+    """An Ack is a promise. Users, channels, members, invites and messages survive, and so does the server's identity.
 
     Clients pin the cluster's id: if it changed with a restart, every one of them would refuse to come back.
     """
     keys = [SigningKey.generate() for _ in range(4)]
-    talkers = [
-        Talker(peers.keep(await Peer.login(node.url, key, register=(f"user{i}", "laptop"))), "attic", f"user{i}")
+    posters = [
+        Poster(peers.keep(await Peer.login(node.url, key, register=(f"user{i}", "laptop"))), "ops", f"user{i}")
         for i, key in enumerate(keys)
     ]
-    host = talkers[0].peer
+    host = posters[0].peer
     server_id = host.server_id
-    await host.create("attic", Visibility.PRIVATE)
-    await host.join("attic")
-    token = await host.invite("attic", uses=4)
-    for talker in talkers[1:]:
-        await talker.peer.join("attic", token)
-    async with talking(talkers):
-        await more_is_said(talkers, 30)
+    await host.create("ops", Visibility.PRIVATE)
+    await host.join("ops")
+    token = await host.invite("ops", uses=4)
+    for poster in posters[1:]:
+        await poster.peer.join("ops", token)
+    async with posting(posters):
+        await more_is_acknowledged(posters, 30)
         await node.kill()
     await node.start()
     back = [peers.keep(await Peer.login(node.url, key)) for key in keys]
     assert {peer.server_id for peer in back} == {server_id}
     for peer in back:
-        await peer.join("attic")  # membership was kept
-    await everybody_heard(talkers, [], back[0], "attic")
+        await peer.join("ops")  # membership was kept
+    await assert_all_delivered(posters, [], back[0], "ops")
     stranger = await peers.register(node.url, "stranger")
-    await stranger.join("attic", token)  # one use was left
+    await stranger.join("ops", token)  # one use was left
     another = await peers.register(node.url, "another")
     with pytest.raises(Refused, match="not found"):
-        await another.join("attic", token)
+        await another.join("ops", token)
     assert await back[0].who() == sorted(str(peer.path) for peer in (*back, stranger, another)), "no ghosts"
-    listener = back[1]
-    again = Talker(back[2], "attic", "again")
-    async with talking([again]):
-        await more_is_said([again], 5)
-    await wait_until(lambda: listener.bodies == again.acknowledged, what="it works as before")
+    reader = back[1]
+    again = Poster(back[2], "ops", "again")
+    async with posting([again]):
+        await more_is_acknowledged([again], 5)
+    await wait_until(lambda: reader.bodies == again.acknowledged, what="it works as before")
 
 
 async def test_a_directory_serves_one_relay(node: NodeProcess, tmp_path: Path) -> None:
@@ -90,7 +87,7 @@ async def test_a_directory_serves_one_relay(node: NodeProcess, tmp_path: Path) -
 
 
 async def test_unusable_directory_is_a_sentence(tmp_path: Path) -> None:
-    """The first thing that goes wrong for a newcomer should not be a stack trace."""
+    """The first error that a new user meets should not be a stack trace."""
     (tmp_path / "file").write_text("not a directory")
     node = NodeProcess("--data-dir", str(tmp_path / "file"))
     assert await node.run_in_vain() != 0
@@ -100,17 +97,17 @@ async def test_unusable_directory_is_a_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", [NodeProcess.stop, NodeProcess.press_ctrl_c], ids=["SIGTERM", "Ctrl-C"])
-async def test_told_to_stop_it_ends_soon_and_cleanly(
+async def test_a_signal_ends_it_soon_and_cleanly(
     node: NodeProcess, peers: Peers, tmp_path: Path, end: Callable[[NodeProcess], Awaitable[int]]
 ) -> None:
-    """With sessions connected and talking. Its private server must go too, or the next start would find it there."""
+    """With sessions connected and posting. Its private server must go too, or the next start would find it there."""
     key = SigningKey.generate()
-    talker = Talker(peers.keep(await Peer.login(node.url, key, register=("ann", "laptop"))), "plaza", "ann")
-    await talker.peer.create("plaza")
-    await talker.peer.join("plaza")
+    poster = Poster(peers.keep(await Peer.login(node.url, key, register=("ann", "laptop"))), "ops", "ann")
+    await poster.peer.create("ops")
+    await poster.peer.join("ops")
     idle = await peers.register(node.url, "idle")
-    async with talking([talker]):
-        await more_is_said([talker])
+    async with posting([poster]):
+        await more_is_acknowledged([poster])
         async with asyncio.timeout(30):
             assert await end(node) == 0
     assert await idle.wait_closed() == "unauthorized: the relay is shutting down; reconnect"
@@ -119,23 +116,23 @@ async def test_told_to_stop_it_ends_soon_and_cleanly(
         os.kill(server, 0)
     await node.start()
     back = peers.keep(await Peer.login(node.url, key))
-    await back.join("plaza")
-    await everybody_heard([talker], [], back, "plaza")
+    await back.join("ops")
+    await assert_all_delivered([poster], [], back, "ops")
 
 
-async def test_private_server_that_dies_comes_back(node: NodeProcess, peers: Peers, tmp_path: Path) -> None:
+async def test_private_server_that_dies_is_restarted(node: NodeProcess, peers: Peers, tmp_path: Path) -> None:
     """The out-of-memory killer prefers the process with the data. For the users it is a short outage, nothing more."""
-    talker = Talker(await peers.register(node.url, "talker"), "plaza", "talker")
-    listener = await peers.register(node.url, "listener")
-    await talker.peer.create("plaza")
-    await talker.peer.join("plaza")
-    await listener.join("plaza")
+    poster = Poster(await peers.register(node.url, "poster"), "ops", "poster")
+    reader = await peers.register(node.url, "reader")
+    await poster.peer.create("ops")
+    await poster.peer.join("ops")
+    await reader.join("ops")
     lock = tmp_path / "data" / "server.lock"
-    async with talking([talker]):
-        await more_is_said([talker])
+    async with posting([poster]):
+        await more_is_acknowledged([poster])
         server = int(lock.read_text())
         os.kill(server, signal.SIGKILL)
         await wait_until(lambda: lock.read_text().strip() not in ("", str(server)), what="another server was started")
-        await more_is_said([talker])
-    assert not talker.peer.is_closed
-    await everybody_heard([talker], [listener], listener, "plaza")
+        await more_is_acknowledged([poster])
+    assert not poster.peer.is_closed
+    await assert_all_delivered([poster], [reader], reader, "ops")

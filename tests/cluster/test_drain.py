@@ -1,41 +1,35 @@
-"""A node that is taken out while others go on: nobody new comes, and those who are there leave one after the other."""
+"""The drain of a node while others go on: it takes no new sessions, and closes its own one after the other."""
 
 import asyncio
 import re
 import signal
 import socket
-from bisect import bisect_right
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from itertools import cycle
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from conclave.backoff import Backoff
-from conclave.client.link import Link, connect
-from conclave.client.retry import may_retry
-from conclave.errors import LinkError, LinkLost
-from conclave.machine.keys import MachineKey
 from tests.support.metrics import scrape
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peers
 from tests.support.processes import children
+from tests.support.reconnecting_clients import ReconnectingClient, greatest_share
 from tests.support.trials import by_form
 from tests.support.v2_peer import V2Peers
 from tests.support.waiting import pause, wait_until
 
 SHUTDOWN = "unauthorized: the relay is shutting down; reconnect"
 FOREVER = "3600"
-GUESTS = by_form(60, 200, 200)
+CLIENTS = by_form(60, 200, 200)
 
 Start = Callable[..., Awaitable[NodeProcess]]
 
 
 @pytest.fixture
 async def start(redis_url: str) -> AsyncIterator[Start]:
-    """Start nodes, of the test's Redis unless flags say something else."""
+    """Start nodes, of the test's Redis unless flags name another store."""
     nodes: list[NodeProcess] = []
 
     async def begin(*flags: str, drain: tuple[str, str] = ("0", "0"), store: tuple[str, ...] = ()) -> NodeProcess:
@@ -54,18 +48,16 @@ async def start(redis_url: str) -> AsyncIterator[Start]:
 async def peers(start: Start) -> AsyncIterator[Peers]:
     """Clients, closed before the nodes are."""
     del start  # asked for only to be there longer
-    everybody = Peers()
-    yield everybody
-    await everybody.close()
+    async with Peers() as peers:
+        yield peers
 
 
 @pytest.fixture
 async def v2_peers(start: Start) -> AsyncIterator[V2Peers]:
     """The same for protocol v2."""
     del start  # asked for only to be there longer
-    everybody = V2Peers()
-    yield everybody
-    await everybody.close()
+    async with V2Peers() as peers:
+        yield peers
 
 
 @asynccontextmanager
@@ -80,11 +72,11 @@ async def stopping(node: NodeProcess, number: signal.Signals = signal.SIGTERM) -
 
 
 async def test_a_draining_node_is_not_ready_and_serves(start: Start, peers: Peers) -> None:
-    """Until balancers have noticed they send clients, who must not find a closed door; and alerts must know."""
+    """Until balancers have noticed they send clients, which must be served; and alerts must know."""
     node = await start(drain=(FOREVER, FOREVER))
     ann = await peers.register(node.url, "ann")
-    await ann.create("plaza")
-    await ann.join("plaza")
+    await ann.create("ops")
+    await ann.join("ops")
     assert (await scrape(node.url))("draining") == 0
     async with stopping(node):
         assert (await node.status("/ready"), await node.text("/ready")) == (503, "shutting down")
@@ -92,9 +84,9 @@ async def test_a_draining_node_is_not_ready_and_serves(start: Start, peers: Peer
         seen = await scrape(node.url)
         assert (seen("ready"), seen("draining"), seen("sessions")) == (0, 1, 1)
         bob = await peers.register(node.url, "bob")
-        await bob.join("plaza")
-        await bob.post("plaza", "just in time")
-        await wait_until(lambda: ann.bodies == ["just in time"], what="ann has heard it")
+        await bob.join("ops")
+        await bob.post("ops", "just in time")
+        await wait_until(lambda: ann.bodies == ["just in time"], what="ann has got it")
 
 
 async def test_a_second_signal_ends_a_drain_at_once(start: Start, peers: Peers) -> None:
@@ -104,12 +96,12 @@ async def test_a_second_signal_ends_a_drain_at_once(start: Start, peers: Peers) 
     people = [await peers.register(node.url, f"user{n}") for n in range(5)]
     observer = await peers.register(other.url, "observer")
     async with stopping(node) as ending:
-        await pause(0.6)  # so soon it would be the same signal, once more
+        await pause(0.6)  # sooner, it would count as the same signal
         assert node.is_running
         assert await node.stop() == 0
         assert await ending == 0
     assert [await peer.wait_closed() for peer in people] == [SHUTDOWN] * len(people)
-    assert await observer.who() == [str(observer.path)], "nobody stays behind in presence"
+    assert await observer.who() == [str(observer.path)], "no session stays in presence"
 
 
 async def test_a_node_that_closes_its_sessions_takes_no_more(start: Start, peers: Peers, v2_peers: V2Peers) -> None:
@@ -121,91 +113,46 @@ async def test_a_node_that_closes_its_sessions_takes_no_more(start: Start, peers
         async with kept_alive.get(f"http://{node.address}/health") as response:
             assert response.status == 200
         async with stopping(node) as ending:
-            assert await ann.wait_closed() == SHUTDOWN, "who came first goes at once"
+            assert await ann.wait_closed() == SHUTDOWN, "the first session is closed at once"
             with pytest.raises(ConnectionError):
                 await asyncio.open_connection(*node.address.split(":"))
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
                 await kept_alive.ws_connect(f"http://{node.address}/")
             assert refused.value.status == 503
-            assert await bob.ask("ping") == {}, "bob's time has not come"
+            assert await bob.ask("ping") == {}, "bob's session is not due yet"
             assert await node.stop() == 0
             assert await ending == 0
     code, event = await bob.wait_closed()
     assert (code, event["ev"], event["code"]) == (1012, "closing", 1012)
 
 
-class Guest:
-    """A client of ours that wants to be connected, on one node after the other."""
-
-    def __init__(self, user: str, urls: list[str]) -> None:
-        self._key = MachineKey.generate()
-        self._user = user
-        self._urls = cycle(urls)
-        self._backoff = Backoff()
-        self.link: Link | None = None
-        self.lost_at: list[float] = []
-        self.back_at: list[float] = []
-
-    async def arrive(self) -> None:
-        self.link = await connect(next(self._urls), self._key, "main", register=(self._user, "laptop"))
-
-    async def stay(self) -> None:
-        """Come back whenever the connection ends, after the wait that our clients keep."""
-        clock = asyncio.get_running_loop().time
-        while True:
-            try:
-                assert self.link is not None
-                while True:
-                    await self.link.next_event()
-            except LinkLost as error:
-                if not may_retry(error):
-                    raise
-                self.lost_at.append(clock())
-            self.link = None
-            while self.link is None:
-                await asyncio.sleep(self._backoff.wait())
-                try:
-                    self.link = await connect(next(self._urls), self._key, "main")
-                except LinkError as error:
-                    if not may_retry(error):
-                        raise
-            self.back_at.append(clock())
-
-
-def burst(moments: list[float], seconds: float) -> float:
-    """The greatest share of moments that lie within so many seconds."""
-    moments = sorted(moments)
-    return max(bisect_right(moments, at + seconds) - n for n, at in enumerate(moments)) / len(moments)
-
-
-async def test_sessions_of_a_draining_node_come_to_others_one_by_one(start: Start) -> None:
-    """Hundreds of logins in one moment are what a drain is there to prevent, on the nodes that have to bear them."""
+async def test_sessions_of_a_draining_node_move_to_others_one_by_one(start: Start) -> None:
+    """A drain prevents hundreds of logins in one moment on the nodes that take over."""
     window = 6
     leaving, *staying = [await start(drain=("0", str(window))) for _ in range(3)]
     urls = [node.url for node in (leaving, *staying)]
-    turned = [urls, [urls[0], urls[2], urls[1]]]
-    guests = [Guest(f"guest{n}", turned[n % 2]) for n in range(GUESTS)]
-    for guest in guests:
-        await guest.arrive()
-    assert (await scrape(leaving.url))("sessions") == GUESTS
-    async with asyncio.TaskGroup() as visits:
-        tasks = [visits.create_task(guest.stay()) for guest in guests]
+    orders = [urls, [urls[0], urls[2], urls[1]]]
+    clients = [ReconnectingClient(orders[n % 2], f"user{n}") for n in range(CLIENTS)]
+    for client in clients:
+        await client.register()
+    assert (await scrape(leaving.url))("sessions") == CLIENTS
+    async with asyncio.TaskGroup() as staying_connected:
+        tasks = [staying_connected.create_task(client.stay_connected()) for client in clients]
         assert await leaving.stop() == 0
-        await wait_until(lambda: all(guest.back_at for guest in guests), timeout=20, what="everybody is back")
+        await wait_until(lambda: all(client.reconnected_at for client in clients), timeout=20, what="all are back")
         present = [(await scrape(node.url))("sessions") for node in staying]
         closes = [(await scrape(node.url))("session_closes_total") for node in staying]
         for task in tasks:
             task.cancel()
-    assert present == [GUESTS / 2, GUESTS / 2]
-    assert closes == [0, 0], "once is enough"
-    lost = [at for guest in guests for at in guest.lost_at]
-    back = [at for guest in guests for at in guest.back_at]
-    assert len(lost) == len(back) == GUESTS
+    assert present == [CLIENTS / 2, CLIENTS / 2]
+    assert closes == [0, 0], "each moved once"
+    lost = [at for client in clients for at in client.lost_at]
+    back = [at for client in clients for at in client.reconnected_at]
+    assert len(lost) == len(back) == CLIENTS
     for moments in (lost, back):
-        assert burst(moments, window / 4) < 0.5, "a quarter of the time is for a quarter of the sessions"
-    for guest in guests:
-        assert guest.link is not None
-        await guest.link.close()
+        assert greatest_share(moments, window / 4) < 0.5, "a quarter of the time is for a quarter of the sessions"
+    for client in clients:
+        await client.close()
 
 
 async def test_workers_are_unready_together(start: Start, peers: Peers) -> None:
@@ -233,7 +180,7 @@ async def test_workers_drain_their_own_sessions(start: Start, peers: Peers) -> N
     relay = await start("--workers", "2", drain=("0", FOREVER))
     people = [await peers.register(relay.url, f"user{n}") for n in range(24)]
     async with stopping(relay):
-        await wait_until(lambda: sum(peer.is_closed for peer in people) == 2, what="two are told")
+        await wait_until(lambda: sum(peer.is_closed for peer in people) == 2, what="two are closed")
         await pause(0.6)
         assert sum(peer.is_closed for peer in people) == 2, "and no more"
         assert await relay.stop() == 0
@@ -258,25 +205,25 @@ async def test_a_relay_that_stands_alone_ends_quickly(start: Start, peers: Peers
     assert await ann.wait_closed() == SHUTDOWN
 
 
-async def test_nobody_to_close_is_nothing_to_wait_for(start: Start) -> None:
-    """The time for the sessions is theirs."""
+async def test_a_node_without_sessions_ends_at_once(start: Start) -> None:
+    """The drain time is for sessions only."""
     node = await start(drain=("0", FOREVER))
     assert await node.stop() == 0
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-async def test_whoever_does_not_read_the_metrics_holds_nothing_up(start: Start, workers: str) -> None:
-    """Anybody in the cluster's network can ask; and a node that is on its way out must not come in again."""
+async def test_a_client_that_does_not_read_the_metrics_does_not_delay_the_end(start: Start, workers: str) -> None:
+    """Any host in the cluster's network can connect; and a node that ends must not join the cluster again."""
     node = await start("--metrics-bind", "127.0.0.1:0", "--workers", workers)
     (address,) = {found[1] for line in node.log if (found := re.search(r"metrics listening.*?addr='([^']+)'", line))}
-    with socket.socket() as deaf:
-        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    with socket.socket() as silent:
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         host, port = address.rsplit(":", 1)
-        deaf.connect((host, int(port)))
-        deaf.setblocking(False)
+        silent.connect((host, int(port)))
+        silent.setblocking(False)
         with suppress(BlockingIOError):
             for _ in range(2000):
-                deaf.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+                silent.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
         assert await node.stop() == 0
     assert not [line for line in node.log if "node.evicted" in line]
     assert sum("node.joined" in line for line in node.log) == int(workers)

@@ -1,4 +1,4 @@
-"""`make cluster`: a newcomer's first cluster, and that nothing of it is left afterwards."""
+"""`make cluster`: a new user's first cluster; nothing of it is left afterwards."""
 
 import json
 import os
@@ -32,11 +32,8 @@ async def cluster(tmp_path: Path) -> AsyncIterator[LocalCluster]:
 @pytest.fixture
 async def peers(cluster: LocalCluster) -> AsyncIterator[Peers]:
     assert cluster.processes
-    everybody = Peers()
-    try:
-        yield everybody
-    finally:
-        await everybody.close()
+    async with Peers() as peers:
+        yield peers
 
 
 async def nothing_is_left(cluster: LocalCluster) -> None:
@@ -54,17 +51,17 @@ async def sessions_by_node(cluster: LocalCluster, directory: Path) -> list[float
 async def test_three_nodes_are_one_relay_that_bears_the_death_of_one(
     cluster: LocalCluster, peers: Peers, tmp_path: Path
 ) -> None:
-    """A newcomer's first cluster: one URL, several nodes, kill -9 of any, and Ctrl-C that ends everything."""
+    """A new user's first cluster: one URL, several nodes, kill -9 of any, and Ctrl-C that ends everything."""
     await cluster.serving()
     key = SigningKey.generate()
     ann = peers.keep(await Peer.login(cluster.url, key, register=("ann", "laptop")))
     where = (await sessions_by_node(cluster, tmp_path)).index(1)
     bob = await peers.register(cluster.url, "bob")
-    await ann.create("plaza")
-    await ann.join("plaza")
-    await bob.join("plaza")
-    await ann.post("plaza", "hello")
-    await wait_until(lambda: bob.bodies == ["hello"], what="it has come through")
+    await ann.create("ops")
+    await ann.join("ops")
+    await bob.join("ops")
+    await ann.post("ops", "hello")
+    await wait_until(lambda: bob.bodies == ["hello"], what="the message has arrived")
     sessions = await sessions_by_node(cluster, tmp_path)
     assert (sorted(map(str, sessions)), sessions[where]) == (["0.0", "1.0", "1.0"], 1), "they are on two nodes"
 
@@ -72,8 +69,8 @@ async def test_three_nodes_are_one_relay_that_bears_the_death_of_one(
     os.kill(killed, signal.SIGKILL)
     await ann.wait_closed()
     again = peers.keep(await Peer.login(cluster.url, key))
-    await again.join("plaza")
-    await again.post("plaza", "still here")
+    await again.join("ops")
+    await again.post("ops", "still here")
     await wait_until(lambda: bob.bodies == ["hello", "still here"], what="the others go on")
     assert f"❌ node {where + 1} (process {killed}) was killed by SIGKILL" in cluster.err
     assert (await sessions_by_node(cluster, tmp_path))[where] is None
@@ -85,15 +82,15 @@ async def test_three_nodes_are_one_relay_that_bears_the_death_of_one(
 
 
 @pytest.mark.long
-async def test_what_was_said_is_there_the_next_time(tmp_path: Path) -> None:
-    """Stopped by whatever a service manager or a closed window sends, and started again in the same directory."""
+async def test_history_is_there_after_a_restart(tmp_path: Path) -> None:
+    """Stopped by the signals of a service manager or a closed window, and started again in the same directory."""
     key = SigningKey.generate()
     async with LocalCluster(tmp_path / "data", nodes=1) as cluster:
         await cluster.serving()
         ann = await Peer.login(cluster.url, key, register=("ann", "laptop"))
-        await ann.create("plaza")
-        await ann.join("plaza")
-        await ann.post("plaza", "hello")
+        await ann.create("ops")
+        await ann.join("ops")
+        await ann.post("ops", "hello")
         await ann.close()
         cluster.signal(signal.SIGHUP)
         assert await cluster.end() == 0
@@ -101,8 +98,8 @@ async def test_what_was_said_is_there_the_next_time(tmp_path: Path) -> None:
     async with LocalCluster(tmp_path / "data", nodes=1) as cluster:
         await cluster.serving()
         ann = await Peer.login(cluster.url, key)
-        await ann.join("plaza")
-        assert await ann.history("plaza") == ["hello"]
+        await ann.join("ops")
+        assert await ann.history("ops") == ["hello"]
         await ann.close()
         cluster.signal(signal.SIGTERM)
         assert await cluster.end() == 0
@@ -110,8 +107,8 @@ async def test_what_was_said_is_there_the_next_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-async def test_what_it_prints_can_be_typed(cluster: LocalCluster, tmp_path: Path) -> None:
-    """A newcomer copies these lines into the next terminal."""
+async def test_the_printed_commands_work(cluster: LocalCluster, tmp_path: Path) -> None:
+    """A new user copies these lines into the next terminal."""
     await cluster.serving()
     printed = dict(re.split(r": +", line, maxsplit=1) for line in cluster.out if line.startswith(("join", "watch")))
     program, *join = shlex.split(printed["join"])
@@ -153,7 +150,7 @@ async def test_without_any_node_it_ends(tmp_path: Path) -> None:
         await nothing_is_left(cluster)
 
 
-async def test_ports_that_are_taken_are_said_before_anything_starts(tmp_path: Path) -> None:
+async def test_used_ports_are_reported_before_any_start(tmp_path: Path) -> None:
     """All of them at once, with a way out."""
     cluster = LocalCluster(tmp_path / "data")
     first = cluster.port
@@ -178,7 +175,7 @@ async def test_a_node_that_cannot_start_says_why(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("made_by", [{}, {"MAKELEVEL": "1", "MAKEFLAGS": "w"}], ids=["shell", "make"])
 def test_make_cluster_is_that_command(made_by: dict[str, str]) -> None:
-    """With what one may want to change; from a shell, and within another make, which has words of its own."""
+    """With its variables; from a shell, and within another make, which prints lines of its own."""
     make = shutil.which("make")
     assert make is not None
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}

@@ -1,4 +1,4 @@
-"""One order for everybody, on every node and in history."""
+"""One order of messages, on every node and in history."""
 
 import asyncio
 
@@ -10,17 +10,17 @@ SENDERS, READERS, EACH = 8, 6, 100
 
 
 async def test_every_reader_gets_every_message_once_in_one_order(nodes: list[NodeProcess], peers: Peers) -> None:
-    """A conversation only makes sense if everybody reads it in the same order, whichever node they are on.
+    """A conversation only makes sense if all sessions receive it in the same order, on any node.
 
     The senders do not wait for their acknowledgements, so the messages of all nodes race each other into the log.
     """
     senders = [await peers.register(nodes[i % 3].url, f"sender{i}") for i in range(SENDERS)]
     readers = [await peers.register(nodes[i % 3].url, f"reader{i}") for i in range(READERS)]
-    await senders[0].create("plaza")
+    await senders[0].create("ops")
     for peer in (*senders, *readers):
-        await peer.join("plaza")
+        await peer.join("ops")
     await asyncio.gather(
-        *(sender.post("plaza", f"{i} {count}") for count in range(EACH) for i, sender in enumerate(senders))
+        *(sender.post("ops", f"{i} {count}") for count in range(EACH) for i, sender in enumerate(senders))
     )
     everything = {f"{i} {count}" for i in range(SENDERS) for count in range(EACH)}
     await wait_until(
@@ -37,24 +37,24 @@ async def test_every_reader_gets_every_message_once_in_one_order(nodes: list[Nod
         assert own == [f"{i} {count}" for count in range(EACH)], "what one sender said changed its order"
     for i, sender in enumerate(senders):
         others = [body for body in order if not body.startswith(f"{i} ")]
-        await wait_until(lambda s=sender, o=others: len(s.messages) >= len(o), what="senders hear each other")  # type: ignore[misc]
-        assert sender.bodies == others, "a sender hears everybody but itself, in the same order"
+        await wait_until(lambda s=sender, o=others: len(s.messages) >= len(o), what="senders get each other's messages")  # type: ignore[misc]
+        assert sender.bodies == others, "a sender gets all messages but its own, in the same order"
     for reader in readers[:3]:
-        assert await reader.history("plaza") == order
+        assert await reader.history("ops") == order
 
 
 async def test_history_can_be_read_while_it_grows(nodes: list[NodeProcess], peers: Peers) -> None:
     """Paging through a busy channel must not miss messages that share a millisecond with the end of a page."""
     senders = [await peers.register(nodes[i].url, f"sender{i}") for i in range(3)]
-    await senders[0].create("plaza")
+    await senders[0].create("ops")
     pager = await peers.register(nodes[0].url, "pager")
     for peer in (*senders, pager):
-        await peer.join("plaza")
+        await peer.join("ops")
     posting = asyncio.gather(
-        *(sender.post("plaza", f"{i} {count}") for count in range(250) for i, sender in enumerate(senders))
+        *(sender.post("ops", f"{i} {count}") for count in range(250) for i, sender in enumerate(senders))
     )
     bodies = await _page_until_quiet(pager, posting)
-    await wait_until(lambda: len(pager.messages) >= 750, timeout=20, what="the pager has heard everything")
+    await wait_until(lambda: len(pager.messages) >= 750, timeout=20, what="the pager has got everything")
     assert bodies == pager.bodies
     assert len(set(bodies)) == 750
 
@@ -65,7 +65,7 @@ async def _page_until_quiet(pager: Peer, posting: "asyncio.Future[list[None]]") 
     since = 0
     while True:
         ended = posting.done()
-        page = await pager.page("plaza", since)
+        page = await pager.page("ops", since)
         if page:
             bodies += [text(message.payload) for message in page]
             since = page[-1].ts_ms

@@ -14,7 +14,7 @@ import pytest
 from conclave.machine.config import Level
 from conclave.machine.config_edit import set_default
 from conclave.machine.locations import CONFIG_NAME
-from tests.support.bridge_process import RawBridge, settle_in
+from tests.support.bridge_process import RawBridge, configure_home
 from tests.support.command_line import conclave
 from tests.support.nodes import running_node
 from tests.support.ports import accepts, free_port
@@ -39,7 +39,7 @@ async def original(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]
             await process.wait()
 
 
-async def said_by(home: Path, *arguments: str) -> str:
+async def output_of(home: Path, *arguments: str) -> str:
     """Return what a verb of the original prints; it has to succeed."""
     async with original("--config-dir", str(home), *arguments) as process:
         async with asyncio.timeout(30):
@@ -57,41 +57,41 @@ async def server(request: pytest.FixtureRequest, redis_url: str) -> AsyncIterato
         return
     port = free_port()
     async with original("serve", "--ephemeral", "--bind", f"127.0.0.1:{port}"):
-        await wait_until(lambda: accepts(port), timeout=30, what="the original listens")
+        await wait_until(lambda: accepts(port), timeout=30, what="the original is ready")
         yield f"ws://127.0.0.1:{port}/"
 
 
 @pytest.fixture
 def homes(tmp_path: Path) -> tuple[Path, Path]:
-    """The configuration directories of one who has this program, and of one who has the original."""
+    """The configuration directories of a user of this program, and of a user of the original."""
     for name in ("ours", "theirs"):
         (tmp_path / name).mkdir()
     return tmp_path / "ours", tmp_path / "theirs"
 
 
-async def test_bridge_command_line_and_original_talk(server: str, homes: tuple[Path, Path]) -> None:
-    """Updated clients and the original's talk with each other at a server of either kind."""
+async def test_bridge_command_line_and_original_exchange_messages(server: str, homes: tuple[Path, Path]) -> None:
+    """Our clients and the original's exchange messages at a server of either kind."""
     ours, theirs = homes
-    await settle_in(ours, "ann", server)
+    await configure_home(ours, "ann", server)
     set_default(ours / CONFIG_NAME, Level.CONVERSE)
-    await said_by(theirs, "register", "--server", server, "--username", "carl")
+    await output_of(theirs, "register", "--server", server, "--username", "carl")
     assert (await conclave(ours, "channel", "create", "--server", server, "ops")).code == 0
     async with RawBridge(ours, "--as", "desk") as bridge:
         await bridge.tool("join_channel", channel="ops")
-        await said_by(theirs, "send", "--server", server, "--channel", "ops", "from the original")
-        assert (await bridge.hear("from the original"))["meta"]["channel"] == "ops"
+        await output_of(theirs, "send", "--server", server, "--channel", "ops", "from the original")
+        assert (await bridge.wait_for_event("from the original"))["meta"]["channel"] == "ops"
         async with original("--config-dir", str(theirs), "tail", "--server", server, "--channel", "ops") as tail:
             assert tail.stdout is not None
-            await wait_until(lambda: in_room(bridge, "carl/"), what="the original listens")
+            await wait_until(lambda: has_joined(bridge, "carl/"), what="the original is ready")
             await bridge.tool("send_channel", channel="ops", text="from the bridge")
             assert (await conclave(ours, "send", "--server", server, "--channel", "ops", "from the line")).code == 0
             async with asyncio.timeout(30):
-                heard = [(await tail.stdout.readline()).decode() for _ in range(3)]
-            assert [line.rsplit(": ", 1)[-1].strip() for line in heard[1:]] == ["from the bridge", "from the line"]
+                printed = [(await tail.stdout.readline()).decode() for _ in range(3)]
+            assert [line.rsplit(": ", 1)[-1].strip() for line in printed[1:]] == ["from the bridge", "from the line"]
         page = await bridge.tool("catch_up", channel="ops", since="1h")
         for text in ("from the original", "from the line"):
             assert text in page
 
 
-async def in_room(bridge: RawBridge, user: str) -> bool:
+async def has_joined(bridge: RawBridge, user: str) -> bool:
     return user in await bridge.tool("who", channel="ops")

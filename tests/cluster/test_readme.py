@@ -48,7 +48,7 @@ class Terminal:
 async def test_readmes_session_works_whichever_node_each_command_meets(
     nodes: list[NodeProcess], tmp_path: Path
 ) -> None:
-    """The first thing that a newcomer types has to work, and on a cluster nobody can tell which node they are on."""
+    """The first commands of a new user have to work, with sessions on any node of a cluster."""
     urls = itertools.cycle(node.url for node in nodes)
     terminal = Terminal(tmp_path)
     register, create, tail, send, who = readme_session()

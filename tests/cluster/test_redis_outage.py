@@ -1,4 +1,4 @@
-"""Redis goes away and comes back: sessions stay, requests are told why, and nothing acknowledged is lost."""
+"""Redis goes away and comes back: sessions stay, requests are refused, and nothing acknowledged is lost."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,52 +10,22 @@ from tests.support.nodes import NodeProcess, cluster
 from tests.support.peer import Peer, Peers
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisProcess
-from tests.support.traffic import Talker, everybody_heard, more_is_said, talking
+from tests.support.traffic import Poster, Traffic, assert_all_delivered, more_is_acknowledged, posting
 from tests.support.waiting import pause, wait_until
 
 AWAY = "internal error: the relay cannot reach its store; try again in a few seconds"
 LATE = 5.0
-"""Seconds until a refusal is no refusal any more, but a hang; a busy machine takes some by itself."""
+"""The seconds after which a refusal counts as a hang; a busy machine takes some by itself."""
 SUPERSEDED = "unauthorized: session superseded by a newer connection for the same session path"
 
 
-class Crowd:
-    """On each node somebody who talks and somebody who listens; one more who reads history in the end."""
-
-    def __init__(self) -> None:
-        self.talkers: list[Talker] = []
-        self.listeners: list[Peer] = []
-
-    async def gather(self, nodes: list[NodeProcess], peers: Peers) -> None:
-        for i, node in enumerate(nodes):
-            self.listeners.append(await peers.register(node.url, f"listener{i}"))
-            self.talkers.append(Talker(await peers.register(node.url, f"talker{i}"), "plaza", f"talker{i}"))
-        await self.listeners[0].create("plaza")
-        for peer in self.everybody:
-            await peer.join("plaza")
-
-    @property
-    def everybody(self) -> list[Peer]:
-        return [*self.listeners, *(talker.peer for talker in self.talkers)]
-
-    async def all_well(self) -> None:
-        """Assert that everybody is still connected and present, and has heard what they should."""
-        assert not [str(peer.path) for peer in self.everybody if peer.is_closed], "somebody was disconnected"
-        present = sorted(str(peer.path) for peer in self.everybody)
-        for observer in self.listeners:
-            assert await observer.who() == present
-            assert await observer.who("plaza") == present
-        await everybody_heard(self.talkers, self.listeners, self.listeners[0], "plaza")
-
-
 @asynccontextmanager
-async def crowd_on(nodes: list[NodeProcess], peers: Peers) -> AsyncIterator[Crowd]:
-    """A crowd that talks inside the `async with`."""
-    crowd = Crowd()
-    await crowd.gather(nodes, peers)
-    async with talking(crowd.talkers):
-        await more_is_said(crowd.talkers)
-        yield crowd
+async def traffic_on(nodes: list[NodeProcess], peers: Peers) -> AsyncIterator[Traffic]:
+    """Sessions that post inside the `async with`."""
+    traffic = await Traffic.on(nodes, peers)
+    async with posting(traffic.posters):
+        await more_is_acknowledged(traffic.posters)
+        yield traffic
 
 
 async def ready(nodes: list[NodeProcess], status: int) -> bool:
@@ -65,75 +35,75 @@ async def ready(nodes: list[NodeProcess], status: int) -> bool:
 async def test_sessions_outlive_a_restart_of_redis(
     nodes: list[NodeProcess], peers: Peers, redis_process: RedisProcess
 ) -> None:
-    """A failover or an upgrade of Redis takes seconds. Nobody should have to reconnect or lose a word for it."""
-    async with crowd_on(nodes, peers) as crowd:
-        for talker in crowd.talkers:
-            talker.slowest = 0
+    """A failover or an upgrade of Redis takes seconds. No session has to reconnect, and none loses a message."""
+    async with traffic_on(nodes, peers) as traffic:
+        for poster in traffic.posters:
+            poster.slowest = 0
         redis_process.kill()
         await wait_until(lambda: ready(nodes, 503), timeout=30, what="no node says that it is ready")
         assert [await node.status("/health") for node in nodes] == [200] * 3, "a restart of the nodes would not help"
-        await wait_until(lambda: all(len(talker.refusals) > 5 for talker in crowd.talkers), what="posts are refused")
+        await wait_until(lambda: all(len(poster.refusals) > 5 for poster in traffic.posters), what="posts are refused")
         await pause(3)
-        assert {text for talker in crowd.talkers for text in talker.refusals} == {AWAY}
-        assert max(talker.slowest for talker in crowd.talkers) < LATE, "a refusal that comes late is a hang"
+        assert {text for poster in traffic.posters for text in poster.refusals} == {AWAY}
+        assert max(poster.slowest for poster in traffic.posters) < LATE, "a refusal that comes late is a hang"
         await redis_process.restart()
         async with asyncio.timeout(30):
             await wait_until(lambda: ready(nodes, 200), what="every node is ready again")
-            await more_is_said(crowd.talkers, 1)
-        await more_is_said(crowd.talkers)
-    await crowd.all_well()
+            await more_is_acknowledged(traffic.posters, 1)
+        await more_is_acknowledged(traffic.posters)
+    await traffic.assert_undisturbed()
 
 
 async def test_redis_dies_again_and_again(nodes: list[NodeProcess], peers: Peers, redis_process: RedisProcess) -> None:
     """The moment of recovery is the one at which the next outage hurts most."""
-    async with crowd_on(nodes, peers) as crowd:
+    async with traffic_on(nodes, peers) as traffic:
         for _ in range(6):
             await redis_process.restart()
             await pause(0.15)  # the nodes are in the middle of taking up where they were
         await wait_until(lambda: ready(nodes, 200), what="every node is ready again")
-        await more_is_said(crowd.talkers)
-    await wait_until(lambda: _present(crowd), what="everybody is present again")
-    await crowd.all_well()
+        await more_is_acknowledged(traffic.posters)
+    await wait_until(lambda: _present(traffic), what="every session is present again")
+    await traffic.assert_undisturbed()
 
 
-async def _present(crowd: Crowd) -> bool:
-    everybody = sorted(str(peer.path) for peer in crowd.everybody)
-    return all([await observer.who() == everybody for observer in crowd.listeners])
+async def _present(traffic: Traffic) -> bool:
+    return all([await reader.who() == traffic.paths for reader in traffic.readers])
 
 
 async def test_sessions_outlive_a_stalled_redis(
     nodes: list[NodeProcess], peers: Peers, redis_process: RedisProcess
 ) -> None:
-    """A stalled server keeps its connections open, and does later what nobody waits for any more."""
-    async with crowd_on(nodes, peers) as crowd:
+    """A stalled server keeps its connections open, and carries out later what no caller waits for any more."""
+    async with traffic_on(nodes, peers) as traffic:
         redis_process.pause()
         await wait_until(lambda: ready(nodes, 503), timeout=30, what="no node says that it is ready")
         assert [await node.status("/health") for node in nodes] == [200] * 3
-        await wait_until(lambda: all(talker.refusals for talker in crowd.talkers), what="posts are refused")
-        for talker in crowd.talkers:
-            talker.slowest = 0
+        await wait_until(lambda: all(poster.refusals for poster in traffic.posters), what="posts are refused")
+        for poster in traffic.posters:
+            poster.slowest = 0
         await pause(2)
-        assert max(talker.slowest for talker in crowd.talkers) < LATE, "once the stall is known, refusals come at once"
-        assert {text for talker in crowd.talkers for text in talker.refusals} == {AWAY}
+        assert max(poster.slowest for poster in traffic.posters) < LATE, (
+            "once the stall is known, refusals come at once"
+        )
+        assert {text for poster in traffic.posters for text in poster.refusals} == {AWAY}
         redis_process.resume()
         async with asyncio.timeout(30):
             await wait_until(lambda: ready(nodes, 200), what="every node is ready again")
-        await more_is_said(crowd.talkers)
-    await wait_until(lambda: _present(crowd), what="everybody is present again")
-    await crowd.all_well()
+        await more_is_acknowledged(traffic.posters)
+    await wait_until(lambda: _present(traffic), what="every session is present again")
+    await traffic.assert_undisturbed()
 
 
 async def test_presence_outlives_a_long_outage(
     nodes: list[NodeProcess], peers: Peers, redis_process: RedisProcess
 ) -> None:
-    """While Redis is away no heart can beat: the first node that is back must not bury the others for it."""
-    crowd = Crowd()
-    await crowd.gather(nodes, peers)
-    nodes[2].pause()  # the slowest to be back; from here on its heart stands still
+    """While Redis is away no node can send a heartbeat: the first one that is back must not evict the others."""
+    traffic = await Traffic.on(nodes, peers)
+    nodes[2].pause()  # the slowest to be back; from here on its heartbeat stands still
     await pause(2.5)  # the others have looked at it once more
     redis_process.kill()
     await pause(7)  # longer than any heartbeat may be late
-    leaver = crowd.listeners.pop(0)
+    leaver = traffic.readers.pop(0)
     await leaver.close()
     await wait_until(lambda: _has_logged(nodes[0], "session.closed"), what="its node has noticed")
     await redis_process.restart()
@@ -141,9 +111,9 @@ async def test_presence_outlives_a_long_outage(
     await pause(3)  # each of them has judged the third by now
     nodes[2].resume()
     await wait_until(lambda: ready(nodes, 200), what="every node is ready again")
-    await wait_until(lambda: _present(crowd), timeout=30, what="all are present but the one who left meanwhile")
+    await wait_until(lambda: _present(traffic), timeout=30, what="all are present but the one that left meanwhile")
     assert not [line for node in nodes for line in node.log if "node.buried" in line or "node.evicted" in line]
-    await crowd.all_well()
+    await traffic.assert_undisturbed()
 
 
 def _has_logged(node: NodeProcess, event: str) -> bool:
@@ -153,39 +123,39 @@ def _has_logged(node: NodeProcess, event: str) -> bool:
 async def test_no_message_is_lost_with_a_subscriber_connection(
     nodes: list[NodeProcess], peers: Peers, redis_process: RedisProcess
 ) -> None:
-    """Redis forgets a message once it has published it; a node that was not listening has to find it in the log."""
+    """Redis forgets a message once it has published it; a node that was not connected reads it from the log."""
     cut = 0
-    async with crowd_on(nodes, peers) as crowd:
+    async with traffic_on(nodes, peers) as traffic:
         for _ in range(6):
             cut += redis_process.cut_subscribers()
-            await more_is_said(crowd.talkers, 10)
-            await wait_until(lambda: ready(nodes, 200), what="every node listens again")
+            await more_is_acknowledged(traffic.posters, 10)
+            await wait_until(lambda: ready(nodes, 200), what="every node is subscribed again")
     assert cut == 6 * len(nodes)
-    assert sum([await _refilled(node) for node in nodes]) > 0, "nothing was published while a node was deaf"
+    assert sum([await _refilled(node) for node in nodes]) > 0, "nothing was published while a node was not subscribed"
     await wait_until(lambda: ready(nodes, 200), what="every node is ready again")
-    await crowd.all_well()
+    await traffic.assert_undisturbed()
 
 
-async def test_last_word_before_a_silence_is_not_lost(
+async def test_the_last_message_before_a_silence_is_not_lost(
     nodes: list[NodeProcess], peers: Peers, redis_process: RedisProcess
 ) -> None:
-    """No later message gives away that one is missing: the node has to look by itself when it listens again."""
-    talker = await peers.register(nodes[0].url, "talker")
-    listeners = [await peers.register(node.url, f"listener{i}") for i, node in enumerate(nodes)]
-    await talker.create("plaza")
-    for peer in (talker, *listeners):
-        await peer.join("plaza")
+    """No later message shows that one is missing: the node reads the log as soon as it is subscribed again."""
+    poster = await peers.register(nodes[0].url, "poster")
+    readers = [await peers.register(node.url, f"reader{i}") for i, node in enumerate(nodes)]
+    await poster.create("ops")
+    for peer in (poster, *readers):
+        await peer.join("ops")
     for turn in range(8):
         assert redis_process.cut_subscribers() == len(nodes)
-        await talker.post("plaza", f"{turn}")
-        for listener in listeners:
+        await poster.post("ops", f"{turn}")
+        for reader in readers:
             await wait_until(
-                lambda heard=listener.messages, turn=turn: len(heard) > turn,  # type: ignore[misc]
+                lambda received=reader.messages, turn=turn: len(received) > turn,  # type: ignore[misc]
                 timeout=30,
-                what="the word was found in the log",
+                what="the message was found in the log",
             )
-        await wait_until(lambda: ready(nodes, 200), what="every node listens again")
-    assert all(listener.bodies == [str(turn) for turn in range(8)] for listener in listeners)
+        await wait_until(lambda: ready(nodes, 200), what="every node is subscribed again")
+    assert all(reader.bodies == [str(turn) for turn in range(8)] for reader in readers)
     assert all([await _refilled(node) > 0 for node in nodes])
 
 
@@ -211,16 +181,26 @@ async def one_behind_a_proxy(server: RedisProcess) -> AsyncIterator[tuple[NodePr
             await peers.close()
 
 
+async def poster_and_reader(direct: NodeProcess, behind: NodeProcess, peers: Peers) -> tuple[Poster, Peer]:
+    """Join one session of each node to `ops`."""
+    poster = Poster(await peers.register(direct.url, "poster"), "ops", "poster")
+    reader = await peers.register(behind.url, "reader")
+    await poster.peer.create("ops")
+    await poster.peer.join("ops")
+    await reader.join("ops")
+    return poster, reader
+
+
 async def test_signal_to_a_node_that_is_cut_off_is_not_lost(redis_process_tcp: RedisProcess) -> None:
     """A session that moves to another node while the network is cut must not exist twice when it is restored."""
     async with one_behind_a_proxy(redis_process_tcp) as (behind, direct, proxy, peers):
         key = SigningKey.generate()
-        old = peers.keep(await Peer.login(behind.url, key, "den", register=("ann", "laptop")))
+        old = peers.keep(await Peer.login(behind.url, key, "main", register=("ann", "laptop")))
         bystander = await peers.register(behind.url, "bystander")
         proxy.cut()
         await wait_until(lambda: ready([behind], 503), what="the node knows that it is cut off")
-        new = peers.keep(await Peer.login(direct.url, key, "den"))
-        await new.whisper(bystander.path, "can you hear me?")
+        new = peers.keep(await Peer.login(direct.url, key, "main"))
+        await new.whisper(bystander.path, "hi")
         assert not old.is_closed
         proxy.mend()
         assert await old.wait_closed() == SUPERSEDED
@@ -230,28 +210,24 @@ async def test_signal_to_a_node_that_is_cut_off_is_not_lost(redis_process_tcp: R
         assert await new.who() == await bystander.who() == present
 
 
-async def test_node_that_was_cut_off_for_long_finds_its_place_again(redis_process_tcp: RedisProcess) -> None:
-    """The others buried it meanwhile, its inbox included; what it was to be told it has to find out by itself."""
+async def test_a_node_that_was_cut_off_for_long_joins_the_cluster_again(redis_process_tcp: RedisProcess) -> None:
+    """It was evicted meanwhile, its inbox included: the signals of that time are lost, and it recovers without."""
     async with one_behind_a_proxy(redis_process_tcp) as (behind, direct, proxy, peers):
         key = SigningKey.generate()
-        old = peers.keep(await Peer.login(behind.url, key, "den", register=("ann", "laptop")))
-        talker = Talker(await peers.register(direct.url, "talker"), "plaza", "talker")
-        listener = await peers.register(behind.url, "listener")
-        await talker.peer.create("plaza")
-        await talker.peer.join("plaza")
-        await listener.join("plaza")
+        old = peers.keep(await Peer.login(behind.url, key, "main", register=("ann", "laptop")))
+        poster, reader = await poster_and_reader(direct, behind, peers)
         proxy.cut()
-        new = peers.keep(await Peer.login(direct.url, key, "den"))
-        async with talking([talker]):
+        new = peers.keep(await Peer.login(direct.url, key, "main"))
+        async with posting([poster]):
             await wait_until(
-                lambda: any("node.buried" in line for line in direct.log), what="the node that is cut off was buried"
+                lambda: any("node.buried" in line for line in direct.log), what="the node that is cut off was evicted"
             )
-        assert await new.who() == sorted([str(new.path), str(talker.peer.path)])
+        assert await new.who() == sorted([str(new.path), str(poster.peer.path)])
         proxy.mend()
         assert await old.wait_closed() == SUPERSEDED
-        present = sorted([str(new.path), str(talker.peer.path), str(listener.path)])
-        await wait_until(lambda: _all_see(present, new, listener), what="the listener is present again")
-        await everybody_heard([talker], [listener], talker.peer, "plaza")
+        present = sorted([str(new.path), str(poster.peer.path), str(reader.path)])
+        await wait_until(lambda: _all_see(present, new, reader), what="the reader is present again")
+        await assert_all_delivered([poster], [reader], poster.peer, "ops")
 
 
 async def _all_see(present: list[str], *observers: Peer) -> bool:
@@ -259,22 +235,18 @@ async def _all_see(present: list[str], *observers: Peer) -> bool:
 
 
 async def test_connections_that_went_silent_are_noticed(redis_process_tcp: RedisProcess) -> None:
-    """A firewall that forgets a connection ends nothing: the node must find out that it has gone deaf."""
+    """A firewall that forgets a connection ends nothing: the node must find out that it receives nothing."""
     async with one_behind_a_proxy(redis_process_tcp) as (behind, direct, proxy, peers):
         key = SigningKey.generate()
-        old = peers.keep(await Peer.login(behind.url, key, "den", register=("ann", "laptop")))
-        talker = Talker(await peers.register(direct.url, "talker"), "plaza", "talker")
-        listener = await peers.register(behind.url, "listener")
-        await talker.peer.create("plaza")
-        await talker.peer.join("plaza")
-        await listener.join("plaza")
-        async with talking([talker]):
-            await more_is_said([talker])
+        old = peers.keep(await Peer.login(behind.url, key, "main", register=("ann", "laptop")))
+        poster, reader = await poster_and_reader(direct, behind, peers)
+        async with posting([poster]):
+            await more_is_acknowledged([poster])
             proxy.swallow()
-            new = peers.keep(await Peer.login(direct.url, key, "den"))
-            said = len(talker.acknowledged)
-            await wait_until(lambda: len(listener.messages) > said, timeout=15, what="the listener hears again")
+            new = peers.keep(await Peer.login(direct.url, key, "main"))
+            posted = len(poster.acknowledged)
+            await wait_until(lambda: len(reader.messages) > posted, timeout=15, what="the reader gets messages again")
         assert await old.wait_closed() == SUPERSEDED
-        await everybody_heard([talker], [listener], talker.peer, "plaza")
-        present = sorted([str(new.path), str(talker.peer.path), str(listener.path)])
-        await wait_until(lambda: _all_see(present, new, listener), what="everybody is present")
+        await assert_all_delivered([poster], [reader], poster.peer, "ops")
+        present = sorted([str(new.path), str(poster.peer.path), str(reader.path)])
+        await wait_until(lambda: _all_see(present, new, reader), what="every session is present")

@@ -56,7 +56,7 @@ async def exporting_node(redis_process: RedisProcess, collector: Collector, form
 
 @pytest.mark.parametrize("form", ["text", pytest.param("json", marks=pytest.mark.long)])
 async def test_no_secret_leaves_by_logs_metrics_or_traces(redis_process: RedisProcess, form: str) -> None:
-    """People trust the relay with what they say and with what opens their doors, its operator's tools included."""
+    """Users trust the relay with messages, keys and tokens; the operator's tools must not show them either."""
     canaries, peers, v2_peers = Canaries(), Peers(), V2Peers()
     metrics, trail = "", b""
     async with Collector() as collector, exporting_node(redis_process, collector, form) as node:
@@ -105,8 +105,8 @@ async def _audit_trail(redis_process: RedisProcess, root: V2Peer) -> bytes:
     return f"{kept}\n{await root.ask('audit', limit=1000)}".encode()
 
 
-async def test_a_node_that_crashes_says_where_and_not_what(redis_process: RedisProcess) -> None:
-    """The last words of Python quote the value that could not be handled, past every form and every level."""
+async def test_a_crash_is_logged_with_its_place_and_without_values(redis_process: RedisProcess) -> None:
+    """Python's own last line quotes the value that could not be handled, in no log format and at any level."""
     canaries, peers = Canaries(), Peers()
     async with Collector() as collector, exporting_node(redis_process, collector, "text") as node:
         root = await peers.register(node.url, "root")

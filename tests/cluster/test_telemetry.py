@@ -36,7 +36,7 @@ async def nodes_that_export(
 
 @asynccontextmanager
 async def ann_and_bob(nodes: list[NodeProcess]) -> AsyncIterator[tuple[Peer, Peer]]:
-    """Two people in a channel, on the first node and on the last."""
+    """Two sessions in a channel, on the first node and on the last."""
     peers = Peers()
     ann, bob = await peers.register(nodes[0].url, "ann"), await peers.register(nodes[-1].url, "bob")
     await ann.create("ops")
@@ -56,11 +56,11 @@ async def test_a_post_is_one_trace_over_both_nodes(redis_url: str) -> None:
         ann_and_bob(nodes) as (ann, bob),
     ):
         await ann.post("ops", "the first after a join may be read from the log, which keeps no traces")
-        await wait_until(lambda: bob.bodies, what="bob hears it")
+        await wait_until(lambda: bob.bodies, what="bob gets it")
         await wait_until(lambda: collector.named("request channel_msg"), what="its request is exported")
         (first,) = collector.named("request channel_msg")
         await ann.post("ops", "hello")
-        await wait_until(lambda: bob.bodies[1:] == ["hello"], what="bob hears that, too")
+        await wait_until(lambda: bob.bodies[1:] == ["hello"], what="bob gets that, too")
         await wait_until(lambda: len(collector.named("request channel_msg")) == 2, what="the request is exported")
         (request,) = [span for span in collector.named("request channel_msg") if span != first]
         await wait_until(lambda: len(_in(request, collector, "fan-out")) == 2, what="both deliveries are exported")
@@ -86,11 +86,11 @@ async def test_a_post_of_version_2_is_one_trace_too(redis_url: str) -> None:
         await bob.join("ops")
         await ann.join("ops")
         await ann.post("ops", "first")
-        await wait_until(lambda: bob.texts("ops"), what="bob hears it")
+        await wait_until(lambda: bob.texts("ops"), what="bob gets it")
         await wait_until(lambda: collector.named("request send"), what="its request is exported")
         (first,) = collector.named("request send")
         await ann.post("ops", "hello")
-        await wait_until(lambda: bob.texts("ops")[1:] == ["hello"], what="bob hears that, too")
+        await wait_until(lambda: bob.texts("ops")[1:] == ["hello"], what="bob gets that, too")
         await wait_until(lambda: len(collector.named("request send")) == 2, what="the request is exported")
         (request,) = [span for span in collector.named("request send") if span != first]
         await wait_until(lambda: len(_in(request, collector, "fan-out")) == 2, what="both deliveries are exported")
@@ -132,7 +132,7 @@ async def test_logins_requests_and_refusals_are_spans_of_a_known_service(redis_u
 
 
 async def test_logs_are_exported_as_they_are_written_and_flushed_at_the_end(redis_url: str) -> None:
-    """The last words of a process are those that matter; they must not wait for a batch that never comes."""
+    """The last lines of a process matter most; they must not wait for a batch that never comes."""
     patient = {"OTEL_BSP_SCHEDULE_DELAY": "60000", "OTEL_BLRP_SCHEDULE_DELAY": "60000"}
     async with (
         Collector() as collector,
@@ -152,8 +152,8 @@ async def test_logs_are_exported_as_they_are_written_and_flushed_at_the_end(redi
         assert established.attributes["node"] == established.resource["service.instance.id"]
 
 
-async def test_what_is_not_logged_is_not_exported(redis_url: str) -> None:
-    """One level for both: an operator who wants silence does not pay for it at the collector either."""
+async def test_lines_below_the_level_are_not_exported(redis_url: str) -> None:
+    """One level for both: lines that are not logged cost nothing at the collector either."""
     environment = {**SOON, "RUST_LOG": "warn"}
     async with Collector() as collector:
         node = NodeProcess(
@@ -180,8 +180,8 @@ async def _is_ready(node: NodeProcess) -> bool:
         return False
 
 
-async def test_nothing_is_sampled_where_the_operator_says_so(redis_url: str) -> None:
-    """Then messages carry no trace either; the SDK's variables are the standard way to say so."""
+async def test_nothing_is_sampled_if_the_operator_says_so(redis_url: str) -> None:
+    """Then messages carry no trace either; the SDK's variables are the standard setting."""
     environment = {**SOON, "OTEL_TRACES_SAMPLER": "parentbased_always_off"}
     async with (
         Collector() as collector,
@@ -189,7 +189,7 @@ async def test_nothing_is_sampled_where_the_operator_says_so(redis_url: str) -> 
         ann_and_bob(nodes) as (ann, bob),
     ):
         await ann.post("ops", "hello")
-        await wait_until(lambda: bob.bodies == ["hello"], what="bob hears it")
+        await wait_until(lambda: bob.bodies == ["hello"], what="bob gets it")
         await wait_until(lambda: len(collector.records) > 4, what="logs are exported nevertheless")
         for node in nodes:
             await node.stop()
@@ -208,16 +208,16 @@ async def test_nothing_is_sampled_where_the_operator_says_so(redis_url: str) -> 
 async def test_a_broken_exporter_is_one_line_and_the_node_serves(
     redis_url: str, endpoint: str, more: dict[str, str]
 ) -> None:
-    """Nobody's chat should be down because of a typing error in what watches it."""
+    """A typing error in the telemetry settings must not stop the relay."""
     environment = {"CONCLAVE_OTLP_ENDPOINT": endpoint, **more}
     async with nodes_that_export(redis_url, 1, environment) as nodes, ann_and_bob(nodes) as (ann, bob):
         await ann.post("ops", "hello")
-        await wait_until(lambda: bob.bodies == ["hello"], what="bob hears it")
+        await wait_until(lambda: bob.bodies == ["hello"], what="bob gets it")
         assert len([line for line in nodes[0].log if "telemetry.off" in line]) == 1
 
 
-async def test_a_missing_library_is_one_error_that_says_what_to_install(redis_url: str, tmp_path: Path) -> None:
-    """The exporter is an extra: most who run a relay have no collector."""
+async def test_a_missing_library_is_one_error_with_the_command_to_install_it(redis_url: str, tmp_path: Path) -> None:
+    """The exporter is an extra: most operators have no collector."""
     (tmp_path / "opentelemetry.py").write_text("raise ImportError('not installed')")
     path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
     environment = {"CONCLAVE_OTLP_ENDPOINT": "http://127.0.0.1:1", "PYTHONPATH": path}
@@ -235,7 +235,7 @@ async def test_a_collector_that_is_away_is_no_matter_for_the_sessions(redis_url:
         async with ann_and_bob(nodes) as (ann, bob):
             for number in range(200):
                 await ann.post("ops", str(number))
-            await wait_until(lambda: len(bob.bodies) == 200, what="bob hears everything")
+            await wait_until(lambda: len(bob.bodies) == 200, what="bob gets everything")
         assert await nodes[0].stop() == 0
         assert not any("telemetry.off" in line for line in nodes[0].log)
 
@@ -253,7 +253,7 @@ async def test_a_collector_that_hangs_does_not_hold_up_the_end(redis_url: str) -
             assert any("telemetry.unflushed" in line for line in nodes[0].log)
 
 
-async def test_a_collector_that_refuses_does_not_make_the_node_talk_to_itself(redis_url: str) -> None:
+async def test_refusals_of_a_collector_are_not_exported_themselves(redis_url: str) -> None:
     """The exporter's complaints are logged here; if they were exported too, each would cause the next."""
     async with (
         Collector(status=400) as collector,
@@ -266,7 +266,7 @@ async def test_a_collector_that_refuses_does_not_make_the_node_talk_to_itself(re
         assert not [record for record in collector.records if "export" in record.body]
 
 
-@pytest.mark.parametrize("endpoint", [None, "  "])
+@pytest.mark.parametrize("endpoint", [None, "", "  "])
 async def test_without_a_collector_nothing_is_imported(redis_url: str, endpoint: str | None) -> None:
     """A node without a collector pays nothing for one: no library in memory, and so no thread of it."""
     environment = {"PYTHONPROFILEIMPORTTIME": "1"}

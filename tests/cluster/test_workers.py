@@ -1,4 +1,4 @@
-"""Several processes behind one port: clients see one relay, whatever becomes of any process."""
+"""Several processes behind one port: clients see one relay, also when a process dies."""
 
 import asyncio
 import os
@@ -72,40 +72,37 @@ async def relay(redis_url: str) -> AsyncIterator[Relay]:
 @pytest.fixture
 async def peers(relay: Relay) -> AsyncIterator[Peers]:
     assert relay.is_running
-    everybody = Peers()
-    try:
-        yield everybody
-    finally:
-        await everybody.close()
+    async with Peers() as peers:
+        yield peers
 
 
-async def crowd(relay: Relay, peers: Peers, size: int = 24) -> list[Peer]:
+async def spread_sessions(relay: Relay, peers: Peers, size: int = 24) -> list[Peer]:
     """Sessions in one channel, on whichever workers they came to: on both, or chance has failed once in 2 ** 23."""
-    people = [await peers.register(relay.url, f"user{n}") for n in range(size)]
-    await people[0].create("plaza")
-    for peer in people:
-        await peer.join("plaza")
-    return people
+    sessions = [await peers.register(relay.url, f"user{n}") for n in range(size)]
+    await sessions[0].create("ops")
+    for peer in sessions:
+        await peer.join("ops")
+    return sessions
 
 
-async def test_sessions_spread_and_hear_each_other(relay: Relay, peers: Peers) -> None:
-    """Two cores serve, and nobody can tell which of them they are on. One scrape has everything, each worker's own."""
-    people = await crowd(relay, peers)
+async def test_sessions_are_spread_and_receive_each_others_messages(relay: Relay, peers: Peers) -> None:
+    """Two cores serve one relay. One scrape has the series of each worker."""
+    sessions = await spread_sessions(relay, peers)
     assert len(relay.workers()) == 2
     spread = await relay.sessions()
     assert set(spread) == {"0", "1"}
     assert min(spread.values()) > 0
-    assert spread.total() == len(people)
-    assert len(await people[0].who("plaza")) == len(people)
-    for peer in people:
-        await peer.post("plaza", f"I am {peer.path.user}")
-    for peer in people:
-        await wait_until(lambda p=peer: len(p.bodies) == len(people) - 1, what="everybody was heard")  # type: ignore[misc]
+    assert spread.total() == len(sessions)
+    assert len(await sessions[0].who("ops")) == len(sessions)
+    for peer in sessions:
+        await peer.post("ops", f"I am {peer.path.user}")
+    for peer in sessions:
+        await wait_until(lambda p=peer: len(p.bodies) == len(sessions) - 1, what="all messages have arrived")  # type: ignore[misc]
     seen = await scrape(relay.url)
-    assert seen("posts_total") == len(people)
-    assert seen("deliveries_total") == len(people) * (len(people) - 1)
+    assert seen("posts_total") == len(sessions)
+    assert seen("deliveries_total") == len(sessions) * (len(sessions) - 1)
     assert seen("fanout_size_sum") == seen("deliveries_total")
-    assert seen("fanout_size_count") == seen("fanout_size_bucket", le="+Inf") == 2 * len(people)
+    assert seen("fanout_size_count") == seen("fanout_size_bucket", le="+Inf") == 2 * len(sessions)
     for number in ("0", "1"):
         assert seen("sessions", worker=number) == seen("subscriptions", worker=number) == spread[number]
         assert seen("posts_total", worker=number) == spread[number]
@@ -116,46 +113,46 @@ async def test_sessions_spread_and_hear_each_other(relay: Relay, peers: Peers) -
     assert len(re.findall("^# TYPE conclave_sessions ", seen.text, re.MULTILINE)) == 1
 
 
-async def test_a_worker_that_is_killed_comes_back(relay: Relay, peers: Peers) -> None:
+async def test_a_worker_that_is_killed_is_replaced(relay: Relay, peers: Peers) -> None:
     """Those on the other worker notice nothing; the dead one's sessions leave presence, and new ones are served."""
-    people = await crowd(relay, peers)
+    sessions = await spread_sessions(relay, peers)
     before = relay.workers()
     victim = min(before)
     os.kill(victim, signal.SIGKILL)
-    lost = await closed(people)
-    assert 0 < len(lost) < len(people)
+    lost = await closed(sessions)
+    assert 0 < len(lost) < len(sessions)
     await wait_until(lambda: victim not in relay.workers() and len(relay.workers()) == 2, what="there are two again")
     assert relay.workers() & before == before - {victim}, "the other one was left alone"
     await wait_until(relay.is_ready, timeout=60, what="both are ready")
     seen = await scrape(relay.url)
     assert seen("worker_restarts_total") == 1
     assert seen("worker_up") == 2
-    stayed = [peer for peer in people if peer not in lost]
+    stayed = [peer for peer in sessions if peer not in lost]
     await wait_until(lambda: _present(stayed), timeout=15, what="the dead worker's sessions are gone")
     newcomers = [await peers.register(relay.url, f"new{n}") for n in range(24)]
     for peer in newcomers:
-        await peer.join("plaza")
-    await stayed[0].post("plaza", "who is here?")
+        await peer.join("ops")
+    await stayed[0].post("ops", "who is here?")
     for peer in (*stayed[1:], *newcomers):
-        await wait_until(lambda p=peer: p.bodies[-1:] == ["who is here?"], what="it is heard on both")  # type: ignore[misc]
+        await wait_until(lambda p=peer: p.bodies[-1:] == ["who is here?"], what="it arrives on both")  # type: ignore[misc]
     assert min((await relay.sessions()).values()) > 0
 
 
-async def closed(people: list[Peer]) -> list[Peer]:
-    """Wait until somebody was disconnected and nobody more is; return them."""
+async def closed(sessions: list[Peer]) -> list[Peer]:
+    """Wait until some are disconnected and no more follow; return them."""
     count = -1
 
-    def settled() -> bool:
+    def has_stopped() -> bool:
         nonlocal count
-        count, before = sum(peer.is_closed for peer in people), count
+        count, before = sum(peer.is_closed for peer in sessions), count
         return count == before > 0
 
-    await wait_until(settled, what="a worker's sessions are cut")
-    return [peer for peer in people if peer.is_closed]
+    await wait_until(has_stopped, what="a worker's sessions are cut")
+    return [peer for peer in sessions if peer.is_closed]
 
 
-async def _present(people: list[Peer]) -> bool:
-    return await people[0].who("plaza") == sorted(str(peer.path) for peer in people)
+async def _present(sessions: list[Peer]) -> bool:
+    return await sessions[0].who("ops") == sorted(str(peer.path) for peer in sessions)
 
 
 @pytest.mark.long
@@ -172,7 +169,7 @@ async def test_workers_die_again_and_again(relay: Relay, peers: Peers) -> None:
         )
         await wait_until(relay.is_ready, timeout=20, what="both are ready")
         assert (await scrape(relay.url))("worker_restarts_total") == 2 * turn
-    await crowd(relay, peers)
+    await spread_sessions(relay, peers)
 
 
 @pytest.mark.long
@@ -190,7 +187,7 @@ async def test_a_connection_that_meets_a_dead_worker_waits_for_the_next_one(rela
 
 
 async def test_ready_means_all_of_them(relay: Relay, redis_url: str) -> None:
-    """A worker that hangs would meet every second client with silence; and a scrape says which one it is."""
+    """A worker that hangs would not answer every second client; the metrics show which one it is."""
     assert redis_url
     assert await relay.is_ready()
     stopped = min(relay.workers())
@@ -207,7 +204,7 @@ async def test_ready_means_all_of_them(relay: Relay, redis_url: str) -> None:
 
 
 async def _ask_until(relay: Relay, words: str) -> tuple[int, str]:
-    """Ask for readiness until the answer has these words; every second question meets the one that hangs."""
+    """Ask for readiness until the answer has this text; every second request reaches the worker that hangs."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
@@ -232,7 +229,7 @@ async def _counts(relay: Relay, name: str, value: float) -> bool:
 
 
 async def test_a_worker_that_hangs_is_replaced(redis_url: str) -> None:
-    """It lives and serves nobody: its clients would wait, and half of those who connect, for as long as it hangs."""
+    """It lives and serves no session: its clients, and half of the new ones, would wait for as long as it hangs."""
     store = RedisUrl(redis_url)
     parent = Supervisor(NodeConfig("127.0.0.1", 0, store, ServerAdmins({}), workers=2), verbose=False, silence=3)
     with capture_logs() as logged:
@@ -297,16 +294,16 @@ async def _is_unready(relay: Relay) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_told_to_stop_all_end(relay: Relay, peers: Peers, number: signal.Signals) -> None:
-    """Every session on every worker is told, and nothing stays behind."""
-    people = await crowd(relay, peers)
+async def test_a_signal_ends_all_processes(relay: Relay, peers: Peers, number: signal.Signals) -> None:
+    """Every session on every worker gets the reason, and no process stays behind."""
+    sessions = await spread_sessions(relay, peers)
     workers = relay.workers()
     if number is signal.SIGINT:
         code = await relay.press_ctrl_c()
     else:
         code = await relay.stop()
     assert code == 0
-    assert [await peer.wait_closed() for peer in people] == [SHUTDOWN] * len(people)
+    assert [await peer.wait_closed() for peer in sessions] == [SHUTDOWN] * len(sessions)
     assert not any(map(exists, workers))
     assert not any("Traceback" in line for line in relay.log)
 
@@ -325,12 +322,12 @@ async def test_a_second_signal_ends_everything_at_once(relay: Relay) -> None:
 
 
 async def test_workers_end_with_their_parent(relay: Relay, peers: Peers) -> None:
-    """However it goes: workers that stayed would hold the port and serve what nobody watches."""
-    people = await crowd(relay, peers)
+    """In any case: workers that stayed would hold the port without a supervisor."""
+    sessions = await spread_sessions(relay, peers)
     workers = relay.workers()
     os.kill(relay.pid, signal.SIGKILL)
     await wait_until(lambda: not any(map(exists, workers)), what="the workers have ended")
-    assert [await peer.wait_closed() for peer in people] == [SHUTDOWN] * len(people)
+    assert [await peer.wait_closed() for peer in sessions] == [SHUTDOWN] * len(sessions)
     await relay.kill()
     await relay.start()
     assert len(relay.workers()) == 2, "the port was free"
@@ -364,10 +361,10 @@ async def test_the_parent_owns_the_private_store(tmp_path: Path) -> None:
     peers = Peers()
     try:
         await relay.start()
-        people = await crowd(relay, peers)
+        sessions = await spread_sessions(relay, peers)
         aside = next(found[1] for line in relay.log if (found := re.search(r"metrics listening addr='([^']+)'", line)))
         seen = await scrape(f"http://{aside}")
-        assert seen("sessions") == len(people)
+        assert seen("sessions") == len(sessions)
         assert seen("nodes", worker="0") > 0
         assert await relay.status("/metrics") == 404
         server = int((tmp_path / "data" / "server.lock").read_text())
@@ -376,8 +373,8 @@ async def test_the_parent_owns_the_private_store(tmp_path: Path) -> None:
         os.kill(server, signal.SIGKILL)
         await wait_until(lambda: _is_unready(relay), what="the store is away")
         await wait_until(relay.is_ready, what="the store is back")
-        await people[0].post("plaza", "still here")
-        await wait_until(lambda: people[1].bodies[-1:] == ["still here"], what="it was heard")
+        await sessions[0].post("ops", "still here")
+        await wait_until(lambda: sessions[1].bodies[-1:] == ["still here"], what="it has arrived")
         assert await relay.stop() == 0
         assert not exists(int((tmp_path / "data" / "server.lock").read_text()))
     finally:

@@ -1,4 +1,4 @@
-"""The local configuration: read as it was meant, changed without losing a word of it."""
+"""The local configuration: its meaning, and changes that keep every other line."""
 
 import contextlib
 import os
@@ -205,7 +205,7 @@ def test_a_new_registration_joins_the_others_and_leaves_the_rest_alone(full: Pat
 
 
 def test_registering_again_changes_the_entry_in_place(full: Path) -> None:
-    """Whatever else stands in that entry is kept, and the URL takes the new spelling."""
+    """All other fields of that entry are kept, and the URL takes the new spelling."""
     register(full, Registration("wss://chat.example/", "anna", "laptop"))
     assert full.read_text() == FULL.replace('"wss://chat.example"  #', '"wss://chat.example/"  #').replace(
         '"ann"', '"anna"'
@@ -310,7 +310,7 @@ changes = st.lists(
 
 
 @given(changes=changes, start=st.sampled_from(["", FULL, "servers = []\noverrides = []\n", "# only a comment"]))
-def test_any_series_of_changes_means_what_it_says(
+def test_any_series_of_changes_has_its_meaning(
     tmp_path_factory: pytest.TempPathFactory, changes: list[Registration | Override | Level | str], start: str
 ) -> None:
     """The file after each change reads as the model after the same change; nothing else in it is lost."""
@@ -352,7 +352,7 @@ def apply(path: Path, change: Registration | Override | Level | str) -> None:
 
 
 def test_a_symbolic_link_survives_a_change(tmp_path: Path) -> None:
-    """People keep their configuration in a repository and link to it."""
+    """Users keep their configuration in a repository and link to it."""
     real = tmp_path / "dotfiles" / "conclave.toml"
     real.parent.mkdir()
     real.write_text("# linked\n")

@@ -22,7 +22,7 @@ from tests.support.conformance import examine
 from tests.support.moderation import ROOT
 from tests.support.nodes import running_node
 from tests.support.ports import free_port
-from tests.support.tampering_proxy import Json, Meddler, meddling
+from tests.support.tampering_proxy import Json, Tampering, tampering_proxy
 from tests.support.v2_peer import V2Peers
 
 ROOT_FOLDER = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ async def findings(url: str, only: str, invite: str | None = None) -> dict[str, 
 
 
 async def test_our_relay_passes(redis_url: str) -> None:
-    """Every check, none skipped: the relay, the page and the checks say one thing."""
+    """Every check, none skipped: the relay, the page and the checks agree."""
     async with running_node(redis_url, handshake_seconds=1.0, idle_seconds=6.0) as url:
         code, out, _ = await examine(url)
         lines = out.splitlines()
@@ -57,7 +57,7 @@ async def test_our_relay_passes(redis_url: str) -> None:
 
 
 async def test_nothing_stays_but_the_names(redis_url: str) -> None:
-    """It may be run where people are: no channel and no key of its own is left, and theirs are untouched."""
+    """It may be run on a server in use: it leaves no channel and no key, and touches none of others."""
     v2_peers = V2Peers()
     async with running_node(redis_url) as url:
         ann = await v2_peers.register(url, "ann")
@@ -75,7 +75,7 @@ async def test_nothing_stays_but_the_names(redis_url: str) -> None:
 
 
 async def test_an_invite_lets_it_in(redis_url: str) -> None:
-    """Without one, a server with closed registration makes it skip the checks that need a user, and say why once."""
+    """Without one, a server with closed registration makes it skip the checks that need a user, with one reason."""
     v2_peers = V2Peers()
     async with running_node(redis_url, admins=ROOT, registration="invite") as url:
         root = await v2_peers.register(url, "root")
@@ -94,14 +94,14 @@ async def test_an_invite_lets_it_in(redis_url: str) -> None:
 # --- Servers with one ---
 
 
-class Repeats(Meddler):
+class Repeats(Tampering):
     """Delivers every message twice."""
 
     def down(self, frame: Json) -> list[Json | bytes]:
         return [frame, frame] if frame.get("ev") == "message" else [frame]
 
 
-class Drops(Meddler):
+class Drops(Tampering):
     """Loses the second message of every connection."""
 
     count = 0
@@ -111,7 +111,7 @@ class Drops(Meddler):
         return [] if self.count == 2 and frame.get("ev") == "message" else [frame]
 
 
-class Reorders(Meddler):
+class Reorders(Tampering):
     """Keeps every message back until the next one has passed."""
 
     def __init__(self) -> None:
@@ -127,96 +127,96 @@ class Reorders(Meddler):
         return []
 
 
-class Echoes(Meddler):
-    """Tells a session what it has said itself."""
+class Echoes(Tampering):
+    """Delivers a session's own messages to it."""
 
     def down(self, frame: Json) -> list[Json | bytes]:
-        asked = self.asked.get(frame.get("re"), {})
+        asked = self.requests.get(frame.get("re"), {})
         if asked.get("op") != "send" or "error" in frame:
             return [frame]
         event = {"ev": "message", "channel": asked["channel"], "from": self.path, "body": asked["body"]}
         return [frame, {**event, "id": frame["id"], "ts": frame["ts"]}]
 
 
-class Misnumbers(Meddler):
+class Misnumbers(Tampering):
     """Answers with the next request's number."""
 
     def down(self, frame: Json) -> list[Json | bytes]:
         return [{**frame, "re": frame["re"] + 1} if isinstance(frame.get("re"), int) else frame]
 
 
-class AnswersTwice(Meddler):
+class AnswersTwice(Tampering):
     def down(self, frame: Json) -> list[Json | bytes]:
         return [frame, frame] if "re" in frame else [frame]
 
 
-class ForgetsTheNumber(Meddler):
-    """Answers a request with a flaw as if it had no number."""
+class ForgetsTheNumber(Tampering):
+    """Answers an invalid request as if it had no number."""
 
     def down(self, frame: Json) -> list[Json | bytes]:
         return [{**frame, "re": None} if frame.get("error", {}).get("code") == "malformed" else frame]
 
 
-class IsSilentAboutFlaws(Meddler):
+class IgnoresInvalidRequests(Tampering):
     def down(self, frame: Json) -> list[Json | bytes]:
         return [] if frame.get("error", {}).get("code") == "malformed" else [frame]
 
 
-class IgnoresKeys(Meddler):
+class IgnoresKeys(Tampering):
     def up(self, frame: Json) -> list[Json]:
         return [{name: value for name, value in frame.items() if name != "key"}]
 
 
-class IgnoresPositions(Meddler):
+class IgnoresPositions(Tampering):
     def up(self, frame: Json) -> list[Json]:
         return [{name: value for name, value in frame.items() if name != "since"}]
 
 
-class HidesGaps(Meddler):
+class HidesGaps(Tampering):
     def down(self, frame: Json) -> list[Json | bytes]:
         if frame.get("ev") == "gap":
             return []
         return [{**frame, "recovered": True} if "recovered" in frame else frame]
 
 
-class ReversesHistory(Meddler):
+class ReversesHistory(Tampering):
     def down(self, frame: Json) -> list[Json | bytes]:
         return [{**frame, "messages": frame["messages"][::-1]} if "messages" in frame else frame]
 
 
-class IncludesThePosition(Meddler):
+class IncludesThePosition(Tampering):
     """Reads `after` as `from`: the message at the position comes again."""
 
     def down(self, frame: Json) -> list[Json | bytes]:
-        after = self.asked.get(frame.get("re"), {}).get("after")
+        after = self.requests.get(frame.get("re"), {}).get("after")
         if "messages" not in frame or after in (None, "0-0"):
             return [frame]
         row = {"id": after, "ts": 1, "from": "a/b/c", "body": {"text": ""}}
         return [{**frame, "messages": [row, *frame["messages"]]}]
 
 
-class ClosesWithoutAWord(Meddler):
+class ClosesWithoutAnEvent(Tampering):
     def down(self, frame: Json) -> list[Json | bytes]:
         return [] if frame.get("ev") == "closing" else [frame]
 
 
-class ClosesAsIfAllWereWell(Meddler):
+class ClosesWithCode1000(Tampering):
     def close(self, code: int) -> int:
         return 1000 if code > 4000 else code
 
 
-class TellsAWrongReason(Meddler):
+class SendsAWrongReason(Tampering):
     def down(self, frame: Json) -> list[Json | bytes]:
         return [{**frame, "reason": "gone"} if frame.get("ev") == "left" else frame]
 
 
-class SaysBinary(Meddler):
+class SendsBinary(Tampering):
     def down(self, frame: Json) -> list[Json | bytes]:
         return [json.dumps(frame).encode() if "re" in frame else frame]
 
 
-class ChecksNoSignature(Meddler):
-    """Lets anybody in who names a known key: as if the server had forgotten to verify."""
+class ChecksNoSignature(Tampering):
+    """Accepts every login with a known key, as a server that does not verify signatures."""
 
     def up(self, frame: Json) -> list[Json]:
         return [frame]
@@ -227,12 +227,12 @@ class ChecksNoSignature(Meddler):
         return [{"ev": "ready", "path": "a/b/c", "admin": False, "heartbeat": 20, "limits": {"message_bytes": 1}}]
 
 
-class RepeatsTheNonce(Meddler):
+class RepeatsTheNonce(Tampering):
     def down(self, frame: Json) -> list[Json | bytes]:
         return [{**frame, "nonce": "A" * 43} if frame.get("ev") == "challenge" else frame]
 
 
-class HidesTheLimit(Meddler):
+class HidesTheLimit(Tampering):
     def down(self, frame: Json) -> list[Json | bytes]:
         return [{name: value for name, value in frame.items() if name != "limits"}]
 
@@ -248,17 +248,17 @@ class HidesTheLimit(Meddler):
         (Misnumbers, "requests.ping"),
         (AnswersTwice, "requests.sent-ahead"),
         (ForgetsTheNumber, "requests.unknown-operation"),
-        (IsSilentAboutFlaws, "requests.flaws"),
+        (IgnoresInvalidRequests, "requests.flaws"),
         (IgnoresKeys, "messages.key"),
         (IgnoresKeys, "whispers.key-of-a-whisper"),
         (IgnoresPositions, "resume.while-others-talk"),
         (HidesGaps, "resume.unknown-position"),
         (ReversesHistory, "history.backwards"),
         (IncludesThePosition, "history.forwards"),
-        (ClosesWithoutAWord, "closes.no-json-object"),
-        (ClosesAsIfAllWereWell, "login.superseded"),
-        (TellsAWrongReason, "ruling.why-it-left"),
-        (SaysBinary, "requests.ping"),
+        (ClosesWithoutAnEvent, "closes.no-json-object"),
+        (ClosesWithCode1000, "login.superseded"),
+        (SendsAWrongReason, "ruling.why-it-left"),
+        (SendsBinary, "requests.ping"),
         (ChecksNoSignature, "login.wrong-signature"),
         (RepeatsTheNonce, "login.challenge"),
         (HidesTheLimit, "login.register"),
@@ -266,11 +266,11 @@ class HidesTheLimit(Meddler):
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
 async def test_a_defect_is_found(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch, defect: type[Meddler], check: str
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, defect: type[Tampering], check: str
 ) -> None:
     """By the check that is about it, which passes through the same proxy when that changes nothing."""
     async with running_node(redis_url, handshake_seconds=2.0) as url:
-        async with meddling(url, Meddler) as sound, meddling(url, defect) as broken:
+        async with tampering_proxy(url, Tampering) as sound, tampering_proxy(url, defect) as broken:
             assert await findings(sound, check) == {check: _passed(check)}
             impatient(monkeypatch)
             found = await findings(broken, check)
@@ -281,7 +281,7 @@ async def test_a_defect_is_found(
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the checks wait for a moment where they would wait long, for what a defect keeps from coming."""
+    """Let the checks wait only for a moment for a message that a defect holds back."""
     monkeypatch.setattr(client, "WAIT_SECONDS", 1.0)
     monkeypatch.setattr(client.Client.until, "__defaults__", (1.0,))
 
@@ -293,21 +293,21 @@ def _passed(name: str) -> dict[str, str]:
 
 async def test_a_server_of_version_1_fails(redis_url: str) -> None:
     """It accepts the connection and selects no subprotocol."""
-    async with running_node(redis_url) as url, meddling(url, Meddler, subprotocol=False) as old:
+    async with running_node(redis_url) as url, tampering_proxy(url, Tampering, subprotocol=False) as old:
         code, out, _ = await examine(old, "--only", "upgrade.subprotocol")
         assert code == 1
         assert 'expected: the subprotocol selected of conclave.v2: "conclave.v2"\n        got: null' in out
 
 
-async def test_a_server_that_never_answers_is_done_with(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_never_answers_fails(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every wait has an end, and a program that runs in CI has one too."""
     impatient(monkeypatch)
 
-    class Mute(Meddler):
+    class Mute(Tampering):
         def down(self, frame: Json) -> list[Json | bytes]:
             return [] if frame else [frame]
 
-    async with running_node(redis_url) as url, meddling(url, Mute) as mute:
+    async with running_node(redis_url) as url, tampering_proxy(url, Mute) as mute:
         found = await findings(mute, "requests")
         assert [each["outcome"] for each in found.values()].count("failed") == 1
 

@@ -41,7 +41,7 @@ def counted(tracker: DeliveryTracker, rows: list[Row], own: str = ME) -> MissedR
 
 
 def test_a_tracker_reads_on_from_its_last_row() -> None:
-    """From a time until there is one: whatever its page and the connection it came by."""
+    """From a time until there is one; the page and the connection do not matter."""
     tracker = DeliveryTracker(at_time(7))
     assert tracker.next_page("ops") == History("ops", after_ts=7, limit=500)
     read(tracker, row(8, "a"), row(9, "b"), more=True)
@@ -52,7 +52,7 @@ def test_a_tracker_reads_on_from_its_last_row() -> None:
 
 
 def test_a_message_that_was_shown_live_is_not_shown_from_the_history() -> None:
-    """However many pages later it comes there; and one that is equal to it is another message."""
+    """On any later page; a second one with the same text is another message."""
     tracker = DeliveryTracker(at_time(0))
     assert tracker.live(unplaced("ok"))
     assert tracker.unplaced == 1
@@ -61,7 +61,7 @@ def test_a_message_that_was_shown_live_is_not_shown_from_the_history() -> None:
     assert tracker.unplaced == 0
 
 
-def test_a_message_without_a_row_does_not_hide_a_later_one_with_the_same_words() -> None:
+def test_a_message_without_a_row_does_not_hide_a_later_one_with_the_same_text() -> None:
     """The original delivers what it failed to keep."""
     tracker = DeliveryTracker(at_time(0))
     assert tracker.live(unplaced("ok"))
@@ -88,7 +88,7 @@ def test_a_message_without_a_row_is_shown_though_the_history_was_read_after_it_c
 
 
 def test_after_a_newer_message_nothing_that_was_read_is_expected_live_any_more() -> None:
-    """So a reader of a channel where everybody says `ok` does not read the history again for each of them."""
+    """So a channel full of `ok` does not make a reader read the history again for each of them."""
     tracker = DeliveryTracker(at_time(0))
     assert read(tracker, row(5, "ok"), row(6, "old")) == ["ok", "old"]
     assert tracker.live(unplaced("new"))
@@ -118,8 +118,8 @@ def test_the_memory_of_what_may_still_come_live_is_bounded() -> None:
 # --- Live messages that carry their position ---
 
 
-def test_a_message_with_a_position_settles_itself() -> None:
-    """Reading goes on behind it, and nothing waits to be met in the history."""
+def test_a_message_with_a_position_needs_no_lookup() -> None:
+    """Reading continues after it, and it is not awaited in the history."""
     tracker = DeliveryTracker(at_time(0))
     read(tracker, row(1, "a"))
     assert tracker.live(live(2, "b"))
@@ -127,7 +127,7 @@ def test_a_message_with_a_position_settles_itself() -> None:
     assert tracker.unplaced == 0
 
 
-def test_a_message_with_a_position_is_known_by_it_and_not_by_its_words() -> None:
+def test_a_message_with_a_position_is_recognised_by_it_and_not_by_its_text() -> None:
     """The copy of what the history has shown is left out, an equal message is not, and nothing has to be read."""
     tracker = DeliveryTracker(at_time(0))
     read(tracker, row(1, "ok"), row(2, "ok"))
@@ -156,7 +156,7 @@ def test_what_is_shown_moves_the_watermark() -> None:
 
 
 def test_a_muted_message_holds_the_watermark_back() -> None:
-    """Raising the level must not make what was said meanwhile disappear."""
+    """A raised level must not make the messages in between disappear."""
     tracker = DeliveryTracker("1-0", positioned=True)
     tracker.live(live(2), shown=False)
     tracker.live(live(3), shown=True)
@@ -178,13 +178,13 @@ def test_a_page_of_several_leaves_the_rest_for_the_next() -> None:
 
 
 def test_one_s_own_messages_are_not_missed() -> None:
-    """The server does not deliver them to their session, so that they are not there live says nothing."""
+    """The server does not deliver them to their session, so their absence among live messages means nothing."""
     tracker = DeliveryTracker("1-0", positioned=True)
     assert counted(tracker, [row(2, sender=ME), row(3)]).rows == [row(3)]
 
 
-def test_what_was_shown_from_the_history_is_not_shown_again_live() -> None:
-    """A message that is posted between the join and the tracker of the history comes both ways."""
+def test_a_message_shown_from_the_history_is_not_shown_again_live() -> None:
+    """A message that is posted between the join and the read of the history comes both ways."""
     tracker = DeliveryTracker("1-0", positioned=True)
     tracker.show(counted(tracker, [row(2)]))
     assert tracker.live(live(2)) is False
@@ -192,8 +192,8 @@ def test_what_was_shown_from_the_history_is_not_shown_again_live() -> None:
     assert tracker.live(live(3))
 
 
-def test_without_positions_a_copy_is_told_by_its_words_only_while_it_may_come() -> None:
-    """A v1 server tells no ids. Somebody who says "ok" twice must still be heard twice."""
+def test_without_positions_a_copy_is_recognised_by_its_text_while_it_may_come() -> None:
+    """A v1 server sends no ids. Two messages "ok" must still be shown twice."""
     tracker = DeliveryTracker(at_time(0), positioned=False)
     tracker.show(counted(tracker, [row(2, "ok")]))
     assert tracker.live(unplaced("ok")) is None
@@ -214,8 +214,8 @@ def test_messages_without_a_position_are_found_in_the_history() -> None:
     assert counted(tracker, [row(3)]).rows == [row(3)]
 
 
-def test_after_a_loss_only_what_did_not_come_live_was_missed() -> None:
-    """The rows since the last position contain what was heard and not settled yet."""
+def test_after_a_loss_only_messages_that_did_not_come_live_were_missed() -> None:
+    """The rows since the last position include live messages whose position is not known yet."""
     tracker = DeliveryTracker("1-0", positioned=False)
     tracker.live(unplaced("text 2"), shown=True)
     assert counted(tracker, [row(2), row(3)]).rows == [row(3)]
@@ -230,8 +230,8 @@ def test_a_count_that_is_broken_off_has_moved_nothing() -> None:
     assert counted(tracker, [row(2), row(3), row(4)]).count == 2
 
 
-def test_it_starts_behind_what_was_said_a_moment_before() -> None:
-    """A time is up to a second early. What was said in that second never comes live, and must not be waited for."""
+def test_it_starts_after_the_messages_of_the_moment_before() -> None:
+    """A time is up to a second early. Messages of that second never come live, and must not be awaited."""
     tracker = DeliveryTracker(at_time(0), positioned=False)
     tracker.live(unplaced("text 3"), shown=True)
     tracker.start(counted(tracker, [row(2), row(3), row(4)]))
@@ -243,7 +243,7 @@ def test_it_starts_behind_what_was_said_a_moment_before() -> None:
     assert tracker.position == "5-0"
 
 
-def test_what_one_said_under_an_earlier_handle_is_one_s_own() -> None:
+def test_messages_sent_under_an_earlier_handle_are_one_s_own() -> None:
     """The handle's present holder writes other messages, and those were missed."""
     tracker = DeliveryTracker("1-0", positioned=False)
     tracker.sent(ME, Body(text="mine"))
@@ -254,8 +254,8 @@ def test_what_one_said_under_an_earlier_handle_is_one_s_own() -> None:
     assert tracker.position == "3-0"
 
 
-def test_the_account_of_what_has_no_position_is_bounded() -> None:
-    """The history may lack what was heard: the session still runs for days. What is given up is not taken as shown."""
+def test_the_memory_of_messages_without_a_position_is_bounded() -> None:
+    """The history may lack live messages, and the session runs for days. Forgotten ones do not count as shown."""
     tracker = DeliveryTracker("1-0", positioned=False)
     for number in range(2, UNPLACED_MESSAGES + 2):
         tracker.live(unplaced(f"text {number}"), shown=True)
@@ -270,8 +270,8 @@ def test_a_mark_is_a_position_or_a_time() -> None:
     assert history_after("ops", at_time(17)) == History("ops", after_ts=17)
 
 
-def test_another_version_of_the_protocol_begins_anew() -> None:
-    """Its positions are other ones, and what is counted without a position will never be found by them."""
+def test_another_version_of_the_protocol_starts_from_the_beginning() -> None:
+    """Its positions are different, and messages without a position would never be found by them."""
     tracker = DeliveryTracker("1-0", positioned=False)
     tracker.live(unplaced("text 2"), shown=False)
     tracker.restart("@5")

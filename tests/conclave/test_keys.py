@@ -19,7 +19,7 @@ from conclave.public_key import parse_public_key
 
 
 def test_the_file_holds_43_characters_for_its_owner_only(tmp_path: Path) -> None:
-    """Original clients read the same file; nobody else may."""
+    """Original clients read the same file; other users of the machine may not."""
     path = tmp_path / "new" / "key"
     key = create_or_load(path)
     content = path.read_bytes()
@@ -99,7 +99,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
     ],
 )
 def test_a_useless_key_file_is_refused_with_its_reason(tmp_path: Path, content: str | None, message: str) -> None:
-    """The text says what to do, and never quotes the content: it may be a secret with a typo."""
+    """The text has the remedy, and never quotes the content: it may be a secret with a typo."""
     path = tmp_path / "key"
     if content is not None:
         path.write_text(content, encoding="latin-1")

@@ -1,4 +1,4 @@
-"""The client's connection, against a server that does what the test says."""
+"""The client's connection, against a server that follows a script."""
 
 import asyncio
 import socket
@@ -50,7 +50,7 @@ def message(text: str) -> ChannelMsg:
     return ChannelMsg("ops", BOB, Plain(text))
 
 
-def heard(text: str) -> Message:
+def delivered(text: str) -> Message:
     return Message("ops", str(BOB), Body(text=text))
 
 
@@ -87,8 +87,10 @@ async def test_registering_logs_in_as_the_new_user(server: ScriptedServer) -> No
 
 
 @pytest.mark.parametrize(("register", "verb"), [(None, "authentication"), (("ann", "laptop"), "registration")])
-async def test_a_refused_login_says_why(server: ScriptedServer, register: tuple[str, str] | None, verb: str) -> None:
-    """In the server's words, and with what it was about."""
+async def test_a_refused_login_has_a_reason(
+    server: ScriptedServer, register: tuple[str, str] | None, verb: str
+) -> None:
+    """With the server's text, and with its subject."""
     server.refuse = [Unauthorized("no such luck")]
     with pytest.raises(LoginRefused) as caught:
         await connect(server.url, KEY, "x", register=register, timeouts=LONG)
@@ -107,7 +109,7 @@ async def test_another_protocol_version_is_named_plainly(server: ScriptedServer)
     ("data", "text"),
     [(encode(Ack()), "expected a challenge, got ack"), (b"\xff\xff", "undecodable response"), (b"", "undecodable")],
 )
-async def test_a_server_that_talks_nonsense_is_no_relay(server: ScriptedServer, data: bytes, text: str) -> None:
+async def test_a_server_that_sends_invalid_data_is_no_relay(server: ScriptedServer, data: bytes, text: str) -> None:
     """An error, not a hang."""
     server.instead_of_challenge = data
     with pytest.raises(LinkError, match=text):
@@ -115,14 +117,14 @@ async def test_a_server_that_talks_nonsense_is_no_relay(server: ScriptedServer, 
 
 
 async def test_a_silent_server_runs_into_the_reply_deadline(server: ScriptedServer) -> None:
-    """Nobody waits for ever."""
+    """Every wait has an end."""
     server.silent = True
     with pytest.raises(LinkError, match=r"^timed out after 0\.2s waiting for a server response$"):
         await linked(server, SOON)
 
 
 async def test_a_server_that_does_not_upgrade_runs_into_the_connect_deadline() -> None:
-    """It accepts the connection, by way of the kernel, and never says a word."""
+    """The kernel accepts the connection, and nothing is ever sent."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"ws://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(LinkError) as caught:
@@ -148,7 +150,7 @@ async def test_a_closed_port_is_reported_in_the_systems_words() -> None:
     ],
 )
 async def test_anything_but_an_upgrade_is_refused(server: ScriptedServer, path: str, text: str) -> None:
-    """A redirect would send the login to a server that nobody named."""
+    """A redirect would send the login to a server that the user did not name."""
     with pytest.raises(LinkError, match=text):
         await connect(server.url + path, KEY, "x", timeouts=LONG)
 
@@ -160,7 +162,7 @@ async def test_a_url_that_cannot_be_dialled_is_refused_first() -> None:
 
 
 @pytest.mark.parametrize("server_id", ["cluster-1", None])
-async def test_the_servers_id_is_checked_before_anything_is_said(server: ScriptedServer, server_id: str | None) -> None:
+async def test_the_servers_id_is_checked_before_anything_is_sent(server: ScriptedServer, server_id: str | None) -> None:
     """A login at the wrong server is what the check is there to prevent; the connection is given up in good order."""
     if server_id is not None:
         server.headers["x-conclave-server-id"] = server_id
@@ -197,7 +199,7 @@ async def test_a_refusal_by_the_check_is_passed_on_as_it_is(server: ScriptedServ
 
 
 async def test_messages_between_a_request_and_its_reply_are_events(server: ScriptedServer) -> None:
-    """A post succeeds although somebody else speaks at that moment."""
+    """A post succeeds although another message arrives at that moment."""
 
     async def answer(connection: Connection, _: Frame) -> None:
         await connection.send(message("first"), Ack(), message("second"))
@@ -207,8 +209,8 @@ async def test_messages_between_a_request_and_its_reply_are_events(server: Scrip
         assert await link.request(post("mine")) == Sent()
         assert [await link.next_event() for _ in range(3)] == [
             Role(admin=False),
-            heard("first"),
-            heard("second"),
+            delivered("first"),
+            delivered("second"),
         ]
 
 
@@ -249,7 +251,7 @@ async def test_a_result_may_take_more_than_one_reply(server: ScriptedServer) -> 
         assert [row.id for row in (await link.request(History("ops", after_ts=0))).messages] == ["5:1"]
 
 
-async def test_what_this_version_cannot_say_leaves_the_link_usable(server: ScriptedServer) -> None:
+async def test_a_request_that_this_version_lacks_leaves_the_link_usable(server: ScriptedServer) -> None:
     """It was not sent."""
     async with await linked(server) as link:
         with pytest.raises(Refusal, match="somebody else's account"):
@@ -272,7 +274,7 @@ async def test_a_refusal_leaves_the_link_usable(server: ScriptedServer) -> None:
 
 
 async def test_a_cancelled_request_does_not_shift_the_next_answer(server: ScriptedServer) -> None:
-    """Its reply still comes, and belongs to nobody."""
+    """Its reply still comes, and belongs to no request."""
     held = asyncio.Event()
 
     async def answer(connection: Connection, frame: Frame) -> None:
@@ -336,7 +338,7 @@ async def test_a_frame_of_exactly_the_cap_is_received(server: ScriptedServer) ->
     async with await linked(server) as link:
         await link.request(post("go"))
         assert await link.next_event() == Role(admin=False)
-        assert await link.next_event() == heard("x" * (FRAME_BYTES - overhead))
+        assert await link.next_event() == delivered("x" * (FRAME_BYTES - overhead))
 
 
 async def test_an_undecodable_frame_ends_the_link_only_while_a_reply_is_due(server: ScriptedServer) -> None:
@@ -354,7 +356,7 @@ async def test_an_undecodable_frame_ends_the_link_only_while_a_reply_is_due(serv
     server.answer = answer
     async with await linked(server) as link:
         await link.request(post("x"))
-        assert [await link.next_event(), await link.next_event()] == [Role(admin=False), heard("after")]
+        assert [await link.next_event(), await link.next_event()] == [Role(admin=False), delivered("after")]
         with pytest.raises(LinkLost, match="undecodable response"):
             await link.request(requests.Join("a"))
 
@@ -362,7 +364,7 @@ async def test_an_undecodable_frame_ends_the_link_only_while_a_reply_is_due(serv
 # --- Events and the end ---
 
 
-async def test_a_whisper_before_the_login_is_over_is_heard(server: ScriptedServer) -> None:
+async def test_a_whisper_during_the_login_is_delivered(server: ScriptedServer) -> None:
     """The original shows a session to others a moment early."""
     early = Whisper(BOB, SessionPath("ann", "laptop", "x"), Plain("psst"))
     server.early = [early]
@@ -371,7 +373,7 @@ async def test_a_whisper_before_the_login_is_over_is_heard(server: ScriptedServe
 
 
 async def test_a_kill_is_the_reason_and_answers_no_request(server: ScriptedServer) -> None:
-    """The request may have succeeded; the reason tells whether to come back."""
+    """The request may have succeeded; the reason decides about a reconnect."""
 
     async def answer(connection: Connection, _: Frame) -> None:
         await connection.send(message("last"))
@@ -381,7 +383,7 @@ async def test_a_kill_is_the_reason_and_answers_no_request(server: ScriptedServe
     async with await linked(server) as link:
         with pytest.raises(LinkLost, match=f"^unauthorized: {SUPERSEDED}$"):
             await link.request(post("x"))
-        assert [await link.next_event(), await link.next_event()] == [Role(admin=False), heard("last")]
+        assert [await link.next_event(), await link.next_event()] == [Role(admin=False), delivered("last")]
         with pytest.raises(LinkLost) as caught:
             await link.next_event()
         assert caught.value.reason == SUPERSEDED
@@ -390,7 +392,7 @@ async def test_a_kill_is_the_reason_and_answers_no_request(server: ScriptedServe
 
 
 async def test_a_lost_connection_fails_open_requests_and_may_be_retried(server: ScriptedServer) -> None:
-    """No kill, no reason: come back."""
+    """Without a reason the client reconnects."""
 
     async def answer(connection: Connection, _: Frame) -> None:
         connection.cut()
@@ -404,7 +406,7 @@ async def test_a_lost_connection_fails_open_requests_and_may_be_retried(server: 
 
 
 async def test_a_refusal_followed_by_a_close_is_its_reason(server: ScriptedServer) -> None:
-    """A server may end a session in words that are unknown here."""
+    """A server may end a session with a text that is unknown here."""
 
     async def answer(connection: Connection, _: Frame) -> None:
         await connection.kill(Unauthorized("maintenance, back at noon"))
@@ -488,7 +490,7 @@ async def test_waiting_for_an_event_can_be_given_up_without_losing_one(server: S
             async with asyncio.timeout(0.01):
                 await link.next_event()
         await server.connections[0].send(message("x"))
-        assert await link.next_event() == heard("x")
+        assert await link.next_event() == delivered("x")
 
 
 async def test_closing_fails_what_is_open_and_can_be_repeated(server: ScriptedServer) -> None:
@@ -517,7 +519,7 @@ async def test_the_servers_time_is_its_own(server: ScriptedServer) -> None:
 
 
 async def test_headers_that_come_twice(server: ScriptedServer) -> None:
-    """Gateways add a second date. Of two ids nobody knows which one is meant: that ends the attempt and no more."""
+    """Gateways add a second date. Two ids are ambiguous: that ends the attempt, and no more."""
     for year in (2032, 2040):
         server.headers.add("Date", f"Thu, 01 Jan {year} 00:00:00 GMT")
     server.headers.add("x-conclave-server-id", "cluster-1")

@@ -39,7 +39,7 @@ async def links(redis_url: str, request: pytest.FixtureRequest) -> AsyncIterator
 
 @contextlib.asynccontextmanager
 async def in_version(version: int, url: str) -> AsyncIterator[str]:
-    """Give a node's URL, or that of a way to it on which it speaks v1 only."""
+    """Yield a node's URL, or that of a proxy before it that passes v1 only."""
     if version == 2:
         yield url
         return
@@ -50,13 +50,13 @@ async def in_version(version: int, url: str) -> AsyncIterator[str]:
         yield f"ws://127.0.0.1:{proxy.port}/"
 
 
-def said(event: Event) -> tuple[str, str, Body]:
-    """Return a message without its place, which v1 does not tell."""
+def without_position(event: Event) -> tuple[str, str, Body]:
+    """Return a message without its position, which v1 does not have."""
     assert isinstance(event, Message)
     return event.channel, event.from_, event.body
 
 
-async def test_what_one_says_the_other_hears(links: tuple[Link, Link]) -> None:
+async def test_a_message_of_one_link_arrives_at_the_other(links: tuple[Link, Link]) -> None:
     """In a channel and aside, in clear and sealed."""
     ann, bob = links
     sealed = Body(sealed=SealedBody("__79_A", "k"))
@@ -65,17 +65,21 @@ async def test_what_one_says_the_other_hears(links: tuple[Link, Link]) -> None:
         await ann.request(Send("ops", sealed)),
         await ann.request(requests.Whisper(bob.path, Body(text="psst"))),
     ]
-    heard = [await bob.next_event() for _ in range(3)]
-    assert [said(event) for event in heard[:2]] == [("ops", ann.path, Body(text="hi")), ("ops", ann.path, sealed)]
-    assert isinstance(heard[2], Whispered)
-    assert (heard[2].from_, heard[2].body) == (ann.path, Body(text="psst"))
-    assert [getattr(event, "id", None) for event in heard] == [each.id for each in sent]
+    received = [await bob.next_event() for _ in range(3)]
+    messages = [without_position(event) for event in received[:2]]
+    assert messages == [
+        ("ops", ann.path, Body(text="hi")),
+        ("ops", ann.path, sealed),
+    ]
+    assert isinstance(received[2], Whispered)
+    assert (received[2].from_, received[2].body) == (ann.path, Body(text="psst"))
+    assert [getattr(event, "id", None) for event in received] == [each.id for each in sent]
     assert (await bob.request(requests.Who("ops"))).sessions == (ann.path, bob.path)
     with pytest.raises(Refusal, match="cannot whisper to your own session"):
         await ann.request(requests.Whisper(ann.path, Body(text="me")))
 
 
-async def test_all_versions_of_a_client_hear_the_same(redis_url: str) -> None:
+async def test_clients_of_all_versions_receive_the_same(redis_url: str) -> None:
     """One channel, links of both versions and senders of both: the same messages in the same order, byte for byte."""
     async with running_node(redis_url) as two, in_version(1, two) as one:
         keys = [MachineKey.generate() for _ in range(4)]
@@ -84,7 +88,7 @@ async def test_all_versions_of_a_client_hear_the_same(redis_url: str) -> None:
                 await stack.enter_async_context(await connect(url, key, "x", register=(f"user{number}", "laptop")))
                 for number, (url, key) in enumerate(zip((one, two, one, two), keys, strict=True))
             ]
-            talkers, listeners = links[:2], links[2:]
+            posters, listeners = links[:2], links[2:]
             assert [link.version for link in links] == [1, 2, 1, 2]
             await links[0].request(requests.ChannelCreate("ops"))
             for link in links:
@@ -94,17 +98,17 @@ async def test_all_versions_of_a_client_hear_the_same(redis_url: str) -> None:
                 Body(sealed=SealedBody(base64url.encode(bytes([n % 256, 0, 255, 10]) * n), key))
                 for n, key in ((0, None), (1, "k"), (7, "clé"), (20_000, None))
             ]
-            await asyncio.gather(*(talker.request(Send("ops", body)) for body in bodies for talker in talkers))
-            heard = []
+            await asyncio.gather(*(poster.request(Send("ops", body)) for body in bodies for poster in posters))
+            received = []
             for link in listeners:
                 assert isinstance(await link.next_event(), Role)
-                heard.append([said(await link.next_event()) for _ in range(2 * len(bodies))])
-            assert heard[0] == heard[1]
-            for talker in talkers:
-                assert [body for _, sender, body in heard[0] if sender == talker.path] == bodies
+                received.append([without_position(await link.next_event()) for _ in range(2 * len(bodies))])
+            assert received[0] == received[1]
+            for poster in posters:
+                assert [body for _, sender, body in received[0] if sender == poster.path] == bodies
             pages = [(await link.request(History("ops", after_ts=0, limit=500))).messages for link in links]
             assert len({tuple((row.ts, row.from_, row.body) for row in page) for page in pages}) == 1
-            assert [("ops", row.from_, row.body) for row in pages[0]] == heard[0]
+            assert [("ops", row.from_, row.body) for row in pages[0]] == received[0]
 
 
 @pytest.mark.parametrize(
@@ -118,20 +122,20 @@ async def test_a_busy_history_is_read_to_its_end_and_every_row_once(
     count = 600
     stand_still(redis_url, "ops")
 
-    async def talk() -> None:
+    async def exchange_posts() -> None:
         for start in range(0, count, 50):
             await asyncio.gather(*(ann.request(Send("ops", Body(text=str(start + n)))) for n in range(50)))
 
-    talking = asyncio.create_task(talk())
+    posting = asyncio.create_task(exchange_posts())
     rows: list[Row] = []
     while True:
-        complete = talking.done()
+        complete = posting.done()
         start = History("ops", after_ts=0, limit=limit)
         page = await bob.request(History("ops", after=rows[-1].id, limit=limit) if rows else start)
         rows += page.messages
         if complete and not page.more:
             break
-    await talking
+    await posting
     assert [row.body.text for row in rows] == [str(number) for number in range(count)]
     assert len({row.id for row in rows}) == count
     assert len({row.ts for row in rows}) < count, "no two rows share a millisecond"

@@ -1,4 +1,4 @@
-"""The client's connection in protocol v2, against a server that does what the test says; and how it gets there."""
+"""The client's connection in protocol v2, against a server that follows a script; and the selection of the version."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -69,8 +69,10 @@ async def test_registering_is_one_login(server: V2ScriptedServer) -> None:
 
 
 @pytest.mark.parametrize(("register", "verb"), [(None, "authentication"), (("ann", "laptop"), "registration")])
-async def test_a_refused_login_says_why(server: V2ScriptedServer, register: tuple[str, str] | None, verb: str) -> None:
-    """In the server's words, with its code, and what it was about."""
+async def test_a_refused_login_has_a_reason(
+    server: V2ScriptedServer, register: tuple[str, str] | None, verb: str
+) -> None:
+    """With the server's text, its code, and its subject."""
     server.ready = {"ev": "closing", "code": 4006, "reason": "no such luck", "error": "conflict"}
     with pytest.raises(LoginRefused) as caught:
         await connect(server.url, KEY, "x", register=register, timeouts=LONG)
@@ -79,7 +81,7 @@ async def test_a_refused_login_says_why(server: V2ScriptedServer, register: tupl
     assert not may_retry(caught.value)
 
 
-async def test_a_login_at_a_bad_moment_says_when_to_come_back(server: V2ScriptedServer) -> None:
+async def test_a_login_at_a_bad_moment_has_the_time_of_a_retry(server: V2ScriptedServer) -> None:
     """The store is away, or the node drains."""
     server.challenge = {"ev": "closing", "code": 1013, "reason": "away", "retry_after": 1.5, "error": "unavailable"}
     with pytest.raises(LoginRefused) as caught:
@@ -89,7 +91,7 @@ async def test_a_login_at_a_bad_moment_says_when_to_come_back(server: V2Scripted
 
 
 @pytest.mark.parametrize("challenge", [{"ev": "gap"}, {"ev": "challenge", "nonce": "AA", "cluster": "c", "node": "n"}])
-async def test_a_server_that_talks_nonsense_is_no_relay(server: V2ScriptedServer, challenge: Json) -> None:
+async def test_a_server_that_sends_invalid_data_is_no_relay(server: V2ScriptedServer, challenge: Json) -> None:
     """An error, not a hang; and nothing is signed for it."""
     server.challenge = challenge
     with pytest.raises(LinkError, match="undecodable response"):
@@ -101,7 +103,7 @@ async def test_a_server_that_talks_nonsense_is_no_relay(server: V2ScriptedServer
 
 
 async def test_another_cluster_gets_no_signature(server: V2ScriptedServer) -> None:
-    """Told before the upgrade is over; or, by a server that tells nothing there, with the challenge."""
+    """At the upgrade; or, if the server does not send its id there, at the challenge."""
     with pytest.raises(NotTrusted, match=f"says it is cluster `{CLUSTER}`, but `mine` is expected there"):
         await linked(server, cluster="mine")
     assert server.hellos == []
@@ -113,7 +115,7 @@ async def test_another_cluster_gets_no_signature(server: V2ScriptedServer) -> No
 
 
 async def test_a_server_has_one_name(server: V2ScriptedServer) -> None:
-    """One that tells another id with the upgrade than in the login would be taken for two different ones."""
+    """A server with another id in the upgrade than in the login would be taken for two different ones."""
     server.headers["x-conclave-server-id"] = "somebody-else"
     with pytest.raises(NotTrusted):
         await linked(server)
@@ -130,7 +132,7 @@ async def test_a_pinned_cluster_is_not_spoken_to_in_v1() -> None:
         assert older.connections == []
 
 
-async def test_the_servers_id_is_checked_before_anything_is_said(server: V2ScriptedServer) -> None:
+async def test_the_servers_id_is_checked_before_anything_is_sent(server: V2ScriptedServer) -> None:
     """A second login at the same cluster is what the check is there to prevent."""
 
     class NotThatOne(ConclaveError):
@@ -189,7 +191,7 @@ async def test_a_server_that_refuses_the_offer_is_spoken_to_in_v1(status: int) -
 
 
 async def test_results_and_refusals_find_their_requests(server: V2ScriptedServer) -> None:
-    """In whatever order they come."""
+    """In any order."""
     held: list[Json] = []
 
     async def answer(connection: V2Connection, request: Json) -> None:
@@ -217,7 +219,7 @@ async def test_results_and_refusals_find_their_requests(server: V2ScriptedServer
     assert (server.received[1]["since"], server.received[2]["key"]) == ("5-0", "key")
 
 
-async def test_every_event_of_the_version_is_heard(server: V2ScriptedServer) -> None:
+async def test_every_event_of_the_version_is_delivered(server: V2ScriptedServer) -> None:
     """And one that is not known here costs nothing."""
 
     async def answer(connection: V2Connection, request: Json) -> None:
@@ -252,7 +254,7 @@ async def test_every_event_of_the_version_is_heard(server: V2ScriptedServer) -> 
         (4002, None, (4002, None), False),
     ],
 )
-async def test_a_close_says_why_and_when_to_come_back(
+async def test_a_close_has_its_reason_and_the_time_of_a_retry(
     server: V2ScriptedServer, code: int, event: Json | None, expected: tuple[int, float | None], retry: bool
 ) -> None:
     """Open requests and the reader of events get it; messages before it are delivered."""
@@ -265,9 +267,9 @@ async def test_a_close_says_why_and_when_to_come_back(
     async with await linked(server) as link:
         with pytest.raises(LinkLost) as asked:
             await link.request(Who())
-        events, heard = await everything(link)
+        events, error_of_events = await everything(link)
         assert events == [Role(admin=False), HEARD]
-        for error in (asked.value, heard):
+        for error in (asked.value, error_of_events):
             assert (error.code, error.retry_after) == expected
             assert error.reason == ("the reason" if event is None else event["reason"])
             assert may_retry(error) is retry
@@ -275,7 +277,7 @@ async def test_a_close_says_why_and_when_to_come_back(
 
 
 async def test_a_connection_that_breaks_has_no_reason(server: V2ScriptedServer) -> None:
-    """It is one to come back from."""
+    """The client reconnects after it."""
 
     async def answer(connection: V2Connection, _: Json) -> None:
         connection.cut()
@@ -297,7 +299,7 @@ async def test_a_connection_that_breaks_has_no_reason(server: V2ScriptedServer) 
     ],
 )
 async def test_a_server_that_is_out_of_step_loses_the_link(server: V2ScriptedServer, messages: list[Json]) -> None:
-    """A reply that nobody can place may have been meant for the one who waits."""
+    """A reply without a known request may be that of the open one."""
 
     async def answer(connection: V2Connection, _: Json) -> None:
         await connection.send(*messages)
@@ -310,7 +312,7 @@ async def test_a_server_that_is_out_of_step_loses_the_link(server: V2ScriptedSer
 
 
 async def test_pings_keep_the_servers_time(server: V2ScriptedServer) -> None:
-    """It says how long a silence may be; without the pings it would take the session for gone."""
+    """`ready` has the greatest silence; without the pings the server would close the session."""
     server.ready["heartbeat"] = 1
     async with await linked(server):
         await wait_until(lambda: server.received)

@@ -42,8 +42,8 @@ from conclave.protocol.v2.close_codes import CloseCode
         (Refusal(Code.UNAUTHORIZED, "x"), False),
     ],
 )
-def test_the_reason_decides_whether_to_come_back(error: ConclaveError, retry: bool) -> None:
-    """Coming back after a supersede starts a war; giving up after an idle kill loses a listener."""
+def test_the_reason_decides_about_a_reconnect(error: ConclaveError, retry: bool) -> None:
+    """A reconnect after a supersede would start a war; none after an idle close would lose a session."""
     assert may_retry(error) is retry
 
 
@@ -57,8 +57,8 @@ def test_the_reason_decides_whether_to_come_back(error: ConclaveError, retry: bo
         (SUPERSEDED, CloseCode.REVOKED, False),
     ],
 )
-def test_a_superseded_link_says_so(reason: str | None, code: int | None, expected: bool) -> None:
-    """A superseded client may take another handle; a removed one may not come back."""
+def test_a_superseded_link_is_recognised(reason: str | None, code: int | None, expected: bool) -> None:
+    """A superseded client may take another handle; a removed one may not reconnect."""
     assert superseded(LinkLost("x", reason, code=code)) is expected
     assert superseded(LoginRefused("x", Refusal(Code.UNAUTHORIZED, reason or ""), code=code)) is expected
 
@@ -73,6 +73,6 @@ def test_a_superseded_link_says_so(reason: str | None, code: int | None, expecte
         (LinkError("failed to connect"), 0),
     ],
 )
-def test_a_server_may_say_when_to_come_back(error: LinkError, seconds: float) -> None:
-    """Clients that come back earlier only add to what it has to do."""
+def test_a_server_may_set_the_time_of_a_retry(error: LinkError, seconds: float) -> None:
+    """Clients that reconnect earlier only add to its load."""
     assert not_before(error) == seconds

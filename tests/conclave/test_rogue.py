@@ -17,6 +17,7 @@ from conclave.urls import origin
 from tests.support.nodes import node_object
 from tests.support.ports import free_port
 from tests.support.proxy import V1Only
+from tests.support.web_server import running_app
 
 TIMEOUTS = Timeouts(connect=20, reply=20, ping=60, close=1)
 
@@ -24,7 +25,7 @@ Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Rogue:
-    """Logs in at another server with what its own clients say."""
+    """A server that forwards the login of its own clients to another one."""
 
     def __init__(self, victim: str) -> None:
         self.victim = victim
@@ -38,14 +39,9 @@ class Rogue:
     async def running(self) -> AsyncIterator["Rogue"]:
         app = web.Application()
         app.router.add_get("/", self._serve)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.url = f"ws://127.0.0.1:{runner.addresses[0][1]}"
-        try:
+        async with running_app(app) as port:
+            self.url = f"ws://127.0.0.1:{port}"
             yield self
-        finally:
-            await runner.cleanup()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         lured = web.WebSocketResponse(protocols=("conclave.v2",))
@@ -100,7 +96,7 @@ async def attempt(url: str, cluster: str | None = None) -> None:
 
 @pytest.mark.parametrize("lie", ["nothing", "the origin", "the origin and the cluster"])
 async def test_a_login_that_is_passed_on_is_refused_by_the_relay(rogue: Rogue, victim: str, lie: str) -> None:
-    """The client signs whom it dialled and which cluster it heard of; the relay it was meant for is another."""
+    """The client signs the dialled origin and the cluster's id; those of the relay are different."""
     if lie != "nothing":
         rogue.hello = lambda message: {**message, "origin": origin(victim)}
     if "cluster" in lie:
@@ -123,7 +119,7 @@ async def test_a_client_that_knows_the_cluster_does_not_even_answer(rogue: Rogue
     await attempt(victim, cluster=theirs)
 
 
-async def test_a_client_that_knows_the_cluster_is_not_talked_down(victim: str) -> None:
+async def test_a_client_with_a_pin_is_not_downgraded(victim: str) -> None:
     """A man in the middle only has to drop the offer of v2; a v1 login would be valid at the relay."""
     theirs = await identify(victim, "x", timeouts=TIMEOUTS)
     host, _, port = victim.removeprefix("ws://").partition(":")
@@ -135,7 +131,7 @@ async def test_a_client_that_knows_the_cluster_is_not_talked_down(victim: str) -
 
 
 async def test_the_way_through_the_rogue_works(redis_url: str) -> None:
-    """So what failed above failed for the lie. A relay that was not told its address cannot know better."""
+    """So the attempts above fail because of the lie. A relay without a public URL cannot detect it."""
     async with node_object(redis_url) as node, Rogue(f"ws://{node.address}").running() as rogue:
         async with asyncio.timeout(20):
             await attempt(rogue.url)

@@ -1,4 +1,4 @@
-"""Text from peers: whatever it is, it stays one harmless line, or a body that is visibly one message."""
+"""Text from peers: any text stays one harmless line, or a body that is visibly one message."""
 
 import unicodedata
 
@@ -33,7 +33,7 @@ def test_a_name_shows_what_cannot_be_seen(text: str, shown: str) -> None:
 
 @given(st.text())
 def test_a_name_is_always_one_visible_line(text: str) -> None:
-    """Whatever a peer is called."""
+    """For any name of a peer."""
     shown = visible(text)
     assert shown.isprintable()
     assert not set(shown) & INVISIBLE
@@ -56,7 +56,7 @@ def test_a_name_is_always_one_visible_line(text: str) -> None:
         ("\u3164\U000e0100", r"\u3164\U000e0100"),
     ],
 )
-def test_a_body_keeps_what_people_write(body: str, shown: str) -> None:
+def test_a_body_keeps_usual_text(body: str, shown: str) -> None:
     """Line breaks, tabs and joined emoji are normal; cursor movements and reordering are not."""
     assert visible_body(body) == shown
 

@@ -53,7 +53,7 @@ async def test_a_server_with_a_trusted_certificate_is_connected_to(
 
 
 async def test_a_server_that_vouches_for_itself_is_not(server: ScriptedServer, tmp_path: Path) -> None:
-    """Anybody between here and the relay can show such a certificate; nothing is said to them."""
+    """Anybody between here and the relay can show such a certificate; nothing is sent to them."""
     finished = await ask(server, tmp_path)
     assert (finished.code, finished.out) == (1, "")
     assert finished.err.startswith(f"❌ failed to connect to `{server.url}`: ")
@@ -73,7 +73,7 @@ async def test_a_certificate_is_good_for_its_own_name_only(tmp_path: Path) -> No
     assert server.connections == []
 
 
-async def test_a_server_without_tls_is_told_apart(tmp_path: Path) -> None:
+async def test_a_server_without_tls_has_an_error_of_its_own(tmp_path: Path) -> None:
     """`wss://` where `ws://` is served: a sentence, not a hang."""
     async with ScriptedServer().running() as server:
         server.url = server.url.replace("ws://", "wss://")

@@ -36,8 +36,8 @@ def test_another_cluster_is_refused_with_both_names_and_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("told", [None, "one"])
-def test_a_pinned_cluster_is_not_spoken_to_in_v1(told: str | None) -> None:
-    """A v1 login is signed for nobody: a rogue server would only have to say that it knows no better."""
+def test_a_pinned_cluster_gets_no_v1_login(told: str | None) -> None:
+    """A v1 login names no server: a rogue server would only have to offer no v2."""
     check_upgrade(URL, "one", told, version=2)
     with pytest.raises(NotTrusted, match="protocol v1 only") as caught:
         check_upgrade(URL, "one", told, version=1)
@@ -46,7 +46,7 @@ def test_a_pinned_cluster_is_not_spoken_to_in_v1(told: str | None) -> None:
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_server_that_tells_another_id_is_refused_at_once(version: int) -> None:
-    """In whatever version."""
+    """In either version."""
     with pytest.raises(NotTrusted, match="says it is cluster `two`"):
         check_upgrade(URL, "one", "two", version=version)
 
@@ -85,7 +85,7 @@ async def test_what_is_no_v2_login_or_no_registration_is_not_pinned(path: Path, 
 
 
 async def test_a_pin_that_cannot_be_written_holds_while_the_process_lives(path: Path) -> None:
-    """A configuration may be somebody's who deploys it, and must keep nobody from talking."""
+    """A configuration may be read-only, deployed by another; that must not prevent a connection."""
     mine = pins(path)
     await asyncio.to_thread(path.write_text, "servers = 5")
     assert not await mine.note(URL, "one")

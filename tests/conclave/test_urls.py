@@ -93,7 +93,7 @@ def test_any_other_url_is_refused_before_dialling(url: str) -> None:
     ],
 )
 def test_spellings_of_one_host_and_port_are_one_origin(url: str, expected: str) -> None:
-    """A login is meant for an origin: it must not be refused for how somebody writes it."""
+    """A login is for an origin: it must not be refused because of its spelling."""
     assert origin(url) == expected
     assert origin(expected) == expected
 

@@ -17,7 +17,7 @@ PAYLOADS = st.builds(Plain, TEXT) | st.builds(Sealed, st.binary(), st.none() | T
 
 @given(PAYLOADS)
 def test_a_payload_survives_being_a_body(payload: Payload) -> None:
-    """Sealed bodies above all: one changed bit, and nobody can open them."""
+    """Sealed bodies above all: one changed bit, and they cannot be opened."""
     assert payload_of(body_of(payload)) == payload
 
 

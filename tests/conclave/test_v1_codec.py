@@ -107,7 +107,7 @@ VECTORS: list[tuple[frames.Frame, str]] = [
     ),
 ]
 
-# What this relay has appended: an original server does not know it, and never gets it unasked.
+# The operations that this relay has appended: an original server does not know them, and never gets them unasked.
 APPENDED: list[tuple[frames.Frame, str]] = [
     (frames.Register("a", "b", b"\x09", "t"), "04 01 61 01 62 01 09 01 01 74"),
     (_op(admin.AclPromote("o", "u")), "08 11 01 6f 01 75"),
@@ -139,7 +139,7 @@ def test_every_frame_and_operation_has_a_vector() -> None:
 
 
 def test_an_appended_field_may_be_missing_or_strange() -> None:
-    """Bytes behind a frame are no error: an older client sends none, and somebody else may have appended other ones."""
+    """Bytes behind a frame are no error: an older client sends none, and a later one may append others."""
     for behind in ("", "00", "07 ff", "01 ff"):
         frame = v1.decode(bytes.fromhex("04 01 61 01 62 01 09" + behind))
         assert frame == frames.Register("a", "b", b"\x09")
@@ -208,7 +208,7 @@ def test_longer_forms_of_a_number_are_read(encoded: str, frame: frames.Frame) ->
     ],
 )
 def test_what_is_refused_and_how(encoded: str, text: str) -> None:
-    """Bytes that the original refuses are refused, and the text says where and what was expected."""
+    """Bytes that the original refuses are refused, and the text has the place and the expectation."""
     with pytest.raises(FrameError) as caught:
         v1.decode(bytes.fromhex(encoded))
     assert str(caught.value) == text
@@ -325,7 +325,7 @@ DISPLAYED: list[tuple[frames.ProtocolError, Code, str]] = [
 
 @pytest.mark.parametrize(("error", "code", "text"), DISPLAYED)
 def test_errors_are_shown_and_mapped(error: frames.ProtocolError, code: Code, text: str) -> None:
-    """Users see the original's words; a refusal read from the wire goes back onto it unchanged."""
+    """Users see the original's texts; a refusal that was read from the wire is written unchanged."""
     assert display(error) == text
     assert refusal(error).code is code
     assert error_frame(refusal(error)) == frames.Error(error)
@@ -395,7 +395,7 @@ def _decoded(data: bytes) -> frames.Frame | FrameError:
 
 @given(FRAMES, st.binary(max_size=8))
 def test_any_frame_survives_the_wire(frame: frames.Frame, more: bytes) -> None:
-    """Whatever a frame holds, decoding gives it back, with or without bytes behind it."""
+    """Any frame is decoded to the same frame, with or without bytes behind it."""
     encoded = v1.encode(frame)
     assert v1.decode(encoded) == frame
     assert v1.decode(encoded + more) == frame
@@ -403,13 +403,13 @@ def test_any_frame_survives_the_wire(frame: frames.Frame, more: bytes) -> None:
 
 @given(_values(Payload))
 def test_any_payload_survives_storage(payload: Payload) -> None:
-    """Whatever a payload holds, storage gives it back."""
+    """Any payload is the same after storage."""
     assert v1.decode_payload(v1.encode_payload(payload)) == payload
 
 
 @given(st.binary(max_size=200) | st.builds(lambda first, rest: bytes([first]) + rest, st.integers(0, 28), st.binary()))
 def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
-    """No bytes whatever raise anything but FrameError; what does decode is a frame that encodes."""
+    """No bytes raise anything but FrameError; a decoded frame can be encoded."""
     result = _decoded(data)
     if isinstance(result, FrameError):
         assert "expected" in str(result)

@@ -35,9 +35,9 @@ POST = Send("ops", Body(text="hi"))
 
 
 class Exchange(V1Exchange[int]):
-    """One whose tickets are numbers, and which is told frames."""
+    """An exchange whose tickets are numbers, fed with frames."""
 
-    def hear(self, frame: Frame) -> Outcome[int] | None:
+    def receive_frame(self, frame: Frame) -> Outcome[int] | None:
         return self.receive(encode(frame))
 
 
@@ -49,11 +49,11 @@ def exchange(*requests: Request[object]) -> Exchange:
 
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
-def test_a_request_is_said_in_its_frame_and_answered_by_its_kind_of_reply(form: Form) -> None:
-    """With all that the frames have words for."""
+def test_a_request_has_its_frame_and_its_kind_of_reply(form: Form) -> None:
+    """With all fields that the frames have."""
     made = Exchange(ME)
     assert decode(made.ask(form.request, 7)) == form.frame
-    assert made.hear(form.reply) == Answer(7, form.result)
+    assert made.receive_frame(form.reply) == Answer(7, form.result)
     assert made.open_tickets() == []
 
 
@@ -63,7 +63,7 @@ def test_a_request_takes_no_other_reply(form: Form) -> None:
     for other in FORMS:
         if type(other.reply) is not type(form.reply) and not isinstance(other.reply, Pong):
             with pytest.raises(OutOfStep, match="unexpected response"):
-                exchange(form.request).hear(other.reply)
+                exchange(form.request).receive_frame(other.reply)
 
 
 @pytest.mark.parametrize(
@@ -75,17 +75,17 @@ def test_a_request_takes_no_other_reply(form: Form) -> None:
     ],
 )
 def test_a_reply_about_another_channel_is_no_answer(request_: Request[object], reply: Frame) -> None:
-    """Two joins in a row are told apart by their channel."""
+    """Two joins in a row are distinguished by their channel."""
     with pytest.raises(OutOfStep):
-        exchange(request_).hear(reply)
+        exchange(request_).receive_frame(reply)
 
 
 def test_replies_answer_requests_oldest_first() -> None:
     """The server handles them one by one."""
     pending = exchange(Join("a"), Join("b"), Who())
-    assert pending.hear(Joined("a")) == Answer(0, requests.Joined("a"))
-    assert isinstance(pending.hear(ChannelMsg("ops", BOB, Plain("hi"))), Received)
-    assert pending.hear(Joined("b")) == Answer(1, requests.Joined("b"))
+    assert pending.receive_frame(Joined("a")) == Answer(0, requests.Joined("a"))
+    assert isinstance(pending.receive_frame(ChannelMsg("ops", BOB, Plain("hi"))), Received)
+    assert pending.receive_frame(Joined("b")) == Answer(1, requests.Joined("b"))
     assert pending.open_tickets() == [2]
 
 
@@ -104,24 +104,24 @@ def test_replies_answer_requests_oldest_first() -> None:
 def test_an_event_answers_nothing(frame: Frame, event: events.Event) -> None:
     """A message that arrives between a request and its reply is not the reply."""
     pending = exchange(POST)
-    assert pending.hear(frame) == Received(event)
-    assert pending.hear(Ack()) == Answer(0, requests.Sent())
+    assert pending.receive_frame(frame) == Received(event)
+    assert pending.receive_frame(Ack()) == Answer(0, requests.Sent())
 
 
-def test_a_pong_that_nobody_waits_for_means_nothing() -> None:
+def test_an_unexpected_pong_is_ignored() -> None:
     """It answers a question that is no longer of interest."""
-    assert exchange().hear(Pong()) is None
-    assert exchange(Who()).hear(Pong()) is None
+    assert exchange().receive_frame(Pong()) is None
+    assert exchange(Who()).receive_frame(Pong()) is None
 
 
-def test_a_reply_that_nobody_waits_for_is_out_of_step() -> None:
+def test_an_unexpected_reply_ends_the_link() -> None:
     """The next request would take the wrong one."""
     with pytest.raises(OutOfStep):
-        exchange().hear(Ack())
+        exchange().receive_frame(Ack())
 
 
 def test_an_unreadable_frame_means_nothing_unless_it_may_be_a_reply() -> None:
-    """A later server may have more to say; which request a lost reply belongs to, nobody can say."""
+    """A later server may send other events; but a lost reply cannot be matched to its request."""
     assert exchange().receive(b"\x7f") is None
     with pytest.raises(OutOfStep, match="undecodable response"):
         exchange(Who()).receive(b"\x7f")
@@ -129,7 +129,7 @@ def test_an_unreadable_frame_means_nothing_unless_it_may_be_a_reply() -> None:
 
 def test_an_error_refuses_the_oldest_request() -> None:
     """With its kind and text."""
-    answer = exchange(Join("a"), Join("b")).hear(Error(NotFound("channel `a` not found")))
+    answer = exchange(Join("a"), Join("b")).receive_frame(Error(NotFound("channel `a` not found")))
     assert isinstance(answer, Answer)
     assert answer.ticket == 0
     assert isinstance(answer.result, Refusal)
@@ -165,7 +165,7 @@ def test_what_cannot_be_written_is_not_asked() -> None:
 def test_a_kill_answers_no_request(reason: str) -> None:
     """The request may have succeeded: the kill is about the session."""
     pending = exchange(POST)
-    assert pending.hear(Error(Unauthorized(reason))) is None
+    assert pending.receive_frame(Error(Unauthorized(reason))) is None
     assert pending.open_tickets() == [0]
     assert pending.closed((1000, "")) == Ending(reason, f"unauthorized: {reason}")
 
@@ -173,16 +173,16 @@ def test_a_kill_answers_no_request(reason: str) -> None:
 @pytest.mark.parametrize("pending", [exchange(), exchange(Ping())])
 def test_an_error_that_refuses_nothing_announces_the_close(pending: Exchange) -> None:
     """With nothing open, or only a ping, which no server refuses."""
-    assert pending.hear(Error(Internal("going away"))) is None
+    assert pending.receive_frame(Error(Internal("going away"))) is None
     assert pending.closed((1000, "")) == Ending("going away", "internal error: going away")
 
 
 def test_a_refusal_is_the_reason_of_a_close_that_follows_it() -> None:
-    """A server may end a session in words that are unknown here; a frame in between shows that it went on."""
+    """A server may end a session with a text that is unknown here; a frame in between shows that it went on."""
     pending = exchange(POST, POST)
-    pending.hear(Error(MalformedFrame("what?")))
+    pending.receive_frame(Error(MalformedFrame("what?")))
     assert pending.closed((1000, "")) == Ending("what?", "malformed frame: what?")
-    pending.hear(Ack())
+    pending.receive_frame(Ack())
     assert pending.closed((1000, "")) == Ending(None, CLOSED)
 
 

@@ -65,7 +65,7 @@ def _run(*frames: Frame) -> LoginClaim | RegistrationClaim:
 
 
 def test_a_known_machine_logs_in() -> None:
-    """Hello is answered by the nonce; a valid Auth gives the key and the handle, and says nothing about who it is."""
+    """Hello is answered by the nonce; a valid Auth gives the key and the handle, and no user."""
     handshake = ServerHandshake(NONCE)
     assert handshake.receive(HELLO) == Reply(Challenge(NONCE))
     assert handshake.receive(AUTH) == LoginClaim(PUBLIC, "dev")
@@ -166,7 +166,7 @@ def test_nothing_goes_on_after_the_end(frames: tuple[Frame, ...]) -> None:
 
 
 def test_refusals_from_around_the_state_machine() -> None:
-    """Time and the directory refuse with the original's words."""
+    """The deadline and the directory refuse with the original's texts."""
     assert error_frame(timed_out()) == Error(Unauthorized("handshake timed out"))
     assert error_frame(unknown_key()) == Error(Unauthorized("unknown machine key"))
     assert undecodable(FrameError("why")).message == "undecodable frame during the handshake: why"
@@ -218,7 +218,7 @@ def test_a_client_passes_refusals_on(challenged: bool, error: ProtocolError, cod
 
 
 def test_a_client_expects_frames_in_order() -> None:
-    """A server that skips the challenge, repeats it or talks of other things is refused."""
+    """A server that skips the challenge, repeats it or sends other frames is refused."""
     path = SessionPath("alice", "laptop", "dev")
     early: list[tuple[Frame, str]] = [(Established(path), "established"), (ServerInfo(admin=True), "server_info")]
     for frame, kind in early:

@@ -69,7 +69,7 @@ def bodies(rows: list[Row] | tuple[Row, ...]) -> list[str | None]:
 
 
 def test_a_position_is_a_row_within_its_millisecond() -> None:
-    """Whatever the millisecond holds, exactly what is behind the row follows."""
+    """For any rows in the millisecond, exactly those after the row follow."""
     reader = Reader(pages_of([row(4, "a"), row(5, "b"), row(5, "c"), row(5, "d"), row(6, "e")], 500))
     page = reader.page(History("ops", after_ts=0))
     assert [entry.id for entry in page.messages] == ["4:1", "5:1", "5:2", "5:3", "6:1"]
@@ -95,7 +95,7 @@ def test_a_limit_cuts_the_page_and_reading_goes_on_there() -> None:
 
 
 def test_a_short_page_is_no_end() -> None:
-    """Servers limit pages by their size, too; only an empty one says that there is nothing more."""
+    """Servers limit pages by their size, too; only an empty one is the end."""
     reader = Reader(pages_of([row(5, "a"), row(6, "b")], 1))
     assert reader.page(History("ops", after_ts=0)).more
     assert bodies(reader.on(None)) == ["a", "b"]
@@ -116,13 +116,13 @@ def test_a_millisecond_that_was_trimmed_away_is_no_obstacle() -> None:
 
 @pytest.mark.parametrize("beyond", [0, 1, 100])
 def test_a_millisecond_with_more_rows_than_a_page_does_not_stop_the_reader(beyond: int) -> None:
-    """The original cannot give out the rest of it; what follows must come, and nobody reads for ever."""
+    """The original cannot return the rest of it; later rows must come, and the reading must end."""
     rows = [row(10, str(number)) for number in range(500 + beyond)] + [row(11, "after")]
     assert bodies(Reader(pages_of(rows, 500)).on(None)) == [*map(str, range(500)), "after"]
 
 
 def test_rows_that_join_a_millisecond_while_its_end_is_looked_for_are_not_passed_over() -> None:
-    """Later rows must not be returned first: nobody would ask for that millisecond again."""
+    """Later rows must not be returned first: that millisecond is never read again."""
     rows = [row(5, "a")]
 
     def read(since_ms: int) -> list[frames.HistoryMessage]:

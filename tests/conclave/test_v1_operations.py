@@ -1,4 +1,4 @@
-"""Every request in v1: a form, or a clear refusal of what v1 has no words for."""
+"""Every request in v1: a frame, or a clear refusal if v1 does not have it."""
 
 from typing import Any
 
@@ -57,8 +57,8 @@ def test_a_result_is_of_the_type_that_its_request_names(form: Form) -> None:
     ],
     ids=str,
 )
-def test_what_v1_cannot_say_is_refused_before_anything_is_sent(request_: Request[object], text: str) -> None:
-    """And leaves nothing open: the next reply belongs to the next question."""
+def test_a_request_that_v1_cannot_express_is_refused_before_it_is_sent(request_: Request[object], text: str) -> None:
+    """And leaves nothing open: the next reply belongs to the next request."""
     made: V1Exchange[int] = V1Exchange(ME)
     with pytest.raises(Refusal) as caught:
         made.ask(request_, 0)

@@ -1,4 +1,4 @@
-"""Requests, replies and events as JSON: what is written is read back, and whatever comes in has an answer."""
+"""Requests, replies and events as JSON: each is read as it was written, and any input has an answer."""
 
 import contextlib
 import json
@@ -52,7 +52,7 @@ JSON = st.recursive(
 
 @given(NUMBER, REQUEST)
 def test_a_request_is_read_as_it_was_written(number: int, request: requests.Request[Any]) -> None:
-    """Every operation with every field, whatever is in its strings."""
+    """Every operation with every field, with any strings."""
     assert v2.decode_request(v2.encode_request(number, request)) == v2.Incoming(number, request)
     assert v2.decode_request(v2.encode_request(number, request).decode()) == v2.Incoming(number, request)
 
@@ -91,7 +91,7 @@ def test_a_refusal_is_read_as_it_was_written(code: Code, number: int | None, ret
     assert (caught.value.code, caught.value.message, caught.value.retry_after) == (code, "why `ö`", retry)
 
 
-def test_what_a_later_server_says_is_not_an_error() -> None:
+def test_additions_of_a_later_server_are_no_error() -> None:
     """Unknown fields, events and codes: a client of today goes on."""
     assert v2.decode_message('{"ev":"gap","channel":"ops","after":"1-0","why":{}}') == events.Gap("ops", "1-0")
     assert v2.decode_message('{"ev":"weather","rain":true}') is None
@@ -102,7 +102,7 @@ def test_what_a_later_server_says_is_not_an_error() -> None:
 
 
 @pytest.mark.parametrize("data", ["{}", "[]", "{", '{"re":"x"}', '{"ev":"gap"}', '{"re":1,"error":{}}', b"\xff"])
-def test_what_no_server_says_is_no_message(data: bytes | str) -> None:
+def test_invalid_messages_of_a_server_are_refused(data: bytes | str) -> None:
     """An error that the link understands, not one of a library."""
     with pytest.raises(FrameError):
         v2.decode_message(data)
@@ -164,7 +164,7 @@ def test_what_is_no_json_object_is_not_the_protocol(data: bytes | str) -> None:
 
 @given(JSON)
 def test_any_json_is_read_or_refused(value: object) -> None:
-    """Whatever an object holds, there is an answer, with its number if it has a good one."""
+    """Any object has an answer, with its number if that is valid."""
     caught: Exception | None = None
     try:
         v2.decode_request(json.dumps(value))
@@ -211,7 +211,7 @@ def test_a_sealed_body_has_to_be_base64url() -> None:
 
 
 def test_every_refused_login_has_a_close() -> None:
-    """Whatever it was refused with."""
+    """For any error."""
     assert {code: int(close_codes.login_close(code)) for code in Code} == {
         Code.MALFORMED: 4007,
         Code.VERSION: 4006,
@@ -225,7 +225,7 @@ def test_every_refused_login_has_a_close() -> None:
     }
 
 
-def test_enumerations_are_words() -> None:
+def test_enumerations_are_strings() -> None:
     """As in the protocol's page."""
     create = requests.ChannelCreate("ops", Visibility.UNLISTED)
     assert json.loads(v2.encode_request(1, create)) == {
@@ -237,7 +237,7 @@ def test_enumerations_are_words() -> None:
 
 
 def test_a_reason_does_not_repeat_what_was_sent() -> None:
-    """A request may be as long as a frame; its refusal fits a line, whatever the decoder says."""
+    """A request may be as long as a frame; its refusal fits a line, for any text of the decoder."""
     long = "x" * 1_000_000
     for text in (f'{{"id":1,"op":"channel.create","channel":"c","visibility":"{long}"}}', f'{{"id":1,"op":"{long}"}}'):
         with pytest.raises(v2.BadRequest) as refused:

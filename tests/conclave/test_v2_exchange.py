@@ -30,7 +30,7 @@ def exchange(*asked: Request[Any]) -> V2Exchange[int]:
 
 
 def test_a_request_is_sent_with_a_number_of_its_own() -> None:
-    """And with every field that v1 has no words for."""
+    """With every field, including those that v1 lacks."""
     made = exchange()
     first, second = (json.loads(made.ask(POST, ticket)) for ticket in range(2))
     assert first == {"id": 1, "op": "send", "channel": "ops", "body": {"text": "hi"}, "key": "key"}
@@ -39,7 +39,7 @@ def test_a_request_is_sent_with_a_number_of_its_own() -> None:
 
 
 def test_a_reply_goes_to_the_request_that_it_names() -> None:
-    """Whatever the order; and it is read as the result of that request."""
+    """In any order; it is read as the result of that request."""
     made = exchange(Ping(), Join("ops"), POST)
     assert made.receive(encode_result(3, Sent("6-0", 6))) == Answer(2, Sent("6-0", 6))
     assert made.receive(encode_result(1, Done())) == Answer(0, Done())
@@ -72,7 +72,7 @@ def test_a_refusal_goes_to_its_request_with_its_code() -> None:
     ],
 )
 def test_what_cannot_be_trusted_is_out_of_step(data: bytes) -> None:
-    """A reply to nobody, a refusal of what could not even be read, a message that is lost unread."""
+    """A reply without a request, a refusal of an unreadable message, a message that cannot be read."""
     made = exchange(Who())
     with pytest.raises(OutOfStep):
         made.receive(data)
@@ -105,7 +105,7 @@ def test_an_event_answers_nothing(event: events.Event) -> None:
     assert made.receive(encode_result(1, Sent())) == Answer(0, Sent())
 
 
-def test_what_a_later_server_says_beyond_this_version_is_skipped() -> None:
+def test_events_of_a_later_version_are_skipped() -> None:
     """An event that is not known here, and fields of those that are."""
     made = exchange()
     assert made.receive(b'{"ev":"weather","rain":true}') is None
@@ -137,8 +137,8 @@ def test_what_cannot_be_written_is_not_asked() -> None:
 # --- The end ---
 
 
-def test_the_last_event_says_why() -> None:
-    """All of the reason, and when to come back; a close frame has room for less."""
+def test_the_last_event_has_the_reason() -> None:
+    """The whole reason, and the time of a retry; a close frame has room for less."""
     made = exchange(POST)
     closing = events.Closing(CloseCode.LATER, "the relay is overloaded", 3)
     assert made.receive(encode_event(closing)) is None
@@ -172,7 +172,7 @@ _ASKED: list[tuple[Request[Any], msgspec.Struct]] = [
 
 
 @given(st.data())
-def test_every_reply_finds_its_request_whatever_comes_in_between(data: st.DataObject) -> None:
+def test_every_reply_finds_its_request_among_any_events(data: st.DataObject) -> None:
     """Requests, replies in any order and events, interleaved at will."""
     made = exchange()
     waiting: dict[int, msgspec.Struct] = {}

@@ -1,4 +1,4 @@
-"""The login of protocol v2: who is let in, who is not, and what a stolen answer is worth."""
+"""The login of protocol v2: accepted and refused logins, and stolen answers."""
 
 import json
 from typing import Any
@@ -38,7 +38,7 @@ def sent(step: object) -> bytes:
 
 
 def conduct(ours: ClientLogin, theirs: ServerLogin) -> LoginClaim | RegistrationClaim:
-    """Let both talk until the server has a claim."""
+    """Exchange messages until the server has a claim."""
     step = theirs.receive(ours.hello())
     while isinstance(step, bytes):
         step = theirs.receive(sent(ours.receive(step)))
@@ -60,7 +60,7 @@ def test_a_user_registers(invite: str | None) -> None:
 
 
 def test_the_signature_is_over_exactly_these_bytes() -> None:
-    """Other clients are written from the page that says so."""
+    """Authors of other clients rely on the documented form."""
     assert signed_bytes("auth", "c", "wss://h:1", b"\x00\xff") == b"conclave.v2\nauth\nc\nwss://h:1\n\x00\xff"
 
 
@@ -110,7 +110,7 @@ def test_an_answer_for_one_address_is_worth_nothing_at_another() -> None:
 
 
 def test_a_signature_for_one_purpose_is_worth_nothing_for_another() -> None:
-    """Somebody's login must not become a registration."""
+    """A login must not become a registration."""
     ours, theirs = client(), server()
     proof = json.loads(sent(ours.receive(sent(theirs.receive(ours.hello())))))
     stolen = {**proof, "op": "register", "user": "eve", "machine": "den"}
@@ -130,7 +130,7 @@ def test_a_client_does_not_answer_another_cluster_than_it_knows() -> None:
 
 @pytest.mark.parametrize("nonce", ["", "AA", "!", "A" * 44])
 def test_a_client_signs_nonces_only(nonce: str) -> None:
-    """Thirty-two bytes, not what somebody would like to have signed."""
+    """Thirty-two bytes, and no text that an attacker would like to have signed."""
     ours = client()
     challenge = json.dumps({"ev": "challenge", "nonce": nonce, "cluster": "one", "node": "n"})
     with pytest.raises(FrameError, match=r"^invalid nonce"):
@@ -167,7 +167,7 @@ def test_an_origin_is_whom_one_dials(url: str, expected: str) -> None:
 
 @pytest.mark.parametrize("url", ["", "relay.example", "http://relay.example", "ws://", "ws://a:b@c", "ws://h:0"])
 def test_what_cannot_be_dialled_has_no_origin(url: str) -> None:
-    """A relay says so instead of comparing nonsense."""
+    """The relay refuses it instead of comparing."""
     with pytest.raises(InvalidUrl):
         origin(url)
     assert refused(server().receive, json.dumps(hello(origin=url))).message.startswith("invalid origin")
@@ -175,7 +175,7 @@ def test_what_cannot_be_dialled_has_no_origin(url: str) -> None:
 
 @pytest.mark.parametrize("claimed", ["wss://relay.example:443", "wss://RELAY.example", "wss://relay.example/team"])
 def test_a_relay_knows_its_address_in_every_spelling(claimed: str) -> None:
-    """A client that writes the default port out is not turned away; the signature is over what it has said."""
+    """A client that writes the default port is not refused; the signature covers its own text."""
     theirs = server(origins=frozenset({"wss://relay.example"}))
     challenge = json.loads(sent(theirs.receive(json.dumps(hello(origin=claimed)))))
     nonce = NONCE
@@ -188,7 +188,7 @@ def hello(**more: Any) -> dict[str, Any]:
     return {"op": "hello", "protocol": 2, "session": "main", "origin": URL, **more}
 
 
-def test_another_version_is_told_both() -> None:
+def test_a_client_of_another_version_is_told_both_versions() -> None:
     """Also if its hello has other fields than this one."""
     refusal = refused(server().receive, '{"op":"hello","protocol":3,"sess":1}')
     assert refusal.code is Code.VERSION
@@ -246,7 +246,7 @@ def test_a_bad_proof_is_malformed(change: dict[str, Any], text: str) -> None:
     ],
 )
 def test_a_refused_login_is_that_refusal(closing: Closing, code: Code) -> None:
-    """The code, the text and when to come back survive the way."""
+    """The code, the text and the time of a retry survive the way."""
     ours = client()
     refusal = refused(ours.receive, encode_event(closing))
     assert (refusal.code, refusal.message, refusal.retry_after) == (code, "no", closing.retry_after)
@@ -263,7 +263,7 @@ def test_a_client_stops_at_what_is_no_login(data: bytes | str) -> None:
 
 
 class Conversation(RuleBasedStateMachine):
-    """Messages of a login in any order, good and bad: nobody gets in without the one good conversation."""
+    """Messages of a login in any order, valid and invalid: only the one valid sequence is accepted."""
 
     @initialize()
     def begin(self) -> None:
@@ -272,7 +272,7 @@ class Conversation(RuleBasedStateMachine):
         self.challenge: bytes | None = None
         self.over = False
         self.good = True
-        """Whether everything so far was the good conversation."""
+        """True if every message so far belongs to the one valid sequence."""
         self.claim: object = None
 
     def say(self, data: bytes | str, *, good: bool) -> bytes | None:
@@ -314,7 +314,7 @@ class Conversation(RuleBasedStateMachine):
         self.say(data, good=False)
 
     @invariant()
-    def nobody_else_gets_in(self) -> None:
+    def no_other_sequence_is_accepted(self) -> None:
         assert getattr(self, "claim", None) is None or self.good
 
 

@@ -19,8 +19,5 @@ async def nodes(redis_url: str) -> AsyncIterator[list[NodeProcess]]:
 async def peers(nodes: list[NodeProcess]) -> AsyncIterator[Peers]:
     """Clients, closed before the nodes are."""
     assert nodes
-    everybody = Peers()
-    try:
-        yield everybody
-    finally:
-        await everybody.close()
+    async with Peers() as peers:
+        yield peers

@@ -1,4 +1,4 @@
-"""Every alert fires when it should, is quiet when it should be, and links to a section that says what to do."""
+"""Every alert fires when it should, is quiet when it should be, and links to a section with the remedy."""
 
 import re
 import subprocess
@@ -241,7 +241,7 @@ def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
 
 
 @pytest.mark.parametrize("alert", alerts().values(), ids=list(alerts()))
-def test_alert_says_what_it_means_and_what_to_do(alert: dict[str, Any]) -> None:
+def test_alert_has_its_meaning_and_its_remedy(alert: dict[str, Any]) -> None:
     """An operator who is woken reads the summary on a small screen and then follows the link."""
     said = alert["annotations"]
     assert alert["labels"]["severity"] in {"critical", "warning"}

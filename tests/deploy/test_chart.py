@@ -100,7 +100,7 @@ def test_every_selector_matches_the_labels_of_its_pods() -> None:
 
 
 def test_every_object_has_the_usual_labels() -> None:
-    """Tools, and people with kubectl, find a release's objects by them."""
+    """Tools, and operators with kubectl, find a release's objects by them."""
     for item in render({"commonLabels": {"team": "chat"}}).objects:
         labels = item["metadata"]["labels"]
         assert labels["app.kubernetes.io/name"] == "conclave"
@@ -130,7 +130,7 @@ def test_names_contain_the_release_and_can_be_replaced(values: Object, release: 
 
 @pytest.mark.parametrize("drain", [(5, 20, 10), (0, 0, 10), (30, 600, 60)])
 def test_node_is_not_killed_while_it_drains(drain: tuple[int, int, int]) -> None:
-    """The kill must come after the longest drain that the settings allow, whatever they are."""
+    """The kill must come after the longest drain, for any settings."""
     delay, seconds, margin = drain
     chart = render({"drain": {"delaySeconds": delay, "seconds": seconds, "marginSeconds": margin}})
     assert chart.pod["terminationGracePeriodSeconds"] == delay + seconds + margin
@@ -419,7 +419,7 @@ def test_image_by_digest() -> None:
 
 
 def test_version_is_that_of_the_program() -> None:
-    """The chart installs the version of the relay that it was released with, unless told otherwise."""
+    """The chart installs the version of the relay that it was released with, by default."""
     assert render().container["image"] == f"conclave:{__version__}"
 
 

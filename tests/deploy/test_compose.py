@@ -34,7 +34,7 @@ def test_all_services_are_defined(compose: dict[str, Any]) -> None:
 
 
 def test_services_have_few_rights(compose: dict[str, Any]) -> None:
-    """People copy this file to machines that are no playground."""
+    """Users copy this file to production machines."""
     for name, service in compose["services"].items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name

@@ -82,7 +82,7 @@ def test_every_query_parses(dashboard: dict[str, Any], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dashboard", _DASHBOARDS.values(), ids=_DASHBOARDS)
 def test_the_series_of_workers_are_distinguishable(dashboard: dict[str, Any]) -> None:
-    """A node with several workers has each series once per worker; lines with one name say nothing."""
+    """A node with several workers has each series once per worker; lines with the same name are useless."""
     for panel in _panels(dashboard):
         for target in panel["targets"]:
             if re.match(r"(conclave|process)_\w+\{", target["expr"]):

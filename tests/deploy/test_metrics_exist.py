@@ -80,18 +80,18 @@ async def test_the_objective_of_deliveries_is_a_bucket(nodes: list[NodeProcess])
 
 async def test_rules_find_data_on_a_busy_cluster(nodes: list[NodeProcess], peers: Peers, tmp_path: Path) -> None:
     """After some traffic every series that a rule reads has samples, and the objectives have a value."""
-    talkers = [await peers.register(node.url, f"guest{node.pid}") for node in nodes]
-    await talkers[0].create("plaza")
-    for talker in talkers:
-        await talker.join("plaza")
+    posters = [await peers.register(node.url, f"user{node.pid}") for node in nodes]
+    await posters[0].create("ops")
+    for poster in posters:
+        await poster.join("ops")
         with pytest.raises(Refused):
-            await talker.join("nowhere")
+            await poster.join("nowhere")
     await (await Peer.register(nodes[0].url, "passer-by")).close()
     async with prometheus(nodes, tmp_path) as watcher:
 
         async def has_data(expr: str) -> bool:
-            for talker in talkers:
-                await talker.post("plaza", "hello")
+            for poster in posters:
+                await poster.post("ops", "hello")
             return bool(await watcher.query(expr))
 
         async def finds_data(expr: str) -> None:

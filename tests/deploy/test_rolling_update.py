@@ -1,10 +1,9 @@
-"""A rolling update with the chart's settings loses no message, fails no login and causes no crowd."""
+"""A rolling update with the chart's settings loses no message, fails no login and causes no burst of logins."""
 
 import asyncio
 import json
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -16,9 +15,9 @@ import pytest
 from conclave.machine.config import Level
 from conclave.machine.config_edit import set_default
 from conclave.machine.locations import CONFIG_NAME
-from tests.support.bridge_process import RawBridge, settle_in
+from tests.support.bridge_process import RawBridge, configure_home
 from tests.support.chart import render
-from tests.support.reconnecting_clients import Guest, Listener, Newcomers, OldSpeaker, Speaker
+from tests.support.reconnecting_clients import NewUsers, Reader, ReconnectingClient, Sender, V1Sender, greatest_share
 from tests.support.rollout import KILLED, Deployment, Pod, Settings
 from tests.support.v2_peer import Json, V2Peer
 from tests.support.waiting import pause, wait_until
@@ -29,8 +28,8 @@ SCALE = 0.5
 The time of a start or an answer is not halved, so a tight setting of the chart is even tighter here.
 """
 
-LISTENERS, SPEAKERS, OLD_SPEAKERS = 24, 4, 2
-CROWD = 0.5
+READERS, SENDERS, V1_SENDERS = 24, 4, 2
+BURST = 0.5
 """The share of sessions that may reconnect within a quarter of the drain's time."""
 
 
@@ -44,112 +43,112 @@ class Load:
 
     def __init__(self, url: str, home: Path) -> None:
         self.url = url
-        self.listeners = [Listener(url, f"listener{n}", SCALE) for n in range(LISTENERS)]
-        self.speakers = [Speaker(url, f"speaker{n}", SCALE) for n in range(SPEAKERS)]
-        self.old_speakers = [OldSpeaker(url, f"old{n}", SCALE) for n in range(OLD_SPEAKERS)]
-        self.newcomers = Newcomers(url)
+        self.readers = [Reader(url, f"reader{n}", SCALE) for n in range(READERS)]
+        self.senders = [Sender(url, f"sender{n}", SCALE) for n in range(SENDERS)]
+        self.v1_senders = [V1Sender(url, f"v1sender{n}", SCALE) for n in range(V1_SENDERS)]
+        self.new_users = NewUsers(url)
         self.bridges = [RawBridge(home / user, "--as", "me") for user in ("ann", "bob")]
-        self.agreed: list[str] = []
+        self.bridge_posted: list[str] = []
         """The texts that a bridge has posted, by its own report."""
         self._home = home
         self._calm = False
 
     @property
-    def guests(self) -> list[Guest]:
-        return [*self.listeners, *self.speakers]
+    def v2_clients(self) -> list[ReconnectingClient]:
+        return [*self.readers, *self.senders]
 
     @property
-    def everybody(self) -> list[Guest | OldSpeaker]:
-        return [*self.guests, *self.old_speakers]
+    def clients(self) -> list[ReconnectingClient | V1Sender]:
+        return [*self.v2_clients, *self.v1_senders]
 
     @asynccontextmanager
     async def going_on(self) -> AsyncIterator[None]:
         """Let all clients post and receive inside the `async with`; returns when all have received every message."""
-        reader = await V2Peer.register(self.url, "reader")
-        for channel in ("plaza", "desk"):
-            await reader.create(channel)
-        await reader.close()
+        creator = await V2Peer.register(self.url, "creator")
+        for channel in ("ops", "bridges"):
+            await creator.create(channel)
+        await creator.close()
         async with AsyncExitStack() as stack:
             for user, bridge in zip(("ann", "bob"), self.bridges, strict=True):
                 await self._open(user, bridge, stack)
-            async with asyncio.TaskGroup() as listening:
-                tasks = [listening.create_task(each.listen("plaza")) for each in self.listeners]
-                async with asyncio.TaskGroup() as talking:
-                    self._talk(talking)
-                    await wait_until(lambda: all(each.acknowledged for each in self.speakers), what="all talk")
+            async with asyncio.TaskGroup() as reading:
+                tasks = [reading.create_task(each.run("ops")) for each in self.readers]
+                async with asyncio.TaskGroup() as sending:
+                    self._start(sending)
+                    await wait_until(lambda: all(each.acknowledged for each in self.senders), what="all send")
                     yield
                     self._calm = True
-                await self._settle()
+                await self._wait_for_deliveries()
                 for task in tasks:
                     task.cancel()
-            await asyncio.gather(*(each.leave() for each in self.everybody))
+            await asyncio.gather(*(each.close() for each in self.clients))
 
     async def _open(self, user: str, bridge: RawBridge, stack: AsyncExitStack) -> None:
         home = self._home / user
         home.mkdir()
         set_default(home / CONFIG_NAME, Level.CONVERSE)
-        await settle_in(home, user, self.url)
+        await configure_home(home, user, self.url)
         await stack.enter_async_context(bridge)
-        await bridge.tool("join_channel", channel="desk")
+        await bridge.tool("join_channel", channel="bridges")
 
-    def _talk(self, tasks: asyncio.TaskGroup) -> None:
-        speakers: list[Speaker | OldSpeaker] = [*self.speakers, *self.old_speakers]
-        for speaker in speakers:
-            tasks.create_task(speaker.speak("plaza", 0.1, until=lambda: self._calm))
-        tasks.create_task(self.newcomers.come(0.1, until=lambda: self._calm))
-        tasks.create_task(self._bridge_talks())
+    def _start(self, tasks: asyncio.TaskGroup) -> None:
+        senders: list[Sender | V1Sender] = [*self.senders, *self.v1_senders]
+        for sender in senders:
+            tasks.create_task(sender.run("ops", 0.1, until=lambda: self._calm))
+        tasks.create_task(self.new_users.run(0.1, until=lambda: self._calm))
+        tasks.create_task(self._run_bridge())
 
-    async def _bridge_talks(self) -> None:
+    async def _run_bridge(self) -> None:
         count = 0
         while not self._calm:
             text = f"number {count}."
-            answer, failed = await self.bridges[0].attempt("send_channel", channel="desk", text=text)
+            answer, failed = await self.bridges[0].attempt("send_channel", channel="bridges", text=text)
             if not failed:
-                assert answer == "sent to desk"
-                self.agreed.append(text)
+                assert answer == "sent to bridges"
+                self.bridge_posted.append(text)
             count += 1
             await pause(0.3)
 
-    async def _settle(self) -> None:
-        self.log, self.desk = await self._logs()
+    async def _wait_for_deliveries(self) -> None:
+        self.log, self.bridge_log = await self._logs()
         await wait_until(
-            lambda: all(len(each.heard) >= len(self.log) for each in self.listeners),
+            lambda: all(len(each.received) >= len(self.log) for each in self.readers),
             timeout=30,
-            what=f"all {len(self.log)} messages are heard: {[len(each.heard) for each in self.listeners]}",
+            what=f"all {len(self.log)} messages are received: {[len(each.received) for each in self.readers]}",
         )
-        await self.bridges[1].hear(self.desk[-1]["body"]["text"])
+        await self.bridges[1].wait_for_event(self.bridge_log[-1]["body"]["text"])
 
     async def _logs(self) -> tuple[list[Json], list[Json]]:
-        reader = await V2Peer.register(self.url, "second-reader")
+        auditor = await V2Peer.register(self.url, "auditor")
         try:
-            for channel in ("plaza", "desk"):
-                await reader.join(channel)
-            return await reader.history("plaza"), await reader.history("desk")
+            for channel in ("ops", "bridges"):
+                await auditor.join(channel)
+            return await auditor.history("ops"), await auditor.history("bridges")
         finally:
-            await reader.close()
+            await auditor.close()
 
     def flaws(self) -> Iterator[str]:
         """The losses of a client, in words."""
-        yield from self.newcomers.failures
-        for each in self.everybody:
+        yield from self.new_users.failures
+        for each in self.clients:
             yield from each.failures
         texts = Counter(row["body"]["text"] for row in self.log)
         ids = [row["id"] for row in self.log]
-        said = {row["id"]: row["body"]["text"] for row in self.log}
-        for speaker in self.speakers:
-            yield from (f"{text} is not in the log" for sent, text in speaker.acknowledged if said.get(sent) != text)
-        for old in self.old_speakers:
-            yield from (f"{text} is not in the log" for text in old.acknowledged if text not in texts)
+        stored = {row["id"]: row["body"]["text"] for row in self.log}
+        for sender in self.senders:
+            yield from (f"{text} is not in the log" for sent, text in sender.acknowledged if stored.get(sent) != text)
+        for v1_sender in self.v1_senders:
+            yield from (f"{text} is not in the log" for text in v1_sender.acknowledged if text not in texts)
         yield from (f"{text} is in the log {times} times" for text, times in texts.items() if times > 1)
-        for listener in self.listeners:
-            if listener.gaps or listener.heard != ids:
-                yield f"a listener heard something else than the log, or was told of {listener.gaps} gaps"
-        desk = [row["body"]["text"] for row in self.desk]
-        if not set(self.agreed) <= set(desk) or len(desk) != len(set(desk)):
-            yield f"a bridge said {self.agreed}, and the log has {desk}"
-        heard = [event["content"] for event in self.bridges[1].events if event["meta"]["kind"] == "channel"]
-        if [f"number {text.split('number ')[1].split('.')[0]}." for text in heard] != desk:
-            yield f"a bridge heard {heard}, and the log has {desk}"
+        for reader in self.readers:
+            if reader.gaps or reader.received != ids:
+                yield f"a reader received something else than the log, or was told of {reader.gaps} gaps"
+        bridge_texts = [row["body"]["text"] for row in self.bridge_log]
+        if not set(self.bridge_posted) <= set(bridge_texts) or len(bridge_texts) != len(set(bridge_texts)):
+            yield f"a bridge sent {self.bridge_posted}, and the log has {bridge_texts}"
+        received = [event["content"] for event in self.bridges[1].events if event["meta"]["kind"] == "channel"]
+        if [f"number {text.split('number ')[1].split('.')[0]}." for text in received] != bridge_texts:
+            yield f"a bridge received {received}, and the log has {bridge_texts}"
 
 
 def closes(pod: Pod) -> list[float]:
@@ -160,12 +159,6 @@ def closes(pod: Pod) -> list[float]:
         for event in events
         if event["event"] == "session.closed" and event["reason"] == "shutdown"
     ]
-
-
-def crowd(moments: Sequence[float], seconds: float) -> float:
-    """Return the greatest share of moments within this number of seconds."""
-    moments = sorted(moments)
-    return max(bisect_right(moments, at + seconds) - n for n, at in enumerate(moments)) / len(moments)
 
 
 @pytest.mark.timeout(180)
@@ -179,16 +172,18 @@ async def test_a_rolling_update_loses_no_message_and_fails_no_login(
             await relay.update()
         flaws = list(load.flaws())
         assert flaws == [], f"{len(flaws)} flaws"
-        assert load.newcomers.count > 50
-        assert all(guest.back_at for guest in load.guests), "everybody was moved"
-        assert all(old.returns for old in load.old_speakers)
+        assert load.new_users.count > 50
+        assert all(client.reconnected_at for client in load.v2_clients), "every client has moved"
+        assert all(v1_sender.reconnects for v1_sender in load.v1_senders)
         assert [pod.status for pod in relay.gone] == [0] * settings.replicas, "ended by themselves, in time"
         assert [pod.status for pod in relay.pods] == [None] * settings.replicas, "none was restarted"
         for pod in relay.gone:
-            assert len(closes(pod)) > 5, "enough to make a crowd"
-            assert crowd(closes(pod), settings.drain_seconds / 4) < CROWD, "one node's sessions leave one by one"
-        back = [at for guest in load.guests for at in guest.back_at]
-        assert crowd(back, settings.drain_seconds / 4) < CROWD, "and come to the others one by one"
+            assert len(closes(pod)) > 5, "enough to make a burst"
+            assert greatest_share(closes(pod), settings.drain_seconds / 4) < BURST, (
+                "one node's sessions leave one by one"
+            )
+        back = [at for client in load.v2_clients for at in client.reconnected_at]
+        assert greatest_share(back, settings.drain_seconds / 4) < BURST, "and arrive at the others one by one"
 
 
 def one_node(settings: Settings, **changes: Any) -> Settings:
@@ -200,22 +195,22 @@ async def test_without_the_delay_logins_fail(settings: Settings, redis_url: str)
     """The purpose of the delay; and proof that the test above would notice failed logins."""
     hasty = one_node(settings, environment={**settings.environment, "CONCLAVE_DRAIN_DELAY": "0"})
     async with Deployment(hasty, redis_url) as relay:
-        newcomers, done = Newcomers(relay.url), asyncio.Event()
+        new_users, done = NewUsers(relay.url), asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(newcomers.come(0.05, until=done.is_set))
+            tasks.create_task(new_users.run(0.05, until=done.is_set))
             await relay.update()
             done.set()
-    assert newcomers.failures
+    assert new_users.failures
 
 
 async def test_with_too_little_grace_sessions_are_cut(settings: Settings, redis_url: str) -> None:
     """The purpose of the margin: a killed node still has sessions, which get no reason."""
     short = one_node(settings, grace=settings.drain_seconds / 2)
     async with Deployment(short, redis_url) as relay:
-        guests = [Guest(relay.url, f"guest{n}", SCALE) for n in range(10)]
-        for guest in guests:
-            await guest.arrive()
+        v2_clients = [ReconnectingClient(relay.url, f"user{n}", SCALE) for n in range(10)]
+        for client in v2_clients:
+            await client.register()
         await relay.update()
         assert [pod.status for pod in relay.gone] == [KILLED]
-        assert len(closes(relay.gone[0])) < len(guests)
-        await asyncio.gather(*(guest.leave() for guest in guests))
+        assert len(closes(relay.gone[0])) < len(v2_clients)
+        await asyncio.gather(*(client.close() for client in v2_clients))

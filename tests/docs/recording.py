@@ -59,7 +59,7 @@ class _Person:
 
 
 async def record() -> list[Line]:
-    """Play the scene at a relay of its own; return what the two terminals show, in the order in which it appeared."""
+    """Play the scene at a relay of its own; return the output of the two terminals, in its order."""
     shown: list[Line] = []
     relay = NodeProcess("--ephemeral")
     with tempfile.TemporaryDirectory() as home:
@@ -120,7 +120,7 @@ def draw(shown: list[Line]) -> str:
 
 
 def without_process_ids(svg: str) -> str:
-    """Return what two recordings of the same scene have in common: a session's handle contains a process id."""
+    """Return the common part of two recordings of the same scene: a session's handle contains a process id."""
     return re.sub(r"cli-\d+", "cli-PID", svg)
 
 

@@ -76,7 +76,7 @@ NOT_CARRIED_OUT = (
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_a_command_is_carried_out_somewhere_or_it_is_said_why_not(line: str) -> None:
+def test_every_command_is_run_by_a_test_or_has_a_reason_why_not(line: str) -> None:
     """A page's command that nothing runs is one that will stop working."""
     command = line.split(" #", maxsplit=1)[0].strip()
     assert any(re.fullmatch(pattern, command) for pattern, _ in (*CARRIED_OUT, *NOT_CARRIED_OUT)), command
@@ -87,7 +87,7 @@ CHECK = "make check"
 
 
 def test_ci_runs_readmes_commands_word_for_word() -> None:
-    """What a newcomer types first had failed for weeks while something similar passed."""
+    """A similar command in CI would not show that README's own one fails."""
     lines = (PROJECT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     script = {line.split(" ||")[0].removeprefix(".ci/starts ") for line in lines}
     commands = {line.split("#")[0].strip() for line in LINES if line.startswith("make ")}

@@ -30,7 +30,7 @@ def links() -> Iterator[tuple[Path, str]]:
 
 @pytest.mark.parametrize(("page", "target"), list(links()), ids=lambda value: getattr(value, "name", value))
 def test_a_link_has_a_target(page: Path, target: str) -> None:
-    """Pages and headings are renamed, and nobody notices a link that leads to the top of a page."""
+    """Pages and headings are renamed, and a link to the top of a page is easily overlooked."""
     path, _, anchor = target.partition("#")
     found = page.parent / path if path else page
     assert found.exists()

@@ -149,7 +149,7 @@ async def test_the_client_works(redis_url: str, tmp_path: Path) -> None:
             await wait_until(lambda: bob.texts("ops") == ["hello"], what="bob is greeted", timeout=20)
             assert script.lines[0] == "logged in as ann/script/main"
             first = await bob.post("ops", "hi")
-            await wait_until(lambda: script.lines[-1] == f"{first} bob/laptop/main hi", what="the client hears")
+            await wait_until(lambda: script.lines[-1] == f"{first} bob/laptop/main hi", what="the client gets it")
         finally:
             await script.end(process)
         missed = [await bob.post("ops", text) for text in ("one", "two")]

@@ -1,4 +1,4 @@
-"""The walkthrough: what it names is where it says."""
+"""The walkthrough: every function in its tables is in the file beside it."""
 
 import ast
 import re

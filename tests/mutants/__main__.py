@@ -45,7 +45,7 @@ def main(mutants: Sequence[Mutant] = MUTANTS) -> int:
 
 
 def _are_sound(mutants: Sequence[Mutant], copy: Path, python: Path) -> bool:
-    """Tell whether the mutants' tests pass without a defect; else their failures would prove nothing."""
+    """Tell if the mutants' tests pass without a defect; else their failures would prove nothing."""
     tests = sorted({test for mutant in mutants for test in mutant.tests})
     finished = run_tests(tests, copy, python, limit=_SOUND_SECONDS)
     if finished.returncode != 0:

@@ -72,7 +72,7 @@ def trial(mutant: Mutant, copy: Path, python: Path) -> Outcome:
 
 @contextmanager
 def _mutated(mutant: Mutant, copy: Path) -> Iterator[None]:
-    """Change the file, and its time: by that Python tells whether compiled code is still good."""
+    """Change the file, and its time: by that Python knows if compiled code is still valid."""
     path = copy / mutant.path
     text, before = path.read_text(), path.stat().st_mtime
     path.write_text(text.replace(mutant.old, mutant.new))

@@ -73,7 +73,7 @@ MUTANTS = (
         path=f"{_LUA}/lease_keep.lua",
         old="> tonumber(ARGV[3])",
         new="< tonumber(ARGV[3])",
-        tests=("tests/cluster/test_node_death.py::test_stalled_node_finds_its_place_again",),
+        tests=("tests/cluster/test_node_death.py::test_a_node_evicted_while_it_was_stopped_joins_again",),
     ),
     Mutant(
         "The lease of a dead node's session is never removed",

@@ -1,4 +1,4 @@
-"""The table of mutants fits the code, and a trial tells a suite that notices a defect from one that does not."""
+"""The table of mutants fits the code, and a trial finds out if a suite notices a defect."""
 
 import subprocess
 import sys

@@ -21,11 +21,8 @@ async def url(redis_url: str) -> AsyncIterator[str]:
 @pytest.fixture
 async def peers() -> AsyncIterator[Peers]:
     """Logs peers in, and out again at the end of the test."""
-    several = Peers()
-    try:
-        yield several
-    finally:
-        await several.close()
+    async with Peers() as peers:
+        yield peers
 
 
 @pytest.fixture
@@ -61,8 +58,5 @@ def store(redis_url: str) -> Iterator[Store]:
 @pytest.fixture
 async def v2_peers() -> AsyncIterator[V2Peers]:
     """The same for protocol v2."""
-    several = V2Peers()
-    try:
-        yield several
-    finally:
-        await several.close()
+    async with V2Peers() as peers:
+        yield peers

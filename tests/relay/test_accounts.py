@@ -46,7 +46,7 @@ async def test_of_racing_registrations_of_one_name_one_wins_and_the_rest_read_wh
 async def test_of_racing_names_for_one_key_one_wins_and_the_others_stay_free(
     pair: tuple[str, str], peers: Peers
 ) -> None:
-    """A name must never be left behind without a key: nobody could ever use it again."""
+    """A name must never be left without a key: no user could ever use it again."""
     key = SigningKey.generate()
     results = await asyncio.gather(
         *(Peer.login(pair[i % 2], key, f"s{i}", register=(f"user{i}", "laptop")) for i in range(6)),
@@ -125,7 +125,7 @@ async def test_removing_the_machine_one_sits_at_is_acknowledged_before_the_end(u
 
 
 async def test_a_machine_that_is_not_there_is_removed_without_complaint(url: str, peers: Peers) -> None:
-    """Repeating a removal is safe; nobody else's machine of that name is touched."""
+    """A removal may be repeated; another user's machine of that name is not touched."""
     ann, bob = await peers.register(url, "ann"), await peers.register(url, "bob", machine="desktop")
     assert await ann.ask(frames.Admin(admin.MachineRemove("desktop")), frames.Ack) == frames.Ack("desktop")
     assert await machines(bob) == ["desktop"]

@@ -1,4 +1,4 @@
-"""The trail of what admins did: who, what, on what, and how it ended."""
+"""The audit trail: user, operation, target and outcome."""
 
 from collections.abc import Callable
 
@@ -9,30 +9,30 @@ from structlog.testing import capture_logs
 from conclave.protocol.v1 import admin, frames
 from relay.services.accounts import key_text
 from tests.support.directory import Store
-from tests.support.moderation import NOT_ADMIN, NOT_FOUND, PRIVATE, refused, rule, users
+from tests.support.moderation import NOT_ADMIN, NOT_FOUND, PRIVATE, administer, refused, users
 from tests.support.peer import Peers
 
 
-async def test_the_trail_tells_who_did_what_and_how_it_ended(pair: tuple[str, str], peers: Peers, store: Store) -> None:
-    """The same in the log and in what `audit` prints, refusals too; never a token or a key."""
+async def test_the_trail_has_user_target_and_outcome(pair: tuple[str, str], peers: Peers, store: Store) -> None:
+    """The same in the log and in the output of `audit`, refusals too; never a token or a key."""
     with capture_logs() as logs:
         root, ann = await peers.register(pair[0], "root"), await peers.register(pair[1], "ann")
         eve = await peers.register(pair[1], "eve")
         await ann.create("ops", PRIVATE)
         token = await ann.invite("ops", uses=2, seconds=60)
         key = bytes(SigningKey.generate().verify_key)
-        await rule(ann, admin.MachineAdd("desktop", key))
-        await rule(ann, admin.Ban("ops", "eve"))
+        await administer(ann, admin.MachineAdd("desktop", key))
+        await administer(ann, admin.Ban("ops", "eve"))
         assert await refused(eve, admin.Unban("ops", "eve")) == NOT_FOUND
         assert await refused(ann, admin.UserRemove("eve")) == NOT_ADMIN
-        await rule(eve, admin.InviteRevoke(token))
-        await rule(ann, admin.InviteRevoke(token))
+        await administer(eve, admin.InviteRevoke(token))
+        await administer(ann, admin.InviteRevoke(token))
         await users(root, admin.AclList("ops"))
         server_token = (await root.ask(frames.Admin(admin.ServerInviteCreate()), frames.InviteToken)).token
-        await rule(ann, admin.RenameChannel("ops", "dev"))
-        await rule(ann, admin.MachineRemove("desktop"))
-        await rule(root, admin.UserRemove("eve"))
-        await rule(ann, admin.DeleteChannel("dev"))
+        await administer(ann, admin.RenameChannel("ops", "dev"))
+        await administer(ann, admin.MachineRemove("desktop"))
+        await administer(root, admin.UserRemove("eve"))
+        await administer(ann, admin.DeleteChannel("dev"))
     trail = (await root.ask(frames.Admin(admin.Audit(100)), frames.AuditList)).entries
     expected = [
         ("ann", "create_channel", "ops", "ok"),
@@ -67,10 +67,10 @@ async def test_the_trail_tells_who_did_what_and_how_it_ended(pair: tuple[str, st
 
 
 @pytest.mark.parametrize("build", [admin.DeleteChannel, admin.AclList], ids=["operation", "list"])
-async def test_what_is_asked_at_length_is_kept_in_short(
+async def test_a_long_target_is_truncated(
     pair: tuple[str, str], peers: Peers, store: Store, build: Callable[[str], admin.AdminOp]
 ) -> None:
-    """A request may be as long as a frame, and anybody may send thousands: the trail does not hold them whole."""
+    """A request may be as long as a frame, and any user may send thousands: the trail does not keep them whole."""
     root, eve = await peers.register(pair[0], "root"), await peers.register(pair[0], "eve")
     with capture_logs() as logs:
         assert (await refused(eve, build("x" + "é" * 100_000))).startswith("not found: channel `xé")

@@ -6,7 +6,6 @@ from typing import Any, get_args
 
 import msgspec
 import pytest
-from nacl.signing import SigningKey
 from redis import Redis
 
 from conclave.model import InviteInfo, Visibility
@@ -14,14 +13,14 @@ from conclave.protocol import v1
 from conclave.protocol.v1 import admin, frames
 from relay.services.server_admins import ServerAdmins
 from tests.support.nodes import running_node
-from tests.support.peer import Peer, Peers
+from tests.support.peer import Peers, RawSession
 
 PUBLIC, UNLISTED, PRIVATE = Visibility.PUBLIC, Visibility.UNLISTED, Visibility.PRIVATE
-RULERS = ("creator", "removed creator", "channel admin", "server admin")
+ADMINS = ("creator", "removed creator", "channel admin", "server admin")
 OUTSIDERS = ("stranger", "banned", "banned admin")
-ROLES = (*RULERS, "member", "subscriber", *OUTSIDERS)
+ROLES = (*ADMINS, "member", "subscriber", *OUTSIDERS)
 TYPICAL = ("channel admin", "member", "stranger")
-"""One who may do everything, one who is refused, and one to whom a private channel does not exist."""
+"""A role that may do everything, one that is refused, and one to which a private channel does not exist."""
 USERS = {role: role.replace(" ", "-") for role in ROLES}
 DENIED = frames.Error(frames.Unauthorized("not authorized: admin role required"))
 ABSENT = "none"
@@ -30,7 +29,7 @@ ANY_TOKEN = "any token"
 
 
 class Case(msgspec.Struct, frozen=True):
-    """A channel with its token: what is asked of it, and what is answered to those who may."""
+    """The request for a channel and its token, and the reply to a caller with the authority."""
 
     request: Callable[[str, str], admin.AdminOp]
     reply: Callable[[str, str], frames.Frame]
@@ -69,37 +68,23 @@ SERVER_OPERATIONS: dict[str, admin.AdminOp] = {
     "server-invite create": admin.ServerInviteCreate(1),
     "audit": admin.Audit(10),
 }
-OF_EVERYBODY = {admin.CreateChannel, admin.MachineAdd, admin.MachineRemove}
-"""Anybody's right: a channel of one's own, one's own machines."""
+WITHOUT_A_ROLE = {admin.CreateChannel, admin.MachineAdd, admin.MachineRemove}
+"""The operations on one's own channels and machines, which every user has."""
 
 
-class Caller:
-    """A session that is read frame by frame, as raw bytes."""
-
-    def __init__(self, peer: Peer) -> None:
-        self._peer = peer
-
-    async def ask(self, request: frames.Frame) -> bytes:
-        await self._peer.send(request)
-        data: bytes = await self._peer.ws.receive_bytes(timeout=10)
-        return data
-
-
-class House:
-    """A node with somebody in every role, and channels that are all set up alike."""
+class Setup:
+    """A node with a user in every role, and channels that are all set up alike."""
 
     def __init__(self, url: str, peers: Peers, redis_url: str) -> None:
         self._url = url
         self._peers = peers
         self._redis_url = redis_url
-        self._callers: dict[str, Caller] = {}
+        self._callers: dict[str, RawSession] = {}
         self.count = 0
 
-    async def caller(self, role: str) -> Caller:
+    async def caller(self, role: str) -> RawSession:
         if role not in self._callers:
-            peer = self._peers.keep(await Peer.dial(self._url))
-            await peer._shake_hands(SigningKey.generate(), "main", (USERS[role], "laptop"))
-            self._callers[role] = Caller(peer)
+            self._callers[role] = await RawSession.register(self._peers, self._url, USERS[role])
         return self._callers[role]
 
     async def do(self, role: str, operation: admin.AdminOp) -> frames.Frame:
@@ -108,7 +93,7 @@ class House:
         return reply
 
     async def channel(self, visibility: Visibility, role: str) -> tuple[str, str]:
-        """Make a channel in which everybody has their role, `role` has come in if that is theirs; with an invite."""
+        """Create a channel in which every user has its role, with an invite; a subscriber has joined it."""
         self.count += 1
         name, creator = f"c{self.count:03}", "creator" if role != "removed creator" else role
         await self.do(creator, admin.CreateChannel(name, visibility))
@@ -128,7 +113,7 @@ class House:
         return name, token.token
 
     def directory(self) -> dict[bytes, Any]:
-        """All that the directory holds, save the trail that tells of refusals too."""
+        """All keys of the directory, except for the audit trail, which has refusals, too."""
         with Redis.from_url(self._redis_url) as store:
             keys = [key for key in store.keys("*{dir}*") if not key.endswith(b":audit")]
             dumps = store.pipeline(transaction=False)
@@ -138,18 +123,15 @@ class House:
 
 
 @asynccontextmanager
-async def a_house(redis_url: str) -> AsyncIterator[House]:
-    peers = Peers()
-    async with running_node(redis_url, admins=ServerAdmins({USERS["server admin"]: None})) as url:
-        try:
-            yield House(url, peers, redis_url)
-        finally:
-            await peers.close()
+async def running_setup(redis_url: str) -> AsyncIterator[Setup]:
+    admins = ServerAdmins({USERS["server admin"]: None})
+    async with running_node(redis_url, admins=admins) as url, Peers() as peers:
+        yield Setup(url, peers, redis_url)
 
 
 def outcome(role: str, visibility: Visibility, case: str) -> str:
-    """Say how a request ends: `done`, `denied`, `hidden`, or for revoking an invite, which tells nobody, `ignored`."""
-    if role in RULERS:
+    """Return the outcome of a request: `done`, `denied`, `hidden`, or `ignored` if an invite cannot be revoked."""
+    if role in ADMINS:
         return "done"
     if case == "invite revoke":
         return "ignored"
@@ -159,7 +141,7 @@ def outcome(role: str, visibility: Visibility, case: str) -> str:
 def test_the_table_is_complete() -> None:
     """A new operation needs a row here."""
     listed = {type(case.request("ops", "token")) for case in CASES.values()}
-    assert listed | {type(each) for each in SERVER_OPERATIONS.values()} | OF_EVERYBODY == set(get_args(admin.AdminOp))
+    assert listed | {type(each) for each in SERVER_OPERATIONS.values()} | WITHOUT_A_ROLE == set(get_args(admin.AdminOp))
 
 
 @pytest.mark.parametrize(
@@ -172,15 +154,15 @@ def test_the_table_is_complete() -> None:
     ],
     ids=lambda each: each.value if isinstance(each, Visibility) else each.replace(" ", "-"),
 )
-async def test_who_may_do_what_to_a_channel(redis_url: str, visibility: Visibility, role: str) -> None:
-    """Done and answered as in the original, or refused without a trace; a hidden channel like one that is not there."""
-    async with a_house(redis_url) as house:
-        caller = await house.caller(role)
+async def test_the_authority_of_each_role_over_a_channel(redis_url: str, visibility: Visibility, role: str) -> None:
+    """Done and answered as in the original, or refused without a trace; a hidden channel like an absent one."""
+    async with running_setup(redis_url) as setup:
+        caller = await setup.caller(role)
         for what, case in CASES.items():
-            name, token = await house.channel(visibility, role)
-            before = house.directory()
+            name, token = await setup.channel(visibility, role)
+            before = setup.directory()
             reply = await caller.ask(frames.Admin(case.request(name, token)))
-            changed = house.directory() != before
+            changed = setup.directory() != before
             frame, expected = v1.decode(reply), outcome(role, visibility, what)
             if isinstance(frame, frames.InviteToken):
                 assert len(frame.token) == 32
@@ -202,17 +184,17 @@ async def test_who_may_do_what_to_a_channel(redis_url: str, visibility: Visibili
 
 
 @pytest.mark.parametrize("role", ROLES)
-async def test_who_may_do_what_to_the_server(redis_url: str, role: str) -> None:
-    """The server's admins and nobody else: the admin of a channel administers nothing beyond it."""
-    async with a_house(redis_url) as house:
-        await house.channel(PUBLIC, role)
-        caller = await house.caller(role)
-        before = house.directory()
+async def test_the_authority_of_each_role_over_the_server(redis_url: str, role: str) -> None:
+    """Only the server's admins have it: the admin of a channel administers nothing beyond it."""
+    async with running_setup(redis_url) as setup:
+        await setup.channel(PUBLIC, role)
+        caller = await setup.caller(role)
+        before = setup.directory()
         for what, operation in SERVER_OPERATIONS.items():
             reply = v1.decode(await caller.ask(frames.Admin(operation)))
             if role != "server admin":
                 assert reply == DENIED, what
-                assert house.directory() == before, what
+                assert setup.directory() == before, what
             else:
                 assert not isinstance(reply, frames.Error), what
         users = v1.decode(await caller.ask(frames.ListUsers()))

@@ -1,4 +1,4 @@
-"""Channels on two nodes: who gets in, who may invite, who sees what."""
+"""Channels on two nodes: who may join, who may invite, who sees what."""
 
 import asyncio
 
@@ -23,7 +23,7 @@ async def listed(peer: Peer) -> list[tuple[str, bool]]:
 
 
 @pytest.mark.parametrize("visibility", [PUBLIC, UNLISTED])
-async def test_whoever_knows_the_name_of_an_open_channel_joins_it(
+async def test_an_open_channel_is_joined_by_its_name(
     pair: tuple[str, str], peers: Peers, visibility: Visibility
 ) -> None:
     """A token is ignored there, joining again is fine, and joining makes nobody a member."""
@@ -36,7 +36,7 @@ async def test_whoever_knows_the_name_of_an_open_channel_joins_it(
     assert ("ops", True) not in await listed(bob)
 
 
-async def test_a_private_channel_lets_members_in_and_nobody_else(pair: tuple[str, str], peers: Peers) -> None:
+async def test_a_private_channel_is_joined_by_members_only(pair: tuple[str, str], peers: Peers) -> None:
     """The creator is a member from the start, and pre-authorised users are before they exist."""
     ann, bob = await peers.register(pair[0], "ann"), await peers.register(pair[1], "bob")
     await ann.create("ops", PRIVATE)
@@ -50,8 +50,8 @@ async def test_a_private_channel_lets_members_in_and_nobody_else(pair: tuple[str
     await cid.join("ops")
 
 
-async def test_a_good_token_lets_in_for_good(pair: tuple[str, str], peers: Peers) -> None:
-    """Redeeming makes a member, so the next time no token is needed."""
+async def test_a_valid_token_makes_a_member(pair: tuple[str, str], peers: Peers) -> None:
+    """The next join needs no token."""
     ann, bob = await peers.register(pair[0], "ann"), await peers.register(pair[1], "bob")
     await ann.create("ops", PRIVATE)
     token = await ann.invite("ops", uses=1, seconds=60)
@@ -82,10 +82,10 @@ async def test_a_members_join_does_not_use_up_the_token(url: str, peers: Peers) 
     await bob.join("ops", token)
 
 
-async def test_a_token_that_is_no_good_reads_as_if_there_were_no_channel(
+async def test_a_join_with_an_invalid_token_is_refused_like_an_absent_channel(
     url: str, peers: Peers, redis_url: str
 ) -> None:
-    """Unknown, another channel's, spent, or expired: none of them says that the channel exists."""
+    """Unknown, another channel's, used up, or expired: no refusal shows that the channel exists."""
     ann, bob = await peers.register(url, "ann"), await peers.register(url, "bob")
     await ann.create("ops", PRIVATE)
     await ann.create("dev", PRIVATE)
@@ -99,8 +99,8 @@ async def test_a_token_that_is_no_good_reads_as_if_there_were_no_channel(
     assert await listed(bob) == []
 
 
-async def test_of_racing_redeemers_of_a_single_use_invite_one_gets_in(pair: tuple[str, str], peers: Peers) -> None:
-    """Checking and using up are one step, on whichever nodes it happens."""
+async def test_of_racing_joins_with_a_single_use_invite_one_succeeds(pair: tuple[str, str], peers: Peers) -> None:
+    """The check and the use are one step, on any nodes."""
     ann = await peers.register(pair[0], "ann")
     await ann.create("ops", PRIVATE)
     token = await ann.invite("ops", uses=1)
@@ -118,10 +118,10 @@ async def test_of_racing_redeemers_of_a_single_use_invite_one_gets_in(pair: tupl
         (None, 2**63, "malformed frame: invite expiry is too far in the future"),
     ],
 )
-async def test_an_invite_that_nobody_could_ever_use_is_not_minted(
+async def test_an_invite_without_a_use_or_a_lifetime_is_refused(
     url: str, peers: Peers, uses: int | None, seconds: int | None, text: str
 ) -> None:
-    """The original creates it, and nobody can use it."""
+    """The original creates such an invite, which nobody can use."""
     ann = await peers.register(url, "ann")
     await ann.create("ops", PRIVATE)
     assert await ann.refusal(frames.Admin(admin.InviteCreate("ops", uses, seconds))) == text
@@ -134,8 +134,8 @@ async def test_the_greatest_numbers_of_an_invite_are_kept_exactly(url: str, peer
     await bob.join("ops", await ann.invite("ops", uses=2**32 - 1, seconds=3_000_000_000))
 
 
-async def test_each_sees_the_channels_that_concern_them(redis_url: str, peers: Peers) -> None:
-    """Public ones and one's own; a server's admin sees all, member or not."""
+async def test_a_list_has_public_channels_and_ones_own(redis_url: str, peers: Peers) -> None:
+    """A server's admin sees all, member or not."""
     async with running_node(redis_url, admins=ServerAdmins({"root": None})) as node:
         ann, bob, root = [await peers.register(node, user) for user in ("ann", "bob", "root")]
         for name, visibility in (("a-public", PUBLIC), ("b-unlisted", UNLISTED), ("c-private", PRIVATE)):
@@ -148,7 +148,7 @@ async def test_each_sees_the_channels_that_concern_them(redis_url: str, peers: P
         await peers.close()
 
 
-async def test_a_name_is_taken_once(pair: tuple[str, str], peers: Peers) -> None:
+async def test_a_channel_name_is_unique(pair: tuple[str, str], peers: Peers) -> None:
     """A conflict is no internal error; of racing creators one has the channel."""
     ann, bob = await peers.register(pair[0], "ann"), await peers.register(pair[1], "bob")
     results = await asyncio.gather(ann.create("ops"), bob.create("ops", PRIVATE), return_exceptions=True)
@@ -158,7 +158,7 @@ async def test_a_name_is_taken_once(pair: tuple[str, str], peers: Peers) -> None
 
 
 async def test_a_bad_name_is_refused_before_anything_is_stored(url: str, peers: Peers, redis_url: str) -> None:
-    """It would be printed raw by every client of everybody."""
+    """Every client would print it as it is."""
     ann = await peers.register(url, "ann")
     await ann.create("ops")
     with Redis.from_url(redis_url) as store:
@@ -184,8 +184,8 @@ async def test_names_are_compared_exactly(url: str, peers: Peers) -> None:
     assert sorted(await listed(ann)) == sorted((name, True) for name in names)
 
 
-async def test_who_has_left_hears_and_says_nothing(pair: tuple[str, str], peers: Peers) -> None:
-    """From the Ack on; leaving what one never joined is acknowledged too."""
+async def test_a_session_that_has_left_neither_receives_nor_posts(pair: tuple[str, str], peers: Peers) -> None:
+    """From the Ack on; to leave a channel that was never joined is acknowledged, too."""
     ann, bob = await peers.register(pair[0], "ann"), await peers.register(pair[1], "bob")
     await ann.create("ops")
     await ann.join("ops")
@@ -193,11 +193,11 @@ async def test_who_has_left_hears_and_says_nothing(pair: tuple[str, str], peers:
     assert await bob.ask(frames.Leave("ops"), frames.Ack) == frames.Ack("ops")
     assert await bob.ask(frames.Leave("nothing"), frames.Ack) == frames.Ack("nothing")
     await ann.post("ops", "missed")
-    say = frames.ChannelMsg("ops", SessionPath("x", "y", "z"), Plain("hi"))
-    for request in (say, frames.ReadSince("ops", 0)):
+    a_post = frames.ChannelMsg("ops", SessionPath("x", "y", "z"), Plain("hi"))
+    for request in (a_post, frames.ReadSince("ops", 0)):
         assert await bob.refusal(request) == "unauthorized: not a member of channel `ops`"
     assert await ann.who("ops") == ["ann/laptop/main"]
     await bob.join("ops")
-    await ann.post("ops", "heard")
-    await wait_until(lambda: bob.bodies, what="bob hears again")
-    assert bob.bodies == ["heard"]
+    await ann.post("ops", "received")
+    await wait_until(lambda: bob.bodies, what="bob receives again")
+    assert bob.bodies == ["received"]

@@ -1,4 +1,4 @@
-"""The reasons of a close, in the words that existing clients know."""
+"""The reasons of a close, in the texts that existing clients know."""
 
 import pytest
 
@@ -17,11 +17,11 @@ from relay.model.close_reason import CloseReason
         (CloseReason.SHUTDOWN, "the relay is shutting down; reconnect"),
     ],
 )
-def test_the_server_says_what_clients_listen_for(reason: CloseReason, text: str) -> None:
-    """A client decides by the exact text whether to come back, and older ones know only these."""
+def test_each_reason_has_the_text_that_clients_expect(reason: CloseReason, text: str) -> None:
+    """A client decides by the exact text whether to reconnect, and older ones know only these."""
     assert reason.text == text
 
 
-def test_whoever_is_gone_is_told_nothing() -> None:
-    """There is nobody to tell; every other reason has its sentence."""
+def test_a_connection_that_is_gone_gets_no_text() -> None:
+    """Every other reason has its text."""
     assert {reason for reason in CloseReason if reason.text is None} == {CloseReason.LEFT, CloseReason.LOST}

@@ -43,7 +43,7 @@ def test_each_store_is_understood(given: dict[str, Any], store: Store) -> None:
 
 
 def test_a_node_needs_a_store() -> None:
-    """Nobody loses history because they did not think of it."""
+    """No operator loses history by default."""
     with pytest.raises(ConfigError) as caught:
         parse_config()
     assert str(caught.value) == NO_STORE
@@ -67,7 +67,7 @@ def test_stores_exclude_each_other(given: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("url", ["", "localhost:6379", "http://localhost", "REDIS://a"])
 def test_a_url_of_something_else_is_refused(url: str) -> None:
-    """The text says which ones there are, and repeats no password."""
+    """The text lists the valid ones, and repeats no password."""
     with pytest.raises(ConfigError, match="expected redis://, rediss:// or unix://") as caught:
         parse_config(redis_url=url)
     with pytest.raises(ConfigError, match="expected redis://, rediss:// or unix://"):
@@ -110,7 +110,7 @@ def test_a_url_that_cannot_be_read_is_refused_without_its_password(url: str) -> 
     ],
 )
 def test_a_url_with_options_is_taken(url: str) -> None:
-    """Whatever redis-py knows: files that they name are looked for when it connects."""
+    """All options that redis-py knows; files that they name are opened at the connection."""
     assert parse_config(redis_url=url).store == RedisUrl(url)
 
 
@@ -159,7 +159,7 @@ def test_automatic_workers_are_the_cores_that_may_be_used() -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "257", "two", "1.5", "٣"])
 def test_another_number_of_workers_is_refused(text: str) -> None:
-    """Nobody gets one process who asked for something else."""
+    """An operator who asked for another number must not get one process."""
     with pytest.raises(ConfigError, match="invalid number of workers"):
         parse_config(redis_url="redis://a", workers=text)
 

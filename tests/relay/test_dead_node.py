@@ -1,4 +1,4 @@
-"""Nothing of a dead node stays in Redis, and nothing of a living one goes with it."""
+"""The eviction of a dead node: all of its keys in Redis are removed, and none of another node."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -84,7 +84,7 @@ async def test_sessions_of_other_nodes_stay(redis_url: str) -> None:
 
 
 async def test_a_node_that_sent_a_heartbeat_meanwhile_is_not_dead(redis_url: str) -> None:
-    """It was only slow. Nobody removes what it serves."""
+    """It was only slow. Its sessions stay."""
     async with cluster(redis_url) as two:
         await two.session(two.dead, ANN, "c-ann")
         seen = await two.last_heartbeat(two.dead)

@@ -33,7 +33,7 @@ def test_all_are_closed_in_time(sessions: int, seconds: float) -> None:
 
 @given(st.integers(2, 20_000), st.floats(1, 3600), st.floats(0, 1))
 def test_they_are_spread_evenly(sessions: int, seconds: float, share: float) -> None:
-    """At any moment as many are gone as there should be, but for what goes in a twentieth of a second."""
+    """At any moment the number of closed sessions is as planned, but for those of a twentieth of a second."""
     gone = sum(batch for at, batch in plan(sessions, seconds) if at <= seconds * share)
     step = 1 + sessions * 0.05 / seconds
     assert abs(gone - sessions * share) <= 2 * step
@@ -80,11 +80,11 @@ async def test_a_forced_shutdown_ends_every_wait() -> None:
 
 
 async def test_what_ends_in_time_is_waited_for() -> None:
-    """Goodbyes that are under way are not cut, and what goes wrong with them is not hidden."""
+    """Closes that are under way are not cut, and their errors are not hidden."""
     stop = Shutdown()
     said: list[str] = []
 
-    async def goodbye() -> None:
+    async def close() -> None:
         await pause(0.05)
         said.append("goodbye")
 
@@ -92,7 +92,7 @@ async def test_what_ends_in_time_is_waited_for() -> None:
         raise ValueError("this")
 
     stop.force()
-    await stop.wait_for(goodbye(), 10)
+    await stop.wait_for(close(), 10)
     assert said == ["goodbye"]
     with pytest.raises(ValueError, match="this"):
         await stop.wait_for(failing(), 10)

@@ -1,4 +1,4 @@
-"""The same node without a Redis: everything in this process, for somebody who just wants to try it."""
+"""A node without a Redis: everything in this process, for a first try."""
 
 from collections.abc import AsyncIterator
 
@@ -29,7 +29,7 @@ async def pair() -> AsyncIterator[tuple[str, str]]:
         yield one, other
 
 
-async def test_people_talk_whisper_and_read_history(pair: tuple[str, str], peers: Peers) -> None:
+async def test_posts_whispers_and_history(pair: tuple[str, str], peers: Peers) -> None:
     """Every script and every kind of signal once, bytes that are no text included."""
     ann, bob = await peers.register(pair[0], "ann"), await peers.register(pair[1], "bob")
     await ann.create("ops", Visibility.PRIVATE)

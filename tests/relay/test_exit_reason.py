@@ -1,4 +1,4 @@
-"""The end of a relay in its logs."""
+"""The reason of a relay's exit, in its log and on its terminal."""
 
 import os
 import socket
@@ -16,29 +16,29 @@ SERVE = ("serve", "--ephemeral", "--bind")
 
 
 @pytest.fixture
-def taken() -> Iterator[str]:
-    """An address that somebody listens at."""
+def used_address() -> Iterator[str]:
+    """An address at which another process listens."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         yield f"127.0.0.1:{other.getsockname()[1]}"
 
 
 def reasons(finished: Finished) -> list[str]:
-    """Return the reasons for an end among lines of JSON; the command line's own words are the one line that is none."""
+    """Return the reasons in the lines of JSON; the last line is the command line's own."""
     lines = finished.err.splitlines()
     assert [line for line in lines if not line.startswith("{")] == lines[-1:]
     events = [orjson.loads(line) for line in lines[:-1]]
     return [each["reason"] for each in events if (each["event"], each["level"]) == ("node.ended", "error")]
 
 
-async def test_why_a_node_ends_is_an_event(tmp_path: Path, taken: str) -> None:
-    """A collector that takes JSON drops what else is printed, and this is what somebody will look for."""
-    finished = await conclave(tmp_path, *SERVE, taken, env={"CONCLAVE_LOG_FORMAT": "json"})
+async def test_the_reason_of_an_exit_is_a_log_event(tmp_path: Path, used_address: str) -> None:
+    """A collector that takes JSON drops all other lines, and this is the one that an operator looks for."""
+    finished = await conclave(tmp_path, *SERVE, used_address, env={"CONCLAVE_LOG_FORMAT": "json"})
     assert finished.code == 1
-    assert [each.partition(": ")[0] for each in reasons(finished)] == [f"failed to bind `{taken}`"]
+    assert [each.partition(": ")[0] for each in reasons(finished)] == [f"failed to bind `{used_address}`"]
 
 
-async def test_why_a_node_does_not_even_start_is_an_event(tmp_path: Path) -> None:
-    """A setting that only the node itself finds wrong, or a store that cannot be started."""
+async def test_the_reason_of_a_failed_start_is_a_log_event(tmp_path: Path) -> None:
+    """A setting that only the node itself can reject, or a store that cannot be started."""
     env = {"CONCLAVE_LOG_FORMAT": "json"}
     finished = await conclave(tmp_path, *SERVE, "127.0.0.1:0", "--key-prefix", "a b", env=env)
     assert finished.code == 1
@@ -49,11 +49,11 @@ async def test_why_a_node_does_not_even_start_is_an_event(tmp_path: Path) -> Non
     assert len(reasons(finished)) == 1
 
 
-def test_a_person_at_a_terminal_reads_it_once(taken: str) -> None:
-    """In a sentence; the same as an event above it would be noise."""
+def test_a_person_at_a_terminal_reads_it_once(used_address: str) -> None:
+    """As a sentence, without the same in a log event above it."""
     ours, theirs = os.openpty()
     with os.fdopen(ours, "rb", buffering=0) as screen:
-        command = [sys.executable, "-m", "cli.main", *SERVE, taken]
+        command = [sys.executable, "-m", "cli.main", *SERVE, used_address]
         try:
             done = subprocess.run(command, stderr=theirs, stdin=subprocess.DEVNULL, timeout=60, check=False)
         finally:

@@ -1,4 +1,4 @@
-"""Frames as the standard asks, checked with a reader that somebody else wrote."""
+"""Frames according to the standard, checked with aiohttp's reader."""
 
 import asyncio
 

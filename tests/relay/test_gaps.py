@@ -1,4 +1,4 @@
-"""Live sessions while Redis, or the network to it, fails: no loss, no repeat, one order, or a gap that is told."""
+"""Live sessions while Redis, or the network to it, fails: no loss, no repeat, one order, or a gap that is reported."""
 
 import asyncio
 import re
@@ -12,7 +12,7 @@ from redis import Redis
 from conclave.model import Plain
 from conclave.protocol.v1 import frames
 from relay.redis.keys import Keys
-from tests.support.blocking import nodes_that_hear_no_messages
+from tests.support.blocking import subscriptions_blocked
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Peers, Refused, text
 from tests.support.redis_server import RedisProcess
@@ -39,8 +39,8 @@ async def counted(node: str, metric: str) -> float:
 
 
 @asynccontextmanager
-async def a_conversation(pair: tuple[str, str], peers: Peers) -> AsyncIterator[tuple[Peer, Peer]]:
-    """Ann and bob in a channel, on two nodes; both have been heard."""
+async def two_sessions(pair: tuple[str, str], peers: Peers) -> AsyncIterator[tuple[Peer, Peer]]:
+    """Ann and bob in a channel, on two nodes, with live delivery."""
     ann, bob = await peers.register(pair[0], "ann"), await peers.register(pair[1], "bob")
     await ann.create("ops")
     await ann.join("ops")
@@ -50,12 +50,12 @@ async def a_conversation(pair: tuple[str, str], peers: Peers) -> AsyncIterator[t
     yield ann, bob
 
 
-async def test_what_was_said_while_a_node_was_deaf_comes_without_another_word(
+async def test_messages_of_an_interruption_arrive_without_a_further_message(
     pair: tuple[str, str], redis_url: str, peers: Peers
 ) -> None:
-    """The last message before a silence is not left in the log until somebody speaks again."""
-    async with a_conversation(pair, peers) as (ann, bob):
-        with nodes_that_hear_no_messages(redis_url):
+    """The last message before a silence is not left in the log until the next one."""
+    async with two_sessions(pair, peers) as (ann, bob):
+        with subscriptions_blocked(redis_url):
             for n in range(20):
                 await ann.post("ops", str(n))
             assert bob.bodies == ["before"]
@@ -70,8 +70,8 @@ async def test_what_was_said_while_a_node_was_deaf_comes_without_another_word(
 async def test_cutting_the_subscribers_again_and_again_loses_and_repeats_nothing(
     pair: tuple[str, str], redis_url: str, peers: Peers
 ) -> None:
-    """While both nodes' users speak, and other requests go on as if nothing was."""
-    async with a_conversation(pair, peers) as (ann, bob):
+    """While sessions on both nodes post, and other requests go on."""
+    async with two_sessions(pair, peers) as (ann, bob):
         reader = await peers.register(pair[0], "reader")
         await reader.join("ops")
         missed = len(await reader.history("ops"))
@@ -83,8 +83,8 @@ async def test_cutting_the_subscribers_again_and_again_loses_and_repeats_nothing
         async def cut() -> None:
             with Redis.from_url(redis_url) as store:
                 for share in range(1, 8):
-                    await wait_until(lambda share=share: len(ann.bodies) > share * 15, what="the talk went on")  # type: ignore[misc]
-                    await wait_until(lambda: store.client_kill_filter(_type="pubsub"), what="there was one to cut")
+                    await wait_until(lambda share=share: len(ann.bodies) > share * 15, what="posting went on")  # type: ignore[misc]
+                    await wait_until(lambda: store.client_kill_filter(_type="pubsub"), what="one was cut")
 
         await asyncio.gather(write(ann), write(bob), cut())
         await wait_until(lambda: len(reader.bodies) >= 300, what="everything arrived")
@@ -100,8 +100,8 @@ async def test_a_gap_that_the_log_cannot_fill_is_counted_and_delivery_goes_on(
     pair: tuple[str, str], redis_url: str, peers: Peers, command: tuple[str, ...], left: list[str]
 ) -> None:
     """The remaining messages arrive in order; the loss is visible to the operator."""
-    async with a_conversation(pair, peers) as (ann, bob):
-        with nodes_that_hear_no_messages(redis_url) as store:
+    async with two_sessions(pair, peers) as (ann, bob):
+        with subscriptions_blocked(redis_url) as store:
             for n in range(5):
                 await ann.post("ops", str(n))
             (log,) = store.keys("*:log")
@@ -117,8 +117,8 @@ async def is_counted(node: str) -> bool:
 
 
 async def test_whispers_survive_cut_connections(pair: tuple[str, str], redis_url: str, peers: Peers) -> None:
-    """A signal lies in the node's inbox until it is read: once and in order, whatever happens to the connection."""
-    async with a_conversation(pair, peers) as (ann, bob):
+    """A signal stays in the node's inbox until it is read, once and in order, whatever happens to the connection."""
+    async with two_sessions(pair, peers) as (ann, bob):
         acknowledged = []
         with Redis.from_url(redis_url) as store:
             for n in range(60):
@@ -131,9 +131,9 @@ async def test_whispers_survive_cut_connections(pair: tuple[str, str], redis_url
                 else:
                     acknowledged.append(str(n))
         await wait_until(lambda: has_whisper(bob, acknowledged[-1]), what="the last whisper arrived")
-        heard = [text(whisper.payload) for whisper in bob.whispers]
-        assert heard == sorted(set(heard), key=int)
-        assert set(acknowledged) <= set(heard)
+        received = [text(whisper.payload) for whisper in bob.whispers]
+        assert received == sorted(set(received), key=int)
+        assert set(acknowledged) <= set(received)
 
 
 async def is_ready(node: str) -> bool:
@@ -150,7 +150,7 @@ async def test_sessions_outlive_a_restart_of_redis(redis_process: RedisProcess, 
     async with (
         running_node(url) as one,
         running_node(url) as other,
-        a_conversation((one, other), peers) as (ann, bob),
+        two_sessions((one, other), peers) as (ann, bob),
     ):
         acknowledged = ["before"]
         redis_process.kill()
@@ -197,7 +197,7 @@ async def test_what_was_acknowledged_around_a_restart_arrives_once_and_in_order(
     async with (
         running_node(url) as one,
         running_node(url) as other,
-        a_conversation((one, other), peers) as (ann, bob),
+        two_sessions((one, other), peers) as (ann, bob),
     ):
         acknowledged = ["before"]
 
@@ -212,7 +212,7 @@ async def test_what_was_acknowledged_around_a_restart_arrives_once_and_in_order(
 
         writing = asyncio.create_task(write())
         for share in (50, 200):
-            await wait_until(lambda share=share: len(acknowledged) > share, what="the talk went on")  # type: ignore[misc]
+            await wait_until(lambda share=share: len(acknowledged) > share, what="posting went on")  # type: ignore[misc]
             await redis_process.restart()
         await writing
         await ann.post("ops", "last")

@@ -1,16 +1,15 @@
-"""A channel that hides and a channel that is not there are told apart by nothing, not by one byte."""
+"""The replies about a hidden channel and about an absent one are equal, byte by byte."""
 
 from collections.abc import Callable
 from typing import get_args
 
 import pytest
-from nacl.signing import SigningKey
 from redis import Redis
 
 from conclave.model import Plain, SessionPath, Visibility
 from conclave.protocol import v1
 from conclave.protocol.v1 import admin, frames
-from tests.support.peer import Peer, Peers
+from tests.support.peer import Peers, RawSession
 
 HIDDEN, ABSENT = "hidden", "absent"
 """Of one length, so that replies can be compared after one is put for the other."""
@@ -53,29 +52,15 @@ BUILDS: dict[str, Build] = REQUESTS | {
 }
 
 
-class Outsider:
-    """A session read frame by frame, as raw bytes."""
-
-    def __init__(self, peer: Peer) -> None:
-        self._peer = peer
-
-    async def ask(self, request: frames.Frame) -> bytes:
-        await self._peer.send(request)
-        data: bytes = await self._peer.ws.receive_bytes(timeout=10)
-        return data
-
-
 @pytest.fixture
-async def outsider(url: str, peers: Peers) -> Outsider:
+async def outsider(url: str, peers: Peers) -> RawSession:
     """Eve, on a server where ann has a busy private channel."""
     ann, bob = await peers.register(url, "ann"), await peers.register(url, "bob")
     await ann.create(HIDDEN, Visibility.PRIVATE)
     await ann.join(HIDDEN)
     await bob.join(HIDDEN, await ann.invite(HIDDEN, uses=2))
     await ann.post(HIDDEN, "secret")
-    eve = peers.keep(await Peer.dial(url))
-    await eve._shake_hands(SigningKey.generate(), "main", ("eve", "laptop"))
-    return Outsider(eve)
+    return await RawSession.register(peers, url, "eve")
 
 
 def test_the_table_is_complete() -> None:
@@ -83,7 +68,7 @@ def test_the_table_is_complete() -> None:
     assert set(OPERATIONS) | NO_CHANNEL == set(get_args(admin.AdminOp))
 
 
-async def test_a_hidden_channel_reads_exactly_as_an_absent_one(outsider: Outsider) -> None:
+async def test_a_hidden_channel_reads_exactly_as_an_absent_one(outsider: RawSession) -> None:
     """Every request and every operation, compared byte by byte."""
     for what, build in BUILDS.items():
         hidden, absent = await outsider.ask(build(HIDDEN)), await outsider.ask(build(ABSENT))
@@ -91,7 +76,7 @@ async def test_a_hidden_channel_reads_exactly_as_an_absent_one(outsider: Outside
         assert isinstance(v1.decode(hidden), frames.Error | frames.Ack | frames.ChannelList), what
 
 
-async def test_a_ban_does_not_give_a_hidden_channel_away(outsider: Outsider, redis_url: str) -> None:
+async def test_a_ban_does_not_give_a_hidden_channel_away(outsider: RawSession, redis_url: str) -> None:
     """Nor does having been invited: what is over must not leave a trace that an outsider can read."""
     with Redis.from_url(redis_url) as store:
         (channels,) = store.keys("*:names")
@@ -104,9 +89,9 @@ async def test_a_ban_does_not_give_a_hidden_channel_away(outsider: Outsider, red
 
 @pytest.mark.parametrize("what", ["who", "AclAdd", "InviteCreate"])
 async def test_an_unlisted_channel_shows_nothing_of_itself_to_those_outside(
-    outsider: Outsider, url: str, peers: Peers, what: str
+    outsider: RawSession, url: str, peers: Peers, what: str
 ) -> None:
-    """Knowing its name lets one join; it is no licence to look in from outside."""
+    """A user who knows its name may join; without a join nothing can be read."""
     cid = await peers.register(url, "cid")
     await cid.create("listen", Visibility.UNLISTED)
     await cid.join("listen")
@@ -120,7 +105,7 @@ async def test_an_unlisted_channel_shows_nothing_of_itself_to_those_outside(
     assert there.replace(b"listen", ABSENT.encode()) == absent
 
 
-async def test_creating_a_taken_name_is_the_one_exception(outsider: Outsider) -> None:
-    """Two channels cannot share a name, so it has to be refused; nothing else is told."""
+async def test_creating_a_taken_name_is_the_one_exception(outsider: RawSession) -> None:
+    """Two channels cannot share a name, so it has to be refused; the refusal shows nothing else."""
     reply = v1.decode(await outsider.ask(frames.Admin(admin.CreateChannel(HIDDEN, Visibility.PUBLIC))))
     assert reply == frames.Error(frames.Unauthorized(f"channel name `{HIDDEN}` is already taken"))

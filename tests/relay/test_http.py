@@ -11,7 +11,7 @@ Client = TestClient[web.Request, web.Application]
 
 
 class Stub:
-    """The collaborators of the routes: a readiness to choose, and a session that says one word and leaves."""
+    """The collaborators of the routes: a readiness to set, and a session that sends one message and closes."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
@@ -50,7 +50,7 @@ async def body(response: ClientResponse) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("target", ["/", "/?via=alias", "/?a=b&c"])
-async def test_the_root_upgrades_whatever_the_query_says(client: Client, stub: Stub, target: str) -> None:
+async def test_the_root_upgrades_with_any_query(client: Client, stub: Stub, target: str) -> None:
     """People put names for themselves into the query; the original ignores it."""
     async with client.ws_connect(target) as ws:
         assert await ws.receive_bytes() == b"hello"
@@ -86,7 +86,7 @@ async def test_other_paths_do_not_exist(client: Client, path: str) -> None:
         assert response.status == 404
 
 
-async def test_a_node_that_cannot_serve_refuses_upgrades_and_says_when_to_come_back(client: Client, stub: Stub) -> None:
+async def test_a_node_that_cannot_serve_refuses_upgrades_with_retry_after(client: Client, stub: Stub) -> None:
     """A load balancer tries the next node; a client without one waits a second."""
     stub.reason = "Redis is not reachable"
     headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}

@@ -1,4 +1,4 @@
-"""The unlocked instruments and the merging of several processes, both held to what prometheus-client itself says."""
+"""The unlocked instruments and the merging of several processes, both compared with prometheus-client itself."""
 
 from hypothesis import given
 from hypothesis import strategies as st

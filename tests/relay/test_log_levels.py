@@ -29,7 +29,7 @@ def test_the_environment_decides_before_the_flag(environment: dict[str, str], ve
 
 
 @pytest.mark.parametrize("word", ["loud", "everything", "info,debug", "20"])
-def test_a_word_that_is_no_level_is_refused_with_those_that_are(word: str) -> None:
+def test_an_unknown_level_is_refused_with_a_list_of_the_levels(word: str) -> None:
     """A typing error must not silence a relay, nor fill its disk."""
     with pytest.raises(ConfigError, match=r"\(expected debug, info, warning, error, off\)"):
         level({"CONCLAVE_LOG": word})

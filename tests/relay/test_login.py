@@ -104,7 +104,7 @@ async def test_the_first_frame_must_be_a_hello_of_this_version(
         ),
     ],
 )
-async def test_each_refusal_of_the_handshake_is_told_and_nothing_is_stored(
+async def test_each_refusal_of_the_handshake_has_its_text_and_stores_nothing(
     url: str, peers: Peers, answer: Callable[[bytes], list[frames.Frame]], text: str
 ) -> None:
     """Clients match on these texts. After any of them the name and the keys are as free as before."""
@@ -147,7 +147,7 @@ async def test_a_registration_with_a_bad_name_leaves_the_good_ones_free(
 
 
 async def test_a_login_with_a_bad_handle_is_refused(url: str, peers: Peers) -> None:
-    """The handle becomes a part of the path that others type."""
+    """The handle becomes a part of the path that other users type."""
     peers.keep(await Peer.login(url, KEY, register=("ann", "laptop")))
     with pytest.raises(Refused, match="invalid session handle: `a/b`"):
         await peers.login(url, KEY, "a/b")
@@ -178,15 +178,15 @@ async def test_a_pinned_name_is_for_its_key_and_so_is_the_role(redis_url: str, p
 
 
 @pytest.mark.parametrize("hello", [False, True])
-async def test_a_handshake_takes_only_so_long(redis_url: str, peers: Peers, hello: bool) -> None:
-    """A silent peer costs a socket; it is told why it is closed."""
+async def test_a_handshake_has_a_deadline(redis_url: str, peers: Peers, hello: bool) -> None:
+    """A silent peer costs a socket; it gets the reason of its close."""
     async with running_node(redis_url, handshake_seconds=0.2) as node:
         peer = (await challenged(peers, node))[0] if hello else await dial(peers, node)
         assert await refusal(peer) == "unauthorized: handshake timed out"
 
 
 async def test_a_session_outlives_the_deadline_of_its_handshake(redis_url: str, peers: Peers) -> None:
-    """The deadline is for those who have not logged in."""
+    """The deadline is for connections without a login."""
     async with running_node(redis_url, handshake_seconds=0.2) as node:
         ann = await peers.register(node, "ann")
         silent = await dial(peers, node)
@@ -200,8 +200,8 @@ def unfinished_message(declared: int, sent: int) -> bytes:
     return b"\x82\xff" + declared.to_bytes(8, "big") + bytes(4) + b"." * sent
 
 
-async def test_a_handshake_may_be_only_so_long(url: str, peers: Peers) -> None:
-    """Before anybody has proven anything, no large message is buffered for them."""
+async def test_a_message_of_a_handshake_has_a_greatest_size(url: str, peers: Peers) -> None:
+    """Before the login no large message is buffered."""
     peer = await dial(peers, url)
     peer.ws._writer.transport.write(unfinished_message(1_000_000, ADMISSION_BYTES + 1))
     with pytest.raises(Refused, match=f"^malformed frame: the handshake exceeds {ADMISSION_BYTES} bytes$"):
@@ -209,15 +209,15 @@ async def test_a_handshake_may_be_only_so_long(url: str, peers: Peers) -> None:
     peer.cut()
 
 
-async def test_a_message_that_is_too_long_for_anybody_is_not_waited_for(url: str, peers: Peers) -> None:
-    """Its header says so; none of its bytes have to come."""
+async def test_a_message_above_the_frame_limit_is_refused_by_its_header(url: str, peers: Peers) -> None:
+    """None of its bytes have to arrive."""
     peer = await dial(peers, url)
     peer.ws._writer.transport.write(unfinished_message(20_000_000, 1))
     assert (await peer.ws.receive(timeout=10)).type in ENDED
 
 
 async def test_a_flood_of_ignored_messages_before_the_login_ends(redis_url: str, peers: Peers) -> None:
-    """Text is ignored, so nothing would ever answer it; the bound holds all the same."""
+    """Text is ignored, so there is never a reply; the bound holds all the same."""
     async with running_node(redis_url, handshake_seconds=0.3) as node:
         peer = await dial(peers, node)
         for _ in range(200):
@@ -229,7 +229,7 @@ async def test_a_flood_of_ignored_messages_before_the_login_ends(redis_url: str,
 
 
 @pytest.mark.parametrize("noise", [b"", b"\xff" * 40, bytes.fromhex("0001fd000000000000400000")])
-async def test_noise_instead_of_a_hello_is_refused(url: str, peers: Peers, noise: bytes) -> None:
+async def test_random_bytes_instead_of_a_hello_are_refused(url: str, peers: Peers, noise: bytes) -> None:
     """The last one declares a string of 64 TiB, which once ended the whole process."""
     peer = await dial(peers, url)
     await peer.ws.send_bytes(noise)
@@ -237,8 +237,8 @@ async def test_noise_instead_of_a_hello_is_refused(url: str, peers: Peers, noise
     await peers.register(url, "ann")
 
 
-async def test_whoever_leaves_in_between_leaves_nothing_behind(url: str, peers: Peers) -> None:
-    """Register alone proves nothing, so it stores nothing."""
+async def test_an_unfinished_registration_stores_nothing(url: str, peers: Peers) -> None:
+    """Register alone proves nothing."""
     peer, _ = await challenged(peers, url)
     await peer.send(frames.Register("ann", "laptop", PUBLIC))
     await peer.close()

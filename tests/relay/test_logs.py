@@ -56,7 +56,7 @@ def test_a_trace_shows_no_local_values(capsys: pytest.CaptureFixture[str]) -> No
     assert SECRET not in written
 
 
-def _speak(value: str) -> None:
+def _log_event(value: str) -> None:
     structlog.get_logger().info("login.refused", user=value, several=[value])
 
 
@@ -79,7 +79,7 @@ def _as_an_exception(value: str) -> None:
         structlog.get_logger().exception("request.failed")
 
 
-@pytest.mark.parametrize("speak", [_speak, _as_a_library, _as_a_warning, _as_an_exception])
+@pytest.mark.parametrize("speak", [_log_event, _as_a_library, _as_a_warning, _as_an_exception])
 @pytest.mark.filterwarnings("default")
 def test_a_value_cannot_forge_a_line(
     form: str, speak: Callable[[str], None], capsys: pytest.CaptureFixture[str]
@@ -126,7 +126,7 @@ def _raise(error: Exception) -> None:
 
 @pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("kind", [ValueError, KeyError, RuntimeError, TypeError, UnicodeError, Exception])
-def test_what_an_exception_quotes_is_not_shown(kind: type[Exception], capsys: pytest.CaptureFixture[str]) -> None:
+def test_values_in_an_exception_are_not_shown(kind: type[Exception], capsys: pytest.CaptureFixture[str]) -> None:
     """A converter's complaint names the value that it could not convert: that value may be anything."""
     logs.configure()
     several = ExceptionGroup(SECRET, [kind(SECRET)])
@@ -143,8 +143,8 @@ def test_what_an_exception_quotes_is_not_shown(kind: type[Exception], capsys: py
 
 
 @pytest.mark.usefixtures("form")
-def test_what_python_and_the_system_say_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    """Their words are made of names in the code, or come from a list."""
+def test_texts_of_python_and_of_the_system_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Their texts consist of names in the code, or come from a list."""
     logs.configure()
     for fail in (lambda: None.missing, lambda: open("/does/not/exist")):  # type: ignore[attr-defined] # noqa: SIM115, PTH123
         try:
@@ -157,8 +157,8 @@ def test_what_python_and_the_system_say_is_shown(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.usefixtures("form")
-async def test_what_nobody_catches_is_logged_without_its_values(capsys: pytest.CaptureFixture[str]) -> None:
-    """The event loop's own words quote the arguments of a callback, and those are what a peer sent."""
+async def test_an_uncaught_exception_is_logged_without_its_values(capsys: pytest.CaptureFixture[str]) -> None:
+    """The event loop's own text quotes the arguments of a callback, which may be sent by a peer."""
     logs.configure()
     loop = asyncio.get_running_loop()
     logs.log_uncaught(loop)
@@ -210,7 +210,7 @@ def test_the_level_is_one_for_all(
     assert capsys.readouterr().err.count("theirs") == (2 if expected >= 2 else 0)
 
 
-def test_a_word_that_is_no_level_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_level_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is served."""
     monkeypatch.setenv("CONCLAVE_LOG", "loud")
     with pytest.raises(ConfigError, match="invalid CONCLAVE_LOG `loud`"):
@@ -220,23 +220,21 @@ def test_a_word_that_is_no_level_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("word", "expected"), [(None, False), ("", False), (" Text ", False), ("json", True), ("JSON", True)]
 )
-def test_the_form_is_text_unless_json_is_asked_for(word: str | None, expected: bool) -> None:
+def test_the_form_is_text_unless_json_is_set(word: str | None, expected: bool) -> None:
     """An empty variable is none, as a chart may set it."""
     assert logs.is_json({} if word is None else {"CONCLAVE_LOG_FORMAT": word}) is expected
 
 
-def test_a_word_that_is_no_form_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Text where a collector expects JSON is lost to it, and nobody would notice before they look for something."""
+def test_an_unknown_form_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collector that expects JSON loses text, and the operator would notice it too late."""
     monkeypatch.setenv("CONCLAVE_LOG_FORMAT", "jsno")
     monkeypatch.setenv("CONCLAVE_LOG", "off")
     with pytest.raises(ConfigError, match=r"invalid CONCLAVE_LOG_FORMAT `jsno` \(expected text, json\)"):
         logs.configure()
 
 
-async def test_what_is_logged_in_a_task_names_its_node_and_session(
-    form: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A line that does not say on which node and for whom cannot be followed; the node may change its name."""
+async def test_a_line_of_a_task_names_its_node_and_session(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines without node and session cannot be correlated; the node may change its name."""
     assert form
     logs.configure()
     names = iter(["first", "second"])

@@ -31,17 +31,17 @@ def channel_id(store: Redis, name: str) -> str:
     return found.decode()
 
 
-async def everybody_joins(channel: str, creator: Peer, *others: Peer) -> None:
+async def create_and_join(channel: str, creator: Peer, *others: Peer) -> None:
     await creator.create(channel)
     for peer in (creator, *others):
         await peer.join(channel)
 
 
-async def test_a_post_reaches_everybody_but_its_sender(pair: tuple[str, str], peers: Peers) -> None:
-    """A user's other sessions are somebody else; the sender reads it in history."""
+async def test_a_post_reaches_every_session_but_its_sender(pair: tuple[str, str], peers: Peers) -> None:
+    """Another session of the same user gets it, too; the sender reads it in history."""
     ann, bob = await peers.register(pair[0], "ann"), await peers.register(pair[1], "bob")
     second = await other_machine(peers, ann, pair[1])
-    await everybody_joins("ops", ann, second, bob)
+    await create_and_join("ops", ann, second, bob)
     await ann.post("ops", "hi")
     await bob.post("ops", "ho")
     await wait_until(lambda: (len(bob.bodies), len(second.bodies)) == (1, 2), what="everything arrived")
@@ -57,11 +57,11 @@ async def other_machine(peers: Peers, peer: Peer, url: str) -> Peer:
     return await peers.login(url, key)
 
 
-async def test_all_readers_see_one_order_and_it_is_that_of_history(pair: tuple[str, str], peers: Peers) -> None:
-    """However many speak at once, on whichever nodes."""
+async def test_all_readers_see_the_order_of_history(pair: tuple[str, str], peers: Peers) -> None:
+    """With any number of sessions that post at once, on any nodes."""
     readers = [await peers.register(pair[i % 2], f"reader{i}") for i in range(4)]
     writers = [await peers.register(pair[i % 2], f"writer{i}") for i in range(4)]
-    await everybody_joins("ops", *readers, *writers)
+    await create_and_join("ops", *readers, *writers)
 
     async def write(writer: Peer) -> None:
         for n in range(50):
@@ -78,10 +78,10 @@ async def test_all_readers_see_one_order_and_it_is_that_of_history(pair: tuple[s
         assert own == [f"{writer.path.user}:{n}" for n in range(50)]
 
 
-async def test_a_sender_cannot_speak_for_somebody_else(pair: tuple[str, str], peers: Peers) -> None:
-    """Whatever path a client writes into a post or a whisper, the authenticated one is delivered and kept."""
+async def test_a_sender_cannot_use_the_path_of_another(pair: tuple[str, str], peers: Peers) -> None:
+    """The authenticated path is delivered and kept, not the one that a client writes into a post or a whisper."""
     ann, bob = await peers.register(pair[0], "ann"), await peers.register(pair[1], "bob")
-    await everybody_joins("ops", ann, bob)
+    await create_and_join("ops", ann, bob)
     await ann.ask(frames.ChannelMsg("ops", bob.path, Plain("hi")), frames.Ack)
     await ann.ask(frames.Whisper(bob.path, bob.path, Plain("psst")), frames.Ack)
     await wait_until(lambda: bob.messages and bob.whispers, what="both arrived")
@@ -89,7 +89,7 @@ async def test_a_sender_cannot_speak_for_somebody_else(pair: tuple[str, str], pe
     assert [row.from_ for row in await bob.page("ops")] == [ann.path]
 
 
-async def test_whoever_is_not_in_a_channel_neither_speaks_nor_reads(pair: tuple[str, str], peers: Peers) -> None:
+async def test_a_session_that_has_not_joined_neither_posts_nor_reads(pair: tuple[str, str], peers: Peers) -> None:
     """Being a member is not enough: the session has to have joined."""
     ann = await peers.register(pair[0], "ann")
     await ann.create("ops")
@@ -111,8 +111,8 @@ async def test_a_whisper_reaches_one_session_and_is_not_kept(pair: tuple[str, st
     assert ann.whispers == []
 
 
-async def test_a_whisper_to_nobody_is_refused(pair: tuple[str, str], peers: Peers) -> None:
-    """A path is exact; a session that has left is nobody; and one's own session is no partner."""
+async def test_a_whisper_to_an_absent_session_is_refused(pair: tuple[str, str], peers: Peers) -> None:
+    """A path is exact; a session that has left is absent; and a session cannot whisper to itself."""
     ann, bob = await peers.register(pair[0], "ann"), await peers.register(pair[1], "bob")
     await bob.close()
     await wait_until(lambda: offline(ann, bob.path), what="bob is gone")
@@ -133,12 +133,12 @@ async def offline(peer: Peer, target: SessionPath) -> bool:
 # --- History ---
 
 
-async def test_paging_reads_everything_once_when_hundreds_share_a_millisecond(
+async def test_pages_have_every_row_once_when_hundreds_share_a_millisecond(
     redis_url: str, url: str, peers: Peers
 ) -> None:
     """Clients know only milliseconds: they ask again with the last row's, and must neither miss nor repeat a row."""
     ann = await peers.register(url, "ann")
-    await everybody_joins("ops", ann)
+    await create_and_join("ops", ann)
     stand_still(redis_url, "ops")
     said = [str(n) for n in range(1300)]
     for first in range(0, len(said), 100):
@@ -158,7 +158,7 @@ async def test_paging_reads_everything_once_when_hundreds_share_a_millisecond(
 async def test_a_page_is_bounded_in_bytes_and_goes_on_where_it_ended(url: str, peers: Peers) -> None:
     """A page of large messages must fit the frame that carries it."""
     ann = await peers.register(url, "ann")
-    await everybody_joins("ops", ann)
+    await create_and_join("ops", ann)
     bodies = [chr(ord("a") + n) * 700_000 for n in range(10)]
     await asyncio.gather(*(ann.post("ops", body) for body in bodies))
     first = await ann.page("ops")
@@ -168,10 +168,10 @@ async def test_a_page_is_bounded_in_bytes_and_goes_on_where_it_ended(url: str, p
 
 
 @pytest.mark.parametrize("since", [-(2**63), -1, 0])
-async def test_from_the_beginning_is_from_the_beginning(url: str, peers: Peers, since: int) -> None:
+async def test_a_time_before_the_first_row_reads_from_the_beginning(url: str, peers: Peers, since: int) -> None:
     """Zero and everything before it mean: all that is kept."""
     ann = await peers.register(url, "ann")
-    await everybody_joins("ops", ann)
+    await create_and_join("ops", ann)
     await ann.post("ops", "hi")
     assert [text(row.payload) for row in await ann.page("ops", since)] == ["hi"]
 
@@ -179,7 +179,7 @@ async def test_from_the_beginning_is_from_the_beginning(url: str, peers: Peers, 
 async def test_the_far_future_has_no_history_yet(url: str, peers: Peers) -> None:
     """The greatest number that fits the wire is a point in time like any other."""
     ann = await peers.register(url, "ann")
-    await everybody_joins("ops", ann)
+    await create_and_join("ops", ann)
     await ann.post("ops", "hi")
     last = (await ann.page("ops"))[-1].ts_ms
     assert [await ann.page("ops", since) for since in (last, last + 1, 2**63 - 1)] == [(), (), ()]
@@ -187,10 +187,10 @@ async def test_the_far_future_has_no_history_yet(url: str, peers: Peers) -> None
 
 
 async def test_what_is_older_than_the_retention_is_not_read(redis_url: str, url: str, peers: Peers) -> None:
-    """Also while it is still stored: what is promised to be forgotten is."""
+    """Also while it is still stored: the retention is a promise."""
     kept_ms = NodeConfig("", 0, RedisUrl(""), ServerAdmins({})).retention.ms
     ann = await peers.register(url, "ann")
-    await everybody_joins("ops", ann)
+    await create_and_join("ops", ann)
     now = int(time.time() * 1000)
     with Redis.from_url(redis_url) as store:
         log = KEYS.log(channel_id(store, "ops"))
@@ -200,13 +200,13 @@ async def test_what_is_older_than_the_retention_is_not_read(redis_url: str, url:
         assert len(await ann.page("ops")) == 1
         await ann.post("ops", "new")
         assert await ann.history("ops") == ["old", "new"]
-        assert store.xlen(log) == 3, "it was still there"
+        assert store.xlen(log) == 3, "the row was still stored"
 
 
-async def test_a_newcomer_reads_what_was_said_before(pair: tuple[str, str], peers: Peers) -> None:
-    """History is for everybody who has joined, from its beginning; live delivery starts with the join."""
+async def test_a_new_session_reads_the_history_before_its_join(pair: tuple[str, str], peers: Peers) -> None:
+    """A session that has joined may read the history from its beginning; live delivery starts with the join."""
     ann, bob = await peers.register(pair[0], "ann"), await peers.register(pair[1], "bob")
-    await everybody_joins("ops", ann)
+    await create_and_join("ops", ann)
     for n in range(5):
         await ann.post("ops", str(n))
     await bob.join("ops")
@@ -219,14 +219,12 @@ async def test_a_newcomer_reads_what_was_said_before(pair: tuple[str, str], peer
 # --- Slow readers ---
 
 
-async def test_a_reader_that_stops_is_dropped_with_its_reason_and_its_neighbours_get_everything(
-    redis_url: str, peers: Peers
-) -> None:
-    """One stalled laptop must cost neither memory without bound nor anybody else a message."""
+async def test_a_slow_reader_is_dropped_with_the_reason_and_others_get_everything(redis_url: str, peers: Peers) -> None:
+    """A stalled client must cost neither unbounded memory nor another session's message."""
     async with running_node(redis_url, max_message_bytes=64 * 1024) as node:
         ann, good = await peers.register(node, "ann"), await peers.register(node, "good")
         slow = await peers.register(node, "slow")
-        await everybody_joins("ops", ann, good, slow)
+        await create_and_join("ops", ann, good, slow)
         assert slow._reading is not None
         slow._reading.cancel()
         body = "." * 60_000
@@ -236,7 +234,7 @@ async def test_a_reader_that_stops_is_dropped_with_its_reason_and_its_neighbours
                 await ann.post("ops", body)
             sent += 10
         assert sent < 1000, "the slow reader was not dropped"
-        await wait_until(lambda: len(good.messages) == sent, what="the neighbour got everything")
+        await wait_until(lambda: len(good.messages) == sent, what="the other session got everything")
         last = b""
         while (message := await slow.ws.receive(timeout=10)).type is WSMsgType.BINARY:
             last = message.data

@@ -18,9 +18,9 @@ from relay.redis import scripts
 from relay.redis.clock import RedisClock
 from relay.redis.keys import Keys
 from relay.redis.node_registry import BEAT_SECONDS
-from tests.support.blocking import Gate, nodes_that_hear_no_messages
+from tests.support.blocking import BlockedCommand, subscriptions_blocked
 from tests.support.metrics import Scrape, scrape
-from tests.support.moderation import PRIVATE, PUBLIC, ROOT, invites, refused, rule, say, users
+from tests.support.moderation import PRIVATE, PUBLIC, ROOT, a_post, administer, invites, refused, users
 from tests.support.nodes import node_object, running_node
 from tests.support.peer import Peer, Peers, Refused
 from tests.support.redis_server import RedisProcess
@@ -49,7 +49,7 @@ def url_of(node: Node) -> str:
 
 
 async def test_a_conversation_is_counted_where_it_happens(pair: tuple[str, str], peers: Peers) -> None:
-    """Posts on the sender's node, deliveries on the listeners', and nothing twice."""
+    """Posts on the sender's node, deliveries on the receivers', and nothing twice."""
     ann, bob, cid = [
         await peers.register(url, name)
         for url, name in zip((pair[0], pair[1], pair[1]), ("ann", "bob", "cid"), strict=True)
@@ -59,7 +59,7 @@ async def test_a_conversation_is_counted_where_it_happens(pair: tuple[str, str],
         await peer.join("ops")
     for body in ("one", "two", "three"):
         await ann.post("ops", body)
-    await wait_until(lambda: len(bob.bodies) == len(cid.bodies) == 3, what="both have heard everything")
+    await wait_until(lambda: len(bob.bodies) == len(cid.bodies) == 3, what="both have got everything")
     one, other = await scrape(pair[0]), await scrape(pair[1])
     assert (one("posts_total"), other("posts_total")) == (3, 0)
     assert (one("publish_seconds_count"), other("publish_seconds_count")) == (3, 0)
@@ -92,14 +92,14 @@ async def test_bytes_are_those_of_the_messages(url: str, peers: Peers) -> None:
     assert before("received_bytes_total") > 0
     assert before("sent_bytes_total") > 0
     await ann.post("ops", "x" * 10_000)
-    await wait_until(lambda: bob.bodies, what="bob has heard it")
+    await wait_until(lambda: bob.bodies, what="bob has got it")
     after = await scrape(url)
     assert 10_000 < after("received_bytes_total") - before("received_bytes_total") < 10_200
     assert 10_000 < after("sent_bytes_total") - before("sent_bytes_total") < 10_200
 
 
 async def test_logins_are_counted_by_how_they_end(url: str, peers: Peers) -> None:
-    """Somebody who may not, somebody who leaves, and two of the same name."""
+    """A refused login, a connection that is closed, and two with the same name."""
     key = SigningKey.generate()
     old = peers.keep(await Peer.login(url, key, register=("ann", "laptop")))
     with pytest.raises(Refused):
@@ -121,11 +121,11 @@ async def test_whispers_and_refusals_are_counted_by_their_code(url: str, peers: 
     """An alert on refusals asks whether it was the client's fault or ours."""
     ann, bob = await peers.register(url, "ann"), await peers.register(url, "bob")
     await ann.whisper(bob.path, "psst")
-    await ann.refusal(frames.Whisper(ann.path, ann.path, say("x").payload))
+    await ann.refusal(frames.Whisper(ann.path, ann.path, a_post("x").payload))
     await bob.close()
     assert await wait_for(url, "sessions") == 1
-    await ann.refusal(frames.Whisper(ann.path, bob.path, say("x").payload))
-    await ann.refusal(say("nowhere"))
+    await ann.refusal(frames.Whisper(ann.path, bob.path, a_post("x").payload))
+    await ann.refusal(a_post("nowhere"))
     seen = await scrape(url)
     assert {labels["outcome"]: value for labels, value in seen.series("whispers_total") if value} == {
         "ok": 1,
@@ -159,7 +159,7 @@ async def test_every_operation_of_admins_has_its_name_and_its_verdict(pair: tupl
         admin.InviteRevoke(token),
         admin.MachineAdd("tower", key),
     ):
-        await rule(root, operation)
+        await administer(root, operation)
     assert await invites(root, "dev") == {}
     assert await users(root, admin.BanList("dev")) == []
     assert await users(root, admin.AclList("dev")) == ["root"]
@@ -167,7 +167,7 @@ async def test_every_operation_of_admins_has_its_name_and_its_verdict(pair: tupl
     assert await refused(root, admin.MachineAdd("other", key))
     await root.ask(frames.Admin(admin.ServerInviteCreate()), frames.InviteToken)
     for removal in (admin.MachineRemove("tower"), admin.DeleteChannel("dev"), admin.UserRemove("bob")):
-        await rule(root, removal)
+        await administer(root, removal)
     assert await refused(root, admin.Ban("gone", "ann"))
     assert await refused(ann, admin.UserRemove("root"))
     seen = await scrape(pair[0])
@@ -188,9 +188,9 @@ async def test_every_operation_of_admins_has_its_name_and_its_verdict(pair: tupl
 async def test_a_gap_is_counted_once_and_so_is_what_fills_it(
     pair: tuple[str, str], redis_url: str, peers: Peers
 ) -> None:
-    """After a subscriber connection was lost; probes that do not come back tell of it meanwhile."""
+    """After a subscriber connection was lost; probes without a reply show it meanwhile."""
     ann, bob = await conversation(pair, peers)
-    with nodes_that_hear_no_messages(redis_url):
+    with subscriptions_blocked(redis_url):
         for n in range(5):
             await ann.post("ops", str(n))
         assert await wait_for(pair[1], "pubsub_probes_missed_total") >= 1
@@ -224,7 +224,7 @@ async def test_a_message_that_was_not_published_is_a_gap(pair: tuple[str, str], 
 async def test_what_the_log_does_not_have_any_more_is_lost(pair: tuple[str, str], redis_url: str, peers: Peers) -> None:
     """A gap, and one that nothing fills."""
     ann, _ = await conversation(pair, peers)
-    with nodes_that_hear_no_messages(redis_url) as store:
+    with subscriptions_blocked(redis_url) as store:
         await ann.post("ops", "gone")
         store.delete(*store.keys("*:log"))
     assert await wait_for(pair[1], "history_lost_total") == 1
@@ -235,9 +235,9 @@ async def test_coming_in_and_changes_of_membership_are_no_gaps(pair: tuple[str, 
     """They read the log as well, and an alert on gaps must not know of them."""
     ann, bob = await conversation(pair, peers)
     for operation in (admin.AclAdd("ops", "cid"), admin.Kick("ops", "cid"), admin.Ban("ops", "dan")):
-        await rule(ann, operation)
+        await administer(ann, operation)
         await ann.post("ops", "between")
-    await wait_until(lambda: len(bob.bodies) == 4, what="bob has heard everything")
+    await wait_until(lambda: len(bob.bodies) == 4, what="bob has got everything")
     assert [(await scrape(url))("gaps_total") for url in pair] == [0, 0]
 
 
@@ -267,7 +267,7 @@ async def test_a_dead_node_is_seen_and_removed(pair: tuple[str, str], redis_url:
     async def removed() -> bool:
         return sum([(await scrape(url))("janitor_removed_total") for url in pair]) == 1
 
-    await wait_until(removed, what="somebody has removed it")
+    await wait_until(removed, what="another node has removed it")
     for url in pair:
         assert await wait_for(url, "nodes", more_than=1.5) in (2, 3)
         before = (await scrape(url))("janitor_runs_total")
@@ -323,12 +323,12 @@ async def test_what_a_session_resumes_is_not_delivered_to_it_live(node: Node, v2
     await ann.join("ops")
     await cid.join("ops")
     await ann.post("ops", "before")
-    gate = Gate(node, scripts.PAGE, answers=True)
+    blocked = BlockedCommand(node, scripts.PAGE, answers=True)
     await bob.join("ops", since="0-0")
-    await gate.reached.wait()
+    await blocked.reached.wait()
     await ann.post("ops", "meanwhile")
-    await wait_until(lambda: len(cid.ids("ops")) == 2, what="cid hears it live")
-    gate.open()
+    await wait_until(lambda: len(cid.ids("ops")) == 2, what="cid gets it live")
+    blocked.release()
     await wait_until(lambda: len(bob.ids("ops")) == 2, what="bob has caught up")
     seen = await scrape(url)
     assert (seen("deliveries_total"), seen("fanout_size_sum")) == (2, 2)
@@ -366,7 +366,7 @@ async def test_metrics_may_have_a_port_of_their_own(redis_url: str) -> None:
         assert (await scrape(aside))("ready") == 1
 
 
-async def test_labels_are_few_and_name_nobody(pair: tuple[str, str], peers: Peers) -> None:
+async def test_labels_are_few_and_name_no_user(pair: tuple[str, str], peers: Peers) -> None:
     """A label that follows names or paths is a leak, and the death of the Prometheus that stores it."""
     ann, _ = await conversation(pair, peers)
     await ann.whisper(ann.path.__class__("bob", "laptop", "main"), "psst")
@@ -379,8 +379,8 @@ async def test_labels_are_few_and_name_nobody(pair: tuple[str, str], peers: Peer
     assert not {"ann", "bob", "ops", "laptop"} & {word for label in seen.labels for word in seen.values(label)}
 
 
-def test_a_value_that_nobody_knows_is_other() -> None:
-    """Whatever happens, there are only so many series; and counting raises nothing."""
+def test_an_unknown_value_is_other() -> None:
+    """The number of series is bounded, and counting raises nothing."""
     metrics = Metrics(())
     for code in ("unauthorized", "made up", "made up too"):
         metrics.refusals.labels(code=code).inc()
@@ -399,7 +399,7 @@ def test_series_with_few_values_exist_before_anything_happens() -> None:
 
 
 def test_clocks_that_differ_do_not_make_messages_old() -> None:
-    """Redis may be an hour ahead of the node: the answer that took the least time says by how much."""
+    """Redis may be an hour ahead of the node: the fastest reply gives the difference."""
     clock = RedisClock()
     assert clock.age(0, 0) is None
     now = 50.0
@@ -413,7 +413,7 @@ def test_clocks_that_differ_do_not_make_messages_old() -> None:
     assert clock.age(0, now) == pytest.approx(0, abs=0.01), "another Redis has another clock"
 
 
-def test_the_table_of_the_documentation_is_what_the_code_says() -> None:
+def test_the_table_of_the_documentation_is_that_of_the_code() -> None:
     """`make docs` writes it."""
     page = PAGE.read_text(encoding="utf-8")
     assert written_into(page) == page
@@ -430,7 +430,7 @@ def test_every_metric_has_a_scenario() -> None:
 
 
 async def conversation(pair: tuple[str, str], peers: Peers) -> tuple[Peer, Peer]:
-    """Ann and bob in a channel, on two nodes; bob has heard `before`."""
+    """Ann and bob in a channel, on two nodes; bob has received `before`."""
     ann, bob = await peers.register(pair[0], "ann"), await peers.register(pair[1], "bob")
     await ann.create("ops")
     await ann.join("ops")

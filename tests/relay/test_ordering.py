@@ -1,4 +1,4 @@
-"""The order of one channel on one node: a table of the rules, and a model of everything that can go wrong at once."""
+"""The order of one channel on one node: each rule, and a model in which all faults happen at once."""
 
 import tracemalloc
 from collections import deque
@@ -14,111 +14,111 @@ from relay.redis.channel_log import parse_live
 
 
 def message(number: int, previous: int | None = None, size: int = 1) -> Message:
-    """Message `number` of a channel, the successor of `previous` (of its neighbour unless told otherwise)."""
+    """Message `number` of a channel, the successor of `previous` (of its neighbour by default)."""
     before = number - 1 if previous is None else previous
     return Message(f"{number}-0", number, f"{before}-0" if before else START, "a/b/c", b"." * size)
 
 
-def live_feed(position: int) -> Ordering:
-    """A feed that has read its log up to `position` and expects the next live message."""
-    feed = Ordering()
-    feed.start(f"{position}-0")
-    assert feed.add_page([], more=False, known=True, tip=f"{position}-0") == ([], False)
-    return feed
+def live_ordering(position: int) -> Ordering:
+    """An ordering that has read its log up to `position` and expects the next live message."""
+    ordering = Ordering()
+    ordering.start(f"{position}-0")
+    assert ordering.add_page([], more=False, known=True, tip=f"{position}-0") == ([], False)
+    return ordering
 
 
 # --- The rules one by one ---
 
 
-def test_a_feed_reads_the_log_before_it_goes_live() -> None:
-    """The topic may be subscribed after the position was read: what was said in between is only in the log."""
-    feed = Ordering()
-    feed.start("3-0")
-    assert not feed.is_live
-    assert feed.add_page([message(4)], more=False, known=True, tip="4-0") == ([message(4)], False)
-    assert feed.position == "4-0"
-    assert feed.is_live
+def test_the_log_is_read_before_live_delivery() -> None:
+    """The topic may be subscribed after the position was read: messages in between are only in the log."""
+    ordering = Ordering()
+    ordering.start("3-0")
+    assert not ordering.is_live
+    assert ordering.add_page([message(4)], more=False, known=True, tip="4-0") == ([message(4)], False)
+    assert ordering.position == "4-0"
+    assert ordering.is_live
 
 
-def test_successors_are_handed_out_as_they_come() -> None:
+def test_a_successor_is_delivered_at_once() -> None:
     """The hot path: no log is read as long as every message names the one before it."""
-    feed = live_feed(1)
-    assert [feed.receive(message(n)) for n in (2, 3)] == [(message(2),), (message(3),)]
-    assert feed.is_live
+    ordering = live_ordering(1)
+    assert [ordering.receive(message(n)) for n in (2, 3)] == [(message(2),), (message(3),)]
+    assert ordering.is_live
 
 
-def test_what_was_handed_out_is_not_handed_out_again() -> None:
+def test_a_delivered_message_is_not_delivered_again() -> None:
     """The log may have been faster than live delivery."""
-    feed = live_feed(3)
-    assert feed.receive(message(2)) == ()
-    assert feed.receive(message(3)) == ()
-    assert feed.is_live
+    ordering = live_ordering(3)
+    assert ordering.receive(message(2)) == ()
+    assert ordering.receive(message(3)) == ()
+    assert ordering.is_live
 
 
 def test_a_gap_is_filled_from_the_log_and_then_live_goes_on() -> None:
-    """Nothing may overtake what is missing."""
-    feed = live_feed(1)
-    assert feed.receive(message(4)) == ()
-    assert not feed.is_live
-    assert feed.receive(message(5)) == ()
+    """No live message may overtake a missing one."""
+    ordering = live_ordering(1)
+    assert ordering.receive(message(4)) == ()
+    assert not ordering.is_live
+    assert ordering.receive(message(5)) == ()
     page = [message(2), message(3), message(4)]
-    assert feed.add_page(page, more=False, known=True, tip="4-0") == ([*page, message(5)], False)
-    assert feed.is_live
+    assert ordering.add_page(page, more=False, known=True, tip="4-0") == ([*page, message(5)], False)
+    assert ordering.is_live
 
 
 def test_live_messages_wait_until_the_log_is_read_to_its_end() -> None:
     """Pages are bounded, so catching up may take several."""
-    feed = live_feed(1)
-    feed.receive(message(4))
-    assert feed.add_page([message(2)], more=True, known=True, tip="4-0") == ([message(2)], False)
-    assert not feed.is_live
-    assert feed.add_page([message(3)], more=False, known=True, tip="4-0") == ([message(3), message(4)], False)
-    assert feed.is_live
+    ordering = live_ordering(1)
+    ordering.receive(message(4))
+    assert ordering.add_page([message(2)], more=True, known=True, tip="4-0") == ([message(2)], False)
+    assert not ordering.is_live
+    assert ordering.add_page([message(3)], more=False, known=True, tip="4-0") == ([message(3), message(4)], False)
+    assert ordering.is_live
 
 
 def test_after_an_interruption_the_log_is_read_even_if_nothing_follows() -> None:
     """The last message before a silence may be the one that was lost."""
-    feed = live_feed(1)
-    feed.require_log()
-    assert not feed.is_live
-    assert feed.add_page([message(2)], more=False, known=True, tip="2-0") == ([message(2)], False)
-    assert feed.is_live
+    ordering = live_ordering(1)
+    ordering.require_log()
+    assert not ordering.is_live
+    assert ordering.add_page([message(2)], more=False, known=True, tip="2-0") == ([message(2)], False)
+    assert ordering.is_live
 
 
 def test_an_interruption_while_a_page_is_on_its_way_asks_for_another_page() -> None:
-    """That page may have been read before what was missed was said."""
-    feed = live_feed(1)
-    feed.require_log()
-    feed.require_log()
-    assert feed.add_page([], more=False, known=True, tip="1-0") == ([], False)
-    assert not feed.is_live
-    assert feed.add_page([message(2)], more=False, known=True, tip="2-0") == ([message(2)], False)
-    assert feed.is_live
+    """That page may have been read before the missed message was posted."""
+    ordering = live_ordering(1)
+    ordering.require_log()
+    ordering.require_log()
+    assert ordering.add_page([], more=False, known=True, tip="1-0") == ([], False)
+    assert not ordering.is_live
+    assert ordering.add_page([message(2)], more=False, known=True, tip="2-0") == ([message(2)], False)
+    assert ordering.is_live
 
 
-def test_what_is_held_back_is_bounded_and_what_was_dropped_is_read_from_the_log() -> None:
+def test_held_messages_are_bounded_and_dropped_ones_are_read_from_the_log() -> None:
     """A node that waits for a log must not fill its memory with a busy channel, nor forget its last message."""
-    feed = live_feed(1)
-    feed.require_log()
+    ordering = live_ordering(1)
+    ordering.require_log()
     big = [message(n, size=HELD_BYTES // 2 + 1) for n in (2, 3)]
     for each in big:
-        assert feed.receive(each) == ()
-    assert feed.held_bytes <= HELD_BYTES
-    assert feed.add_page([], more=False, known=True, tip="1-0") == ([], False)
-    assert not feed.is_live, "the page on its way did not have what was dropped"
-    assert feed.add_page(big, more=False, known=True, tip="3-0") == (big, False)
-    assert feed.is_live
+        assert ordering.receive(each) == ()
+    assert ordering.held_bytes <= HELD_BYTES
+    assert ordering.add_page([], more=False, known=True, tip="1-0") == ([], False)
+    assert not ordering.is_live, "the page on its way did not have the dropped messages"
+    assert ordering.add_page(big, more=False, known=True, tip="3-0") == (big, False)
+    assert ordering.is_live
 
 
 def test_many_small_messages_are_bounded_by_the_memory_that_they_occupy() -> None:
     """Most of a short message is not its body: counted by bodies alone, a mebibyte of them would occupy 70."""
-    feed = live_feed(1)
-    feed.require_log()
+    ordering = live_ordering(1)
+    ordering.require_log()
     row = b"%d-0\x00%d-0\x001\x00ann/laptop/main\x00."
     tracemalloc.start()
     try:
         for number in range(2, 20_000):
-            feed.receive(parse_live(row % (number, number - 1)))
+            ordering.receive(parse_live(row % (number, number - 1)))
         ours = tracemalloc.take_snapshot().filter_traces(
             [tracemalloc.Filter(inclusive=True, filename_pattern="*/relay/*")]
         )
@@ -129,40 +129,40 @@ def test_many_small_messages_are_bounded_by_the_memory_that_they_occupy() -> Non
 
 
 def test_a_trimmed_log_is_reported_and_delivery_goes_on() -> None:
-    """A gap that cannot be filled is said, never skipped silently."""
-    feed = live_feed(1)
-    feed.require_log()
-    assert feed.add_page([message(7)], more=False, known=False, tip="7-0") == ([message(7)], True)
-    assert feed.receive(message(8)) == (message(8),)
+    """A gap that cannot be filled is reported, never skipped silently."""
+    ordering = live_ordering(1)
+    ordering.require_log()
+    assert ordering.add_page([message(7)], more=False, known=False, tip="7-0") == ([message(7)], True)
+    assert ordering.receive(message(8)) == (message(8),)
 
 
 def test_an_emptied_log_is_reported_and_delivery_goes_on_from_its_tip() -> None:
-    """There is nothing to read, yet the next message names a predecessor that was never handed out."""
-    feed = live_feed(1)
-    feed.require_log()
-    assert feed.add_page([], more=False, known=False, tip="7-0") == ([], True)
-    assert feed.is_live
-    assert feed.receive(message(8)) == (message(8),)
+    """There is nothing to read, yet the next message names a predecessor that was never delivered."""
+    ordering = live_ordering(1)
+    ordering.require_log()
+    assert ordering.add_page([], more=False, known=False, tip="7-0") == ([], True)
+    assert ordering.is_live
+    assert ordering.receive(message(8)) == (message(8),)
 
 
 def test_a_failover_that_lost_the_end_of_the_log_is_reported() -> None:
-    """The new server's history goes another way than what was delivered."""
-    feed = live_feed(5)
-    feed.require_log()
-    assert feed.add_page([], more=False, known=False, tip="3-0") == ([], True)
-    assert feed.receive(message(9, previous=3)) == (message(9, previous=3),)
+    """The new server's log has other messages than those that were delivered."""
+    ordering = live_ordering(5)
+    ordering.require_log()
+    assert ordering.add_page([], more=False, known=False, tip="3-0") == ([], True)
+    assert ordering.receive(message(9, previous=3)) == (message(9, previous=3),)
 
 
 def test_a_held_message_that_the_log_lost_is_given_up_and_reported() -> None:
-    """Otherwise the feed would ask for the same page for ever."""
-    feed = live_feed(1)
-    feed.require_log()
-    feed.receive(message(5))
+    """Otherwise the same page would be requested for ever."""
+    ordering = live_ordering(1)
+    ordering.require_log()
+    ordering.receive(message(5))
     for lost in (False, True):
-        assert not feed.is_live
-        assert feed.add_page([], more=False, known=True, tip="1-0") == ([], lost)
-    assert feed.is_live
-    assert feed.receive(message(9, previous=1)) == (message(9, previous=1),)
+        assert not ordering.is_live
+        assert ordering.add_page([], more=False, known=True, tip="1-0") == ([], lost)
+    assert ordering.is_live
+    assert ordering.receive(message(9, previous=1)) == (message(9, previous=1),)
 
 
 # --- All at once ---
@@ -171,18 +171,18 @@ PAYLOADS = (b"", b"x", b"." * (HELD_BYTES // 2), b"." * (HELD_BYTES + 1))
 
 
 class Channel(RuleBasedStateMachine):
-    """A log, an unreliable live topic, one reader of pages, and the feed that puts them together."""
+    """A log, an unreliable live topic, one reader of pages, and the ordering that joins both."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.feed = Ordering()
+        self.ordering = Ordering()
         self.posted: list[Message] = []
         self.log: list[Message] = []
-        self.wire: deque[Message] = deque()
-        self.old: list[Message] = []
+        self.live_topic: deque[Message] = deque()
+        self.earlier: list[Message] = []
         self.connected = False
         self.in_flight: tuple[list[Message], bool, bool, str] | None = None
-        self.handed: list[Message] = []
+        self.delivered: list[Message] = []
         self.start = ""
         self.excused: set[str] = set()
         self.reported = False
@@ -200,58 +200,58 @@ class Channel(RuleBasedStateMachine):
         for _ in range(between):
             self.post(b"x", lost=False)
         self.connected = True
-        self.feed.start(self.start)
+        self.ordering.start(self.start)
 
     @rule(payload=st.sampled_from(PAYLOADS), lost=st.integers(0, 9).map(lambda n: n == 0))
     def post(self, payload: bytes, lost: bool) -> None:
-        said = Message(
+        posted = Message(
             f"{len(self.posted) // 3 + 1}-{len(self.posted) % 3}", len(self.posted) // 3 + 1, self.tip, "a/b/c", payload
         )
-        self.posted.append(said)
-        self.log.append(said)
+        self.posted.append(posted)
+        self.log.append(posted)
         if self.connected and not lost:
-            self.wire.append(said)
+            self.live_topic.append(posted)
 
-    @precondition(lambda self: self.wire)
+    @precondition(lambda self: self.live_topic)
     @rule()
     def deliver(self) -> None:
-        said = self.wire.popleft()
-        self.old.append(said)
-        self.handed += self.feed.receive(said)
+        live = self.live_topic.popleft()
+        self.earlier.append(live)
+        self.delivered += self.ordering.receive(live)
 
-    @precondition(lambda self: self.old)
+    @precondition(lambda self: self.earlier)
     @rule(data=st.data())
     def repeat(self, data: st.DataObject) -> None:
-        """Something said earlier comes again, late."""
-        self.handed += self.feed.receive(data.draw(st.sampled_from(self.old)))
+        """An earlier message comes again, late."""
+        self.delivered += self.ordering.receive(data.draw(st.sampled_from(self.earlier)))
 
     @precondition(lambda self: self.connected)
     @rule()
     def disconnect(self) -> None:
         self.connected = False
-        self.wire.clear()
+        self.live_topic.clear()
 
     @precondition(lambda self: not self.connected)
     @rule()
     def reconnect(self) -> None:
         self.connected = True
-        self.feed.require_log()
+        self.ordering.require_log()
 
     @precondition(lambda self: self.log)
     @rule(count=st.integers(1, 4))
     def trim(self, count: int) -> None:
         """Retention runs out; the tip stays known."""
-        self.excused.update(said.id for said in self.log[:count])
+        self.excused.update(each.id for each in self.log[:count])
         del self.log[:count]
 
-    @precondition(lambda self: not self.feed.is_live and self.in_flight is None)
+    @precondition(lambda self: not self.ordering.is_live and self.in_flight is None)
     @rule(rows=st.integers(1, 3))
     def ask(self, rows: int) -> None:
         """A page is read; its reply comes at some later time."""
-        after = self.feed.position
-        known = after in (START, self.tip) or any(said.id == after for said in self.log)
-        following = [said for said in self.log if order(said.id) > order(after)]
-        page = [Message(said.id, said.ts_ms, "", said.sender, said.payload) for said in following[:rows]]
+        after = self.ordering.position
+        known = after in (START, self.tip) or any(each.id == after for each in self.log)
+        following = [each for each in self.log if order(each.id) > order(after)]
+        page = [Message(each.id, each.ts_ms, "", each.sender, each.payload) for each in following[:rows]]
         self.in_flight = page, len(following) > rows, known, self.tip
 
     @precondition(lambda self: self.in_flight is not None)
@@ -259,45 +259,47 @@ class Channel(RuleBasedStateMachine):
     def reply(self) -> None:
         assert self.in_flight is not None
         (page, more, known, tip), self.in_flight = self.in_flight, None
-        out, lost = self.feed.add_page(page, more=more, known=known, tip=tip)
-        self.handed += out
+        out, lost = self.ordering.add_page(page, more=more, known=known, tip=tip)
+        self.delivered += out
         self.reported |= lost
 
     @invariant()
     def nothing_is_skipped_silently_or_repeated(self) -> None:
-        """Up to its position the feed has handed out everything once and in order, except what it reported."""
-        ids = [said.id for said in self.handed]
+        """Up to the position every message is delivered once and in order, except for reported losses."""
+        ids = [each.id for each in self.delivered]
         assert ids == sorted(set(ids), key=order)
-        due = [m.id for m in self.posted if order(self.start or START) < order(m.id) <= order(self.feed.position)]
-        missing = set(due) - set(ids)
+        expected = [
+            m.id for m in self.posted if order(self.start or START) < order(m.id) <= order(self.ordering.position)
+        ]
+        missing = set(expected) - set(ids)
         assert missing <= self.excused
         assert self.reported or not missing
 
     @invariant()
     def little_is_held_back(self) -> None:
-        assert self.feed.held_bytes <= HELD_BYTES
+        assert self.ordering.held_bytes <= HELD_BYTES
 
     def teardown(self) -> None:
-        """Once the line is good again, everything arrives; a message that vanished without a trace, with the next."""
+        """With a good connection everything arrives; a message that was lost silently arrives with the next one."""
         if not self.connected:
             self.reconnect()
         self.post(b"last", lost=False)
-        while self.wire:
+        while self.live_topic:
             self.deliver()
         for _ in range(len(self.posted) + 4):
             if self.in_flight is not None:
                 self.reply()
-            elif not self.feed.is_live:
+            elif not self.ordering.is_live:
                 self.ask(rows=3)
-        assert self.feed.is_live
-        assert self.feed.position == self.tip
+        assert self.ordering.is_live
+        assert self.ordering.position == self.tip
         self.nothing_is_skipped_silently_or_repeated()
         if not self.excused:
             assert not self.reported
 
 
 class QuietChannel(Channel):
-    """The same without silent losses, and nobody says a last word: what was missed must come all the same."""
+    """The same without silent losses and without a last message: missed messages must come all the same."""
 
     @rule(payload=st.sampled_from(PAYLOADS))
     def post(self, payload: bytes, lost: bool = False) -> None:  # noqa: ARG002 - never silently
@@ -306,15 +308,15 @@ class QuietChannel(Channel):
     def teardown(self) -> None:
         if not self.connected:
             self.reconnect()
-        while self.wire:
+        while self.live_topic:
             self.deliver()
         for _ in range(2 * len(self.posted) + 4):
             if self.in_flight is not None:
                 self.reply()
-            elif not self.feed.is_live:
+            elif not self.ordering.is_live:
                 self.ask(rows=3)
-        assert self.feed.is_live
-        assert self.feed.position == self.tip
+        assert self.ordering.is_live
+        assert self.ordering.position == self.tip
         self.nothing_is_skipped_silently_or_repeated()
 
 

@@ -226,7 +226,7 @@ def test_what_waits_for_the_login_is_bounded_too() -> None:
     assert case.outbox.buffered == 0
 
 
-def test_whoever_exceeds_the_bound_is_dropped_once() -> None:
+def test_a_session_above_the_bound_is_dropped_once() -> None:
     """A slow reader costs a bounded number of bytes, its own pending ones included, and is reported once."""
     case = Case(limit=100)
     case.outbox.send(b"." * 100)
@@ -252,7 +252,7 @@ def test_a_reader_that_keeps_up_is_never_dropped() -> None:
     assert len(case.sent) == 50 * 90
 
 
-def test_the_last_words_get_through_although_the_queue_overflowed() -> None:
+def test_the_reason_of_a_close_is_written_although_the_queue_overflowed() -> None:
     """A slow reader is told the reason as soon as it reads on."""
     case = Case(limit=10)
     for frame in (b"." * 10, b"lost"):
@@ -288,7 +288,7 @@ def test_a_session_that_ends_gets_its_reply_and_no_more_events() -> None:
     assert case.transport.writes == [b"beforereply"]
 
 
-def test_a_peer_that_is_gone_disturbs_nobody() -> None:
+def test_a_write_to_a_closed_peer_raises_nothing() -> None:
     """A write after the close raises on uvloop: one dead peer must not end a fan-out to a thousand."""
     case = Case()
     case.transport.closing = True
@@ -328,8 +328,8 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_whatever_happens_the_bytes_come_in_order_and_within_the_bound(steps: list[tuple[str, int]]) -> None:
-    """All that was given, in that order, up to the point where the reader was too slow; never more than the bound."""
+def test_any_steps_keep_the_order_and_the_bound(steps: list[tuple[str, int]]) -> None:
+    """All frames in their order, up to the point where the reader was too slow; never more than the bound."""
     ticks, (case,) = listeners(1, write_seconds=0.001)
     case.outbox = Outbox(case.transport, ticks.flusher, limit=1000, on_overflow=case.overflow)
     case.outbox.open()

@@ -12,8 +12,8 @@ from tests.support.moderation import (
     NOT_ADMIN,
     PRIVATE,
     ROOT,
+    administer,
     refused,
-    rule,
 )
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Peers, Refused
@@ -36,38 +36,36 @@ async def register_with(url: str, user: str, invite: str | None = None, key: Sig
     return peer
 
 
-async def why_not(url: str, user: str, invite: str | None = None) -> str:
+async def registration_refusal(url: str, user: str, invite: str | None = None) -> str:
     with pytest.raises(Refused) as caught:
         await register_with(url, user, invite)
     return str(caught.value)
 
 
-async def test_a_closed_server_lets_only_its_admins_register(redis_url: str, peers: Peers) -> None:
-    """Somebody has to be the first. Nobody learns from outside which names exist."""
+async def test_at_a_closed_server_only_its_admins_register(redis_url: str, peers: Peers) -> None:
+    """A refusal does not show which names exist."""
     closed = "unauthorized: registration is closed on this server"
     async with running_node(redis_url, admins=ROOT, registration="closed") as node:
         root = await peers.register(node, "root")
-        assert [await why_not(node, user) for user in ("ann", "ann")] == [closed, closed]
+        assert [await registration_refusal(node, user) for user in ("ann", "ann")] == [closed, closed]
         token = (await root.ask(frames.Admin(admin.ServerInviteCreate()), frames.InviteToken)).token
-        assert await why_not(node, "ann", token) == closed
+        assert await registration_refusal(node, "ann", token) == closed
         await peers.close()
     async with running_node(redis_url, admins=ROOT) as node:
         await (await peers.register(node, "ann")).close()
     async with running_node(redis_url, admins=ROOT, registration="closed") as node:
-        assert await why_not(node, "ann") == closed, "as for a name that is free"
+        assert await registration_refusal(node, "ann") == closed, "as for a name that is free"
 
 
-async def test_of_racing_redeemers_of_a_server_invite_as_many_register_as_it_has_uses(
-    redis_url: str, peers: Peers
-) -> None:
+async def test_of_racing_registrations_as_many_succeed_as_the_invite_has_uses(redis_url: str, peers: Peers) -> None:
     """On two nodes at once; a registration that fails for another reason does not use it up."""
     settings: dict[str, Any] = {"admins": ROOT, "registration": "invite"}
     async with running_node(redis_url, **settings) as one, running_node(redis_url, **settings) as other:
         root = await peers.register(one, "root")
         uninvited = "unauthorized: registration needs a valid invite to this server"
-        assert await why_not(one, "ann") == await why_not(one, "ann", "nonsense") == uninvited
+        assert await registration_refusal(one, "ann") == await registration_refusal(one, "ann", "nonsense") == uninvited
         invite = (await root.ask(frames.Admin(admin.ServerInviteCreate(3, 3600)), frames.InviteToken)).token
-        assert await why_not(one, "root", invite) == "unauthorized: username `root` is already taken"
+        assert await registration_refusal(one, "root", invite) == "unauthorized: username `root` is already taken"
         attempts = (register_with((one, other)[i % 2], f"user{i}", invite) for i in range(12))
         results = await asyncio.gather(*attempts, return_exceptions=True)
         let_in = [peers.keep(result) for result in results if isinstance(result, Peer)]
@@ -81,12 +79,12 @@ async def test_of_racing_redeemers_of_a_server_invite_as_many_register_as_it_has
         await peers.close()
 
 
-async def test_a_pin_counts_at_every_login(redis_url: str, peers: Peers) -> None:
+async def test_a_pinned_key_is_checked_at_every_login(redis_url: str, peers: Peers) -> None:
     """Also for a name that was taken before the operator pinned it: the role goes with the key, on every machine."""
     own, other = SigningKey.generate(), SigningKey.generate()
     async with running_node(redis_url) as node:
         ann = peers.keep(await Peer.login(node, own, register=("ann", "laptop")))
-        await rule(ann, admin.MachineAdd("desktop", bytes(other.verify_key)))
+        await administer(ann, admin.MachineAdd("desktop", bytes(other.verify_key)))
         assert not ann.admin
         await peers.close()
     async with running_node(redis_url, admins=ServerAdmins({"ann": bytes(own.verify_key), "bob": b"." * 32})) as node:
@@ -94,14 +92,12 @@ async def test_a_pin_counts_at_every_login(redis_url: str, peers: Peers) -> None
         assert (with_pin.admin, without.admin) == (True, False)
         assert await refused(without, admin.UserRemove("ann")) == NOT_ADMIN
         await with_pin.ask(frames.ListUsers(), frames.UserList)
-        assert await why_not(node, "bob") == "unauthorized: username `bob` is reserved for a different key"
+        assert await registration_refusal(node, "bob") == "unauthorized: username `bob` is reserved for a different key"
         await peers.close()
 
 
-async def test_where_presence_is_shared_one_sees_those_with_whom_one_shares_a_channel(
-    redis_url: str, peers: Peers
-) -> None:
-    """As members, or by being in it; admins of the server see everybody."""
+async def test_shared_presence_shows_users_with_a_common_channel(redis_url: str, peers: Peers) -> None:
+    """As members, or because they have joined it; admins of the server see every user."""
     settings: dict[str, Any] = {"admins": ROOT, "presence": "shared"}
     async with running_node(redis_url, **settings) as one, running_node(redis_url, **settings) as other:
         ann, bob, cid, dan, root = [
@@ -114,18 +110,18 @@ async def test_where_presence_is_shared_one_sees_those_with_whom_one_shares_a_ch
 
         assert await ann.who() == paths("ann")
         await ann.create("ops", PRIVATE)
-        await rule(ann, admin.AclAdd("ops", "bob"))
+        await administer(ann, admin.AclAdd("ops", "bob"))
         assert await ann.who() == await bob.who() == paths("ann", "bob")
-        await ann.create("plaza")
-        await cid.join("plaza")
-        assert await ann.who() == paths("ann", "bob"), "ann is not in the plaza"
-        await ann.join("plaza")
+        await ann.create("dev")
+        await cid.join("dev")
+        assert await ann.who() == paths("ann", "bob"), "ann is not in `dev`"
+        await ann.join("dev")
         assert await ann.who() == paths("ann", "bob", "cid")
         assert await cid.who() == paths("ann", "cid")
         assert await dan.who() == paths("dan")
         assert await root.who() == paths("ann", "bob", "cid", "dan", "root")
-        await rule(ann, admin.Ban("plaza", "cid"))
-        await wait_until(lambda: _sees(ann, paths("ann", "bob")), what="cid is out of the plaza")
+        await administer(ann, admin.Ban("dev", "cid"))
+        await wait_until(lambda: _sees(ann, paths("ann", "bob")), what="cid is out of `dev`")
         assert await cid.who() == paths("cid")
         await peers.close()
 

@@ -21,7 +21,7 @@ async def sees(observer: Peer, *paths: str, channel: str | None = None) -> bool:
     return await observer.who(channel) == sorted(paths)
 
 
-async def test_everybody_sees_everybody_on_every_node(pair: tuple[str, str], peers: Peers) -> None:
+async def test_every_node_shows_all_sessions(pair: tuple[str, str], peers: Peers) -> None:
     """A user's machines and handles are independent sessions; the asker is one of them."""
     ann = peers.keep(await Peer.login(pair[0], KEY, "one", register=("ann", "laptop")))
     other = await peers.login(pair[1], KEY, "two")
@@ -31,8 +31,8 @@ async def test_everybody_sees_everybody_on_every_node(pair: tuple[str, str], pee
 
 
 @pytest.mark.parametrize("goodbye", ["close", "cut"])
-async def test_whoever_leaves_is_gone_everywhere(pair: tuple[str, str], peers: Peers, goodbye: str) -> None:
-    """With a clean close or without a word."""
+async def test_a_session_that_leaves_is_gone_on_every_node(pair: tuple[str, str], peers: Peers, goodbye: str) -> None:
+    """With a clean close or with a cut connection."""
     ann, bob = await peers.register(pair[0], "ann"), await peers.register(pair[1], "bob")
     await ann.create("ops")
     await ann.join("ops")
@@ -47,7 +47,7 @@ async def test_whoever_leaves_is_gone_everywhere(pair: tuple[str, str], peers: P
 
 @pytest.mark.parametrize("to", [0, 1], ids=["same node", "other node"])
 async def test_a_later_login_takes_the_path_over(pair: tuple[str, str], peers: Peers, to: int) -> None:
-    """The earlier one is told why; the later one starts without subscriptions and stays when the other cleans up."""
+    """The earlier one gets the reason; the later one has joined nothing, and stays when the other cleans up."""
     old = peers.keep(await Peer.login(pair[0], KEY, register=("ann", "laptop")))
     bob = await peers.register(pair[1], "bob")
     await bob.create("ops")
@@ -62,12 +62,12 @@ async def test_a_later_login_takes_the_path_over(pair: tuple[str, str], peers: P
     )
     await bob.whisper(new.path, "are you there?")
     await bob.post("ops", "hello")
-    await wait_until(lambda: new.whispers and new.messages, what="the new session hears everything")
+    await wait_until(lambda: new.whispers and new.messages, what="the new session gets everything")
     assert await sees(bob, "ann/laptop/main", "bob/laptop/main")
     assert old.messages == []
 
 
-async def test_a_successor_hears_nothing_of_its_predecessors_channels(pair: tuple[str, str], peers: Peers) -> None:
+async def test_a_new_session_has_not_joined_its_predecessors_channels(pair: tuple[str, str], peers: Peers) -> None:
     """Subscriptions belong to a session, not to its path."""
     old = peers.keep(await Peer.login(pair[0], KEY, register=("ann", "laptop")))
     bob = await peers.register(pair[1], "bob")
@@ -84,7 +84,7 @@ async def test_a_successor_hears_nothing_of_its_predecessors_channels(pair: tupl
 
 
 async def test_of_racing_logins_on_one_path_one_session_stays(pair: tuple[str, str], peers: Peers) -> None:
-    """And every other one is told that it was superseded, during its login or after it."""
+    """Every other one is superseded, during its login or after it."""
     first = peers.keep(await Peer.login(pair[0], KEY, register=("ann", "laptop")))
     bob = await peers.register(pair[1], "bob")
     results = await asyncio.gather(
@@ -108,10 +108,8 @@ async def test_of_racing_logins_on_one_path_one_session_stays(pair: tuple[str, s
 
 
 @pytest.mark.parametrize("visibility", list(Visibility))
-async def test_who_is_in_a_channel_is_for_those_who_may_know(
-    redis_url: str, peers: Peers, visibility: Visibility
-) -> None:
-    """Everybody for a public one; else members, subscribers and the server's admins."""
+async def test_the_presence_of_a_channel_needs_a_right(redis_url: str, peers: Peers, visibility: Visibility) -> None:
+    """Every user has it for a public one; else members, sessions that have joined, and the server's admins."""
     async with running_node(redis_url, admins=ServerAdmins({"root": None})) as one, running_node(redis_url) as other:
         ann, root = await peers.register(one, "ann"), await peers.register(one, "root")
         bob, eve = await peers.register(other, "bob"), await peers.register(other, "eve")
@@ -126,7 +124,7 @@ async def test_who_is_in_a_channel_is_for_those_who_may_know(
         await peers.close()
 
 
-async def test_who_is_silent_for_too_long_is_dropped_and_told_why(redis_url: str, peers: Peers) -> None:
+async def test_a_silent_session_is_closed_with_its_reason(redis_url: str, peers: Peers) -> None:
     """Frames count as a sign of life, a WebSocket's own pings do not."""
     async with running_node(redis_url, idle_seconds=0.3) as node:
         silent, lively = await peers.register(node, "ann"), await peers.register(node, "bob")
@@ -135,16 +133,16 @@ async def test_who_is_silent_for_too_long_is_dropped_and_told_why(redis_url: str
             with contextlib.suppress(ConnectionError):
                 await silent.ws.ping()
             await lively.ask(frames.Ping(), frames.Pong)
-            return silent.last_words is not None
+            return silent.close_text is not None
 
         await wait_until(dropped, what="the silent session is dropped")
-        assert silent.last_words == "unauthorized: idle timeout: no heartbeat"
+        assert silent.close_text == "unauthorized: idle timeout: no heartbeat"
         await wait_until(lambda: sees(lively, "bob/laptop/main"), what="it has left")
         await peers.close()
 
 
-async def test_a_node_that_stops_says_so_and_takes_its_sessions_out(redis_url: str, peers: Peers) -> None:
-    """Clients learn that coming back makes sense, and nobody sees ghosts until a time-out."""
+async def test_a_node_that_stops_closes_its_sessions_with_the_reason(redis_url: str, peers: Peers) -> None:
+    """Clients learn that a reconnect makes sense, and presence is right before any timeout."""
     async with running_node(redis_url) as staying:
         bob = await peers.register(staying, "bob")
         async with running_node(redis_url) as leaving:

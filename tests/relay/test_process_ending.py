@@ -15,7 +15,7 @@ async def started(script: str) -> asyncio.subprocess.Process:
 
 
 async def test_a_process_that_ends_in_time_is_not_killed() -> None:
-    """Its exit status tells what became of it."""
+    """The result says so."""
     process = await started("trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done")
     process.terminate()
     assert await end_within(process, 60)

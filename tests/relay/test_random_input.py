@@ -1,4 +1,4 @@
-"""Random input before and after the login, while two well-behaved sessions talk on undisturbed."""
+"""Random input before and after the login, while two other sessions go on undisturbed."""
 
 import asyncio
 import contextlib
@@ -56,51 +56,49 @@ def noise(rng: random.Random) -> bytes:
 
 
 @pytest.fixture
-async def talk(url: str, peers: Peers) -> AsyncIterator[Callable[[], int]]:
-    """Two sessions that speak to each other until the test is over, and must not miss a word. Gives the count."""
+async def traffic(url: str, peers: Peers) -> AsyncIterator[Callable[[], int]]:
+    """Two sessions that post to each other until the test is over, and must not miss a message. Gives the count."""
     ann, bob = await peers.register(url, "ann"), await peers.register(url, "bob")
-    await ann.create("ops", Visibility.PRIVATE)  # or the noise might find its way in
+    await ann.create("ops", Visibility.PRIVATE)  # random input must not join it
     await ann.join("ops")
     await bob.join("ops", await ann.invite("ops"))
-    said: list[str] = []
+    posted: list[str] = []
     over = asyncio.Event()
 
-    async def speak() -> None:
+    async def post() -> None:
         while not over.is_set():
-            said.append(str(len(said)))
-            await ann.post("ops", said[-1])
-            await wait_until(lambda: len(bob.bodies) == len(said), what="the word arrived")
+            posted.append(str(len(posted)))
+            await ann.post("ops", posted[-1])
+            await wait_until(lambda: len(bob.bodies) == len(posted), what="the message arrived")
 
-    speaking = asyncio.create_task(speak())
-    yield lambda: len(said)
-    before = len(said)
-    await wait_until(lambda: len(said) > before + 5 or speaking.done(), what="the talk goes on")
+    posting = asyncio.create_task(post())
+    yield lambda: len(posted)
+    before = len(posted)
+    await wait_until(lambda: len(posted) > before + 5 or posting.done(), what="posting goes on")
     over.set()
-    await speaking
-    assert bob.bodies == said
+    await posting
+    assert bob.bodies == posted
     assert [await peer.ask(frames.Ping(), frames.Pong) for peer in (ann, bob)] == [frames.Pong()] * 2
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_noise_before_the_login_ends_in_a_refusal_and_disturbs_nobody(
-    url: str, talk: Callable[[], int], seed: int
-) -> None:
-    """Each of these connections is closed by the node, after at most a few frames."""
+async def test_random_messages_before_the_login_are_refused(url: str, traffic: Callable[[], int], seed: int) -> None:
+    """The node closes each of these connections after at most a few frames, and other sessions are not disturbed."""
     rng = random.Random(seed)  # noqa: S311 - reproducible noise
-    before = talk()
+    before = traffic()
     for _ in range(ROUNDS // 3):
         peer = await Peer.dial(url)
         try:
-            await exchange(peer, [noise(rng) for _ in range(4)], greet=rng.random() < 0.5)
+            await exchange(peer, [noise(rng) for _ in range(4)], with_hello=rng.random() < 0.5)
         finally:
             await peer.close()
-    await wait_until(lambda: talk() > before, what="the talk went on")
+    await wait_until(lambda: traffic() > before, what="posting went on")
 
 
-async def exchange(peer: Peer, messages: list[bytes], *, greet: bool) -> None:
-    """Send some messages, perhaps behind a good Hello, and wait for the node's close."""
+async def exchange(peer: Peer, messages: list[bytes], *, with_hello: bool) -> None:
+    """Send some messages, perhaps after a valid Hello, and wait for the node's close."""
     with contextlib.suppress(ConnectionError):
-        if greet:
+        if with_hello:
             await peer.send(frames.Hello(1, "main"))
         for message in messages:
             await peer.ws.send_bytes(message)
@@ -113,7 +111,7 @@ async def exchange(peer: Peer, messages: list[bytes], *, greet: bool) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_noise_before_the_upgrade_disturbs_nobody(url: str, talk: Callable[[], int], seed: int) -> None:
+async def test_random_bytes_before_the_upgrade_disturb_nobody(url: str, traffic: Callable[[], int], seed: int) -> None:
     """Bytes that are no HTTP, and bytes that are no WebSocket after an upgrade."""
     rng = random.Random(seed)  # noqa: S311 - reproducible noise
     host, _, port = url.removeprefix("ws://").rstrip("/").partition(":")
@@ -121,7 +119,7 @@ async def test_noise_before_the_upgrade_disturbs_nobody(url: str, talk: Callable
         b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
     )
-    before = talk()
+    before = traffic()
     for _ in range(ROUNDS // 3):
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write((upgrade if rng.random() < 0.5 else b"") + rng.randbytes(rng.randrange(1, 400)))
@@ -132,16 +130,16 @@ async def test_noise_before_the_upgrade_disturbs_nobody(url: str, talk: Callable
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
-    await wait_until(lambda: talk() > before, what="the talk went on")
+    await wait_until(lambda: traffic() > before, what="posting went on")
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_noise_after_the_login_is_answered_message_by_message(
-    url: str, talk: Callable[[], int], seed: int
+async def test_random_messages_after_the_login_have_one_reply_each(
+    url: str, traffic: Callable[[], int], seed: int
 ) -> None:
-    """One reply each, and the session that makes the noise is still good for a Ping."""
+    """The session that sends them still gets a Pong."""
     rng = random.Random(seed)  # noqa: S311 - reproducible noise
-    before = talk()
+    before = traffic()
     peer = await Peer.dial(url)
     try:
         await peer._shake_hands(SigningKey.generate(), "main", (f"eve{seed}", "laptop"))
@@ -153,4 +151,4 @@ async def test_noise_after_the_login_is_answered_message_by_message(
         assert await peer.read(frames.Pong) == frames.Pong()
     finally:
         await peer.close()
-    await wait_until(lambda: talk() > before, what="the talk went on")
+    await wait_until(lambda: traffic() > before, what="posting went on")

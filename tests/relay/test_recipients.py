@@ -1,4 +1,4 @@
-"""Delivery by groups of outboxes against the rule for one subscriber: whatever happens, it is the same."""
+"""Delivery by groups of outboxes compared with the rule for one subscriber, in any order of events."""
 
 import asyncio
 from collections.abc import Callable
@@ -69,7 +69,7 @@ class Listener:
         )
 
     def gets(self, message: Message) -> bool:
-        """The rule: whoever is in the channel and lives, after its start, and never the sender."""
+        """The rule: open sessions in the channel, after their start, and never the sender."""
         return (
             self.subscriber is not None
             and self.subscriber.catch_up is None
@@ -134,7 +134,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_groups_deliver_what_the_rule_for_each_subscriber_says(steps: list[tuple[str, int, int]]) -> None:
+def test_groups_deliver_by_the_rule_for_each_subscriber(steps: list[tuple[str, int, int]]) -> None:
     """Joins, resumes, leaves, later starts, supersessions of a path and senders of all kinds, in any order."""
 
     async def check() -> None:

@@ -18,7 +18,7 @@ from relay.observability.redaction import redact_quotes, safe_message
         ("it isn't so", "it isn't so"),
     ],
 )
-def test_what_is_quoted_is_left_out(text: str, left: str) -> None:
+def test_quoted_values_are_left_out(text: str, left: str) -> None:
     """The sentence is enough for an operator; the value is the peer's."""
     assert redact_quotes(text) == left
 

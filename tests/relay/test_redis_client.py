@@ -37,8 +37,8 @@ async def test_a_lone_command_wakes_one_lane(redis_url: str, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("turns", range(8))
-async def test_it_ends_whatever_a_command_is_at(redis_url: str, turns: int) -> None:
-    """A node that was told to stop has to: its supervisor would kill it in the end, with its sessions' last words."""
+async def test_it_ends_at_any_step_of_a_command(redis_url: str, turns: int) -> None:
+    """A node that does not stop is killed by its supervisor, and its sessions get no reason of their close."""
     client = RedisClient(connect.real(redis_url), timeout=2.0, metrics=Metrics(()))
     serving = asyncio.create_task(client.serve())
     await client.call("PING")
@@ -53,8 +53,8 @@ async def test_it_ends_whatever_a_command_is_at(redis_url: str, turns: int) -> N
     asked.exception()
 
 
-async def test_what_is_asked_after_its_end_fails_at_once(redis_url: str) -> None:
-    """Sessions that are closed late have things to tell Redis, too; they would hold up the end of the process."""
+async def test_a_command_after_its_end_fails_at_once(redis_url: str) -> None:
+    """Sessions that are closed late send commands, too; these would delay the end of the process."""
     client = RedisClient(connect.real(redis_url), timeout=2.0, metrics=Metrics(()))
     serving = asyncio.create_task(client.serve())
     await client.call("PING")

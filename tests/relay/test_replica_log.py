@@ -1,4 +1,4 @@
-"""The pages of a replica that are as good as the primary's."""
+"""The pages of a replica that may be used instead of the primary's."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -50,12 +50,12 @@ def page(*ids: str, tip: str) -> LogPage:
 def test_a_page_is_complete_if_it_leads_to_the_primarys_end(
     read: LogPage, mark: LogTip, whole_ms: bool, complete: bool
 ) -> None:
-    """And, for who knows only milliseconds, if nothing more can be said in its last one."""
+    """For a reader by milliseconds, also no further message may be possible in its last millisecond."""
     assert _is_complete(read, mark, whole_ms=whole_ms) is complete
 
 
 @asynccontextmanager
-async def near_log(pair: Pair) -> AsyncIterator[ReplicaLog]:
+async def replica_log(pair: Pair) -> AsyncIterator[ReplicaLog]:
     primary = RedisClient(connect.real(pair.primary.url), timeout=2.0, metrics=Metrics(scripts.NAMES))
     replica = RedisClient(connect.real(pair.replica.url), timeout=2.0, metrics=Metrics(scripts.NAMES), server="replica")
     keys = Keys("conclave")
@@ -75,9 +75,9 @@ async def near_log(pair: Pair) -> AsyncIterator[ReplicaLog]:
                 await task
 
 
-async def test_who_may_hear_a_channel_is_the_primarys_word(tmp_path: Path) -> None:
-    """A page may come from a replica that has not heard of a removal; the version that counts may not."""
-    async with replicated(tmp_path) as pair, near_log(pair) as log:
+async def test_the_membership_version_of_a_page_is_the_primarys(tmp_path: Path) -> None:
+    """A page may come from a replica that does not have a removal yet; its version may not."""
+    async with replicated(tmp_path) as pair, replica_log(pair) as log:
         await log.append("c", str(ANN), b"one", version=0)
         await pair.in_step()
         pair.link.stall()
@@ -94,9 +94,9 @@ async def test_who_may_hear_a_channel_is_the_primarys_word(tmp_path: Path) -> No
         pair.link.flow()
 
 
-async def test_of_a_page_with_more_behind_it_the_end_does_not_matter(tmp_path: Path) -> None:
+async def test_a_page_before_the_end_needs_no_comparison_with_the_primary(tmp_path: Path) -> None:
     """All pages of a long log but the last come from the replica."""
-    async with replicated(tmp_path) as pair, near_log(pair) as log:
+    async with replicated(tmp_path) as pair, replica_log(pair) as log:
         ids = [(await log.append("c", str(ANN), b"%d" % n, version=0)).decode() for n in range(10)]
         await pair.in_step()
         pair.link.stall()

@@ -1,4 +1,4 @@
-"""A session's requests over a real socket: one reply each, in order, whatever comes in."""
+"""A session's requests over a real socket: one reply each, in order, for any input."""
 
 import asyncio
 import contextlib
@@ -44,7 +44,7 @@ async def is_alive(peer: Peer) -> bool:
 
 
 async def test_a_frame_that_no_client_sends_is_answered_and_the_session_stays(url: str, peers: Peers) -> None:
-    """All of them, by their number alone: what follows it is not even read."""
+    """Each of them, by its number alone: the bytes after it are not read."""
     ann = await peers.register(url, "ann")
     assert len(NOT_REQUESTS) == 18
     for number in NOT_REQUESTS:
@@ -66,13 +66,13 @@ async def test_a_frame_that_no_client_sends_is_answered_and_the_session_stays(ur
     ],
 )
 async def test_bytes_that_are_no_frame_are_answered_and_the_session_stays(url: str, peers: Peers, data: bytes) -> None:
-    """A newer client learns that this relay does not know its frame; the original just hangs up."""
+    """A newer client learns that this relay does not know its frame; the original just closes the connection."""
     ann = await peers.register(url, "ann")
     assert await raw(ann, data)
     assert await is_alive(ann)
 
 
-async def test_what_a_newer_client_appends_to_a_frame_is_ignored(url: str, peers: Peers) -> None:
+async def test_fields_that_a_newer_client_appends_are_ignored(url: str, peers: Peers) -> None:
     """The protocol grows at the end of its frames."""
     ann = await peers.register(url, "ann")
     reply: asyncio.Future[frames.Frame] = asyncio.get_running_loop().create_future()
@@ -91,8 +91,8 @@ async def test_text_and_pings_of_the_websocket_are_no_frames(url: str, peers: Pe
     assert await is_alive(ann)
 
 
-async def test_requests_sent_right_behind_the_login_are_answered_in_order(url: str, peers: Peers) -> None:
-    """A client need not wait for Established to go on."""
+async def test_requests_sent_right_after_the_login_are_answered_in_order(url: str, peers: Peers) -> None:
+    """A client need not wait for Established."""
     peers.keep(await Peer.login(url, KEY, register=("ann", "laptop")))
     peer = peers.keep(await Peer.dial(url))
     await peer.send(frames.Hello(1, "second"))
@@ -136,7 +136,7 @@ async def test_a_message_of_exactly_the_limit_is_taken(url: str, peers: Peers) -
 
 
 async def test_a_message_above_the_limit_ends_its_session_and_no_other(url: str, peers: Peers) -> None:
-    """The node does not buffer what it will not take."""
+    """The node does not buffer a frame that it will refuse."""
     ann, bob = await peers.register(url, "ann"), await peers.register(url, "bob")
     with contextlib.suppress(ConnectionError):  # the node need not read to the end of it
         await ann.ws.send_bytes(v1.encode(frames.Ping()).ljust(LONGEST + 1, b"."))
@@ -150,7 +150,7 @@ async def gone(observer: Peer, other: Peer) -> bool:
 
 
 async def test_a_refused_name_of_any_length_is_answered_and_the_session_stays(url: str, peers: Peers) -> None:
-    """The refusal repeats the name; that must not make the asker a slow reader."""
+    """The refusal repeats the name; that must not make the client a slow reader."""
     ann = await peers.register(url, "ann")
     name = "x" * (LONGEST - 1024)
     for request in (
@@ -199,10 +199,10 @@ async def test_a_message_above_the_limit_is_refused_and_the_session_stays(redis_
     ],
     ids=["empty", "controls", "long", "sealed-empty", "sealed", "sealed-key"],
 )
-async def test_a_body_arrives_and_is_kept_exactly_as_it_was_said(
+async def test_a_body_is_delivered_and_kept_byte_for_byte(
     pair: tuple[str, str], peers: Peers, payload: Payload
 ) -> None:
-    """Live, as a whisper and in history; the relay never looks into it."""
+    """Live, as a whisper and in history; the relay never reads it."""
     ann, bob = await peers.register(pair[0], "ann"), await peers.register(pair[1], "bob")
     await ann.create("ops")
     await ann.join("ops")
@@ -216,7 +216,7 @@ async def test_a_body_arrives_and_is_kept_exactly_as_it_was_said(
 
 
 async def test_the_close_of_a_client_is_answered(url: str, peers: Peers) -> None:
-    """A clean goodbye takes the session out of presence at once."""
+    """A clean close takes the session out of presence at once."""
     ann, bob = await peers.register(url, "ann"), await peers.register(url, "bob")
     await ann.ws.close()
     assert ann.ws.close_code not in (None, aiohttp.WSCloseCode.ABNORMAL_CLOSURE)

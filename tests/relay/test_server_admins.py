@@ -29,20 +29,20 @@ def test_a_pinned_name_has_the_role_with_its_key_only() -> None:
 
 
 def test_a_pinned_name_is_reserved_for_its_key() -> None:
-    """Nobody else may register it first."""
+    """No other key may register it first."""
     admins = ServerAdmins.parse([f"ann={KEY_TEXT}"])
     assert admins.reserves("ann", OTHER)
     assert not admins.reserves("ann", KEY)
     assert not admins.reserves("bob", OTHER)
 
 
-def test_nobody_else_is_an_admin() -> None:
+def test_other_names_are_no_admins() -> None:
     """The role is by name, exactly."""
     admins = ServerAdmins.parse(["ann"])
     assert not any(admins.grants(user, KEY) for user in ("bob", "", "Ann", "an"))
 
 
-def test_names_come_one_by_one_or_with_commas_and_spaces_around_them_do_not_count() -> None:
+def test_names_are_repeated_options_or_separated_by_commas() -> None:
     """An environment variable holds one text, and people put spaces after commas."""
     admins = ServerAdmins.parse([f"ann, bob={KEY_TEXT} ,", "cid", "", " , "])
     assert admins.unpinned == ["ann", "cid"]

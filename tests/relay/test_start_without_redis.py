@@ -13,8 +13,8 @@ from tests.support.redis_server import RedisProcess
 from tests.support.waiting import pause, wait_until
 
 
-async def test_why_it_waits_is_said_once_for_each_reason(redis_process_tcp: RedisProcess) -> None:
-    """Twice a second the same words bury the one line that an operator needs, and the reason is in each of them."""
+async def test_each_reason_of_the_wait_is_logged_once(redis_process_tcp: RedisProcess) -> None:
+    """The same line twice a second would hide the one that an operator needs."""
     host, port = redis_process_tcp.address
     url = f"redis://:nobody-asked@{host}:{port}"
     node = Node(NodeConfig("127.0.0.1", 0, RedisUrl(url), ServerAdmins({})), connect.real(url))
@@ -25,10 +25,10 @@ async def test_why_it_waits_is_said_once_for_each_reason(redis_process_tcp: Redi
 
         running = asyncio.create_task(node.run())
         try:
-            await wait_until(reasons, what="it says why it waits")
+            await wait_until(reasons, what="the reason is logged")
             await pause(2)  # it has tried again several times
             redis_process_tcp.kill()
-            await wait_until(lambda: "ConnectionError" in reasons()[-1], what="it says what is the matter now")
+            await wait_until(lambda: "ConnectionError" in reasons()[-1], what="the new reason is logged")
             await pause(2)
         finally:
             node.stop()

@@ -6,7 +6,7 @@ import pytest
 from nacl.signing import SigningKey
 from redis import Redis
 
-from tests.support.blocking import nodes_that_hear_no_messages
+from tests.support.blocking import subscriptions_blocked
 from tests.support.moderation import ROOT
 from tests.support.nodes import node_object, running_node
 from tests.support.peer import Peers
@@ -18,7 +18,7 @@ KEY = SigningKey(b"b" * 32)
 
 @pytest.fixture
 async def v2_pair(redis_url: str, peers: Peers, v2_peers: V2Peers) -> Any:
-    """Ann, who made `ops`; bob on another node, with v2; old, with v1."""
+    """Ann, the creator of `ops`; bob on another node, with v2; old, with v1."""
     async with running_node(redis_url, admins=ROOT) as one, running_node(redis_url, admins=ROOT) as other:
         ann = await v2_peers.register(one, "ann")
         bob = await v2_peers.login(other, KEY, register=("bob", "desk"))
@@ -38,8 +38,10 @@ async def v2_pair(redis_url: str, peers: Peers, v2_peers: V2Peers) -> Any:
         ("channel.delete", {}, "deleted"),
     ],
 )
-async def test_who_loses_a_channel_is_told_why(v2_pair: Any, op: str, fields: dict[str, str], reason: str) -> None:
-    """At once, with nothing more to be said in it; a v1 session is told nothing, as before."""
+async def test_a_lost_channel_is_reported_with_the_reason(
+    v2_pair: Any, op: str, fields: dict[str, str], reason: str
+) -> None:
+    """At once, without a further message; a v1 session gets no event."""
     ann, bob, old, _ = v2_pair
     await ann.ask(op, channel="ops", **fields)
     await wait_until(lambda: bob.events, what="bob is told")
@@ -49,26 +51,26 @@ async def test_who_loses_a_channel_is_told_why(v2_pair: Any, op: str, fields: di
     assert ann.of("left") == ([{"ev": "left", "channel": "ops", "reason": reason}] if reason == "deleted" else [])
 
 
-async def test_a_gap_is_told_to_live_sessions(v2_pair: Any, redis_url: str) -> None:
-    """Live delivery lost something, and the log has it no more: exactly there, and the rest follows."""
+async def test_a_gap_is_reported_to_live_sessions(v2_pair: Any, redis_url: str) -> None:
+    """Live delivery lost messages that the log no longer has: the event comes in their place, and the rest follows."""
     ann, bob, old, _ = v2_pair
     first = await ann.post("ops", "1")
-    await wait_until(lambda: bob.ids("ops") == [first], what="bob hears the first one")
-    with nodes_that_hear_no_messages(redis_url):
+    await wait_until(lambda: bob.ids("ops") == [first], what="bob gets the first one")
+    with subscriptions_blocked(redis_url):
         lost = [await ann.post("ops", str(i)) for i in range(3)]
         rest = await ann.post("ops", "rest")
         with Redis.from_url(redis_url) as store:
             (key,) = store.scan_iter("conclave:{c:*}:log")
             store.xtrim(key, minid=rest, approximate=False)
-    await wait_until(lambda: bob.ids("ops")[-1:] == [rest], what="bob hears the rest")
+    await wait_until(lambda: bob.ids("ops")[-1:] == [rest], what="bob gets the rest")
     assert [event["ev"] for event in bob.events] == ["message", "gap", "message"]
     assert bob.events[1] == {"ev": "gap", "channel": "ops", "after": first}
     assert not set(lost) & set(bob.ids("ops"))
-    await wait_until(lambda: old.bodies[-1:] == ["rest"], what="the v1 session hears the rest")
+    await wait_until(lambda: old.bodies[-1:] == ["rest"], what="the v1 session gets the rest")
     assert old.bodies == ["1", "rest"]
 
 
-async def last_words(bob: V2Peer, code: int, reason: str) -> None:
+async def assert_closed(bob: V2Peer, code: int, reason: str) -> None:
     got, event = await bob.wait_closed()
     assert got == code
     assert event == {"ev": "closing", "code": code, "reason": reason}
@@ -84,18 +86,18 @@ async def test_a_removed_user_is_told(v2_pair: Any, v2_peers: V2Peers) -> None:
 
 
 async def test_a_session_of_a_node_that_ends_is_told(redis_url: str, v2_peers: V2Peers) -> None:
-    """1012: come back at once."""
+    """1012: the client may reconnect at once."""
     async with node_object(redis_url) as node:
         ann = await v2_peers.register(f"ws://{node.address}/", "ann")
         node.stop()
-        await last_words(ann, 1012, "the relay is shutting down; reconnect")
+        await assert_closed(ann, 1012, "the relay is shutting down; reconnect")
         await v2_peers.close()
 
 
-async def test_a_session_that_the_relay_fails_is_closed_as_such(
+async def test_a_defect_of_the_relay_closes_the_session_with_its_code(
     redis_url: str, v2_peers: V2Peers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """1011: a replay that fails must not end in silence, the client would wait for ever."""
+    """1011: if a replay failed silently, the client would wait for ever."""
     async with node_object(redis_url) as node:
         ann = await v2_peers.register(f"ws://{node.address}/", "ann")
         await ann.create("ops")

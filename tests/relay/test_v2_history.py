@@ -1,4 +1,4 @@
-"""Reading what was said: pages in both directions, positions that are exact, bounds in rows and in bytes."""
+"""History: pages in both directions, exact positions, bounds in rows and in bytes."""
 
 import json
 from typing import Any
@@ -52,8 +52,8 @@ async def test_a_page_is_bounded_in_bytes_and_never_empty(redis_url: str, v2_pee
         await v2_peers.close()
 
 
-async def test_the_longest_message_in_its_longest_form_is_heard_and_read(redis_url: str, v2_peers: V2Peers) -> None:
-    """Bytes that v1 carries as they are take six each in JSON: what waits for bob, and what he can read, has room."""
+async def test_the_longest_message_in_its_longest_form_is_delivered_and_read(redis_url: str, v2_peers: V2Peers) -> None:
+    """A byte of v1 may take six in JSON: the outbox and the page of history have room for it."""
     longest = 2560 * 1024
     async with running_node(redis_url, max_message_bytes=longest) as url:
         ann, bob = await v2_peers.register(url, "ann"), await v2_peers.register(url, "bob")
@@ -62,7 +62,7 @@ async def test_the_longest_message_in_its_longest_form_is_heard_and_read(redis_u
         old = await Peer.register(url, "old")
         await old.join("ops")
         await old.post("ops", "\x01" * longest)
-        await wait_until(lambda: bob.ids("ops") or bob.is_closed, what="bob hears it")
+        await wait_until(lambda: bob.ids("ops") or bob.is_closed, what="bob gets it")
         (row,) = (await bob.ask("history", channel="ops"))["messages"]
         assert bob.ids("ops") == [row["id"]]
         assert len(json.dumps(row)) < FRAME_BYTES
@@ -71,7 +71,7 @@ async def test_the_longest_message_in_its_longest_form_is_heard_and_read(redis_u
 
 
 async def test_a_page_tells_what_is_lost_before_it(ann: V2Peer, redis_url: str) -> None:
-    """For who reads on from a position, or from a time: not for who asks for the newest."""
+    """For a page from a position or from a time, not for the newest page."""
     said = [await ann.post("ops", str(i)) for i in range(10)]
     ms = [order(each)[0] for each in said]
     with Redis.from_url(redis_url) as store:
@@ -94,8 +94,8 @@ async def test_a_page_tells_what_is_lost_before_it(ann: V2Peer, redis_url: str) 
             assert [row["id"] for row in answer["messages"]][-len(expected) :] == expected[-len(answer["messages"]) :]
 
 
-async def test_who_lost_the_channel_reads_nothing(url: str, ann: V2Peer, v2_peers: V2Peers) -> None:
-    """Not even what was said while they were in it."""
+async def test_history_after_the_loss_of_the_channel_is_refused(url: str, ann: V2Peer, v2_peers: V2Peers) -> None:
+    """Also that of the time in the channel."""
     bob = await v2_peers.register(url, "bob")
     await bob.join("ops")
     await ann.post("ops", "hi")

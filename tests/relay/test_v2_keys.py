@@ -1,4 +1,4 @@
-"""A retried send with the same key is one message: across connections, nodes and doubts."""
+"""A retried send with the same key is one message, across connections and nodes."""
 
 import asyncio
 from typing import Any
@@ -9,7 +9,7 @@ from redis import Redis
 
 from relay.redis.channel_log import KEY_MS
 from relay.redis.scripts import POST
-from tests.support.blocking import Gate
+from tests.support.blocking import BlockedCommand
 from tests.support.nodes import node_object, running_node
 from tests.support.v2_peer import V2Peer, V2Peers
 from tests.support.waiting import wait_until
@@ -31,7 +31,7 @@ async def send(peer: V2Peer, text: str, key: str | None = "k", channel: str = "o
     return await peer.ask("send", channel=channel, body={"text": text}, **({} if key is None else {"key": key}))
 
 
-async def test_a_key_is_forgotten_in_the_end(two: tuple[V2Peer, V2Peer], redis_url: str) -> None:
+async def test_a_key_expires(two: tuple[V2Peer, V2Peer], redis_url: str) -> None:
     """After five minutes, by the store itself."""
     ann, bob = two
     await send(ann, "a")
@@ -46,8 +46,8 @@ async def test_a_key_is_forgotten_in_the_end(two: tuple[V2Peer, V2Peer], redis_u
     assert len(await ann.history("ops")) == 2
 
 
-async def test_who_lost_the_channel_is_not_answered_for_an_earlier_send(two: tuple[V2Peer, V2Peer]) -> None:
-    """The rule about who may speak comes first."""
+async def test_a_retry_after_the_loss_of_the_channel_is_refused(two: tuple[V2Peer, V2Peer]) -> None:
+    """The check of the membership comes before the key."""
     ann, bob = two
     await send(bob, "a")
     await ann.ask("ban", channel="ops", user="bob")
@@ -56,19 +56,19 @@ async def test_who_lost_the_channel_is_not_answered_for_an_earlier_send(two: tup
     )
 
 
-async def test_a_send_whose_answer_was_lost_is_not_repeated(redis_url: str, v2_peers: V2Peers) -> None:
-    """The connection ends between the post and its answer: the retry gets the answer."""
+async def test_a_send_whose_reply_was_lost_is_not_repeated(redis_url: str, v2_peers: V2Peers) -> None:
+    """The connection ends between the post and its reply: the retry gets the reply."""
     key = SigningKey.generate()
     async with node_object(redis_url) as node:
         url = f"ws://{node.address}/"
         ann = await v2_peers.login(url, key, register=("ann", "laptop"))
         await ann.create("ops")
         await ann.join("ops")
-        gate = Gate(node, POST, answers=True)
+        blocked = BlockedCommand(node, POST, answers=True)
         sending = asyncio.create_task(send(ann, "once"))
-        await gate.reached.wait()
+        await blocked.reached.wait()
         await ann.cut()
-        gate.open()
+        blocked.release()
         ann = await v2_peers.login(url, key)
         await ann.join("ops")
         sent = await send(ann, "once")
@@ -77,22 +77,22 @@ async def test_a_send_whose_answer_was_lost_is_not_repeated(redis_url: str, v2_p
         await v2_peers.close()
 
 
-async def test_a_whisper_that_may_have_been_sent_is_heard_once(redis_url: str, v2_peers: V2Peers) -> None:
-    """The node did not learn whether it was: it sends it again, and the session knows it again."""
+async def test_a_whisper_that_may_have_been_sent_is_delivered_once(redis_url: str, v2_peers: V2Peers) -> None:
+    """The node does not know if it was sent and sends it again; the session recognises its id."""
     key = SigningKey.generate()
     async with node_object(redis_url) as node:
         url = f"ws://{node.address}/"
         ann = await v2_peers.login(url, key, register=("ann", "laptop"))
         again, bob = await v2_peers.login(url, key, "second"), await v2_peers.register(url, "bob")
-        gate = Gate(node, "XADD", answers=True)
+        blocked = BlockedCommand(node, "XADD", answers=True)
         asking = [asyncio.create_task(ann.ask("whisper", to=bob.path, body={"text": "1"}, key="k"))]
-        await gate.reached.wait()
+        await blocked.reached.wait()
         await wait_until(lambda: bob.of("whisper"), what="it was sent")
         asking.append(asyncio.create_task(again.ask("whisper", to=bob.path, body={"text": "1"}, key="k")))
-        gate.open()
+        blocked.release()
         first, second = await asyncio.gather(*asking)
         await ann.ask("whisper", to=bob.path, body={"text": "2"})
-        await wait_until(lambda: bob.of("whisper")[-1]["body"] == {"text": "2"}, what="the next one is heard")
+        await wait_until(lambda: bob.of("whisper")[-1]["body"] == {"text": "2"}, what="the next one arrives")
         assert [each["body"]["text"] for each in bob.of("whisper")] == ["1", "2"]
         assert first == second
         await v2_peers.close()

@@ -9,7 +9,7 @@ from nacl.signing import SigningKey
 from relay.protocol.v2 import V2Codec
 from relay.redis.scripts import LEASE_TAKE
 from relay.services.accounts import Accounts
-from tests.support.blocking import Gate
+from tests.support.blocking import BlockedCommand
 from tests.support.metrics import scrape
 from tests.support.moderation import ROOT
 from tests.support.nodes import node_object, running_node
@@ -42,7 +42,7 @@ async def test_the_role_and_the_limits_are_the_nodes(redis_url: str, v2_peers: V
 
 
 async def test_a_user_has_one_name_in_both_versions(url: str, peers: Peers, v2_peers: V2Peers) -> None:
-    """One key, one account: who registered with one version logs in with the other, and supersedes it."""
+    """One key, one account: a user who registered with one version logs in with the other, and supersedes it."""
     ann = await v2_peers.login(url, KEY, register=("ann", "laptop"))
     old = await peers.login(url, KEY)
     assert str(old.path) == ann.path
@@ -56,8 +56,8 @@ async def test_a_user_has_one_name_in_both_versions(url: str, peers: Peers, v2_p
     assert await new.ask("who") == {"sessions": ["ann/laptop/main"]}
 
 
-async def test_a_login_that_is_refused_says_why_and_with_which_code(url: str, v2_peers: V2Peers) -> None:
-    """For the program the code, for its user the sentence, in the event and in the close itself."""
+async def test_a_refused_login_has_its_reason_and_code(url: str, v2_peers: V2Peers) -> None:
+    """The code is for the program, the text for its user; both are in the event and in the close itself."""
     with pytest.raises(V2Closed) as unknown:
         await V2Peer.login(url, KEY)
     assert (unknown.value.code, unknown.value.reason) == (4006, "unknown machine key")
@@ -75,7 +75,7 @@ async def test_a_login_that_is_refused_says_why_and_with_which_code(url: str, v2
 
 
 async def test_a_relay_that_knows_its_address_refuses_another(redis_url: str, v2_peers: V2Peers) -> None:
-    """So the rogue cannot lie about the cluster either: the client signs what it has dialled."""
+    """A rogue relay cannot lie about the cluster either: the client signs the address that it has dialled."""
     origins = frozenset({"wss://chat.example", "ws://10.0.0.1:4390"})
     async with running_node(redis_url, origins=origins) as url:
         for i, origin in enumerate(("wss://chat.example", "wss://Chat.example:443", "ws://10.0.0.1:4390")):
@@ -89,7 +89,7 @@ async def test_a_relay_that_knows_its_address_refuses_another(redis_url: str, v2
         await v2_peers.close()
 
 
-async def test_a_login_while_redis_is_away_is_told_when_to_come_back(redis_url: str) -> None:
+async def test_a_login_while_redis_is_away_is_told_when_to_retry(redis_url: str) -> None:
     """1013 with `retry_after`: the client waits instead of giving up."""
     async with node_object(redis_url) as node:
         url = f"ws://{node.address}/"
@@ -112,7 +112,7 @@ async def test_a_login_while_redis_is_away_is_told_when_to_come_back(redis_url: 
 
 
 async def test_a_login_on_a_node_that_shuts_down_is_sent_elsewhere(redis_url: str) -> None:
-    """1012: come back at once, another node is there."""
+    """1012: the client reconnects at once, to another node."""
     async with node_object(redis_url) as node:
         url = f"ws://{node.address}/"
         peer = await V2Peer.dial(url)
@@ -123,23 +123,23 @@ async def test_a_login_on_a_node_that_shuts_down_is_sent_elsewhere(redis_url: st
 
 
 async def test_a_login_that_is_overtaken_is_superseded(redis_url: str, v2_peers: V2Peers) -> None:
-    """Not `handshake failed`: the client must not come back under this path."""
+    """Not `handshake failed`: the client must not reconnect under this path."""
     async with node_object(redis_url) as node, running_node(redis_url) as other:
         url = f"ws://{node.address}/"
         await (await V2Peer.login(url, KEY, register=("ann", "laptop"))).close()
-        gate = Gate(node, LEASE_TAKE, answers=True)
+        blocked = BlockedCommand(node, LEASE_TAKE, answers=True)
         slow = asyncio.create_task(V2Peer.login(url, KEY))
-        await gate.reached.wait()
+        await blocked.reached.wait()
         await v2_peers.login(other, KEY)
-        await wait_until(lambda: any(s.close_reason for s in node.parts.sessions), what="the first one hears of it")
-        gate.open()
+        await wait_until(lambda: any(s.close_reason for s in node.parts.sessions), what="the first one is superseded")
+        blocked.release()
         with pytest.raises(V2Closed) as refused:
             await slow
         assert refused.value.code == 4001
         await v2_peers.close()
 
 
-async def test_both_versions_have_their_own_last_words(url: str, peers: Peers) -> None:
+async def test_each_version_has_its_own_form_of_a_refusal(url: str, peers: Peers) -> None:
     """A v1 client is never sent JSON, not even when it is refused."""
     peer = peers.keep(await Peer.dial(url))
     await peer.ws.send_bytes(b"\xff")
@@ -152,7 +152,7 @@ async def test_both_versions_have_their_own_last_words(url: str, peers: Peers) -
 async def test_a_defect_during_a_login_is_answered_and_counted(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, register: bool
 ) -> None:
-    """Not a connection that breaks without a word: a client of either version is told, and so are the operators."""
+    """The connection does not just break: a client of either version is told, and the operator's metrics count it."""
     async with node_object(redis_url) as node:
         url = f"ws://{node.address}/"
 
@@ -170,7 +170,7 @@ async def test_a_defect_during_a_login_is_answered_and_counted(
 
 
 async def test_a_defect_after_a_login_ends_the_session(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a code that sends the client back, and with nothing left behind."""
+    """With a code after which the client reconnects, and without remains of the session."""
     async with node_object(redis_url) as node:
         ann = await V2Peer.login(f"ws://{node.address}/", KEY, register=("ann", "laptop"))
 

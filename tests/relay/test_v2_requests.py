@@ -57,7 +57,7 @@ async def test_operations_of_the_servers_admins(people: tuple[V2Peer, V2Peer, V2
 
 
 async def test_refusals_have_the_texts_of_version_1(people: tuple[V2Peer, V2Peer, V2Peer]) -> None:
-    """One set of words, whichever version asks; each of the codes that a request can meet."""
+    """The same texts in both versions, and each code that a request can have."""
     _, ann, bob = people
     await ann.create("ops")
     await ann.create("secret", "private")
@@ -90,7 +90,7 @@ async def test_refusals_have_the_texts_of_version_1(people: tuple[V2Peer, V2Peer
         assert (await bob.refusal(op, **fields)).startswith(refusal), op
 
 
-async def test_a_store_that_is_away_is_told_with_when_to_ask_again(redis_url: str, v2_peers: V2Peers) -> None:
+async def test_a_store_that_is_away_is_reported_with_the_time_of_a_retry(redis_url: str, v2_peers: V2Peers) -> None:
     """`unavailable`, and the session stays."""
     async with node_object(redis_url) as node:
         ann = await v2_peers.register(f"ws://{node.address}/", "ann")
@@ -136,7 +136,7 @@ async def test_both_versions_share_a_channel(url: str, peers: Peers, v2_peers: V
         sealed = {"ciphertext": b64(ciphertext[i:]), **({} if i % 2 else {"key_id": f"key {i}"})}
         await new.ask("send", channel="ops", body={"sealed": sealed})
     history_new = await new.history("ops")
-    await wait_until(lambda: len(watch_old.messages) == 80 and len(watch_new.events) == 80, what="all is heard")
+    await wait_until(lambda: len(watch_old.messages) == 80 and len(watch_new.events) == 80, what="all has arrived")
     assert [{k: v for k, v in e.items() if k not in ("ev", "channel")} for e in watch_new.events] == history_new
     in_both = list(zip(watch_old.messages, watch_new.events, strict=True))
     for one, other in in_both:
@@ -158,7 +158,7 @@ async def test_whispers_cross_the_versions(url: str, peers: Peers, v2_peers: V2P
     old, new = await peers.register(url, "old"), await v2_peers.register(url, "new")
     await new.ask("whisper", to=str(old.path), body={"text": "psst"}, key="k")
     await old.ask(frames.Whisper(old.path, old.path.parse(new.path), Sealed(b"\xff", None)), frames.Ack)
-    await wait_until(lambda: old.whispers and new.events, what="both have heard")
+    await wait_until(lambda: old.whispers and new.events, what="both have got it")
     assert text(old.whispers[0].payload) == "psst"
     assert new.events[0]["body"] == {"sealed": {"ciphertext": "_w"}}
     assert new.events[0]["id"]

@@ -1,4 +1,4 @@
-"""Ways to make things happen in one certain order: holding a node's commands back, and letting nodes go deaf."""
+"""Control of the order of events: commands of a node, subscriptions or inboxes are blocked until a test goes on."""
 
 import asyncio
 from collections.abc import Iterator
@@ -11,24 +11,24 @@ from relay.app.node import Node
 from relay.redis.scripts import Script
 
 
-class Gate:
-    """Holds what a node asks of one script or command, or the answers, until it is opened. Everything else goes on."""
+class BlockedCommand:
+    """Holds a node's calls of one script or command, or their replies, until it is released. Nothing else is held."""
 
     def __init__(self, node: Node, what: Script | str, *, answers: bool = False) -> None:
-        """With `answers` the script is run, and the node has to wait for what came of it."""
+        """With `answers`, the script runs, and its reply is held."""
         self.reached = asyncio.Event()
         """Set as soon as a command, or an answer, is held."""
         self._client = node.parts.client
         self._what = what
         self._answers = answers
-        self._opened = asyncio.Event()
+        self._released = asyncio.Event()
         self._submit = node.parts.client._submit
         node.parts.client._submit = self._hold  # type: ignore[method-assign]
 
-    def open(self) -> None:
-        """Let go of what is held and hold nothing more."""
+    def release(self) -> None:
+        """Let the held calls go on, and hold no more."""
         self._client._submit = self._submit  # type: ignore[method-assign]
-        self._opened.set()
+        self._released.set()
 
     def _hold(self, command: Any, script: Script | None) -> "asyncio.Future[Any]":
         if (command[0] if script is None else script) != self._what:
@@ -41,13 +41,13 @@ class Gate:
         return asyncio.ensure_future(self._wait(running, command, script))
 
     async def _wait(self, running: "asyncio.Future[Any] | None", command: Any, script: Script | None) -> Any:
-        await self._opened.wait()
+        await self._released.wait()
         return await (running or self._submit(command, script))
 
 
 @contextmanager
-def nodes_that_hear_no_messages(redis_url: str) -> Iterator[Redis]:
-    """Cut every subscriber and let none come back, while everything else goes on."""
+def subscriptions_blocked(redis_url: str) -> Iterator[Redis]:
+    """Cut every subscriber connection and refuse new ones: nodes get no live messages."""
     with Redis.from_url(redis_url) as store:
         store.execute_command("ACL", "SETUSER", "default", "-subscribe")
         try:
@@ -58,8 +58,8 @@ def nodes_that_hear_no_messages(redis_url: str) -> Iterator[Redis]:
 
 
 @contextmanager
-def nodes_that_hear_no_signals(redis_url: str) -> Iterator[Redis]:
-    """Let no node read its inbox, while everything else goes on: what a broken connection is until it is noticed."""
+def inboxes_blocked(redis_url: str) -> Iterator[Redis]:
+    """Let no node read its inbox, as with a broken connection until it is noticed."""
     with Redis.from_url(redis_url) as store:
         store.execute_command("ACL", "SETUSER", "default", "-xread")
         try:

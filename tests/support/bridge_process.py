@@ -1,11 +1,12 @@
-"""`conclave bridge` as Claude Code runs it: a child process, and a client that writes and reads raw lines.
+"""`conclave bridge` as Claude Code runs it: a child process, and two clients that drive it.
 
-`sdk_bridge.py` has the official SDK's client, somebody else's reading of the protocol. Both have the interface of
-`BridgeProcess`, so that one test is about both.
+One writes and reads raw lines; the other is the official SDK's, somebody else's reading of the protocol. Both have the
+interface of `BridgeProcess`, so that one test is about both.
 """
 
 import asyncio
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,6 +14,10 @@ from types import TracebackType
 from typing import Any, Self
 
 import orjson
+from mcp import ClientSession, StdioServerParameters, stdio_client
+from mcp.client.extension import NotificationBinding
+from mcp.types import CallToolResult, ServerNotification, TextContent, ToolListChangedNotification
+from pydantic import BaseModel
 
 from conclave.client.link import connect
 from conclave.machine.config import Registration
@@ -20,7 +25,7 @@ from conclave.machine.config_edit import register
 from conclave.machine.keys import create_or_load
 from conclave.machine.locations import CONFIG_NAME, KEY_NAME
 from tests.support.nodes import resident_bytes
-from tests.support.programs import PIPE, Process, fork, launch
+from tests.support.programs import CONCLAVE, PIPE, Process, fork, launch
 from tests.support.waiting import wait_until
 
 SECONDS = 30.0
@@ -29,7 +34,7 @@ REVISION = "2025-11-25"
 
 
 class BridgeProcess(ABC):
-    """One bridge. What it says is checked to be the protocol, and kept."""
+    """One bridge. Its output is checked against the protocol, and kept."""
 
     def __init__(self, home: Path, *arguments: str, directory: Path | None = None) -> None:
         """`home` is its configuration directory, `directory` where it is started."""
@@ -76,14 +81,14 @@ class BridgeProcess(ABC):
         assert failed, text
         return text
 
-    def said(self, text: str) -> list[dict[str, Any]]:
+    def events_with(self, text: str) -> list[dict[str, Any]]:
         """Return the events with this text in them."""
         return [event for event in self.events if text in event["content"]]
 
-    async def hear(self, text: str) -> dict[str, Any]:
+    async def wait_for_event(self, text: str) -> dict[str, Any]:
         """Wait for the first event with this text in it."""
-        await wait_until(lambda: bool(self.said(text)), what=f"an event says {text!r}")
-        return self.said(text)[0]
+        await wait_until(lambda: bool(self.events_with(text)), what=f"an event says {text!r}")
+        return self.events_with(text)[0]
 
 
 class RawBridge(BridgeProcess):
@@ -188,7 +193,84 @@ class RawBridge(BridgeProcess):
             self.log.append(line.decode(errors="replace").rstrip())
 
 
-async def settle_in(home: Path, user: str, url: str, *more_urls: str) -> None:
+class ChannelEvent(BaseModel):
+    """The parameters of an event as Claude Code knows them."""
+
+    content: str
+    meta: dict[str, str]
+
+
+class SdkBridge(BridgeProcess):
+    """Driven by the official SDK's client, which validates all that it reads."""
+
+    def __init__(self, home: Path, *arguments: str, directory: Path | None = None) -> None:
+        super().__init__(home, *arguments, directory=directory)
+        self._code = home / f"exit-{id(self)}"
+        self._errors = home / f"stderr-{id(self)}"
+        self._faults: list[object] = []
+        self._ending = asyncio.Event()
+        self._session: ClientSession | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def _start(self) -> None:
+        # The SDK's contexts belong to the task that enters them, and a test ends bridges in any order.
+        self._task = asyncio.create_task(self._run())
+        await wait_until(lambda: self._session or (self._task and self._task.done()), timeout=SECONDS)
+        if self._session is None:
+            await self._task
+
+    async def _run(self) -> None:
+        # It does not tell the exit code of what it started, so a shell in between does.
+        parameters = StdioServerParameters(
+            command="/bin/sh",
+            args=["-c", '"$@"; echo $? > "$EXIT_CODE"', "sh", str(CONCLAVE), *self._arguments],
+            env={**os.environ, "EXIT_CODE": str(self._code)},
+            cwd=self._directory,
+        )
+        binding = NotificationBinding(
+            method="notifications/claude/channel", params_type=ChannelEvent, handler=self._channel
+        )
+        with self._errors.open("w") as errors:
+            async with (
+                stdio_client(parameters, errlog=errors) as (read, write),
+                ClientSession(read, write, message_handler=self._other, notification_bindings=[binding]) as session,
+            ):
+                greeting = await session.initialize()
+                assert greeting.protocol_version == REVISION
+                self._session = session
+                await self._ending.wait()
+
+    async def end(self) -> int:
+        assert self._task is not None
+        self._ending.set()
+        async with asyncio.timeout(SECONDS):
+            await self._task
+        assert not self._faults
+        return int(self._code.read_text())
+
+    async def attempt(self, name_: str, **arguments: Any) -> tuple[str, bool]:
+        assert self._session is not None
+        result = await self._session.call_tool(name_, arguments, read_timeout_seconds=SECONDS)
+        assert isinstance(result, CallToolResult)
+        (content,) = result.content
+        assert isinstance(content, TextContent)
+        return content.text, bool(result.is_error)
+
+    async def tools(self) -> list[str]:
+        assert self._session is not None
+        return [tool.name for tool in (await self._session.list_tools()).tools]
+
+    async def _channel(self, event: ChannelEvent) -> None:
+        self.events.append(event.model_dump())
+
+    async def _other(self, message: ServerNotification | Exception) -> None:
+        if isinstance(message, ToolListChangedNotification):
+            self.lists_changed += 1
+        else:
+            self._faults.append(message)
+
+
+async def configure_home(home: Path, user: str, url: str, *more_urls: str) -> None:
     """Register a new user at a server; `more_urls` are configured as well, without asking there."""
     key = create_or_load(home / KEY_NAME)
     async with await connect(url, key, "registering", register=(user, "laptop")):

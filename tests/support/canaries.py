@@ -10,7 +10,7 @@ from conclave.model import Plain, Sealed
 
 
 class Canaries:
-    """Secrets that nobody else could have come up with."""
+    """Secrets that are unique, so that they can be searched for."""
 
     def __init__(self) -> None:
         self._secrets: dict[str, bytes] = {}
@@ -28,7 +28,7 @@ class Canaries:
         return Sealed(self.text("sealed").encode(), self.text("key-id"))
 
     def sealed_object(self) -> dict[str, dict[str, str]]:
-        """Make a sealed body as protocol v2 says it."""
+        """Make a sealed body in the form of protocol v2."""
         ciphertext = base64.urlsafe_b64encode(self.text("sealed").encode()).decode().rstrip("=")
         return {"sealed": {"ciphertext": ciphertext, "key_id": self.text("key-id")}}
 

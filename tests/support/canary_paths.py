@@ -12,7 +12,7 @@ from conclave.model import Plain, SessionPath
 from conclave.protocol import v1
 from conclave.protocol.v1 import admin, frames
 from tests.support.canaries import Canaries
-from tests.support.moderation import PRIVATE, rule
+from tests.support.moderation import PRIVATE, administer
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peer, Peers, Refused
 from tests.support.waiting import wait_until
@@ -26,7 +26,7 @@ async def refused(asking: object) -> None:
 
 
 async def registrations(node: NodeProcess, canaries: Canaries, peers: Peers, root: Peer) -> tuple[Peer, Peer]:
-    """Two users with a server invite each, and some who have none that is good."""
+    """Register two users with a server invite each, and try others without a valid one."""
     people = []
     for name in ("ann", "bob"):
         token = canaries.token(await server_invite(root))
@@ -59,7 +59,7 @@ async def _shake_hands(peer: Peer, key: SigningKey, user: str, token: str | None
 
 
 async def bad_logins(node: NodeProcess, canaries: Canaries, known: SigningKey) -> None:
-    """A key that nobody knows, a signature that is none, names that are none, frames that are none."""
+    """Try an unknown key, a wrong signature, invalid names, and invalid frames."""
     stranger = canaries.key()
     await refused(Peer.login(node.url, stranger))
     await refused(Peer.login(node.url, stranger, register=("root", "laptop")))
@@ -104,7 +104,7 @@ async def every_request(canaries: Canaries, root: Peer, ann: Peer, bob: Peer) ->
         ):
             assert await ann.refusal(wrong)
     assert await ann.refusal(frames.ChannelMsg("ops", HERE, Plain(canaries.text("long") + "x" * 1024 * 1024)))
-    await wait_until(lambda: len(bob.messages) == 2, what="bob hears what was said")
+    await wait_until(lambda: len(bob.messages) == 2, what="bob gets both messages")
     assert len(await bob.page("ops")) == 4
     added = bytes(canaries.key().verify_key)
     operations: list[admin.AdminOp] = [
@@ -150,7 +150,7 @@ async def every_request(canaries: Canaries, root: Peer, ann: Peer, bob: Peer) ->
         for peer in (root, ann, bob):
             await _any_answer(peer, request)
     await ann.join("ops")
-    await rule(ann, admin.AclAdd("ops", "bob"))
+    await administer(ann, admin.AclAdd("ops", "bob"))
     await bob.join("ops")
 
 
@@ -162,7 +162,7 @@ async def _any_answer(peer: Peer, request: frames.Frame) -> frames.Frame | None:
 
 
 async def garbage(node: NodeProcess, canaries: Canaries, ann: Peer) -> None:
-    """Frames and requests that nobody should send."""
+    """Send invalid frames and requests."""
     whole = v1.encode(frames.ChannelMsg("ops", HERE, canaries.body()))
     for data in (
         whole[:-3],

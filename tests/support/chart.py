@@ -70,7 +70,7 @@ def render(values: Object | None = None, *, release: str = "acme", chart: Path =
 
 
 def refusal(values: Object) -> str:
-    """Return what helm says about values that it must not accept."""
+    """Return helm's error for values that it must not accept."""
     done = helm("template", "acme", values={**TRIAL, **values})
     assert done.returncode != 0, f"these values render: {values}"
     return done.stderr

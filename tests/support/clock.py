@@ -10,7 +10,7 @@ _KEYS = Keys("conclave")
 
 
 def stand_still(redis_url: str, channel: str) -> None:
-    """Have all that is said in a channel from now on share as few milliseconds as it can: the log is an hour ahead."""
+    """Let all later messages of a channel share as few milliseconds as possible: its log is an hour ahead."""
     ahead = int(time.time() * 1000) + 3_600_000
     with Redis.from_url(redis_url) as store:
         channel_id = store.hget(_KEYS.names, channel)

@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector for tests: takes OTLP over HTTP, as protobuf, and keeps what came."""
+"""An OpenTelemetry collector for tests: takes OTLP over HTTP, as protobuf, and keeps it."""
 
 import zlib
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
 """Comparison of what one session received of a channel with the channel's log. Pure: stays and a log in, flaws out.
 
-A session comes and goes. Each join and what was heard until its end is a stay; it begins behind the position that was
-asked for (`since`), or else behind the one that was answered. What must be heard from there on is every row of the log
-that is not the session's own, once and in order. Rows may be missing only behind a gap that was told, and only if they
-were trimmed by then.
+A session joins and leaves, often. A stay is one join and all that was received until its end. It begins after the
+position of the request (`since`), or else after the position in the reply. From there on the session must receive every
+row of the log that is not its own, once and in order. Rows may be missing only after a gap that was reported, and only
+if they were trimmed by then.
 """
 
 from bisect import bisect_left, bisect_right
@@ -15,34 +15,34 @@ from relay.model.message import START, order
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A message that was said: its id and its sender's path."""
+    """A message that was posted: its id and its sender's path."""
 
     id: str
     sender: str
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """The session was told that what followed `after` is lost; by then, rows before `trimming` may have been gone."""
+    """A report to the session that rows after `after` are lost; by then, rows before `trimming` may have been gone."""
 
     after: str
     trimming: str
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """A join with `since`, or without it; and what was true before it was sent.
+class JoinRequest(msgspec.Struct, frozen=True):
+    """A join with `since`, or without it, and the state of the log before it was sent.
 
-    `said` is a message that had been acknowledged. Rows before `trimmed` were gone.
+    The message `last_acknowledged` was in the log. Rows before `trimmed` were gone.
     """
 
     since: str | None
-    said: str
+    last_acknowledged: str
     trimmed: str
 
 
 class Stay(msgspec.Struct):
-    """A join with its answer, and what followed: ids of messages, and gaps. No row from `trimming` on was gone yet."""
+    """A join with its reply, and what followed: ids of messages, and gaps. No row from `trimming` on was gone yet."""
 
-    asked: Asked
+    request: JoinRequest
     position: str
     recovered: bool | None
     trimming: str
@@ -50,17 +50,17 @@ class Stay(msgspec.Struct):
 
     @property
     def begin(self) -> str:
-        """Behind what the session must hear everything."""
-        return self.position if self.asked.since is None else self.asked.since
+        """The position after which the session must receive everything."""
+        return self.position if self.request.since is None else self.request.since
 
     @property
     def end(self) -> str:
-        """The last message that was handled: where to come back."""
+        """The last message that was handled: the next `since`."""
         return next((step for step in reversed(self.steps) if isinstance(step, str)), self.begin)
 
 
 class _Log:
-    """The rows that a session must hear: ids in order."""
+    """The rows that a session must receive: ids in order."""
 
     def __init__(self, rows: Sequence[Row], path: str) -> None:
         self._ids = [row.id for row in rows if row.sender != path]
@@ -79,35 +79,35 @@ class _Log:
 
 
 def flaws(path: str, stays: Sequence[Stay], rows: Sequence[Row]) -> list[str]:
-    """Return what is wrong, in words, if the session at `path` was there to the log's end. `rows` is all ever said."""
+    """Return the flaws, in words, of a session at `path` that stayed to the log's end. `rows` is all ever posted."""
     log, ids = _Log(rows, path), {START, *(row.id for row in rows)}
     found: list[str] = []
     at = START
     for number, stay in enumerate(stays):
-        since = stay.asked.since
+        since = stay.request.since
         if number and since not in (None, at):
             found.append(f"stay {number}: came back with {since}, but had handled {at}")
         if stay.position not in ids:
             found.append(f"stay {number}: the position {stay.position} was never in the log")
         found += [f"stay {number}: {flaw}" for flaw in (*_answer(stay), *_walk(stay, log))]
         at = stay.end
-    if unheard := log.after(at):
-        found.append(f"at the end: {_some(unheard)} never heard")
+    if missing := log.after(at):
+        found.append(f"at the end: {_some(missing)} never received")
     return found
 
 
 def _answer(stay: Stay) -> Iterator[str]:
     """Return the flaws of the reply to the join."""
-    since, recovered = stay.asked.since, stay.recovered
-    if order(stay.position) < order(stay.asked.said):
-        yield f"the position {stay.position} is older than {stay.asked.said}, which was said before"
+    since, recovered = stay.request.since, stay.recovered
+    if order(stay.position) < order(stay.request.last_acknowledged):
+        yield f"the position {stay.position} is older than {stay.request.last_acknowledged}, which was posted before"
     if since is None:
         if recovered is not None:
             yield "an answer to a `since` that was not given"
         return
     if recovered is not True and order(since) >= order(stay.trimming):
         yield f"nothing behind {since} was gone, and yet it was not recovered"
-    if recovered is not False and order(since) < order(stay.asked.trimmed):
+    if recovered is not False and order(since) < order(stay.request.trimmed):
         yield f"what followed {since} was gone, and yet it was recovered"
     if recovered is False and stay.steps and (not isinstance(stay.steps[0], Gap) or stay.steps[0].after != since):
         yield f"what followed {since} was lost, and no gap tells so"
@@ -121,7 +121,7 @@ def _walk(stay: Stay, log: _Log) -> Iterator[str]:
             if order(step.after) >= order(step.trimming):
                 yield f"a gap behind {step.after}, where nothing was gone"
             if order(step.after) < order(at):
-                yield f"a gap behind {step.after}, of which {at} was heard"
+                yield f"a gap behind {step.after}, of which {at} was received"
                 continue
             missing = [each for each in log.between(at, step.after) if order(each) >= order(gone)]
             if step.after != at and step.after in log and order(step.after) >= order(gone):
@@ -132,7 +132,7 @@ def _walk(stay: Stay, log: _Log) -> Iterator[str]:
             continue
         else:
             if step not in log:
-                yield f"{step} was said by nobody else"
+                yield f"{step} was posted by nobody else"
             missing = [each for each in log.between(at, step) if order(each) >= order(gone)]
             at, gone = step, START
         if missing:

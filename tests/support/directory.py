@@ -10,8 +10,8 @@ from relay.redis.keys import Keys
 DIR = Keys("conclave").directory
 
 
-class Room(msgspec.Struct, frozen=True):
-    """A channel as the directory describes it. `invites` are what is left of each: `uses expires`, sorted."""
+class ChannelState(msgspec.Struct, frozen=True):
+    """A channel as the directory describes it. `invites` has the rest of each: `uses expires`, sorted."""
 
     creator: str
     visibility: str
@@ -24,7 +24,7 @@ class Room(msgspec.Struct, frozen=True):
 class Snapshot(msgspec.Struct, frozen=True):
     """Everything that an operation can change, without ids, keys, tokens and times."""
 
-    rooms: dict[str, Room]
+    channels: dict[str, ChannelState]
     machines: dict[str, frozenset[str]]
     """Of each user."""
     server_invites: tuple[str, ...]
@@ -42,15 +42,15 @@ class Store:
     def snapshot(self) -> Snapshot:
         """Return what the directory holds; AssertionError if an index disagrees with what it is an index of."""
         names = self._hash("names")
-        rooms = {name: self._room(channel_id, name) for name, channel_id in names.items()}
+        channels = {name: self._channel(channel_id, name) for name, channel_id in names.items()}
         self._check_reverse("acl", "member", names)
         self._check_reverse("admins", "administers", names)
         self._check_reverse("bans", "banned", names)
         self._check_listings(names)
-        return Snapshot(rooms, self._machines(), tuple(sorted(self._hash("server-invites").values())))
+        return Snapshot(channels, self._machines(), tuple(sorted(self._hash("server-invites").values())))
 
-    def due(self) -> dict[str, str]:
-        """Return what has yet to be announced."""
+    def pending(self) -> dict[str, str]:
+        """Return the pending announcements."""
         return self._hash("due")
 
     def id_of(self, name: str) -> str:
@@ -59,13 +59,13 @@ class Store:
         return channel_id
 
     def announced(self, channel_id: str) -> bool:
-        """Tell whether the channel's messages carry the directory's version, or the channel is marked as deleted."""
+        """Tell if the channel's messages carry the directory's version, or the channel is marked as deleted."""
         head: dict[str, str] = self._redis.hgetall(f"conclave:{{c:{channel_id}}}:head")
         version = self.version(channel_id)
         return "gone" in head if version is None else head.get("version", "0") == version
 
     def version(self, channel_id: str) -> str | None:
-        """Return the version of who may hear a channel; None if there is no such channel."""
+        """Return the membership version of a channel; None if there is no such channel."""
         found: str | None = self._redis.hget(f"{DIR}:channel:{channel_id}", "version")
         return found
 
@@ -80,10 +80,10 @@ class Store:
     def _set(self, part: str) -> frozenset[str]:
         return frozenset(self._redis.smembers(f"{DIR}:{part}"))
 
-    def _room(self, channel_id: str, name: str) -> Room:
+    def _channel(self, channel_id: str, name: str) -> ChannelState:
         row = self._hash(f"channel:{channel_id}")
         assert row["name"] == name, f"`{name}` leads to a channel that is called `{row['name']}`"
-        return Room(
+        return ChannelState(
             creator=row["creator"],
             visibility=row["visibility"],
             members=self._set(f"acl:{channel_id}"),

@@ -17,13 +17,13 @@ class Instruction:
 
     @property
     def words(self) -> list[str]:
-        """The words of the exec form. Raises: ValueError in any other form."""
+        """The arguments of the exec form. Raises: ValueError in any other form."""
         words: list[str] = json.loads(self.rest)
         return words
 
 
 def read_dockerfile(path: Path) -> list[list[Instruction]]:
-    """Return the stages, each with its FROM first. What stands before the first FROM is left out."""
+    """Return the stages, each with its FROM first. Instructions before the first FROM are left out."""
     stages: list[list[Instruction]] = []
     for line in path.read_text().replace("\\\n", " ").splitlines():
         match = re.match(r"([A-Z]+)\s+(.*)", line)
@@ -40,14 +40,14 @@ class Replay:
     """A stage whose absolute paths lie below a directory."""
 
     def __init__(self, root: Path, context: Path, environment: dict[str, str]) -> None:
-        """`context` is what the build may copy from; `environment` what the base image gives."""
+        """`context` is the directory to copy from; `environment` that of the base image."""
         self.root = root
         self.directory = root
         self._context = context
         self._environment = dict(environment)
 
     def run(self, stage: list[Instruction]) -> None:
-        """Carry out what a stage does to files. Raises: CalledProcessError."""
+        """Carry out the file operations of a stage. Raises: CalledProcessError."""
         for instruction in stage:
             match instruction.name:
                 case "WORKDIR":
@@ -70,7 +70,7 @@ class Replay:
                     pass
 
     def variables(self, instruction: Instruction) -> dict[str, str]:
-        """Return what an ENV sets, with its paths moved."""
+        """Return the variables of an ENV, with their paths moved."""
         pairs = (pair.split("=", 1) for pair in instruction.rest.split())
         return {name: self._moved(value.replace("$PATH", self._environment["PATH"])) for name, value in pairs}
 

@@ -28,7 +28,7 @@ from typing import NamedTuple, NoReturn
 PACKAGES = ("conclave", "relay", "bridge", "cli")
 LENGTH = struct.Struct("!I")
 NUMBER = struct.Struct("!i")
-"""What is told of a child: its id, then its exit code, negative for a signal."""
+"""The report on a child: its id, then its exit code, negative for a signal."""
 DESCRIPTORS = 4
 
 
@@ -49,7 +49,7 @@ def send_request(channel: socket.socket, request: Request, descriptors: list[int
 
 
 class Server:
-    """Forks, and tells how each child ended."""
+    """Forks, and reports the end of each child."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
@@ -116,7 +116,7 @@ def _receive(channel: socket.socket, size: int) -> bytes:
 
 
 def _take_over(streams: list[int]) -> None:
-    """In a child: leave what is the server's, and take these as standard streams."""
+    """In a child: close the server's descriptors, and take these as standard streams."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in a shell's background ignores it

@@ -1,4 +1,4 @@
-"""Bodies and names that somebody might send to an agent on purpose, and what must not be in what it sees of them.
+"""Bodies and names that an attacker might send to an agent, and the check of what the agent sees of them.
 
 `BODIES` and `NAMES` are for every place where other people's words end up: content for the model, results of tools,
 lines of a terminal, frames. `MIB_BODIES` are as large as a message may be, each of another kind of text.

@@ -14,7 +14,7 @@ from tests.support.waiting import wait_until
 
 
 class LocalCluster:
-    """Runs in a terminal of its own, so to speak: a process group that Ctrl-C goes to."""
+    """A cluster in a process group of its own, which gets Ctrl-C as in a terminal."""
 
     def __init__(self, data_dir: Path, nodes: int = 3, **environment: str) -> None:
         self.data_dir = data_dir

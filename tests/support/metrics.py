@@ -38,7 +38,7 @@ class Scrape:
 
 
 async def scrape(url: str) -> Scrape:
-    """Ask a node, or whatever serves /metrics at this ws:// or http:// URL."""
+    """Scrape a node, or another server of /metrics, at this ws:// or http:// URL."""
     target = url.replace("ws://", "http://").rstrip("/") + "/metrics"
     async with aiohttp.ClientSession() as http, http.get(target) as response:
         assert response.status == 200, await response.text()

@@ -1,4 +1,4 @@
-"""Asking for what admins do, and the words of their refusals."""
+"""The operations of admins, and the texts of their refusals."""
 
 from conclave.model import Plain, SessionPath, Visibility
 from conclave.protocol.v1 import admin, frames
@@ -16,7 +16,7 @@ REMOVED = "unauthorized: user removed from this server"
 ROOT = ServerAdmins({"root": None})
 
 
-async def rule(peer: Peer, operation: admin.AdminOp) -> None:
+async def administer(peer: Peer, operation: admin.AdminOp) -> None:
     await peer.ask(frames.Admin(operation), frames.Ack)
 
 
@@ -37,17 +37,17 @@ async def listed(peer: Peer) -> list[str]:
     return [channel.name for channel in (await peer.ask(frames.ListChannels(), frames.ChannelList)).channels]
 
 
-def say(channel: str) -> frames.ChannelMsg:
+def a_post(channel: str) -> frames.ChannelMsg:
     return frames.ChannelMsg(channel, SessionPath("x", "y", "z"), Plain("hi"))
 
 
-async def hears(listener: Peer, speaker: Peer, channel: str, body: str) -> None:
-    await speaker.post(channel, body)
-    await wait_until(lambda: listener.bodies[-1:] == [body], what=f"{listener.path} hears `{body}`")
+async def assert_delivered(receiver: Peer, sender: Peer, channel: str, body: str) -> None:
+    await sender.post(channel, body)
+    await wait_until(lambda: receiver.bodies[-1:] == [body], what=f"{receiver.path} gets `{body}`")
 
 
-async def hears_not(listener: Peer, speaker: Peer, channel: str, body: str) -> None:
-    """Post, and assert that the listener is out of the channel and did not get it."""
-    await speaker.post(channel, body)
-    assert await listener.refusal(say(channel)) == f"unauthorized: not a member of channel `{channel}`"
-    assert body not in listener.bodies
+async def assert_not_delivered(receiver: Peer, sender: Peer, channel: str, body: str) -> None:
+    """Post, and assert that the receiver is not in the channel and did not get it."""
+    await sender.post(channel, body)
+    assert await receiver.refusal(a_post(channel)) == f"unauthorized: not a member of channel `{channel}`"
+    assert body not in receiver.bodies

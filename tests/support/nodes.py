@@ -72,7 +72,7 @@ class NodeProcess:
 
     @property
     def host_and_port(self) -> tuple[str, int]:
-        """The address, for those who connect to it themselves."""
+        """The address, for tests that connect to it themselves."""
         host, _, port = self.address.rpartition(":")
         return host, int(port)
 
@@ -100,9 +100,11 @@ class NodeProcess:
             env={**_environment(), **self._environment},
         )
         self._logging = asyncio.create_task(self._read_log(self._process))
-        await wait_until(lambda: self._says("server listening") and self.address, timeout=30, what="the node listens")
+        await wait_until(
+            lambda: self._has_logged("server listening") and self.address, timeout=30, what="the node listens"
+        )
 
-    def _says(self, words: str) -> bool:
+    def _has_logged(self, words: str) -> bool:
         assert self._process is not None
         if self._process.returncode is not None:
             raise AssertionError(f"the node ended with {self._process.returncode}:\n" + "\n".join(self.log[-20:]))
@@ -130,7 +132,7 @@ class NodeProcess:
         return await self._end(signal.SIGINT)
 
     async def run_in_vain(self) -> int:
-        """Start a node that is expected to end by itself; returns its exit code. What it said is in `log`."""
+        """Start a node that is expected to end by itself; returns its exit code. Its output is in `log`."""
         try:
             await self.start()
         except AssertionError:
@@ -190,6 +192,6 @@ async def cluster(redis_url: str, size: int = 3, *arguments: str) -> AsyncIterat
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without settings; and a drain that takes no time, where it is not what is tested."""
+    """The environment of this process without settings, and with a drain that takes no time."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CONCLAVE_")}
     return {**clean, "CONCLAVE_DRAIN_DELAY": "0", "CONCLAVE_DRAIN_SECONDS": "0"}

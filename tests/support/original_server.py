@@ -1,4 +1,4 @@
-"""A server of the original's kind, with no opinion about names: anybody may be called anything there.
+"""A server like the original's, which does not check names: users and channels may have any name.
 
 Our own relay refuses names that hurt. A bridge also meets servers that do not.
 """
@@ -45,22 +45,22 @@ class OriginalServer:
     def __init__(self, server: ScriptedServer) -> None:
         self.server = server
         self.online: list[SessionPath] = []
-        """Who is there besides the sessions that are connected."""
+        """The sessions in presence besides the connected ones."""
         self.channels: list[ChannelInfo] = []
-        """What a listing shows; any other channel can be joined all the same."""
+        """The channels of a listing; any other one can be joined all the same."""
         self.users: tuple[str, ...] = ()
-        """Who is in every ACL, and banned everywhere."""
+        """The users in every ACL and in every list of bans."""
         self.invites: InviteList = InviteList(())
         self.refusal: ProtocolError | None = None
-        """What requests are answered with while it is set; pings are not."""
+        """The reply to every request while it is set, except for pings."""
         self._joined: dict[str, list[Connection]] = {}
         self._gone: set[str] = set()
         self._said: dict[str, list[HistoryMessage]] = {}
         self._times: Iterator[int] = count(1_700_000_000_000)
         server.answer = self._answer
 
-    async def say(self, channel: str, sender: SessionPath, text: str) -> None:
-        """Have somebody else post: everybody who joined hears it, and it is kept."""
+    async def post(self, channel: str, sender: SessionPath, text: str) -> None:
+        """Post as another user: it is delivered to the sessions in the channel, and kept."""
         self._keep(channel, sender, Plain(text))
         for connection in self._joined.get(channel, []):
             await connection.send(ChannelMsg(channel, sender, Plain(text)))

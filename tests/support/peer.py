@@ -32,8 +32,8 @@ class Peer:
         self.admin = False
         self.messages: list[frames.ChannelMsg] = []
         self.whispers: list[frames.Whisper] = []
-        self.last_words: str | None = None
-        """The text of an Error that nobody had asked for: why the server closes."""
+        self.close_text: str | None = None
+        """The text of an Error that answers no request: the reason of the close."""
         self._http = http
         self._waiting: deque[asyncio.Future[frames.Frame]] = deque()
         self._reading: asyncio.Task[None] | None = None
@@ -42,7 +42,7 @@ class Peer:
     async def dial(cls, url: str) -> Self:
         """Connect, without a login."""
         http = aiohttp.ClientSession()
-        http._retry_connection = False  # aiohttp would try once more without a word
+        http._retry_connection = False  # aiohttp would silently try once more
         try:
             ws = await http.ws_connect(url, max_msg_size=0, compress=0, autoping=True)
             server_id = ws._response.headers["x-conclave-server-id"]
@@ -105,7 +105,7 @@ class Peer:
             elif self._waiting:
                 self._waiting.popleft().set_result(frame)
             elif isinstance(frame, frames.Error):
-                self.last_words = display(frame.error)
+                self.close_text = display(frame.error)
         for waiting in self._waiting:
             waiting.set_exception(ConnectionResetError("closed before the reply"))
         self._waiting.clear()
@@ -156,7 +156,7 @@ class Peer:
         return (await self.ask(frames.ReadSince(channel, since_ms), frames.History)).messages
 
     async def history(self, channel: str) -> list[str]:
-        """Page through everything as the original's rule says, and return the bodies."""
+        """Page through everything by the original's rule, and return the bodies."""
         bodies: list[str] = []
         since = 0
         while page := await self.page(channel, since):
@@ -170,19 +170,19 @@ class Peer:
         return [text(message.payload) for message in self.messages]
 
     async def wait_closed(self) -> str | None:
-        """Wait until the server has closed, and return its last words."""
+        """Wait until the server has closed, and return the reason."""
         assert self._reading is not None
         async with asyncio.timeout(20):
             await asyncio.shield(self._reading)
-        return self.last_words
+        return self.close_text
 
     @property
     def is_closed(self) -> bool:
-        """Tell whether either side has ended the connection."""
+        """Tell if either side has ended the connection."""
         return self._reading is None or self._reading.done()
 
     def stop_reading(self) -> None:
-        """Leave what arrives to the kernel, like a client that hangs, with a small buffer there."""
+        """Stop reading, like a client that hangs, with a small buffer in the kernel."""
         assert self._reading is not None
         self._reading.cancel()
         connection = self.ws._response.connection
@@ -199,14 +199,42 @@ class Peer:
         await self._http.close()
 
     def cut(self) -> None:
-        """Drop the connection without a word."""
+        """Drop the connection without a close."""
         transport = self.ws._response.connection.transport if self.ws._response.connection else None
         if transport is not None:
             transport.abort()
 
 
+class RawSession:
+    """A session whose replies are raw bytes, to be compared byte by byte."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+
+    @classmethod
+    async def register(cls, peers: "Peers", url: str, user: str) -> Self:
+        peer = peers.keep(await Peer.dial(url))
+        await peer._shake_hands(SigningKey.generate(), "main", (user, "laptop"))
+        return cls(peer)
+
+    async def ask(self, request: frames.Frame) -> bytes:
+        await self._peer.send(request)
+        data: bytes = await self._peer.ws.receive_bytes(timeout=10)
+        return data
+
+
+async def are_served(*peers: Peer) -> bool:
+    """Tell if the node of each session answers requests."""
+    try:
+        for peer in peers:
+            await peer.who()
+    except Refused:
+        return False
+    return True
+
+
 class Peers:
-    """Logs peers in and closes them all at the end."""
+    """Logs peers in; `async with` closes them all at its end."""
 
     def __init__(self) -> None:
         self._peers: list[Peer] = []
@@ -217,9 +245,23 @@ class Peers:
     async def register(self, url: str, user: str, session: str = "main", machine: str = "laptop") -> Peer:
         return self.keep(await Peer.register(url, user, session, machine))
 
+    async def register_creator(self, url: str, user: str, *channels: str) -> Peer:
+        """Register a user that creates these channels and joins them."""
+        peer = await self.register(url, user)
+        for channel in channels:
+            await peer.create(channel)
+            await peer.join(channel)
+        return peer
+
     def keep(self, peer: Peer) -> Peer:
         self._peers.append(peer)
         return peer
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def close(self) -> None:
         await asyncio.gather(*(peer.close() for peer in self._peers))

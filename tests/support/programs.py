@@ -20,7 +20,7 @@ PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
 
 _INTERPRETER = {"PYTHONUTF8": "1"}
-"""What the fork server's interpreter was started with."""
+"""The command line of the fork server's interpreter."""
 
 Stream = int | IO[bytes] | None
 """As for subprocess: PIPE, DEVNULL, a descriptor or file, or None for this process's own."""
@@ -65,7 +65,7 @@ class Forked:
         return self.returncode
 
     async def communicate(self) -> tuple[bytes, bytes]:
-        """Close its standard input, and return what it writes until its end."""
+        """Close its standard input, and return its output until its end."""
         if self.stdin is not None:
             self.stdin.close()
         out, err, _ = await asyncio.gather(_all(self.stdout), _all(self.stderr), self.wait())
@@ -177,7 +177,7 @@ def _channel() -> socket.socket:
 
 
 def end_fork_server() -> None:
-    """End the server, and what it has forked, if it was started."""
+    """End the server, if it was started, and the processes that it has forked."""
     if _Server.channel is not None and _Server.process is not None:
         _Server.channel.close()
         _Server.process.wait(timeout=60)

@@ -40,7 +40,7 @@ class Prometheus:
         return answer["data"]
 
     async def query(self, expr: str) -> list[float]:
-        """Return the values of an expression now; what is not a number is left out."""
+        """Return the values of an expression now; values that are no numbers are left out."""
         data = await self.get("query", query=expr)
         values = [float(sample["value"][1]) for sample in data["result"]]
         return [value for value in values if not math.isnan(value)]

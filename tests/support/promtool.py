@@ -41,7 +41,7 @@ class Scenario:
 
 
 def try_out(scenario: Scenario, directory: Path, interval: str = "30s") -> subprocess.CompletedProcess[str]:
-    """Run one scenario with the real rules; the exit code is 0 if as many fire as it says."""
+    """Run one scenario with the real rules; the exit code is 0 if as many alerts fire as it expects."""
     document = {
         "rule_files": [str(RULES)],
         "evaluation_interval": "30s",

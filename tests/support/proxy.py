@@ -8,7 +8,7 @@ CHUNK_BYTES = 64 * 1024
 
 
 class Proxy:
-    """Passes connections on to a server until it is told to cut them, to refuse new ones, or to swallow what they say.
+    """Passes connections on to a server until a test cuts them, refuses new ones, or swallows their data.
 
     `async with Proxy(host, port) as proxy`: clients connect to `proxy.port` of 127.0.0.1.
     """
@@ -45,17 +45,17 @@ class Proxy:
         self._refusing = False
 
     def stall(self) -> None:
-        """Let nothing through on the connections that exist, and lose nothing of it, until `flow`."""
+        """Hold back all data of the existing connections, without loss, until `flow`."""
         for line in self._lines:
             line.flowing.clear()
 
     def flow(self) -> None:
-        """Go on with what was stalled."""
+        """Pass the held data on."""
         for line in self._lines:
             line.flowing.set()
 
     def swallow(self) -> None:
-        """Let nothing more through on the connections that exist, without closing them; new ones work."""
+        """Drop all further data of the existing connections, without closing them; new ones work."""
         for line in self._lines:
             line.swallowing = True
 
@@ -78,7 +78,7 @@ class Proxy:
             self._lines.discard(line)
 
     async def _open(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
-        """Pass on what has to be changed of what a client says first."""
+        """Pass on the first bytes of a client, with the changes that it needs."""
 
 
 class V1Only(Proxy):

@@ -1,7 +1,9 @@
-"""Clients that stay for as long as they are let, and come back whenever their connection ends."""
+"""Clients that reconnect whenever their connection ends, and count what goes wrong."""
 
 import asyncio
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import cycle
 from typing import Any
 
 import aiohttp
@@ -22,34 +24,44 @@ from tests.support.waiting import pause
 
 LOST = (OSError, aiohttp.ClientError, TimeoutError)
 NO_LOGIN = (*LOST, AssertionError, Refused, V2Closed)
-"""A connection that ends in the middle of a login is something else than the reply that a test's peer asserts."""
+"""A connection that ends during a login fails an assertion of a test's peer, which expects a reply."""
 
 
-class Guest:
-    """Somebody with our own client, at one address. A wait before a return is `scale` times what that client keeps."""
+class ReconnectingClient:
+    """A user with our own client, at each of some URLs in turn. Its waits are `scale` times those of that client."""
 
-    def __init__(self, url: str, user: str, scale: float) -> None:
+    def __init__(self, urls: str | Sequence[str], user: str, scale: float = 1.0) -> None:
         self.lost_at: list[float] = []
-        self.back_at: list[float] = []
+        self.reconnected_at: list[float] = []
         self.failures: list[str] = []
-        """What went wrong when it came back, each time that it was not let in."""
-        self._url = url
+        """The errors of its reconnects."""
+        self._urls = cycle([urls] if isinstance(urls, str) else urls)
         self._user = user
         self._scale = scale
         self._key = MachineKey.generate()
         self._link: Link | None = None
 
-    async def arrive(self) -> Link:
-        """Come in for the first time."""
-        self._link = await connect(self._url, self._key, "main", register=(self._user, "laptop"))
+    async def register(self) -> Link:
+        """Connect for the first time, as a new user."""
+        self._link = await connect(next(self._urls), self._key, "main", register=(self._user, "laptop"))
         return self._link
 
-    async def leave(self) -> None:
+    async def stay_connected(self) -> None:
+        """Reconnect whenever the connection ends, until cancelled."""
+        link = self._link or await self.register()
+        while True:
+            try:
+                async for _ in link.events():
+                    pass
+            except LinkLost as lost:
+                link = await self._reconnect(lost)
+
+    async def close(self) -> None:
         if self._link is not None:
             await self._link.close()
 
-    async def _return(self, lost: LinkLost) -> Link:
-        """Come back after a connection has ended, however often it takes. Raises what is final."""
+    async def _reconnect(self, lost: LinkLost) -> Link:
+        """Connect again after a connection has ended, with as many attempts as it takes. Raises a final error."""
         clock = asyncio.get_running_loop().time
         self.lost_at.append(clock())
         backoff = Backoff(first=self._scale)
@@ -57,52 +69,52 @@ class Guest:
         while may_retry(error):
             await pause(max(backoff.wait(), not_before(error) * self._scale))
             try:
-                self._link = await connect(self._url, self._key, "main")
+                self._link = await connect(next(self._urls), self._key, "main")
             except ConclaveError as refused:
                 self.failures.append(f"{self._user}: {refused}")
                 error = refused
             else:
-                self.back_at.append(clock())
+                self.reconnected_at.append(clock())
                 return self._link
         raise error
 
 
-class Listener(Guest):
-    """Hears a channel from its beginning, and continues where it was."""
+class Reader(ReconnectingClient):
+    """Reads a channel from its beginning, and resumes at its last message."""
 
     def __init__(self, url: str, user: str, scale: float) -> None:
         super().__init__(url, user, scale)
-        self.heard: list[str] = []
+        self.received: list[str] = []
         """The ids of all messages, in the order in which they came."""
         self.gaps = 0
 
-    async def listen(self, channel: str) -> None:
-        """Do so until it is cancelled."""
-        link = self._link or await self.arrive()
+    async def run(self, channel: str) -> None:
+        """Read until cancelled."""
+        link = self._link or await self.register()
         while True:
             try:
-                joined = await link.request(Join(channel, since=self.heard[-1] if self.heard else "0-0"))
+                joined = await link.request(Join(channel, since=self.received[-1] if self.received else "0-0"))
                 self.gaps += joined.recovered is not True
                 async for event in link.events():
                     if isinstance(event, Message):
                         assert event.id is not None
-                        self.heard.append(event.id)
+                        self.received.append(event.id)
                     self.gaps += isinstance(event, Gap)
             except LinkLost as lost:
-                link = await self._return(lost)
+                link = await self._reconnect(lost)
 
 
-class Speaker(Guest):
-    """Says something now and then, each until it is acknowledged, under a key."""
+class Sender(ReconnectingClient):
+    """Sends messages, each with an idempotency key until it is acknowledged."""
 
     def __init__(self, url: str, user: str, scale: float) -> None:
         super().__init__(url, user, scale)
         self.acknowledged: list[tuple[str | None, str]] = []
         """Ids and texts."""
 
-    async def speak(self, channel: str, rest: float, *, until: Callable[[], bool]) -> None:
-        """Pause for `rest` seconds after each."""
-        link = self._link or await self.arrive()
+    async def run(self, channel: str, rest: float, *, until: Callable[[], bool]) -> None:
+        """Send, with a pause of `rest` seconds after each message."""
+        link = self._link or await self.register()
         joined = False
         while not until():
             text = f"{self._user} {len(self.acknowledged)}"
@@ -111,28 +123,28 @@ class Speaker(Guest):
                     joined = bool(await link.request(Join(channel)))
                 sent = await link.request(Send(channel, Body(text), key=text))
             except LinkLost as lost:
-                link, joined = await self._return(lost), False
+                link, joined = await self._reconnect(lost), False
                 continue
             self.acknowledged.append((sent.id, text))
             await pause(rest)
 
 
-class OldSpeaker:
-    """The same with a client of protocol v1, which has no keys: what it was not answered for, it does not say again."""
+class V1Sender:
+    """The same with a client of protocol v1, which has no keys: a message without a reply is not sent again."""
 
     def __init__(self, url: str, user: str, scale: float) -> None:
         self.acknowledged: list[str] = []
-        self.doubtful: list[str] = []
+        self.unanswered: list[str] = []
         self.failures: list[str] = []
-        self.returns = 0
+        self.reconnects = 0
         self._url = url
         self._user = user
         self._scale = scale
         self._key = SigningKey.generate()
         self._peer: Peer | None = None
 
-    async def speak(self, channel: str, rest: float, *, until: Callable[[], bool]) -> None:
-        """Pause for `rest` seconds after each."""
+    async def run(self, channel: str, rest: float, *, until: Callable[[], bool]) -> None:
+        """Send, with a pause of `rest` seconds after each message."""
         peer = self._peer = await Peer.login(self._url, self._key, register=(self._user, "laptop"))
         joined = False
         while not until():
@@ -141,23 +153,23 @@ class OldSpeaker:
                 if not joined:
                     await peer.join(channel)
                     joined = True
-                text = f"{self._user} {len(self.acknowledged) + len(self.doubtful)}"
+                text = f"{self._user} {len(self.acknowledged) + len(self.unanswered)}"
                 await peer.post(channel, text)
             except (*LOST, Refused) as error:
                 if isinstance(error, Refused) and SHUTDOWN not in str(error):
                     raise
-                self.doubtful += [] if text is None else [text]
-                peer, joined = await self._return(), False
+                self.unanswered += [] if text is None else [text]
+                peer, joined = await self._reconnect(), False
             else:
                 self.acknowledged.append(text)
                 await pause(rest)
 
-    async def leave(self) -> None:
+    async def close(self) -> None:
         if self._peer is not None:
             await self._peer.close()
 
-    async def _return(self) -> Peer:
-        await self.leave()
+    async def _reconnect(self) -> Peer:
+        await self.close()
         backoff = Backoff(first=self._scale)
         while True:
             await pause(backoff.wait())
@@ -166,32 +178,38 @@ class OldSpeaker:
             except NO_LOGIN as error:
                 self.failures.append(f"{self._user}: {error!r}")
             else:
-                self.returns += 1
+                self.reconnects += 1
                 return self._peer
 
 
-class Newcomers:
-    """People who come for the first time, one after the other, each with one attempt, and go again."""
+class NewUsers:
+    """Users that register, one after the other, each with one attempt, and disconnect."""
 
     def __init__(self, url: str) -> None:
         self.count = 0
         self.failures: list[str] = []
         self._url = url
 
-    async def come(self, rest: float, *, until: Callable[[], bool]) -> None:
-        """One every `rest` seconds, however long the earlier ones take; in both versions of the protocol."""
-        async with asyncio.TaskGroup() as visits:
+    async def run(self, rest: float, *, until: Callable[[], bool]) -> None:
+        """Register one every `rest` seconds, however long the earlier ones take; in both versions of the protocol."""
+        async with asyncio.TaskGroup() as logins:
             while not until():
-                visits.create_task(self._visit(self.count))
+                logins.create_task(self._register(self.count))
                 self.count += 1
                 await pause(rest)
 
-    async def _visit(self, number: int) -> None:
+    async def _register(self, number: int) -> None:
         kind: Any = (Peer, V2Peer)[number % 2]
         try:
             async with asyncio.timeout(10):
-                peer = await kind.register(self._url, f"newcomer{number}")
+                peer = await kind.register(self._url, f"new{number}")
         except NO_LOGIN as error:
-            self.failures.append(f"newcomer {number}: {error!r}")
+            self.failures.append(f"new user {number}: {error!r}")
         else:
             await peer.close()
+
+
+def greatest_share(moments: Sequence[float], seconds: float) -> float:
+    """Return the greatest share of moments within this number of seconds."""
+    moments = sorted(moments)
+    return max(bisect_right(moments, at + seconds) - n for n, at in enumerate(moments)) / len(moments)

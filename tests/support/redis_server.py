@@ -93,12 +93,12 @@ class RedisProcess:
             client.script_flush()
 
     def cut_subscribers(self) -> int:
-        """Cut every connection that listens to a topic; returns how many there were."""
+        """Cut every subscriber connection; returns their number."""
         with Redis.from_url(self.url) as client:
             return int(client.client_kill_filter(_type="pubsub"))
 
     def close(self) -> None:
-        """End the server, whatever state it is in, and remove its socket. May be called twice."""
+        """End the server, in any state, and remove its socket. May be called twice."""
         if self._process is not None:
             self._end(signal.SIGKILL)
         self._sockets.cleanup()

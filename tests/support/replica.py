@@ -13,7 +13,7 @@ from tests.support.waiting import wait_until
 
 
 class Pair:
-    """`link` carries what the primary tells the replica. `primary` and `replica` may be killed and paused."""
+    """`link` carries the replication from the primary. `primary` and `replica` may be killed and paused."""
 
     def __init__(self, primary: RedisProcess, replica: RedisProcess, link: Proxy) -> None:
         self.primary = primary
@@ -21,31 +21,31 @@ class Pair:
         self.link = link
 
     def topics(self, server: RedisProcess) -> set[bytes]:
-        """Return the live topics that somebody listens to at a server."""
+        """Return the live topics with a subscriber at a server."""
         with Redis.from_url(server.url) as client:
             return {topic for topic in client.pubsub_channels() if topic.endswith(b":live")}
 
     def calls(self, server: RedisProcess) -> int:
-        """Return how many scripts a server has run."""
-        return int(self._said(server, "commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])
+        """Return the number of scripts that a server has run."""
+        return int(self._info(server, "commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])
 
     async def in_step(self) -> None:
         """Wait until the replica has all that the primary has."""
         await wait_until(self._is_in_step, timeout=30, what="the replica has caught up")
 
     def _is_in_step(self) -> bool:
-        link, primary = self._said(self.replica, "replication"), self._said(self.primary, "replication")
+        link, primary = self._info(self.replica, "replication"), self._info(self.primary, "replication")
         same = link["master_replid"] == primary["master_replid"]
         return bool(
             same and link["master_link_status"] == "up" and link["slave_repl_offset"] >= primary["master_repl_offset"]
         )
 
     def full_copies(self) -> int:
-        """Return how often the primary was copied as a whole."""
-        return int(self._said(self.primary, "stats")["sync_full"])
+        """Return the number of full copies of the primary."""
+        return int(self._info(self.primary, "stats")["sync_full"])
 
     @staticmethod
-    def _said(server: RedisProcess, section: str) -> dict[str, Any]:
+    def _info(server: RedisProcess, section: str) -> dict[str, Any]:
         with Redis.from_url(server.url) as client:
             return dict(client.info(section))
 

@@ -1,4 +1,4 @@
-"""Clients of protocol v2 as the protocol's page wants them: they come back, resume, and retry what was not answered."""
+"""Clients of protocol v2 as docs/protocol.md asks for: they reconnect, resume, and retry requests without a reply."""
 
 import asyncio
 import random
@@ -10,8 +10,8 @@ import aiohttp
 from nacl.signing import SigningKey
 
 from relay.model.message import START
-from tests.support.delivery_check import Asked, Gap, Stay
-from tests.support.trimmed_log import Archive
+from tests.support.delivery_check import Gap, JoinRequest, Stay
+from tests.support.trimmed_log import TrimmedLog
 from tests.support.v2_peer import Json, V2Closed, V2Peer, V2Refused
 from tests.support.waiting import pause
 
@@ -19,14 +19,14 @@ T = TypeVar("T")
 
 _LOST = (OSError, aiohttp.ClientError, TimeoutError, V2Closed, V2Refused)
 _REST_SECONDS = 0.05
-_GLANCE_SECONDS = 0.05
+_HANDLE_SECONDS = 0.05
 _PATIENCE_SECONDS = 5.0
 _STAYS_SECONDS = (0.0, 0.02, 0.3, 1.0, 2.0)
-_AWAY_SECONDS = (0.1, 0.5, 1.0, 4.0)
+_LEFT_SECONDS = (0.1, 0.5, 1.0, 4.0)
 
 
-class Wanderer:
-    """Somebody with one path who is on whichever node is there."""
+class RoamingClient:
+    """A client with one path, connected to any node that is up."""
 
     def __init__(self, urls: Callable[[], Sequence[str]], user: str, chance: random.Random) -> None:
         self.path = f"{user}/laptop/main"
@@ -38,12 +38,12 @@ class Wanderer:
         self._peer: V2Peer | None = None
 
     async def register(self) -> V2Peer:
-        """Come in for the first time."""
+        """Log in for the first time, as a new user."""
         self._peer = await V2Peer.login(self._chance.choice(self._urls()), self._key, register=(self._user, "laptop"))
         return self._peer
 
-    async def insist(self, request: Callable[[V2Peer], Awaitable[T]], channel: str) -> T:
-        """Ask, on whichever node, until there is an answer."""
+    async def ask_until_answered(self, request: Callable[[V2Peer], Awaitable[T]], channel: str) -> T:
+        """Repeat a request, at any node, until there is a reply."""
         while True:
             try:
                 fresh = self._peer is None or self._peer.is_closed
@@ -58,11 +58,11 @@ class Wanderer:
                     await self.cut()
 
     async def cut(self) -> None:
-        """Drop the connection without a word."""
+        """Drop the connection without a close."""
         if self._peer is not None:
             await self._peer.cut()
 
-    async def go_home(self) -> None:
+    async def close(self) -> None:
         if self._peer is not None:
             await self._peer.close()
 
@@ -77,10 +77,10 @@ class Wanderer:
         return self._peer
 
 
-class Visitor(Wanderer):
-    """Somebody who hears one channel, now and then drops the connection or leaves, and always comes back.
+class ResumingClient(RoamingClient):
+    """A client that joins one channel, now and then drops the connection or leaves, and always joins again.
 
-    It comes back with the last message that it has handled; sometimes, after it has left, as one who is new.
+    It resumes after the last message that it has handled; sometimes, after it has left, it joins without `since`.
     """
 
     def __init__(
@@ -88,65 +88,65 @@ class Visitor(Wanderer):
         urls: Callable[[], Sequence[str]],
         user: str,
         chance: random.Random,
-        archive: Archive,
+        log: TrimmedLog,
         *,
         since: str | None,
     ) -> None:
-        """`since` is what it joins with the first time."""
+        """`since` is the position of its first join."""
         super().__init__(urls, user, chance)
         self.stays: list[Stay] = []
-        self.strays: list[Json] = []
-        """What came outside of all stays."""
+        self.unexpected: list[Json] = []
+        """The events that came while it was not in the channel."""
         self.cuts = 0
         self.leaves = 0
-        self._archive = archive
+        self._log = log
         self._since = since
-        self._asked = Asked(None, START, START)
-        self._heard_from: V2Peer | None = None
+        self._request = JoinRequest(None, START, START)
+        self._source: V2Peer | None = None
         self._handled = 0
-        self._inside = False
+        self._joined = False
 
     @property
     def position(self) -> str | None:
         """The last message that was handled; None before the first stay."""
         return self.stays[-1].end if self.stays else None
 
-    async def visit(self, channel: str, *, calm: Callable[[], bool], over: Callable[[], bool]) -> None:
-        """Come and go until it is calm, then stay until it is over."""
+    async def run(self, channel: str, *, calm: Callable[[], bool], over: Callable[[], bool]) -> None:
+        """Join and leave until `calm` is true, then stay until `over` is."""
         while not over():
             try:
                 peer = await self._connected()
-                await self._enter(peer, channel)
-                await self._listen(peer, calm, over)
+                await self._join(peer, channel)
+                await self._read(peer, calm, over)
                 if not over() and not peer.is_closed:
-                    await self._depart(peer, channel)
+                    await self._leave(peer, channel)
             except V2Refused:
                 await pause(_REST_SECONDS)  # Redis is away; the connection is still good
             except _LOST:
                 await self.cut()
                 await pause(_REST_SECONDS)
         with suppress(*_LOST):
-            await (await self._connected()).ask("ping")  # whatever came too much has arrived with the answer
+            await (await self._connected()).ask("ping")  # any event too many has arrived before the reply
         self._handle()
 
-    async def _enter(self, peer: V2Peer, channel: str) -> None:
-        if peer is not self._heard_from:
-            self._heard_from, self._handled, self._inside = peer, 0, False
-        self._asked = Asked(self._since, self._archive.said, self._archive.trimmed)
+    async def _join(self, peer: V2Peer, channel: str) -> None:
+        if peer is not self._source:
+            self._source, self._handled, self._joined = peer, 0, False
+        self._request = JoinRequest(self._since, self._log.last_acknowledged, self._log.trimmed)
         await peer.join(channel, **({} if self._since is None else {"since": self._since}))
         self._handle()
 
-    async def _listen(self, peer: V2Peer, calm: Callable[[], bool], over: Callable[[], bool]) -> None:
-        """Handle what comes in, at a glance now and then. What came after the last glance is handled or not."""
+    async def _read(self, peer: V2Peer, calm: Callable[[], bool], over: Callable[[], bool]) -> None:
+        """Handle arrived messages now and then. Those that came after the last time are handled or not."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self._chance.choice(_STAYS_SECONDS)
         while not (over() or peer.is_closed) and (calm() or loop.time() < end):
             self._handle()
-            await pause(_GLANCE_SECONDS)
+            await pause(_HANDLE_SECONDS)
         if self._chance.random() < 0.5:
             self._handle()
 
-    async def _depart(self, peer: V2Peer, channel: str) -> None:
+    async def _leave(self, peer: V2Peer, channel: str) -> None:
         if self._chance.random() < 0.5:
             self.cuts += 1
             await self.cut()
@@ -158,28 +158,28 @@ class Visitor(Wanderer):
             await self.cut()  # it may have left or not
             return
         self._handle()
-        await pause(self._chance.uniform(0, self._chance.choice(_AWAY_SECONDS)))
+        await pause(self._chance.uniform(0, self._chance.choice(_LEFT_SECONDS)))
         if self._chance.random() < 0.2:
             self._since = None
 
     def _handle(self) -> None:
-        """Handle what has come in, in the order in which it came."""
-        frames = self._heard_from.log if self._heard_from is not None else []
+        """Handle arrived frames in their order."""
+        frames = self._source.log if self._source is not None else []
         for frame in frames[self._handled :]:
             match frame:
                 case {"position": position}:
                     answer = frame.get("recovered")
-                    self.stays.append(Stay(self._asked, position, answer, self._archive.trimming))
-                    self._inside, self._since = True, self.position
-                case {"ev": "message", "id": position} if self._inside:
+                    self.stays.append(Stay(self._request, position, answer, self._log.trimming))
+                    self._joined, self._since = True, self.position
+                case {"ev": "message", "id": position} if self._joined:
                     self.stays[-1].steps.append(position)
                     self._since = position
-                case {"ev": "gap", "after": after} if self._inside:
-                    self.stays[-1].steps.append(Gap(after, self._archive.trimming))
+                case {"ev": "gap", "after": after} if self._joined:
+                    self.stays[-1].steps.append(Gap(after, self._log.trimming))
                 case {"ev": "closing"} | {"error": _}:
                     pass
                 case {"ev": _}:
-                    self.strays.append(frame)
+                    self.unexpected.append(frame)
                 case {"channel": _}:
-                    self._inside = False
+                    self._joined = False
         self._handled = len(frames)

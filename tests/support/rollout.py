@@ -1,4 +1,4 @@
-"""A rolling update as Kubernetes makes it, from what the chart renders: processes of this machine are the pods.
+"""A rolling update as Kubernetes makes it, from the rendered chart: processes of this machine are the pods.
 
 The probes, the order of starts and ends, and their times are those of a Deployment. Two things are made worse than they
 are there. A pod that ends leaves the Service only when its readiness probe has failed so often as the chart says, as
@@ -105,7 +105,7 @@ class Pod:
     def __init__(self, settings: Settings, redis_url: str) -> None:
         self.node = NodeProcess("--redis-url", redis_url, *settings.arguments, environment=settings.environment)
         self.status: int | None = None
-        """How the process ended; KILLED after its grace period."""
+        """The exit code of the process; KILLED after its grace period."""
         self._settings = settings
         self._ready = Finding(settings.readiness, good=False)
         self._probing: list[asyncio.Task[None]] = []
@@ -134,7 +134,7 @@ class Pod:
         assert self.is_ready, "a new node was not ready for long enough"
 
     async def terminate(self) -> None:
-        """Ask it to end, and kill it after its grace period. While it ends nobody asks whether it lives."""
+        """Ask it to end, and kill it after its grace period. Meanwhile its liveness is not probed."""
         self._probing.pop().cancel()
         try:
             async with asyncio.timeout(self._settings.grace):
@@ -164,7 +164,7 @@ class Pod:
             watching.cancel()
 
     async def _probe(self, probe: Probe, finding: Finding) -> None:
-        """Ask for as long as there is somebody who wants to know."""
+        """Probe for as long as the pod is one of the Deployment."""
         clock = asyncio.get_running_loop().time
         due = clock()
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=probe.timeout)) as http:

@@ -1,4 +1,4 @@
-"""A terminal that a program thinks it has, and what it has been shown."""
+"""A pseudo-terminal, and what a program has written to it."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""A server that says what a test tells it to, in v1 frames over a real socket."""
+"""A server that follows a test's script, in v1 frames over a real socket."""
 
 import asyncio
 import ssl
@@ -25,6 +25,7 @@ from conclave.protocol.v1.frames import (
     Register,
     ServerInfo,
 )
+from tests.support.web_server import running_app
 
 
 class Connection:
@@ -48,7 +49,7 @@ class Connection:
         await self.socket._writer.send_frame(b"", WSMsgType.CLOSE)
 
     def cut(self) -> None:
-        """Drop the connection without a word."""
+        """Drop the connection without a close."""
         transport = self.socket._req.transport if self.socket._req is not None else None
         if transport is not None:
             transport.abort()
@@ -77,7 +78,7 @@ class ScriptedServer:
         self.connections: list[Connection] = []
         self.received: list[Frame] = []
         self.left_early: list[bool] = []
-        """Whether each client that left before it had said anything did so in good order."""
+        """For each client that left before its first frame: True if it closed the connection properly."""
         self.middlewares: list[Middleware] = []
         self.url = ""
 
@@ -87,17 +88,12 @@ class ScriptedServer:
         app.router.add_get("/", self._serve)
         app.router.add_get("/elsewhere", self._redirect)
         app.router.add_get("/starting", self._unready)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
-        await site.start()
-        port = runner.addresses[0][1]
-        self.url = f"{'ws' if tls is None else 'wss'}://127.0.0.1:{port}"
-        try:
-            yield self
-        finally:
-            await asyncio.gather(*(connection.socket.close() for connection in self.connections))
-            await runner.cleanup()
+        async with running_app(app, tls) as port:
+            self.url = f"{'ws' if tls is None else 'wss'}://127.0.0.1:{port}"
+            try:
+                yield self
+            finally:
+                await asyncio.gather(*(connection.socket.close() for connection in self.connections))
 
     async def _unready(self, _: web.Request) -> web.Response:
         return web.Response(status=503)

@@ -16,20 +16,20 @@ Json = dict[str, Any]
 V2 = Subprotocol("conclave.v2")
 
 
-class Meddler:
-    """Lets everything pass. One for each connection; a defect overrides what it changes."""
+class Tampering:
+    """Passes everything on. One for each connection; a defect overrides what it changes."""
 
     def __init__(self) -> None:
         self.path = ""
-        self.asked: dict[object, Json] = {}
+        self.requests: dict[object, Json] = {}
         """Requests by their number."""
 
     def up(self, frame: Json) -> list[Json]:
-        """Return what the server is sent instead of a client's message."""
+        """Return the messages to the server instead of a client's."""
         return [frame]
 
     def down(self, frame: Json) -> list[Json | bytes]:
-        """Return what the client is sent instead of a server's message."""
+        """Return the messages to the client instead of a server's."""
         return [frame]
 
     def close(self, code: int) -> int:
@@ -46,7 +46,7 @@ class Meddler:
         if not isinstance(frame, dict) or isinstance(message, bytes):
             return [message]
         if isinstance(frame.get("id"), int):
-            self.asked[frame["id"]] = frame
+            self.requests[frame["id"]] = frame
         return [json.dumps(each) for each in self.up(frame)]
 
     def from_server(self, message: str | bytes) -> list[str | bytes]:
@@ -57,17 +57,17 @@ class Meddler:
 
 
 @asynccontextmanager
-async def meddling(url: str, make: Callable[[], Meddler], *, subprotocol: bool = True) -> AsyncIterator[str]:
+async def tampering_proxy(url: str, make: Callable[[], Tampering], *, subprotocol: bool = True) -> AsyncIterator[str]:
     """Run the proxy; yields its URL."""
 
     async def handle(client: ServerConnection) -> None:
-        meddler = make()
+        tampering = make()
         async with connect(url, subprotocols=[V2], max_size=None, compression=None, proxy=None) as there:
-            up = asyncio.create_task(_carry(client, there, meddler.from_client))
-            await _carry(there, client, meddler.from_server)
+            up = asyncio.create_task(_carry(client, there, tampering.from_client))
+            await _carry(there, client, tampering.from_server)
             up.cancel()
             code = there.close_code or 1011
-            await client.close(meddler.close(1011 if code == 1006 else code), there.close_reason or "")
+            await client.close(tampering.close(1011 if code == 1006 else code), there.close_reason or "")
 
     known = [V2] if subprotocol else None
     async with serve(handle, "127.0.0.1", 0, subprotocols=known, max_size=None, compression=None) as server:

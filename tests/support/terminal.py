@@ -1,4 +1,4 @@
-"""People at terminals: each with a configuration directory of their own, all at one server."""
+"""Command lines of several users, each with a configuration directory of their own, all at one server."""
 
 import asyncio
 import shlex

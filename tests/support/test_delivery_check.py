@@ -1,11 +1,11 @@
-"""The judge of resume: it finds each flaw, and finds none where the relay was right."""
+"""The comparison with the log: it finds each flaw, and finds none where the relay was right."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.model.message import START
-from tests.support.delivery_check import Asked, Gap, Row, Stay, flaws
+from tests.support.delivery_check import Gap, JoinRequest, Row, Stay, flaws
 
 ME = "bob/laptop/main"
 LOG = [Row(f"{number}-0", ME if number == 4 else "ann/laptop/main") for number in range(1, 10)]
@@ -20,9 +20,9 @@ def stay(
     trimmed: str = START,
     trimming: str | None = None,
 ) -> Stay:
-    """Make a stay; a trim that was over before it was asked for, unless `trimming` says more."""
+    """Make a stay; a trim had ended before its join was sent, unless `trimming` says more."""
     answer = None if since is None else recovered
-    return Stay(Asked(since, START, trimmed), position, answer, trimming or trimmed, list(steps))
+    return Stay(JoinRequest(since, START, trimmed), position, answer, trimming or trimmed, list(steps))
 
 
 def test_all_in_order_is_right() -> None:
@@ -36,14 +36,14 @@ def test_a_stay_continues_where_the_last_one_ended() -> None:
     assert flaws(ME, stays, LOG) == []
 
 
-def test_whoever_joins_anew_begins_at_the_position_that_was_answered() -> None:
+def test_a_join_without_since_begins_at_the_position_in_its_reply() -> None:
     """Earlier messages are not for a session that joins without `since`."""
     stays = [stay("0-0", "1-0"), stay(None, "8-0", "9-0", position="7-0")]
     assert flaws(ME, stays, LOG) == []
 
 
 def test_what_was_trimmed_may_be_missing_behind_a_gap() -> None:
-    """And only behind it: what the log still has must come."""
+    """And only after it: rows that the log still has must come."""
     gap = Gap("2-0", "7-0")
     right = stay("2-0", gap, "7-0", "8-0", "9-0", recovered=False, trimmed="7-0")
     assert flaws(ME, [stay("0-0", "1-0", "2-0"), right], LOG) == []
@@ -52,12 +52,12 @@ def test_what_was_trimmed_may_be_missing_behind_a_gap() -> None:
 
 
 def test_a_gap_in_the_middle() -> None:
-    """The log was trimmed while the session caught up, or while its node was deaf."""
+    """The log was trimmed while the session caught up, or while its node was not subscribed."""
     assert flaws(ME, [stay("0-0", "1-0", Gap("1-0", "6-0"), *FOREIGN[4:])], LOG) == []
 
 
 def test_a_gap_that_ends_a_stay_moves_nothing() -> None:
-    """The session comes back with what it handled last, and is told again."""
+    """The session resumes after its last handled message, and is told again."""
     gap = Gap("1-0", "9-0")
     stays = [stay("1-0", gap, recovered=False, trimmed="9-0"), stay("1-0", gap, "9-0", recovered=False, trimmed="9-0")]
     assert flaws(ME, stays, LOG) == []
@@ -70,12 +70,12 @@ def test_a_gap_that_ends_a_stay_moves_nothing() -> None:
         (stay("7-0", "8-0", "8-0", "9-0"), "8-0 came again, or late, behind 8-0"),
         (stay("8-0", "8-0", "9-0"), "8-0 came again, or late, behind 8-0"),
         (stay("6-0", "8-0", "7-0", "9-0"), "1 from 7-0 to 7-0 missing before 8-0"),
-        (stay("3-0", "4-0", *FOREIGN[3:]), "4-0 was said by nobody else"),
-        (stay("8-0", "8-5", "9-0"), "8-5 was said by nobody else"),
+        (stay("3-0", "4-0", *FOREIGN[3:]), "4-0 was posted by nobody else"),
+        (stay("8-0", "8-5", "9-0"), "8-5 was posted by nobody else"),
         (stay("8-0", "9-0", recovered=False), "nothing behind 8-0 was gone, and yet it was not recovered"),
         (stay("8-0", Gap("8-0", START), "9-0"), "a gap behind 8-0, where nothing was gone"),
         (stay("6-0", Gap("7-0", "8-0"), "8-0", "9-0"), "1 from 7-0 to 7-0 missing before 7-0"),
-        (stay("6-0", "7-0", Gap("6-0", "7-0"), "8-0", "9-0"), "a gap behind 6-0, of which 7-0 was heard"),
+        (stay("6-0", "7-0", Gap("6-0", "7-0"), "8-0", "9-0"), "a gap behind 6-0, of which 7-0 was received"),
         (stay("2-0", "9-0", recovered=False, trimmed="9-0"), "what followed 2-0 was lost, and no gap tells so"),
         (stay("2-0", Gap("2-0", "9-0"), "9-0", trimmed="9-0"), "what followed 2-0 was gone, and yet it was recovered"),
         (stay("8-0", "9-0", recovered=None), "nothing behind 8-0 was gone, and yet it was not recovered"),
@@ -83,20 +83,20 @@ def test_a_gap_that_ends_a_stay_moves_nothing() -> None:
     ],
 )
 def test_every_flaw_is_found(flawed: Stay, flaw: str) -> None:
-    """A judge that lets one through proves nothing."""
+    """A check that misses one proves nothing."""
     assert f"stay 0: {flaw}" in flaws(ME, [flawed], LOG)
 
 
 def test_an_old_position_is_a_flaw() -> None:
-    """A join that is answered with an earlier end of the channel would promise what was said before."""
-    late = Stay(Asked(None, "6-0", START), "5-0", None, START, [*FOREIGN[4:]])
-    assert flaws(ME, [late], LOG) == ["stay 0: the position 5-0 is older than 6-0, which was said before"]
+    """A join that is answered with an earlier end of the channel would promise messages that were posted before."""
+    late = Stay(JoinRequest(None, "6-0", START), "5-0", None, START, [*FOREIGN[4:]])
+    assert flaws(ME, [late], LOG) == ["stay 0: the position 5-0 is older than 6-0, which was posted before"]
 
 
-def test_what_was_never_heard_at_the_end_is_a_flaw() -> None:
-    """Also if the session never came in at all."""
-    assert flaws(ME, [stay("7-0", "8-0")], LOG) == ["at the end: 1 from 9-0 to 9-0 never heard"]
-    assert flaws(ME, [], LOG) == ["at the end: 8 from 1-0 to 9-0 never heard"]
+def test_messages_that_are_missing_at_the_end_are_a_flaw() -> None:
+    """Also if the session never joined at all."""
+    assert flaws(ME, [stay("7-0", "8-0")], LOG) == ["at the end: 1 from 9-0 to 9-0 never received"]
+    assert flaws(ME, [], LOG) == ["at the end: 8 from 1-0 to 9-0 never received"]
 
 
 def test_a_session_that_forgets_is_a_flaw() -> None:

@@ -26,7 +26,7 @@ async def test_it_has_its_own_directory_environment_and_streams(tmp_path: Path) 
 
 
 async def test_it_ends_by_signals(redis_url: str) -> None:
-    """By SIGKILL without a word, also while it is stopped; SIGTERM and Ctrl-C are its own to handle."""
+    """By SIGKILL at once, also while it is stopped; SIGTERM and Ctrl-C are its own to handle."""
     for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0), (signal.SIGINT, 0)):
         node = NodeProcess("--redis-url", redis_url)
         await node.start()

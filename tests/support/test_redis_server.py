@@ -1,4 +1,4 @@
-"""The fixtures themselves: a chaos test proves nothing if its server does not fail as it says."""
+"""The fixtures themselves: a chaos test proves nothing if its server does not fail as described."""
 
 import asyncio
 
@@ -12,14 +12,14 @@ from tests.support.waiting import wait_until
 
 @pytest.mark.parametrize("turn", [1, 2])
 async def test_every_test_finds_an_empty_server(redis_url: str, turn: int) -> None:
-    """Whatever the test before has written."""
+    """After any earlier test."""
     async with Redis.from_url(redis_url) as client:
         assert await client.dbsize() == 0
         await client.set("turn", turn)
 
 
 async def test_killed_server_is_away_and_comes_back_where_it_was(redis_process: RedisProcess) -> None:
-    """Same address, and what it acknowledged."""
+    """With the same address, and with all that it acknowledged."""
     url = redis_process.url
     async with Redis.from_url(url, decode_responses=True, retry=None) as client:
         await client.set("kept", "yes")
@@ -44,7 +44,7 @@ async def test_paused_server_hangs_until_it_is_resumed(redis_process_tcp: RedisP
         assert await asyncio.wait_for(answer, 5)
 
 
-async def test_waiting_in_vain_says_for_what() -> None:
+async def test_a_timeout_names_its_condition() -> None:
     """A time-out without a subject costs the reader an hour."""
     with pytest.raises(AssertionError, match=r"waited 0\.01 s in vain: the moon"):
         await wait_until(lambda: False, timeout=0.01, what="the moon")

@@ -1,4 +1,4 @@
-"""A channel's log as it is known outside of the relay, and the hand that trims it: what it removes is kept here."""
+"""A channel's log that a test trims: the removed rows are kept for the comparison with what sessions received."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,15 +12,15 @@ from tests.support.delivery_check import Row
 _KEYS = Keys("conclave")
 
 
-class Archive:
+class TrimmedLog:
     """One channel's log, trimmed as a small retention would trim it.
 
-    `said` is the last message that was acknowledged. Rows before `trimmed` are gone; of those before `trimming` nobody
-    knows, and no row from there on is gone.
+    Rows before `trimmed` are gone; those before `trimming` may be gone; no row from there on is gone.
+    `last_acknowledged` is the last message of which the test knows that it was posted.
     """
 
     def __init__(self, redis_url: str, channel: str) -> None:
-        self.said = START
+        self.last_acknowledged = START
         self.trimmed = START
         self.trimming = START
         self.acknowledged: dict[str, Row] = {}
@@ -29,9 +29,9 @@ class Archive:
         self._removed: dict[str, Row] = {}
 
     def acknowledge(self, message_id: str, sender: str) -> None:
-        """Note that a message was said."""
+        """Note that a message was posted."""
         self.acknowledged[message_id] = Row(message_id, sender)
-        self.said = max(self.said, message_id, key=order)
+        self.last_acknowledged = max(self.last_acknowledged, message_id, key=order)
 
     def trim(self, keep: int) -> None:
         """Remove all but the last rows of the log. Raises RedisError: then it may have happened or not."""
@@ -47,6 +47,6 @@ class Archive:
             self.trimmed = self.trimming
 
     def rows(self, history: Iterable[Any]) -> list[Row]:
-        """Return all that was ever in the log, which ends with this history."""
+        """Return all rows that were ever in the log, which ends with this history."""
         kept = {row["id"]: Row(row["id"], row["from"]) for row in history}
         return sorted((self._removed | kept).values(), key=lambda row: order(row.id))

@@ -19,7 +19,7 @@ OPERATIONS = {str(request.__struct_config__.tag) for request in requests.Request
 
 
 async def registrations(node: NodeProcess, canaries: Canaries, peers: V2Peers, root: Peer) -> tuple[V2Peer, V2Peer]:
-    """Two users with a server invite each, and some who have none that is good."""
+    """Register two users with a server invite each, and try others without a valid one."""
     people = []
     for name in ("dan", "eve"):
         token = canaries.token(await server_invite(root))
@@ -34,7 +34,7 @@ async def registrations(node: NodeProcess, canaries: Canaries, peers: V2Peers, r
 
 
 async def bad_logins(node: NodeProcess, canaries: Canaries, known: SigningKey) -> None:
-    """Whatever may be wrong with a first and a second message, each with something in it that is not to be seen."""
+    """Try first and second messages with every kind of error, each with a secret in it."""
     for first in (
         {"op": canaries.text("op"), "protocol": 2},
         {"op": "hello", "protocol": canaries.text("protocol")},
@@ -83,7 +83,7 @@ async def every_request(canaries: Canaries, root: V2Peer, ann: V2Peer, bob: V2Pe
     with contextlib.suppress(V2Refused):
         await bob.join("den2", token=canaries.text("token"))
     await bob.join("den2", token=tokens[0])
-    first = await _talk(canaries, ann, bob)
+    first = await _send_all(canaries, ann, bob)
     key = canaries.key()
     fields: dict[str, Any] = {
         "token": tokens[1],
@@ -114,7 +114,7 @@ async def every_request(canaries: Canaries, root: V2Peer, ann: V2Peer, bob: V2Pe
         await ann.ask("invite.revoke", token=canaries.text("token"))
 
 
-async def _talk(canaries: Canaries, ann: V2Peer, bob: V2Peer) -> str:
+async def _send_all(canaries: Canaries, ann: V2Peer, bob: V2Peer) -> str:
     """Texts and sealed bodies, with and without keys, to the channel and to one session; history in both directions."""
     first = ""
     for body in ({"text": canaries.text("body")}, canaries.sealed_object()):
@@ -128,7 +128,7 @@ async def _talk(canaries: Canaries, ann: V2Peer, bob: V2Peer) -> str:
             assert await ann.refusal("send", channel="elsewhere", body=body)
     long = {"text": canaries.text("long") + "x" * 1024 * 1024}
     assert "too_large" in await ann.refusal("send", channel="den2", body=long)
-    await wait_until(lambda: len(bob.said("den2")) == 2, what="bob hears what ann said")
+    await wait_until(lambda: len(bob.messages_in("den2")) == 2, what="bob gets both messages")
     assert len(await bob.history("den2")) == 4
     await bob.ask("leave", channel="den2")
     assert (await bob.join("den2", since=first))["recovered"]
@@ -149,7 +149,7 @@ async def _raw(peer: V2Peer, request: dict[str, Any]) -> dict[str, Any]:
 
 
 async def garbage(node: NodeProcess, canaries: Canaries, key: SigningKey, ann: V2Peer) -> None:
-    """Messages that nobody should send; the last of each connection ends it."""
+    """Send invalid messages; the last of each connection ends it."""
     for text, number in (
         (f'{{"id": 77, "op": "{canaries.text("op")}"}}', 77),
         (f'{{"op": "send", "{canaries.text("field")}": 1}}', None),

@@ -200,15 +200,15 @@ class V2Peer:
                 return rows
             after = rows[-1]["id"]
 
-    def said(self, channel: str) -> list[Json]:
+    def messages_in(self, channel: str) -> list[Json]:
         """Return the message events of a channel, in the order in which they came."""
         return [event for event in self.events if event["ev"] == "message" and event["channel"] == channel]
 
     def ids(self, channel: str) -> list[str]:
-        return [event["id"] for event in self.said(channel)]
+        return [event["id"] for event in self.messages_in(channel)]
 
     def texts(self, channel: str) -> list[str]:
-        return [event["body"]["text"] for event in self.said(channel)]
+        return [event["body"]["text"] for event in self.messages_in(channel)]
 
     def of(self, kind: str) -> list[Json]:
         return [event for event in self.events if event["ev"] == kind]
@@ -225,7 +225,7 @@ class V2Peer:
         return self._reading is None or self._reading.done()
 
     def pause(self) -> None:
-        """Leave what arrives to the kernel."""
+        """Stop reading; arriving data stays in the kernel."""
         self._transport().pause_reading()
 
     def resume(self) -> None:
@@ -244,7 +244,7 @@ class V2Peer:
         await self._http.close()
 
     async def cut(self) -> None:
-        """Drop the connection without a word."""
+        """Drop the connection without a close."""
         if self._reading is not None:
             self._reading.cancel()
         connection = self.ws._response.connection
@@ -255,7 +255,7 @@ class V2Peer:
 
 
 class V2Peers:
-    """Logs peers in and closes them all at the end."""
+    """Logs peers in; `async with` closes them all at its end."""
 
     def __init__(self) -> None:
         self._peers: list[V2Peer] = []
@@ -269,6 +269,12 @@ class V2Peers:
     def keep(self, peer: V2Peer) -> V2Peer:
         self._peers.append(peer)
         return peer
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def close(self) -> None:
         await asyncio.gather(*(peer.close() for peer in self._peers))

@@ -1,4 +1,4 @@
-"""A server that says what a test tells it to, in v2 messages over a real socket."""
+"""A server that follows a test's script, in v2 messages over a real socket."""
 
 import asyncio
 import json
@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import WSMsgType, web
+
+from tests.support.web_server import running_app
 
 Json = dict[str, Any]
 
@@ -31,7 +33,7 @@ class V2Connection:
         await self.socket.close(code=code, message=reason.encode())
 
     def cut(self) -> None:
-        """Drop the connection without a word."""
+        """Drop the connection without a close."""
         transport = self.socket._req.transport if self.socket._req is not None else None
         if transport is not None:
             transport.abort()
@@ -69,15 +71,12 @@ class V2ScriptedServer:
     async def running(self) -> AsyncIterator["V2ScriptedServer"]:
         app = web.Application()
         app.router.add_get("/", self._serve)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.url = f"ws://127.0.0.1:{runner.addresses[0][1]}"
-        try:
-            yield self
-        finally:
-            await asyncio.gather(*(connection.socket.close() for connection in self.connections))
-            await runner.cleanup()
+        async with running_app(app) as port:
+            self.url = f"ws://127.0.0.1:{port}"
+            try:
+                yield self
+            finally:
+                await asyncio.gather(*(connection.socket.close() for connection in self.connections))
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse(max_msg_size=0, timeout=0.2, protocols=("conclave.v2",))

@@ -37,18 +37,12 @@ async def nodes(redis_process: RedisProcess) -> AsyncIterator[list[NodeProcess]]
 @pytest.fixture
 async def peers() -> AsyncIterator[Peers]:
     """Clients of protocol v1."""
-    several = Peers()
-    try:
-        yield several
-    finally:
-        await several.close()
+    async with Peers() as peers:
+        yield peers
 
 
 @pytest.fixture
 async def v2_peers() -> AsyncIterator[V2Peers]:
     """Clients of protocol v2."""
-    several = V2Peers()
-    try:
-        yield several
-    finally:
-        await several.close()
+    async with V2Peers() as peers:
+        yield peers

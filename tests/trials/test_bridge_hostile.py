@@ -24,7 +24,7 @@ from conclave.protocol.v1.frames import (
     Unauthorized,
     Whisper,
 )
-from tests.support.bridge_process import RawBridge, settle_in
+from tests.support.bridge_process import RawBridge, configure_home
 from tests.support.hostile import BODIES, MIB, MIB_BODIES, NAMES, opens_a_tag
 from tests.support.nodes import NodeProcess
 from tests.support.original_server import OriginalServer
@@ -45,7 +45,7 @@ UNSEEN = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 def encodable(text: str) -> bool:
-    """Tell whether v1 has a way to say it."""
+    """Tell if v1 can express it."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -62,7 +62,7 @@ LARGE = {
 
 
 def check(text: str) -> None:
-    """Whatever the model gets to see opens no tag, moves no cursor and ends no line of its own accord."""
+    """No text that the model sees opens a tag, moves the cursor or ends a line by itself."""
     assert not opens_a_tag(text)
     assert all(char in "\n\t" or unicodedata.category(char) not in UNSEEN for char in text)
 
@@ -89,7 +89,7 @@ def check_line(text: str) -> None:
 
 
 async def read_all(one: RawBridge, since: str) -> list[str]:
-    """Return all pages of #ops, each of which says at its end how the next one is to be had."""
+    """Return all pages of #ops, each of which ends with the call for the next one."""
     pages = [await one.tool("catch_up", channel="ops", since=since)]
     while found := re.fullmatch(MORE, pages[-1].rsplit("\n", 1)[-1]):
         pages.append(await one.tool("catch_up", channel="ops", after=found[1]))
@@ -117,7 +117,7 @@ async def test_bodies_and_senders_of_any_kind_are_shown(original: OriginalServer
     async with RawBridge(home, "--as", "me") as one:
         await one.tool("join_channel", channel="ops")
         for number, body in enumerate(SENDABLE):
-            await original.say("ops", paths[number % len(paths)], body)
+            await original.post("ops", paths[number % len(paths)], body)
         for path in paths:
             await original.whisper(path, "hi")
         count = len(SENDABLE) + len(paths)
@@ -150,11 +150,11 @@ async def test_listings_of_any_names_are_one_line_each(original: OriginalServer,
 
 
 def _more(one: RawBridge, text: str, before: int) -> bool:
-    return len(one.said(text)) > before
+    return len(one.events_with(text)) > before
 
 
 async def test_channels_of_any_name_are_joined_renamed_and_left(original: OriginalServer, home: Path) -> None:
-    """Each is joined by the agent, then has its name changed into the next one by somebody else."""
+    """The agent joins each; then another user renames it to the next one."""
     async with RawBridge(home, "--as", "me") as one:
         for name in NAMEABLE:
             check_line(await one.tool("join_channel", channel=name))
@@ -164,17 +164,17 @@ async def test_channels_of_any_name_are_joined_renamed_and_left(original: Origin
     async with RawBridge(home, "--as", "me") as one:
         await one.tool("join_channel", channel=names[0])
         for old, new in pairwise(names):
-            told = len(one.said("is now called"))
+            told = len(one.events_with("is now called"))
             original.rename(old, new)
-            await original.say(new, BOB, "hi")
-            await wait_until(partial(_more, one, "is now called", told), timeout=15, what="the new name was told")
-        assert len(one.said("is now called")) == len(names) - 1
+            await original.post(new, BOB, "hi")
+            await wait_until(partial(_more, one, "is now called", told), timeout=15, what="the new name is reported")
+        assert len(one.events_with("is now called")) == len(names) - 1
         for event in one.events:
             check_event(event)
 
 
-async def test_refusals_in_any_words_are_one_line(original: OriginalServer, home: Path) -> None:
-    """Of a request, of a login, of a channel that was joined before; and the words with which a session is ended."""
+async def test_refusals_with_any_text_are_one_line(original: OriginalServer, home: Path) -> None:
+    """Of a request, of a login, of a channel that was joined before; and the text of a close."""
     async with RawBridge(home, "--as", "me") as one:
         for body in SENDABLE:
             original.refusal = NotFound(body)
@@ -184,19 +184,19 @@ async def test_refusals_in_any_words_are_one_line(original: OriginalServer, home
         await one.tool("join_channel", channel=everything)
         original.refusal = Unauthorized(everything)
         await original.server.connections[-1].kill(Unauthorized(everything))
-        await one.hear("Could not join")
+        await one.wait_for_event("Could not join")
         original.server.refuse = [Unauthorized(everything)]
         await original.server.connections[-1].kill(MalformedFrame(everything))
-        await one.hear("refused this machine")
+        await one.wait_for_event("refused this machine")
         original.refusal = None
-        await one.hear("Reconnected to")
+        await one.wait_for_event("Reconnected to")
         assert "ann/laptop/me" in await one.tool("who")
         for event in one.events:
             check_event(event)
 
 
-async def test_what_a_server_may_not_send_costs_a_connection_at_most(original: OriginalServer, home: Path) -> None:
-    """Frames that cannot be read, frames of a login, messages for others and text messages; then it goes on."""
+async def test_invalid_frames_of_a_server_cost_a_connection_at_most(original: OriginalServer, home: Path) -> None:
+    """Frames that cannot be read, frames of a login, messages for other sessions and text messages; then it goes on."""
     async with RawBridge(home, "--as", "me") as one:
         await one.tool("join_channel", channel="ops")
         connection = original.server.connections[-1]
@@ -206,7 +206,7 @@ async def test_what_a_server_may_not_send_costs_a_connection_at_most(original: O
         await connection.socket.send_str('{"jsonrpc":"2.0","id":1,"result":{}}\n')
         await connection.send(Whisper(BOB, BOB, Plain("for somebody else")))
         await connection.send(ChannelMsg("ops", BOB, Plain("on we go")))
-        await one.hear("on we go")
+        await one.wait_for_event("on we go")
         await connection.send(Established(BOB))
         await wait_until(lambda: len(original.server.connections) == 2, what="it is connected again")
         assert "ann/laptop/me" in await one.tool("who")
@@ -217,8 +217,8 @@ async def test_what_a_server_may_not_send_costs_a_connection_at_most(original: O
 async def test_arguments_of_any_kind_are_answered(
     nodes: list[NodeProcess], home: Path, original: OriginalServer
 ) -> None:
-    """An agent may be talked into passing on what it was sent; our relay refuses most of it, in its own words."""
-    await settle_in(home, "ann", nodes[0].url)
+    """A message may make an agent forward hostile text; our relay refuses most of it, with its own texts."""
+    await configure_home(home, "ann", nodes[0].url)
     async with RawBridge(home, "--as", "me", "--server", nodes[0].url) as one:
         for text in (*BODIES, *NAMES)[:: by_form(5, 1, 1)]:
             for tool, arguments in (
@@ -239,16 +239,14 @@ async def test_arguments_of_any_kind_are_answered(
 
 @pytest.mark.long
 @pytest.mark.timeout(240)
-async def test_a_mebibyte_of_anything_goes_through(nodes: list[NodeProcess], peers: Peers, tmp_path: Path) -> None:
+async def test_a_mebibyte_of_any_text_is_delivered(nodes: list[NodeProcess], peers: Peers, tmp_path: Path) -> None:
     """Each is shown live and can be read again; neither a line nor the process grows beyond its bounds."""
-    talker = await peers.register(nodes[1].url, "talker")
-    await settle_in(tmp_path, "ann", nodes[0].url)
-    await talker.create("ops")
-    await talker.join("ops")
+    poster = await peers.register_creator(nodes[1].url, "poster", "ops")
+    await configure_home(tmp_path, "ann", nodes[0].url)
     async with RawBridge(tmp_path, "--as", "me") as one:
         await one.tool("join_channel", channel="ops")
         for number, (kind, body) in enumerate(LARGE.items(), 1):
-            await talker.post("ops", body)
+            await poster.post("ops", body)
             await wait_until(partial(_shown, one, number), timeout=60, what=f"{kind} is shown")
         pages = await read_all(one, "1h")
         assert len(pages) >= len(LARGE)

@@ -1,4 +1,4 @@
-"""Two admins at once: whatever they do to one channel, it ends as if one had come after the other."""
+"""Two admins at once: any two operations on one channel have the effect of one after the other."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from conclave.model import Visibility
 from conclave.protocol.v1 import admin, frames
-from tests.support.directory import Room, Store
+from tests.support.directory import ChannelState, Store
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Refused
 from tests.support.trials import by_form
@@ -19,11 +19,11 @@ from tests.support.trials import by_form
 NOT_FOUND = "not found: channel `ops` not found"
 DENIED = "unauthorized: not authorized: admin role required"
 USERS = ("ann", "ben", "bob", "sue")
-"""Ann made the channel, ben is an admin of it, bob a member, sue nothing; all four came in before."""
+"""Ann is the creator of the channel, ben an admin, bob a member, sue nothing; all four have joined it before."""
 NAMES = ("ops", "dev", "taken")
 BANNED = "eve"
 RANDOM_PAIRS = by_form(0, 0, 100)
-"""For each first operation, beside pairs with second operations: on somebody, and on the same banned person."""
+"""For each first operation, besides pairs with second operations: on any user, and on the same banned user."""
 EACH_NTH = by_form(15, 3, 1)
 """One of so many second operations is paired with each first one; with itself in any case."""
 
@@ -40,11 +40,11 @@ class Op(msgspec.Struct, frozen=True):
 
 
 class World(msgspec.Struct, frozen=True):
-    """The channel after some operations: None once deleted. `inside` is who has not lost it."""
+    """The channel after some operations: None once deleted. `joined` are the users that have not lost it."""
 
     name: str
-    room: Room | None
-    inside: frozenset[str]
+    channel: ChannelState | None
+    joined: frozenset[str]
 
 
 REQUESTS: dict[str, Callable[[str, str], admin.AdminOp]] = {
@@ -87,94 +87,94 @@ def ops(kind: str) -> st.SearchStrategy[Op]:
 
 
 def apply(world: World, op: Op, actor: str) -> tuple[World, str]:
-    """Return what an operation makes of the world, and its answer."""
-    room = world.room
-    if room is None or world.name != "ops":
+    """Return the effect of an operation, and its reply."""
+    channel = world.channel
+    if channel is None or world.name != "ops":
         if op.kind == "invite_revoke":
-            room_there = room is not None and rules(room, actor)
-            return (revoked(world) if room_there else world), "Ack"
+            administered = channel is not None and administers(channel, actor)
+            return (revoked(world) if administered else world), "Ack"
         return world, NOT_FOUND
-    if not rules(room, actor):
+    if not administers(channel, actor):
         if op.kind == "invite_revoke":
             return world, "Ack"
-        knows = room.visibility == "public" or actor in world.inside or actor in room.members
+        knows = channel.visibility == "public" or actor in world.joined or actor in channel.members
         return world, DENIED if knows else NOT_FOUND
-    return STEPS[op.kind](world, room, op.argument)
+    return STEPS[op.kind](world, channel, op.argument)
 
 
-def rules(room: Room, actor: str) -> bool:
-    return actor == room.creator or actor in room.admins
+def administers(channel: ChannelState, actor: str) -> bool:
+    return actor == channel.creator or actor in channel.admins
 
 
 def changed(world: World, **parts: Any) -> World:
-    assert world.room is not None
-    return msgspec.structs.replace(world, room=msgspec.structs.replace(world.room, **parts))
+    assert world.channel is not None
+    return msgspec.structs.replace(world, channel=msgspec.structs.replace(world.channel, **parts))
 
 
 def revoked(world: World) -> World:
-    assert world.room is not None
-    return changed(world, invites=tuple(i for i in world.room.invites if i != "7 -"))
+    assert world.channel is not None
+    return changed(world, invites=tuple(i for i in world.channel.invites if i != "7 -"))
 
 
 def without(world: World, user: str) -> World:
-    return msgspec.structs.replace(world, inside=world.inside - {user})
+    return msgspec.structs.replace(world, joined=world.joined - {user})
 
 
-def delete(world: World, _: Room, __: str) -> tuple[World, str]:
+def delete(world: World, _: ChannelState, __: str) -> tuple[World, str]:
     return World(world.name, None, frozenset()), "Ack"
 
 
-def rename(world: World, _: Room, name: str) -> tuple[World, str]:
+def rename(world: World, _: ChannelState, name: str) -> tuple[World, str]:
     if name == "taken":
         return world, "unauthorized: the new name is already taken"
     return msgspec.structs.replace(world, name=name), "Ack"
 
 
-def visibility(world: World, room: Room, tier: str) -> tuple[World, str]:
+def visibility(world: World, channel: ChannelState, tier: str) -> tuple[World, str]:
     if tier == "private":
-        world = msgspec.structs.replace(world, inside=world.inside & room.members)
+        world = msgspec.structs.replace(world, joined=world.joined & channel.members)
     return changed(world, visibility=tier), "Ack"
 
 
-def acl_add(world: World, room: Room, user: str) -> tuple[World, str]:
-    return changed(world, members=room.members | {user}, bans=room.bans - {user}), "Ack"
+def acl_add(world: World, channel: ChannelState, user: str) -> tuple[World, str]:
+    return changed(world, members=channel.members | {user}, bans=channel.bans - {user}), "Ack"
 
 
-def acl_remove(world: World, room: Room, user: str) -> tuple[World, str]:
-    return changed(without(world, user), members=room.members - {user}), "Ack"
+def acl_remove(world: World, channel: ChannelState, user: str) -> tuple[World, str]:
+    return changed(without(world, user), members=channel.members - {user}), "Ack"
 
 
-def promote(world: World, room: Room, user: str) -> tuple[World, str]:
-    world, _ = acl_add(world, room, user)
-    return changed(world, admins=room.admins | {user}), "Ack"
+def promote(world: World, channel: ChannelState, user: str) -> tuple[World, str]:
+    world, _ = acl_add(world, channel, user)
+    return changed(world, admins=channel.admins | {user}), "Ack"
 
 
-def demote(world: World, room: Room, user: str) -> tuple[World, str]:
-    return changed(world, admins=room.admins - {user}), "Ack"
+def demote(world: World, channel: ChannelState, user: str) -> tuple[World, str]:
+    return changed(world, admins=channel.admins - {user}), "Ack"
 
 
-def kick(world: World, _: Room, target: str) -> tuple[World, str]:
+def kick(world: World, _: ChannelState, target: str) -> tuple[World, str]:
     return without(world, target.partition("/")[0]), "Ack"
 
 
-def ban(world: World, room: Room, user: str) -> tuple[World, str]:
-    lost = changed(without(world, user), members=room.members - {user}, admins=room.admins - {user})
-    return changed(lost, bans=room.bans | {user}), "Ack"
+def ban(world: World, channel: ChannelState, user: str) -> tuple[World, str]:
+    lost = changed(without(world, user), members=channel.members - {user}, admins=channel.admins - {user})
+    return changed(lost, bans=channel.bans | {user}), "Ack"
 
 
-def unban(world: World, room: Room, user: str) -> tuple[World, str]:
-    return changed(world, bans=room.bans - {user}), "Ack"
+def unban(world: World, channel: ChannelState, user: str) -> tuple[World, str]:
+    return changed(world, bans=channel.bans - {user}), "Ack"
 
 
-def invite_create(world: World, room: Room, _: str) -> tuple[World, str]:
-    return changed(world, invites=tuple(sorted((*room.invites, "3 -")))), "InviteToken"
+def invite_create(world: World, channel: ChannelState, _: str) -> tuple[World, str]:
+    return changed(world, invites=tuple(sorted((*channel.invites, "3 -")))), "InviteToken"
 
 
-def invite_revoke(world: World, _: Room, __: str) -> tuple[World, str]:
+def invite_revoke(world: World, _: ChannelState, __: str) -> tuple[World, str]:
     return revoked(world), "Ack"
 
 
-STEPS: dict[str, Callable[[World, Room, str], tuple[World, str]]] = {
+STEPS: dict[str, Callable[[World, ChannelState, str], tuple[World, str]]] = {
     "delete": delete,
     "rename": rename,
     "visibility": visibility,
@@ -187,9 +187,9 @@ STEPS: dict[str, Callable[[World, Room, str], tuple[World, str]]] = {
     "unban": unban,
     "invite_create": invite_create,
     "invite_revoke": invite_revoke,
-    "acl_list": lambda world, room, _: (world, " ".join(sorted(room.members))),
-    "ban_list": lambda world, room, _: (world, " ".join(sorted(room.bans))),
-    "invite_list": lambda world, room, _: (world, " ".join(sorted(f"{invite}" for invite in room.invites))),
+    "acl_list": lambda world, channel, _: (world, " ".join(sorted(channel.members))),
+    "ban_list": lambda world, channel, _: (world, " ".join(sorted(channel.bans))),
+    "invite_list": lambda world, channel, _: (world, " ".join(sorted(f"{invite}" for invite in channel.invites))),
 }
 
 
@@ -197,7 +197,7 @@ STEPS: dict[str, Callable[[World, Room, str], tuple[World, str]]] = {
 
 
 class Stage:
-    """Two nodes with four people, and for each act a fresh channel."""
+    """Two nodes with four users, and a new channel for each pair of operations."""
 
     def __init__(self, redis_url: str) -> None:
         self._runner = asyncio.Runner()
@@ -243,7 +243,7 @@ class Stage:
     ) -> tuple[World, list[World], list[str], list[list[str]]]:
         ann, ben = self._peers["ann"], self._peers["ben"]
         token = await self._set_up(tier)
-        before = World("ops", self._store.snapshot().rooms["ops"], frozenset(USERS))
+        before = World("ops", self._store.snapshot().channels["ops"], frozenset(USERS))
         pair = [(ann, first), (ben, second)]
         answers = await asyncio.gather(*(self._do(peer, op, token) for peer, op in pair))
         worlds, expected = [], []
@@ -289,16 +289,16 @@ class Stage:
         return type(reply).__name__
 
     async def _look(self) -> World:
-        """See how the channel has ended and who is in it, and remove it."""
-        rooms = self._store.snapshot().rooms
-        assert self._store.due() == {}, "acknowledged, and not announced"
-        names = set(rooms) - {"taken"}
+        """Return the channel's end state with its sessions, and remove it."""
+        channels = self._store.snapshot().channels
+        assert self._store.pending() == {}, "acknowledged, and not announced"
+        names = set(channels) - {"taken"}
         assert len(names) <= 1
         name = names.pop() if names else "ops"
-        inside = [user for user in USERS if await self._is_in(user, name)]
-        if name in rooms:
+        joined = [user for user in USERS if await self._is_in(user, name)]
+        if name in channels:
             await self._peers["ann"].ask(frames.Admin(admin.DeleteChannel(name)), frames.Ack)
-        return World(name, rooms.get(name), frozenset(inside))
+        return World(name, channels.get(name), frozenset(joined))
 
     async def _is_in(self, user: str, name: str) -> bool:
         try:
@@ -311,13 +311,13 @@ class Stage:
 def seen(ended: World, world: World, answers: list[str]) -> tuple[World, list[str]]:
     """Return an outcome as far as it is promised.
 
-    A deleted channel has the name under which it went. And whoever is losing the channel at this moment may be refused
+    A deleted channel has its last name. And a user who is losing the channel at this moment may be refused
     as one who is in it, or as one who is not: which of the two is certain from the acknowledgement of the loss on.
     """
-    if world.room is None:
+    if world.channel is None:
         world = msgspec.structs.replace(world, name=ended.name)
     told = [
-        "refused" if user not in ended.inside and answer in (DENIED, NOT_FOUND) else answer
+        "refused" if user not in ended.joined and answer in (DENIED, NOT_FOUND) else answer
         for user, answer in zip(("ann", "ben"), answers, strict=True)
     ]
     return world, told

@@ -13,7 +13,7 @@ from tests.support.trials import by_form
 from tests.support.v2_peer import V2Peer, V2Peers, V2Refused
 
 TRIALS = by_form(20, 300, 10_000)
-"""How many sends are cut."""
+"""The number of sends that are cut."""
 AT_ONCE = 10
 
 

@@ -1,4 +1,4 @@
-"""Input that no client of ours would send, from many connections at once: the node stays up and nobody notices."""
+"""Input that no client of ours would send, from many connections at once: the node stays up, other sessions go on."""
 
 import asyncio
 import contextlib
@@ -14,14 +14,14 @@ from conclave.protocol import v1
 from conclave.protocol.v1 import frames
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peer, Peers
-from tests.support.traffic import Talker, everybody_heard, more_is_said, talking
+from tests.support.traffic import Traffic, assert_all_delivered, more_is_acknowledged, posting
 from tests.support.trials import by_form
 from tests.support.waiting import pause, wait_until
 
 SPARE_BYTES = 32 * 1024 * 1024
 """By how much a node may grow in a test that sends it several times as much."""
 HANG_SECONDS = 5.0
-"""What nobody may wait for an answer; generous, because the attackers' own work slows this process down too."""
+"""The longest permitted wait for a reply; generous, because the attackers' own work slows this process down, too."""
 NOBODY = SessionPath("x", "y", "z")
 UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -59,34 +59,29 @@ def rubbish(chance: random.Random) -> bytes:
 
 
 @pytest.fixture
-async def village(nodes: list[NodeProcess], peers: Peers) -> tuple[Talker, Peer]:
-    """Somebody who talks and somebody who listens, on the node that is attacked."""
-    talker = Talker(await peers.register(nodes[0].url, "talker"), "plaza", "talker")
-    listener = await peers.register(nodes[0].url, "listener")
-    await talker.peer.create("plaza")
-    await talker.peer.join("plaza")
-    await listener.join("plaza")
-    return talker, listener
+async def traffic(nodes: list[NodeProcess], peers: Peers) -> Traffic:
+    """A session that posts and one that reads, on the node that is attacked."""
+    return await Traffic.on(nodes[:1], peers)
 
 
-async def undisturbed(node: NodeProcess, village: tuple[Talker, Peer], memory: int) -> None:
+async def undisturbed(node: NodeProcess, traffic: Traffic, memory: int) -> None:
     """Assert that the attack left no trace."""
-    talker, listener = village
+    (poster,) = traffic.posters
     assert node.is_running
     trouble = [i for i, line in enumerate(node.log) if "Traceback" in line or "[error" in line]
     assert not trouble, "\n".join(node.log[trouble[0] : trouble[0] + 60])
-    assert not talker.refusals
-    assert talker.slowest < HANG_SECONDS
-    await everybody_heard([talker], [listener], listener, "plaza")
-    assert await listener.who("plaza") == sorted([str(listener.path), str(talker.peer.path)])
+    assert not poster.refusals
+    assert poster.slowest < HANG_SECONDS
+    await assert_all_delivered(traffic.posters, traffic.readers, traffic.readers[0], "ops")
+    assert await traffic.readers[0].who("ops") == traffic.paths
     grown = node.resident_bytes() - memory
     assert grown < SPARE_BYTES, f"the node grew by {grown / 2**20:.0f} MiB"
 
 
-async def test_rubbish_before_login(nodes: list[NodeProcess], village: tuple[Talker, Peer]) -> None:
-    """The door is open to everybody on the internet: scanners, other protocols, people with a fuzzer."""
+async def test_rubbish_before_login(nodes: list[NodeProcess], traffic: Traffic) -> None:
+    """The port is open to the internet: scanners, other protocols, fuzzers."""
     memory = nodes[0].resident_bytes()
-    async with aiohttp.ClientSession() as http, talking([village[0]]):
+    async with aiohttp.ClientSession() as http, posting(traffic.posters):
 
         async def attack(seed: int) -> None:
             chance = random.Random(seed)  # noqa: S311 - the same rubbish in every run
@@ -102,11 +97,11 @@ async def test_rubbish_before_login(nodes: list[NodeProcess], village: tuple[Tal
                             pass
 
         await asyncio.gather(*(attack(seed) for seed in range(by_form(15, 60, 600))))
-        await more_is_said([village[0]])
-    await undisturbed(nodes[0], village, memory)
+        await more_is_acknowledged(traffic.posters)
+    await undisturbed(nodes[0], traffic, memory)
 
 
-async def test_bytes_that_are_no_http(nodes: list[NodeProcess], village: tuple[Talker, Peer]) -> None:
+async def test_bytes_that_are_no_http(nodes: list[NodeProcess], traffic: Traffic) -> None:
     """TLS to a plain port, endless header lines, broken frames right behind the upgrade: each costs its own sender."""
     memory = nodes[0].resident_bytes()
     host, port = nodes[0].address.split(":")
@@ -135,13 +130,13 @@ async def test_bytes_that_are_no_http(nodes: list[NodeProcess], village: tuple[T
                     pass
         writer.transport.abort()
 
-    async with talking([village[0]]):
+    async with posting(traffic.posters):
         await asyncio.gather(*(attack(opening) for opening in openings * by_form(2, 8, 80)))
-        await more_is_said([village[0]])
-    await undisturbed(nodes[0], village, memory)
+        await more_is_acknowledged(traffic.posters)
+    await undisturbed(nodes[0], traffic, memory)
 
 
-async def test_clients_that_vanish_during_the_upgrade(nodes: list[NodeProcess], village: tuple[Talker, Peer]) -> None:
+async def test_clients_that_vanish_during_the_upgrade(nodes: list[NodeProcess], traffic: Traffic) -> None:
     """Port scanners and impatient browsers do that all day: it is no error of ours, and no line in the log."""
     memory = nodes[0].resident_bytes()
     host, port = nodes[0].address.split(":")
@@ -154,16 +149,14 @@ async def test_clients_that_vanish_during_the_upgrade(nodes: list[NodeProcess], 
             await pause(0)
         writer.transport.abort()
 
-    async with talking([village[0]]):
+    async with posting(traffic.posters):
         await asyncio.gather(*(vanish(i % 4) for i in range(by_form(50, 200, 2_000))))
-        await more_is_said([village[0]])
-    await undisturbed(nodes[0], village, memory)
+        await more_is_acknowledged(traffic.posters)
+    await undisturbed(nodes[0], traffic, memory)
 
 
 @pytest.mark.long
-async def test_peers_that_never_log_in_are_bounded_and_closed(
-    nodes: list[NodeProcess], village: tuple[Talker, Peer]
-) -> None:
+async def test_peers_that_never_log_in_are_bounded_and_closed(nodes: list[NodeProcess], traffic: Traffic) -> None:
     """A peer without a proven key gets a few kilobytes and a few seconds, at any pace."""
     memory = nodes[0].resident_bytes()
     host, port = nodes[0].address.split(":")
@@ -203,7 +196,7 @@ async def test_peers_that_never_log_in_are_bounded_and_closed(
             writer.transport.abort()
         return loop.time() - began
 
-    async with talking([village[0]]):
+    async with posting(traffic.posters):
         quick = asyncio.gather(*(flood() for _ in range(30)))
         slow = asyncio.gather(
             *(trickle(b"") for _ in range(10)),
@@ -212,12 +205,12 @@ async def test_peers_that_never_log_in_are_bounded_and_closed(
         )
         assert max(await quick) < 12, "a flood is cut off as soon as it is one"
         assert max(await slow) < 22, "the slow are cut off as well"
-    await undisturbed(nodes[0], village, memory)
+    await undisturbed(nodes[0], traffic, memory)
 
 
-async def test_rubbish_after_login(nodes: list[NodeProcess], peers: Peers, village: tuple[Talker, Peer]) -> None:
+async def test_rubbish_after_login(nodes: list[NodeProcess], peers: Peers, traffic: Traffic) -> None:
     """A client with a defect gets an answer to each wrong frame, and the next right one works: no hang, no close."""
-    await village[1].create("square")
+    await traffic.readers[0].create("square")
     memory = nodes[0].resident_bytes()
 
     async def attack(seed: int) -> None:
@@ -231,14 +224,14 @@ async def test_rubbish_after_login(nodes: list[NodeProcess], peers: Peers, villa
         await peer.send(frames.Ping())
         assert await answer(peer) == frames.Pong()
 
-    async with talking([village[0]]):
+    async with posting(traffic.posters):
         await asyncio.gather(*(attack(seed) for seed in range(by_form(5, 20, 200))))
-        await more_is_said([village[0]])
-    await undisturbed(nodes[0], village, memory)
+        await more_is_acknowledged(traffic.posters)
+    await undisturbed(nodes[0], traffic, memory)
 
 
 async def answer(peer: Peer) -> frames.Frame:
-    """Return the next frame that is not somebody's message."""
+    """Return the next frame that is no message."""
     while True:
         message = await peer.ws.receive(timeout=10)
         assert message.type is aiohttp.WSMsgType.BINARY, "every wrong frame has its answer"
@@ -247,33 +240,31 @@ async def answer(peer: Peer) -> frames.Frame:
             return frame
 
 
-async def test_oversized_after_login(nodes: list[NodeProcess], peers: Peers, village: tuple[Talker, Peer]) -> None:
+async def test_oversized_after_login(nodes: list[NodeProcess], peers: Peers, traffic: Traffic) -> None:
     """A body above the limit is refused and the session stays; a message above the protocol's ends its session only."""
     memory = nodes[0].resident_bytes()
-    async with talking([village[0]]):
+    async with posting(traffic.posters):
         for i in range(6):
             peer = await peers.register(nodes[0].url, f"mallory{i}")
-            await peer.join("plaza")
-            told = await peer.refusal(frames.ChannelMsg("plaza", NOBODY, Plain("x" * 4 * 1024 * 1024)))
+            await peer.join("ops")
+            told = await peer.refusal(frames.ChannelMsg("ops", NOBODY, Plain("x" * 4 * 1024 * 1024)))
             assert "exceeds the limit of 1048576 bytes" in told
             await peer.ask(frames.Ping(), frames.Pong)
             with contextlib.suppress(ConnectionError):
                 await peer.ws.send_bytes(bytes(17 * 1024 * 1024))
             await peer.wait_closed()
             await peer.close()
-        await more_is_said([village[0]])
-    await wait_until(lambda: _only_villagers(village), what="the attackers have left presence")
-    await undisturbed(nodes[0], village, memory)
+        await more_is_acknowledged(traffic.posters)
+    await wait_until(lambda: _attackers_are_gone(traffic), what="the attackers have left presence")
+    await undisturbed(nodes[0], traffic, memory)
 
 
-async def _only_villagers(village: tuple[Talker, Peer]) -> bool:
-    return len(await village[1].who("plaza")) == 2
+async def _attackers_are_gone(traffic: Traffic) -> bool:
+    return len(await traffic.readers[0].who("ops")) == 2
 
 
 @pytest.mark.long
-async def test_requests_whose_answers_nobody_reads(
-    nodes: list[NodeProcess], peers: Peers, village: tuple[Talker, Peer]
-) -> None:
+async def test_requests_whose_replies_are_not_read(nodes: list[NodeProcess], peers: Peers, traffic: Traffic) -> None:
     """Each request costs the sender a few bytes and the node a long answer: that must not pile up."""
     big = await peers.register(nodes[1].url, "big")
     await big.create("library")
@@ -282,7 +273,7 @@ async def test_requests_whose_answers_nobody_reads(
         await big.post("library", "x" * 500_000)
     memory = nodes[0].resident_bytes()
     attackers = []
-    async with talking([village[0]]):
+    async with posting(traffic.posters):
         for i in range(6):
             peer = await peers.register(nodes[0].url, f"mallory{i}")
             await peer.join("library")
@@ -290,8 +281,8 @@ async def test_requests_whose_answers_nobody_reads(
             attackers.append(peer)
             for _ in range(200):  # 4 MB each, for 18 bytes
                 await peer.send(frames.ReadSince("library", 0))
-        await more_is_said([village[0]], 300)
+        await more_is_acknowledged(traffic.posters, 300)
         grown = nodes[0].resident_bytes() - memory
         assert grown < len(attackers) * 12 * 1024 * 1024 + SPARE_BYTES, f"the node grew by {grown / 2**20:.0f} MiB"
-    assert village[0].slowest < HANG_SECONDS
-    await everybody_heard([village[0]], [village[1]], village[1], "plaza")
+    assert traffic.posters[0].slowest < HANG_SECONDS
+    await assert_all_delivered(traffic.posters, traffic.readers, traffic.readers[0], "ops")

@@ -1,4 +1,4 @@
-"""Our clients on connections that break, in both versions: each message is heard once, and said once."""
+"""Our clients on connections that break, in both versions: each message is delivered once, and posted once."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ import pytest
 from conclave.machine.config import Level
 from conclave.machine.config_edit import set_default
 from conclave.machine.locations import CONFIG_NAME
-from tests.support.bridge_process import RawBridge, settle_in
+from tests.support.bridge_process import RawBridge, configure_home
 from tests.support.command_line import start
 from tests.support.nodes import NodeProcess
 from tests.support.peer import Peers
@@ -47,34 +47,32 @@ async def cut_now_and_then(proxy: Proxy, times: int) -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-async def test_a_bridge_hears_each_message_once_and_in_order(
+async def test_a_bridge_shows_each_message_once_and_in_order(
     nodes: list[NodeProcess], peers: Peers, home: Path, version: int
 ) -> None:
-    """Across lost connections, whatever was said while it was away."""
-    talker = await peers.register(nodes[1].url, "talker")
-    await talker.create("ops")
-    await talker.join("ops")
+    """Across lost connections, including the messages in between."""
+    poster = await peers.register_creator(nodes[1].url, "poster", "ops")
     async with way(nodes[0], version) as (proxy, url):
-        await settle_in(home, "ann", url)
+        await configure_home(home, "ann", url)
         async with RawBridge(home, "--as", "me") as one:
             await one.tool("join_channel", channel="ops")
             cutting = asyncio.create_task(cut_now_and_then(proxy, CUTS))
             for number in range(COUNT):
-                await talker.post("ops", f"number {number}.")
+                await poster.post("ops", f"number {number}.")
                 await pause(0.1)
             await cutting
-            await one.hear(f"number {COUNT - 1}.")
-            heard = [event["content"] for event in one.events if event["meta"]["kind"] == "channel"]
-            assert [text.split("number ")[1].split(".")[0] for text in heard] == [str(n) for n in range(COUNT)]
+            await one.wait_for_event(f"number {COUNT - 1}.")
+            received = [event["content"] for event in one.events if event["meta"]["kind"] == "channel"]
+            assert [text.split("number ")[1].split(".")[0] for text in received] == [str(n) for n in range(COUNT)]
 
 
-async def test_a_bridge_says_each_message_once(nodes: list[NodeProcess], peers: Peers, home: Path) -> None:
-    """A call whose answer was lost is made again under its key, so most agents need not notice; none says it twice."""
+async def test_a_bridge_posts_each_message_once(nodes: list[NodeProcess], peers: Peers, home: Path) -> None:
+    """A send whose reply was lost is repeated with its key, so most agents do not notice; none is posted twice."""
     listener = await peers.register(nodes[1].url, "listener")
     await listener.create("ops")
     await listener.join("ops")
     async with way(nodes[0], 2) as (proxy, url):
-        await settle_in(home, "ann", url)
+        await configure_home(home, "ann", url)
         async with RawBridge(home, "--as", "me") as one:
             await one.tool("join_channel", channel="ops")
             cutting = asyncio.create_task(cut_now_and_then(proxy, CUTS))
@@ -97,14 +95,12 @@ async def test_a_bridge_says_each_message_once(nodes: list[NodeProcess], peers: 
 async def test_tail_prints_each_message_once_and_in_order(
     nodes: list[NodeProcess], peers: Peers, home: Path, version: int
 ) -> None:
-    """From what was said before, over what is said live and meanwhile, without a seam."""
-    talker = await peers.register(nodes[1].url, "talker")
-    await talker.create("ops")
-    await talker.join("ops")
+    """From the history before, through live messages and those of an interruption, without a gap."""
+    poster = await peers.register_creator(nodes[1].url, "poster", "ops")
     for number in range(5):
-        await talker.post("ops", f"{number}")
+        await poster.post("ops", f"{number}")
     async with way(nodes[0], version) as (proxy, url):
-        await settle_in(home, "ann", url)
+        await configure_home(home, "ann", url)
         process = await start(home, "tail", "--server", url, "--channel", "ops", "--since", "1h")
         assert process.stdout is not None
         lines: list[str] = []
@@ -118,7 +114,7 @@ async def test_tail_prints_each_message_once_and_in_order(
             await wait_until(lambda: len(lines) == 6)
             cutting = asyncio.create_task(cut_now_and_then(proxy, 2))
             for number in range(5, COUNT):
-                await talker.post("ops", f"{number}")
+                await poster.post("ops", f"{number}")
                 await pause(0.1)
             await cutting
             await wait_until(lambda: lines[-1].endswith(f": {COUNT - 1}"), timeout=60)
@@ -126,12 +122,12 @@ async def test_tail_prints_each_message_once_and_in_order(
             process.terminate()
             await process.wait()
             await reading
-        assert lines[1:] == [f"[ops] talker/laptop/main: {number}" for number in range(COUNT)]
+        assert lines[1:] == [f"[ops] poster/laptop/main: {number}" for number in range(COUNT)]
 
 
-async def test_a_bridge_is_told_at_once_what_happens_to_its_channels(nodes: list[NodeProcess], home: Path) -> None:
-    """A v2 server says so; over v1 it comes out at the next message, or never."""
-    await settle_in(home, "ann", nodes[0].url)
+async def test_a_bridge_is_told_at_once_of_changes_of_its_channels(nodes: list[NodeProcess], home: Path) -> None:
+    """A v2 server reports them; over v1 they show at the next message, or never."""
+    await configure_home(home, "ann", nodes[0].url)
     owner = await V2Peer.register(nodes[1].url, "owner")
     try:
         for channel in ("ops", "dev"):
@@ -140,11 +136,11 @@ async def test_a_bridge_is_told_at_once_what_happens_to_its_channels(nodes: list
             await one.tool("join_channel", channel="ops")
             await one.tool("join_channel", channel="dev")
             await owner.ask("channel.rename", channel="ops", to="works")
-            await one.hear("#ops is now called #works")
+            await one.wait_for_event("#ops is now called #works")
             await owner.ask("kick", channel="works", target="ann")
-            await one.hear("This session was removed from #works")
+            await one.wait_for_event("This session was removed from #works")
             await owner.ask("channel.delete", channel="dev")
-            await one.hear("#dev was deleted")
+            await one.wait_for_event("#dev was deleted")
             assert "below `converse`" not in await one.refused("send_channel", channel="dev", text="x")
     finally:
         await owner.close()

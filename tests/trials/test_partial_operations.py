@@ -68,8 +68,8 @@ def _fail(reply: "asyncio.Future[Any]") -> None:
         reply.set_exception(StoreUnavailable("cut"))
 
 
-class Scene:
-    """The caller is on a node that loses Redis; the removed party is on one that does not."""
+class Setup:
+    """The caller is on a node that loses Redis; the removed user is on one that does not."""
 
     def __init__(self, node: Node, other: Node, peers: Peers, store: Store) -> None:
         self.fault = Fault(node)
@@ -83,8 +83,8 @@ class Scene:
         self.root = await self.peers.register(self.url, "root")
         self.ann = await self.peers.register(self.url, "ann")
 
-    async def set_up(self) -> "Act":
-        """Make a channel with a new victim in it, who is a member, an admin, and has a channel too."""
+    async def new_case(self) -> "Case":
+        """Create a channel with a new victim in it: a member, an admin, and the creator of another channel."""
         self._count += 1
         name, user = f"ops{self._count}", f"bob{self._count}"
         bob = await self.peers.register(self.other_url, user)
@@ -95,11 +95,11 @@ class Scene:
             await self.ann.ask(frames.Admin(operation), frames.Ack)
         await self.ann.join(name)
         await bob.join(name)
-        return Act(name, user, token, bob, self.ann, self.root)
+        return Case(name, user, token, bob, self.ann, self.root)
 
 
-class Act(msgspec.Struct, frozen=True):
-    """One channel, its victim, and who acts on it."""
+class Case(msgspec.Struct, frozen=True):
+    """One channel, its victim, and the callers."""
 
     name: str
     user: str
@@ -109,73 +109,73 @@ class Act(msgspec.Struct, frozen=True):
     root: Peer
 
 
-def by_ann(operation: Callable[[Act], admin.AdminOp]) -> Callable[[Act], tuple[Peer, frames.Frame]]:
-    return lambda act: (act.ann, frames.Admin(operation(act)))
+def by_ann(operation: Callable[[Case], admin.AdminOp]) -> Callable[[Case], tuple[Peer, frames.Frame]]:
+    return lambda case: (case.ann, frames.Admin(operation(case)))
 
 
-def by_root(operation: Callable[[Act], admin.AdminOp]) -> Callable[[Act], tuple[Peer, frames.Frame]]:
-    return lambda act: (act.root, frames.Admin(operation(act)))
+def by_root(operation: Callable[[Case], admin.AdminOp]) -> Callable[[Case], tuple[Peer, frames.Frame]]:
+    return lambda case: (case.root, frames.Admin(operation(case)))
 
 
-OPERATIONS: dict[str, Callable[[Act], tuple[Peer, frames.Frame]]] = {
-    "create": by_ann(lambda act: admin.CreateChannel(f"new {act.name}", Visibility.PRIVATE)),
-    "delete": by_ann(lambda act: admin.DeleteChannel(act.name)),
-    "rename": by_ann(lambda act: admin.RenameChannel(act.name, f"new {act.name}")),
-    "private": by_ann(lambda act: admin.SetVisibility(act.name, Visibility.PRIVATE)),
-    "acl add": by_ann(lambda act: admin.AclAdd(act.name, "eve")),
-    "acl remove": by_ann(lambda act: admin.AclRemove(act.name, act.user)),
-    "acl promote": by_ann(lambda act: admin.AclPromote(act.name, "eve")),
-    "acl demote": by_ann(lambda act: admin.AclDemote(act.name, act.user)),
-    "kick": by_ann(lambda act: admin.Kick(act.name, act.user)),
-    "ban": by_ann(lambda act: admin.Ban(act.name, act.user)),
-    "unban": by_ann(lambda act: admin.Unban(act.name, "eve")),
-    "invite create": by_ann(lambda act: admin.InviteCreate(act.name, 5)),
-    "invite revoke": by_ann(lambda act: admin.InviteRevoke(act.token)),
-    "machine add": by_ann(lambda act: admin.MachineAdd(act.name, bytes(SigningKey.generate().verify_key))),
-    "user remove": by_root(lambda act: admin.UserRemove(act.user)),
+OPERATIONS: dict[str, Callable[[Case], tuple[Peer, frames.Frame]]] = {
+    "create": by_ann(lambda case: admin.CreateChannel(f"new {case.name}", Visibility.PRIVATE)),
+    "delete": by_ann(lambda case: admin.DeleteChannel(case.name)),
+    "rename": by_ann(lambda case: admin.RenameChannel(case.name, f"new {case.name}")),
+    "private": by_ann(lambda case: admin.SetVisibility(case.name, Visibility.PRIVATE)),
+    "acl add": by_ann(lambda case: admin.AclAdd(case.name, "eve")),
+    "acl remove": by_ann(lambda case: admin.AclRemove(case.name, case.user)),
+    "acl promote": by_ann(lambda case: admin.AclPromote(case.name, "eve")),
+    "acl demote": by_ann(lambda case: admin.AclDemote(case.name, case.user)),
+    "kick": by_ann(lambda case: admin.Kick(case.name, case.user)),
+    "ban": by_ann(lambda case: admin.Ban(case.name, case.user)),
+    "unban": by_ann(lambda case: admin.Unban(case.name, "eve")),
+    "invite create": by_ann(lambda case: admin.InviteCreate(case.name, 5)),
+    "invite revoke": by_ann(lambda case: admin.InviteRevoke(case.token)),
+    "machine add": by_ann(lambda case: admin.MachineAdd(case.name, bytes(SigningKey.generate().verify_key))),
+    "user remove": by_root(lambda case: admin.UserRemove(case.user)),
     "server-invite create": by_root(lambda _: admin.ServerInviteCreate(5)),
 }
 TAKES_THE_CHANNEL = {"delete", "acl remove", "kick", "ban", "user remove"}
 
 
 @asynccontextmanager
-async def a_scene(redis_url: str) -> AsyncIterator[Scene]:
+async def running_setup(redis_url: str) -> AsyncIterator[Setup]:
     peers, store = Peers(), Store(redis_url)
     async with node_object(redis_url, admins=ROOT) as node, node_object(redis_url, admins=ROOT) as other:
-        scene = Scene(node, other, peers, store)
-        await scene.open()
+        setup = Setup(node, other, peers, store)
+        await setup.open()
         try:
-            yield scene
+            yield setup
         finally:
-            scene.fault.mend()
+            setup.fault.mend()
             await peers.close()
             store.close()
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("what", by_form(("rename", "user remove"), tuple(OPERATIONS), tuple(OPERATIONS)))
+@pytest.mark.parametrize("what", by_form(("ban", "rename", "user remove"), tuple(OPERATIONS), tuple(OPERATIONS)))
 async def test_an_operation_happens_or_does_not(redis_url: str, what: str, *, late: bool) -> None:
-    """At every step, before it and after it. Another node's heartbeat makes up for what was not announced."""
-    async with a_scene(redis_url) as scene:
+    """At every step, before it and after it. Another node's heartbeat makes up for a missing announcement."""
+    async with running_setup(redis_url) as setup:
         for passes in range(MOST_STEPS):
-            act = await scene.set_up()
-            before, channel_id = scene.store.snapshot(), scene.store.id_of(act.name)
-            version = scene.store.version(channel_id)
-            peer, request = OPERATIONS[what](act)
-            scene.fault.arm(passes, late=late)
+            case = await setup.new_case()
+            before, channel_id = setup.store.snapshot(), setup.store.id_of(case.name)
+            version = setup.store.version(channel_id)
+            peer, request = OPERATIONS[what](case)
+            setup.fault.arm(passes, late=late)
             answer = await _ask(peer, request)
-            scene.fault.mend()
-            happened = (scene.store.snapshot(), scene.store.version(channel_id)) != (before, version)
+            setup.fault.mend()
+            happened = (setup.store.snapshot(), setup.store.version(channel_id)) != (before, version)
             assert answer in ("done", AWAY)
             assert happened or answer == AWAY, "acknowledged, and not done"
             if answer == AWAY:
-                await scene.other.parts.membership._beat()
-            assert scene.store.due() == {}
-            assert scene.store.announced(channel_id)
-            await _check_victim(scene, act, lost=happened and what in TAKES_THE_CHANNEL)
+                await setup.other.parts.membership._beat()
+            assert setup.store.pending() == {}
+            assert setup.store.announced(channel_id)
+            await _check_victim(setup, case, lost=happened and what in TAKES_THE_CHANNEL)
             if happened and answer == AWAY:
-                await _check_repeat(scene, act, what)
-            if not scene.fault.struck:
+                await _check_repeat(setup, case, what)
+            if not setup.fault.struck:
                 assert passes >= 1
                 return
     raise AssertionError(f"still not done after {MOST_STEPS} commands")
@@ -199,56 +199,56 @@ def _answer_to(request: frames.Frame) -> type[frames.Frame]:
             return frames.Ack
 
 
-async def _check_victim(scene: Scene, act: Act, *, lost: bool) -> None:
-    """Assert that the victim hears what is said now exactly if nothing was taken from it."""
-    names = [name for name in scene.store.snapshot().rooms if name.endswith(act.name)]
-    name = "new " + act.name if "new " + act.name in names and act.name not in names else act.name
+async def _check_victim(setup: Setup, case: Case, *, lost: bool) -> None:
+    """Assert that the victim receives a new message exactly if the channel was not taken from it."""
+    names = [name for name in setup.store.snapshot().channels if name.endswith(case.name)]
+    name = "new " + case.name if "new " + case.name in names and case.name not in names else case.name
     if name in names:
-        await act.ann.post(name, "now")
+        await case.ann.post(name, "now")
         if not lost:
-            await wait_until(lambda: act.bob.bodies[-1:] == ["now"], what="who stays hears")
+            await wait_until(lambda: case.bob.bodies[-1:] == ["now"], what="a session that stays receives it")
     if lost:
         request = frames.ChannelMsg(name, NOWHERE, Plain("hi"))
         try:
-            told = await act.bob.refusal(request)
+            told = await case.bob.refusal(request)
         except ConnectionError:
             told = None
         assert told is None or told.startswith("unauthorized: "), told
-        assert "now" not in act.bob.bodies
+        assert "now" not in case.bob.bodies
 
 
-async def _check_repeat(scene: Scene, act: Act, what: str) -> None:
+async def _check_repeat(setup: Setup, case: Case, what: str) -> None:
     """Assert that a client that repeats what was answered with `away` is answered, and changes nothing but invites."""
     if what.endswith("create") or what in {"machine add", "rename", "delete"}:
         return  # each makes another one, or finds none
-    before: Snapshot = scene.store.snapshot()
-    peer, request = OPERATIONS[what](act)
+    before: Snapshot = setup.store.snapshot()
+    peer, request = OPERATIONS[what](case)
     assert await _ask(peer, request) == "done"
-    assert scene.store.snapshot() == before
+    assert setup.store.snapshot() == before
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 async def test_a_machine_is_revoked_or_is_not(redis_url: str, *, late: bool) -> None:
-    """With its sessions: they end although the node that took the request could not tell anybody."""
-    async with a_scene(redis_url) as scene:
+    """With its sessions: they end although the node with the request could not send a signal."""
+    async with running_setup(redis_url) as setup:
         for passes in range(MOST_STEPS):
             key = SigningKey.generate()
-            await scene.ann.ask(frames.Admin(admin.MachineAdd("stolen", bytes(key.verify_key))), frames.Ack)
-            thief = await scene.peers.login(scene.other_url, key)
-            scene.fault.arm(passes, late=late)
-            answer = await _ask(scene.ann, frames.Admin(admin.MachineRemove("stolen")))
-            scene.fault.mend()
+            await setup.ann.ask(frames.Admin(admin.MachineAdd("stolen", bytes(key.verify_key))), frames.Ack)
+            thief = await setup.peers.login(setup.other_url, key)
+            setup.fault.arm(passes, late=late)
+            answer = await _ask(setup.ann, frames.Admin(admin.MachineRemove("stolen")))
+            setup.fault.mend()
             if answer == AWAY:
-                await scene.other.parts.membership._beat()
-            gone = "stolen" not in scene.store.snapshot().machines["ann"]
+                await setup.other.parts.membership._beat()
+            gone = "stolen" not in setup.store.snapshot().machines["ann"]
             assert gone or answer == AWAY
-            assert scene.store.due() == {}
+            assert setup.store.pending() == {}
             if gone:
                 assert await thief.wait_closed() == "unauthorized: machine key revoked"
             else:
                 await thief.ask(frames.Ping(), frames.Pong)
-                await scene.ann.ask(frames.Admin(admin.MachineRemove("stolen")), frames.Ack)
-            if not scene.fault.struck:
+                await setup.ann.ask(frames.Admin(admin.MachineRemove("stolen")), frames.Ack)
+            if not setup.fault.struck:
                 return
     raise AssertionError(f"still not done after {MOST_STEPS} commands")
 
@@ -256,40 +256,40 @@ async def test_a_machine_is_revoked_or_is_not(redis_url: str, *, late: bool) -> 
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 async def test_an_invite_is_redeemed_or_is_not(redis_url: str, *, late: bool) -> None:
     """A use that is gone has made a member; then the next attempt needs no token."""
-    async with a_scene(redis_url) as scene:
+    async with running_setup(redis_url) as setup:
         for passes in range(MOST_STEPS):
-            act = await scene.set_up()
-            await scene.ann.ask(frames.Admin(admin.SetVisibility(act.name, Visibility.PRIVATE)), frames.Ack)
-            cid = await scene.peers.register(scene.url, f"cid{passes}")
-            scene.fault.arm(passes, late=late)
-            answer = await _ask(cid, frames.Join(act.name, act.token))
-            scene.fault.mend()
-            room = scene.store.snapshot().rooms[act.name]
-            member = cid.path.user in room.members
-            assert room.invites == (("2 -",) if member else ("3 -",))
+            case = await setup.new_case()
+            await setup.ann.ask(frames.Admin(admin.SetVisibility(case.name, Visibility.PRIVATE)), frames.Ack)
+            cid = await setup.peers.register(setup.url, f"cid{passes}")
+            setup.fault.arm(passes, late=late)
+            answer = await _ask(cid, frames.Join(case.name, case.token))
+            setup.fault.mend()
+            channel = setup.store.snapshot().channels[case.name]
+            member = cid.path.user in channel.members
+            assert channel.invites == (("2 -",) if member else ("3 -",))
             assert member or answer == AWAY
-            await cid.join(act.name, None if member else act.token)
-            if not scene.fault.struck:
+            await cid.join(case.name, None if member else case.token)
+            if not setup.fault.struck:
                 return
     raise AssertionError(f"still not done after {MOST_STEPS} commands")
 
 
-async def test_the_next_heartbeat_makes_up_for_it_by_itself(redis_url: str) -> None:
-    """Nobody has to act: the next heartbeat of any node finds the pending announcement."""
-    async with a_scene(redis_url) as scene:
-        act = await scene.set_up()
-        scene.fault.arm(2, late=False)  # the version and who is inside were read, and the ban is in the directory
-        assert await _ask(act.ann, frames.Admin(admin.Ban(act.name, act.user))) == AWAY
-        assert scene.store.due() != {}
-        assert act.user in scene.store.snapshot().rooms[act.name].bans
-        scene.fault.mend()
-        await wait_until(lambda: not scene.store.due(), what="a heartbeat has settled it")
-        assert scene.store.announced(scene.store.id_of(act.name))
-        await _check_victim(scene, act, lost=True)
+async def test_the_next_heartbeat_makes_the_missing_announcement(redis_url: str) -> None:
+    """The next heartbeat of any node finds the pending announcement."""
+    async with running_setup(redis_url) as setup:
+        case = await setup.new_case()
+        setup.fault.arm(2, late=False)  # the version and who is inside were read, and the ban is in the directory
+        assert await _ask(case.ann, frames.Admin(admin.Ban(case.name, case.user))) == AWAY
+        assert setup.store.pending() != {}
+        assert case.user in setup.store.snapshot().channels[case.name].bans
+        setup.fault.mend()
+        await wait_until(lambda: not setup.store.pending(), what="a heartbeat has announced it")
+        assert setup.store.announced(setup.store.id_of(case.name))
+        await _check_victim(setup, case, lost=True)
 
 
 async def test_a_killed_redis_has_the_operation_or_has_not(redis_process: RedisProcess) -> None:
-    """The process itself dies at some moment of a ban; what it has on its disk is consistent, and becomes true."""
+    """The process dies at some moment of a ban; its files are consistent, and the ban takes effect."""
     url = redis_process.url
     peers, store = Peers(), Store(url)
     happened: list[bool] = []
@@ -307,10 +307,10 @@ async def test_a_killed_redis_has_the_operation_or_has_not(redis_process: RedisP
             answer = await asking
             await redis_process.restart()
             await wait_until(lambda name=name: _can_post(ann, name), what="the node is back")  # type: ignore[misc]
-            banned = bob.path.user in store.snapshot().rooms[name].bans
+            banned = bob.path.user in store.snapshot().channels[name].bans
             happened.append(banned)
             assert banned or answer == AWAY
-            await wait_until(lambda: not store.due(), what="a heartbeat has settled it")
+            await wait_until(lambda: not store.pending(), what="a heartbeat has announced it")
             assert store.announced(store.id_of(name))
             await wait_until(lambda bob=bob: _is_served(bob), what="the other node is back")  # type: ignore[misc]
             await ann.post(name, "now")
@@ -318,7 +318,7 @@ async def test_a_killed_redis_has_the_operation_or_has_not(redis_process: RedisP
                 assert (await bob.refusal(frames.ReadSince(name, 0))).startswith("unauthorized: not a member")
                 assert "now" not in bob.bodies
             else:
-                await wait_until(lambda bob=bob: "now" in bob.bodies, what="who stays hears")  # type: ignore[misc]
+                await wait_until(lambda bob=bob: "now" in bob.bodies, what="a session that stays receives it")  # type: ignore[misc]
         await peers.close()
     store.close()
 

@@ -1,4 +1,4 @@
-"""Many want the same thing at the same moment, on three nodes: one gets it, and everybody is told the truth."""
+"""Many requests for the same thing at the same moment, on three nodes: one succeeds, and all get true replies."""
 
 import asyncio
 import secrets
@@ -20,7 +20,7 @@ SUPERSEDED = "unauthorized: session superseded by a newer connection for the sam
 
 
 async def outcomes(attempts: Iterable[Awaitable[Peer]], peers: Peers) -> tuple[list[Peer], list[str]]:
-    """Run all attempts at once; returns who got in and what the others were told."""
+    """Run all attempts at once; returns the sessions, and the refusals of the others."""
     results = await asyncio.gather(*attempts, return_exceptions=True)
     refusals = []
     for result in results:
@@ -32,7 +32,7 @@ async def outcomes(attempts: Iterable[Awaitable[Peer]], peers: Peers) -> tuple[l
 
 
 async def answers(peer: Peer) -> bool:
-    """Tell whether the relay still serves this connection."""
+    """Tell if the relay still serves this connection."""
     try:
         return isinstance(await peer.ask(frames.Ping(), frames.Pong), frames.Pong)
     except (Refused, ConnectionError):
@@ -46,14 +46,14 @@ async def one_survives(nodes: list[NodeProcess], peers: Peers, observer: Peer, k
     await wait_until(lambda: sum(not racer.is_closed for racer in racers) == 1, what="one connection is left")
     serving = [racer for racer in racers if await answers(racer)]
     assert len(serving) == 1
-    told = [racer.last_words for racer in racers if racer.is_closed]
+    told = [racer.close_text for racer in racers if racer.is_closed]
     assert told + refusals == [SUPERSEDED] * (LOGINS - 1)
     for node in nodes:
         witness = await peers.register(node.url, f"witness-{secrets.token_hex(4)}")
         assert (await witness.who()).count(path) == 1
         await witness.close()
     await observer.whisper(serving[0].path, "still there?")
-    await wait_until(lambda: serving[0].whispers, what="the survivor hears a whisper")
+    await wait_until(lambda: serving[0].whispers, what="the survivor gets a whisper")
     return serving[0]
 
 
@@ -62,11 +62,11 @@ async def test_of_many_racing_logins_one_survives(nodes: list[NodeProcess], peer
     key = SigningKey.generate()
     first = peers.keep(await Peer.login(nodes[0].url, key, "den", register=("ann", "laptop")))
     observer = await peers.register(nodes[1].url, "observer")
-    await observer.create("plaza")
+    await observer.create("ops")
     survivor = await one_survives(nodes, peers, observer, key)
     assert await first.wait_closed() == SUPERSEDED
-    await survivor.join("plaza")
-    assert await observer.who("plaza") == [str(survivor.path)], "the survivor can be somewhere"
+    await survivor.join("ops")
+    assert await observer.who("ops") == [str(survivor.path)], "the survivor can be somewhere"
     await survivor.close()
     await wait_until(lambda: _sees(observer, survivor.path, times=0), what="the survivor has left without a trace")
 
@@ -108,7 +108,7 @@ async def test_of_20_racing_registrations_of_a_name_one_wins(nodes: list[NodePro
 
 
 async def test_a_key_that_races_for_two_names_gets_one(nodes: list[NodeProcess], peers: Peers) -> None:
-    """A key proves who somebody is: it must not stand for two users. The other name stays free."""
+    """A key proves the identity of one user: it must not stand for two. The other name stays free."""
     key = SigningKey.generate()
     names = [f"ann{i}" for i in range(6)]
     winners, refusals = await outcomes(
@@ -121,69 +121,67 @@ async def test_a_key_that_races_for_two_names_gets_one(nodes: list[NodeProcess],
             await peers.register(nodes[0].url, name)
 
 
-async def test_a_single_use_invite_lets_one_of_many_in(nodes: list[NodeProcess], peers: Peers) -> None:
+async def test_a_single_use_invite_is_used_by_one_of_many(nodes: list[NodeProcess], peers: Peers) -> None:
     """An invite with one use admits one, over all nodes; later callers learn nothing about the channel."""
     host = await peers.register(nodes[0].url, "host")
-    await host.create("attic", Visibility.PRIVATE)
-    guests = [await peers.register(nodes[i % 3].url, f"guest{i}") for i in range(12)]
-    token = await host.invite("attic", uses=1)
-    results = await asyncio.gather(*(guest.join("attic", token) for guest in guests), return_exceptions=True)
-    assert [str(result) for result in results if result is not None] == ["not found: channel `attic` not found"] * 11
-    inside = guests[results.index(None)]
-    assert await host.who("attic") == [str(inside.path)]
-    await inside.join("attic")
+    await host.create("ops", Visibility.PRIVATE)
+    callers = [await peers.register(nodes[i % 3].url, f"caller{i}") for i in range(12)]
+    token = await host.invite("ops", uses=1)
+    results = await asyncio.gather(*(caller.join("ops", token) for caller in callers), return_exceptions=True)
+    assert [str(result) for result in results if result is not None] == ["not found: channel `ops` not found"] * 11
+    winner = callers[results.index(None)]
+    assert await host.who("ops") == [str(winner.path)]
+    await winner.join("ops")
 
 
 async def test_a_channel_name_goes_to_one_of_many_creators(nodes: list[NodeProcess], peers: Peers) -> None:
     """Two channels of one name would split a conversation in two."""
     creators = [await peers.register(nodes[i % 3].url, f"creator{i}") for i in range(12)]
-    results = await asyncio.gather(*(creator.create("plaza") for creator in creators), return_exceptions=True)
+    results = await asyncio.gather(*(creator.create("ops") for creator in creators), return_exceptions=True)
     assert results.count(None) == 1
     told = {str(result) for result in results if result is not None}
-    assert told == {"unauthorized: channel name `plaza` is already taken"}
+    assert told == {"unauthorized: channel name `ops` is already taken"}
     for creator in creators:
-        await creator.join("plaza")
-    await creators[0].post("plaza", "hello")
+        await creator.join("ops")
+    await creators[0].post("ops", "hello")
     for creator in creators[1:]:
         await wait_until(lambda c=creator: c.bodies == ["hello"], what="all are in the same channel")  # type: ignore[misc]
 
 
-async def test_two_clients_that_supersede_each_other_disturb_nobody(nodes: list[NodeProcess], peers: Peers) -> None:
-    """Somebody who starts a client twice, each of which reconnects, makes a storm: only their own path is in it."""
+async def test_two_clients_that_supersede_each_other_disturb_no_session(nodes: list[NodeProcess], peers: Peers) -> None:
+    """A client that is started twice, and reconnects each time, makes a storm: it concerns only its own path."""
     key = SigningKey.generate()
     peers.keep(await Peer.login(nodes[0].url, key, "den", register=("ann", "laptop")))
-    talker = await peers.register(nodes[1].url, "talker")
-    listener = await peers.register(nodes[2].url, "listener")
-    await talker.create("plaza")
-    await talker.join("plaza")
-    await listener.join("plaza")
+    poster = await peers.register_creator(nodes[1].url, "poster", "ops")
+    reader = await peers.register(nodes[2].url, "reader")
+    await reader.join("ops")
 
     async def insist(node: NodeProcess) -> None:
         for _ in range(by_form(10, 40, 400)):
             try:
                 client = peers.keep(await Peer.login(node.url, key, "den"))
-                await client.join("plaza")
+                await client.join("ops")
                 await client.wait_closed()
             except (Refused, ConnectionError):
                 continue
 
     first, second = asyncio.create_task(insist(nodes[0])), asyncio.create_task(insist(nodes[2]))
-    said: list[str] = []
+    posted: list[str] = []
     while not (first.done() or second.done()):
-        said.append(f"{len(said)}")
-        await talker.post("plaza", said[-1])
+        posted.append(f"{len(posted)}")
+        await poster.post("ops", posted[-1])
     for storm in (first, second):
         storm.cancel()
     endings = await asyncio.gather(first, second, return_exceptions=True)
     assert None in endings, f"the storm broke off: {endings}"
-    await wait_until(lambda: len(listener.bodies) >= len(said), what="the listener heard everything")
-    assert listener.bodies == said
-    assert not talker.is_closed
+    await wait_until(lambda: len(reader.bodies) >= len(posted), what="the reader got everything")
+    assert reader.bodies == posted
+    assert not poster.is_closed
     last = peers.keep(await Peer.login(nodes[1].url, key, "den"))
-    await last.join("plaza")
-    await wait_until(lambda: _is_in(talker, [last, listener, talker]), what="the storm left no trace in the channel")
-    assert (await talker.who()).count(str(last.path)) == 1
+    await last.join("ops")
+    await wait_until(lambda: _is_in(poster, [last, reader, poster]), what="the storm left no trace in the channel")
+    assert (await poster.who()).count(str(last.path)) == 1
 
 
 async def _is_in(observer: Peer, expected: list[Peer]) -> bool:
-    return await observer.who("plaza") == sorted(str(peer.path) for peer in expected)
+    return await observer.who("ops") == sorted(str(peer.path) for peer in expected)

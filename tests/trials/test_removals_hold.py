@@ -1,4 +1,4 @@
-"""An acknowledged decision of an admin holds on every node, whatever signals are late."""
+"""An acknowledged removal is in effect on every node, however late the signals are."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -24,11 +24,11 @@ REVOKED = "unauthorized: machine key revoked"
 REMOVED = "unauthorized: user removed from this server"
 
 ROUNDS = by_form(10, 500, 10_000)
-"""How many removals a test has, over all lanes."""
+"""The removals of a test, in all channels."""
 CUT_ROUNDS = by_form(10, 100, 1_000)
 """The same while connections are cut."""
-LANES = 5
-"""How many channels go through their rounds at the same time: on different nodes, so that everything overlaps."""
+CHANNELS = 5
+"""The channels that go through their rounds at the same time, on different nodes, so that everything overlaps."""
 
 
 @pytest.fixture
@@ -38,12 +38,12 @@ async def nodes(redis_process: RedisProcess) -> AsyncIterator[list[NodeProcess]]
         yield running
 
 
-async def rule(peer: Peer, operation: admin.AdminOp) -> None:
+async def administer(peer: Peer, operation: admin.AdminOp) -> None:
     await peer.ask(frames.Admin(operation), frames.Ack)
 
 
 async def admitted(attempt: Callable[[], Awaitable[Peer]]) -> Peer:
-    """Log in at a node that refuses connections for the moments in which it hears nothing."""
+    """Log in at a node that refuses connections while it is not subscribed."""
     while True:
         try:
             return await attempt()
@@ -53,61 +53,61 @@ async def admitted(attempt: Callable[[], Awaitable[Peer]]) -> Peer:
             await pause(0.01)
 
 
-class Lane:
-    """A channel on three nodes: who rules it on the first, its victims on the second, a witness on the third."""
+class Trial:
+    """A channel on three nodes: its creator on the first, the removed users on the second, a witness on the third."""
 
     def __init__(self, nodes: list[NodeProcess], peers: Peers, number: int) -> None:
-        self.name = f"plaza{number}"
+        self.name = f"ops{number}"
         self.number = number
         self.peers = peers
         self.first, self.second, self.third = (nodes[(number + i) % 3].url for i in range(3))
-        self.said: list[str] = []
-        """What was acknowledged, in order."""
+        self.posted: list[str] = []
+        """The acknowledged messages, in order."""
         self.forbidden: set[str] = set()
-        """What was posted after a victim's removal was acknowledged."""
+        """The messages that were posted after a removal was acknowledged."""
 
     async def register(self, url: str, user: str) -> Peer:
         return await admitted(lambda: self.peers.register(url, user))
 
     async def open(self, visibility: Visibility) -> None:
-        self.ruler = await self.register(self.first, f"ruler{self.number}")
+        self.creator = await self.register(self.first, f"creator{self.number}")
         self.witness = await self.register(self.third, f"witness{self.number}")
-        await self.ruler.create(self.name, visibility)
-        await rule(self.ruler, admin.AclAdd(self.name, self.witness.path.user))
-        await self.ruler.join(self.name)
+        await self.creator.create(self.name, visibility)
+        await administer(self.creator, admin.AclAdd(self.name, self.witness.path.user))
+        await self.creator.join(self.name)
         await self.witness.join(self.name)
 
     async def round(self, number: int, remove: Callable[[], Awaitable[None]]) -> None:
         """{post, remove, post, post}: the last two on two nodes."""
-        await self._say(self.ruler, f"{number} before")
+        await self._post(self.creator, f"{number} before")
         await remove()
-        for peer, which in ((self.ruler, "ruler"), (self.witness, "witness")):
+        for peer, which in ((self.creator, "creator"), (self.witness, "witness")):
             body = f"{number} after, {which}"
             self.forbidden.add(body)
-            await self._say(peer, body)
+            await self._post(peer, body)
 
-    async def _say(self, peer: Peer, body: str) -> None:
+    async def _post(self, peer: Peer, body: str) -> None:
         await peer.post(self.name, body)
-        self.said.append(body)
+        self.posted.append(body)
 
-    async def all_well(self, victims: list[Peer]) -> None:
-        """Assert what victims have not heard, once all that was said must have gone by.
+    async def check(self, victims: list[Peer]) -> None:
+        """Assert what the victims have not received, once all messages have been delivered.
 
-        Some must have heard what came before, or there was nothing to take from them. Who stayed has missed nothing.
+        Some must have received earlier messages, or the test shows nothing. The witness has missed nothing.
         """
         late = await self.register(self.second, f"late{self.number}")
-        await rule(self.ruler, admin.AclAdd(self.name, late.path.user))
+        await administer(self.creator, admin.AclAdd(self.name, late.path.user))
         await late.join(self.name)
-        await self._say(self.ruler, "end")
+        await self._post(self.creator, "end")
         await wait_until(lambda: late.bodies == ["end"], what="the victims' node has delivered the last message")
-        own = [body for body in self.said if body.endswith("witness")]
+        own = [body for body in self.posted if body.endswith("witness")]
         await wait_until(
-            lambda: len(self.witness.bodies) >= len(self.said) - len(own), what="the witness has heard everything"
+            lambda: len(self.witness.bodies) >= len(self.posted) - len(own), what="the witness has got everything"
         )
-        assert self.witness.bodies == [body for body in self.said if body not in own]
+        assert self.witness.bodies == [body for body in self.posted if body not in own]
         bodies = [body for victim in victims for body in victim.bodies]
-        assert [body for body in bodies if body in self.forbidden] == [], f"{self.name}: heard after the removal"
-        assert any(body.endswith(("before", "hello")) for body in bodies), "the victims never heard anything"
+        assert [body for body in bodies if body in self.forbidden] == [], f"{self.name}: received after the removal"
+        assert any(body.endswith(("before", "hello")) for body in bodies), "no victim received anything"
 
 
 @asynccontextmanager
@@ -128,40 +128,40 @@ async def subscribers_cut(server: RedisProcess, *, every: float) -> AsyncIterato
         cutting.cancel()
 
 
-async def in_lanes(
-    nodes: list[NodeProcess], peers: Peers, run: Callable[[Lane], Coroutine[None, None, None]], visibility: Visibility
+async def run_trials(
+    nodes: list[NodeProcess], peers: Peers, run: Callable[[Trial], Coroutine[None, None, None]], visibility: Visibility
 ) -> None:
     async with asyncio.TaskGroup() as tasks:
-        for number in range(LANES):
-            lane = Lane(nodes, peers, number)
-            await lane.open(visibility)
-            tasks.create_task(run(lane))
+        for number in range(CHANNELS):
+            trial = Trial(nodes, peers, number)
+            await trial.open(visibility)
+            tasks.create_task(run(trial))
 
 
-def same_victim(rounds: int, remove: On, restore: On | None) -> Callable[[Lane], Coroutine[None, None, None]]:
-    """One victim per lane, who is removed and let in again."""
+def same_victim(rounds: int, remove: On, restore: On | None) -> Callable[[Trial], Coroutine[None, None, None]]:
+    """One victim per channel, which is removed and joins again."""
 
-    async def run(lane: Lane) -> None:
-        victim = await lane.register(lane.second, f"victim{lane.number}")
+    async def run(trial: Trial) -> None:
+        victim = await trial.register(trial.second, f"victim{trial.number}")
         user = victim.path.user
-        for number in range(rounds // LANES):
+        for number in range(rounds // CHANNELS):
             if restore is not None:
-                await rule(lane.ruler, restore(lane.name, user))
-            await victim.join(lane.name)
-            if number % 2:  # else the removal meets a session that has only just come in
-                await wait_for_live(lane, victim, number)
-            await lane.round(number, lambda: rule(lane.ruler, remove(lane.name, user)))
-            say = frames.ChannelMsg(lane.name, victim.path, frames.RawPayload(b"\0\2hi"))
-            assert await victim.refusal(say) == f"unauthorized: not a member of channel `{lane.name}`"
-        await lane.all_well([victim])
+                await administer(trial.creator, restore(trial.name, user))
+            await victim.join(trial.name)
+            if number % 2:  # else the removal meets a session that has only just joined
+                await wait_for_live(trial, victim, number)
+            await trial.round(number, lambda: administer(trial.creator, remove(trial.name, user)))
+            a_post = frames.ChannelMsg(trial.name, victim.path, frames.RawPayload(b"\0\2hi"))
+            assert await victim.refusal(a_post) == f"unauthorized: not a member of channel `{trial.name}`"
+        await trial.check([victim])
 
     return run
 
 
-async def wait_for_live(lane: Lane, victim: Peer, number: int) -> None:
+async def wait_for_live(trial: Trial, victim: Peer, number: int) -> None:
     body = f"{number} hello"
-    await lane._say(lane.ruler, body)
-    await wait_until(lambda: victim.bodies[-1:] == [body], what="the victim listens")
+    await trial._post(trial.creator, body)
+    await wait_until(lambda: victim.bodies[-1:] == [body], what="the victim receives live messages")
 
 
 REMOVALS: dict[str, tuple[On, On | None, Visibility]] = {
@@ -175,24 +175,24 @@ REMOVALS: dict[str, tuple[On, On | None, Visibility]] = {
 async def test_nothing_posted_after_a_removal_reaches_the_removed(
     nodes: list[NodeProcess], peers: Peers, what: str
 ) -> None:
-    """The promise itself: an admin who has read `done` can speak freely."""
+    """The promise itself: later messages of the admin do not reach the removed user."""
     remove, restore, visibility = REMOVALS[what]
-    await in_lanes(nodes, peers, same_victim(ROUNDS, remove, restore), visibility)
+    await run_trials(nodes, peers, same_victim(ROUNDS, remove, restore), visibility)
 
 
 @pytest.mark.parametrize("what", REMOVALS)
-async def test_nor_while_the_nodes_keep_losing_what_is_published(
+async def test_the_same_while_subscriber_connections_are_cut(
     nodes: list[NodeProcess], peers: Peers, redis_process: RedisProcess, what: str
 ) -> None:
-    """The announcement may be lost; the next message must not be delivered without what it said."""
+    """The announcement may be lost; the next message must not be delivered without its effect."""
     remove, restore, visibility = REMOVALS[what]
     async with subscribers_cut(redis_process, every=0.15) as cut:
-        await in_lanes(nodes, peers, same_victim(CUT_ROUNDS, remove, restore), visibility)
+        await run_trials(nodes, peers, same_victim(CUT_ROUNDS, remove, restore), visibility)
     assert sum(cut) >= by_form(1, 10, 10)
 
 
-async def _insist(victim: Peer, channel: str) -> str | None:
-    """Come in again and again, as a client does that believes it was an accident; returns what it is told."""
+async def _rejoin(victim: Peer, channel: str) -> str | None:
+    """Join again and again, as a client that takes the removal for an accident; returns the refusals."""
     try:
         while True:
             await victim.join(channel)
@@ -202,71 +202,71 @@ async def _insist(victim: Peer, channel: str) -> str | None:
         return None
 
 
-async def why_closed(victim: Peer, insisting: asyncio.Task[str | None]) -> set[str | None]:
-    """Return what a victim was told: in v1 its last words may look like the answer to its last request."""
-    return {await victim.wait_closed(), await insisting} - {None}
+async def why_closed(victim: Peer, rejoining: asyncio.Task[str | None]) -> set[str | None]:
+    """Return the reason that a victim got: in v1 the last frame may look like the reply to its last request."""
+    return {await victim.wait_closed(), await rejoining} - {None}
 
 
 @pytest.mark.parametrize(("rounds", "cutting"), [(ROUNDS, False), (CUT_ROUNDS, True)], ids=["calm", "cut"])
-async def test_a_revoked_machine_hears_nothing_more(
+async def test_a_revoked_machine_receives_nothing_more(
     nodes: list[NodeProcess], peers: Peers, redis_process: RedisProcess, rounds: int, *, cutting: bool
 ) -> None:
-    """A stolen laptop, which tries to come in again while its key is being revoked; its owner's others stay."""
+    """A stolen laptop, which tries to join again while its key is being revoked; the owner's other machines stay."""
 
-    async def run(lane: Lane) -> None:
+    async def run(trial: Trial) -> None:
         victims: list[Peer] = []
-        owner = await lane.register(lane.third, f"owner{lane.number}")
-        for number in range(rounds // LANES):
+        owner = await trial.register(trial.third, f"owner{trial.number}")
+        for number in range(rounds // CHANNELS):
             key = SigningKey.generate()
-            await rule(owner, admin.MachineAdd("stolen", bytes(key.verify_key)))
-            victims.append(await admitted(lambda key=key: lane.peers.login(lane.second, key)))  # type: ignore[misc]
-            await victims[-1].join(lane.name)
+            await administer(owner, admin.MachineAdd("stolen", bytes(key.verify_key)))
+            victims.append(await admitted(lambda key=key: trial.peers.login(trial.second, key)))  # type: ignore[misc]
+            await victims[-1].join(trial.name)
             if number % 2:
-                await wait_for_live(lane, victims[-1], number)
-            insisting = asyncio.create_task(_insist(victims[-1], lane.name))
-            await lane.round(number, lambda: rule(owner, admin.MachineRemove("stolen")))
-            assert await why_closed(victims[-1], insisting) == {REVOKED}
-        await lane.all_well(victims)
+                await wait_for_live(trial, victims[-1], number)
+            rejoining = asyncio.create_task(_rejoin(victims[-1], trial.name))
+            await trial.round(number, lambda: administer(owner, admin.MachineRemove("stolen")))
+            assert await why_closed(victims[-1], rejoining) == {REVOKED}
+        await trial.check(victims)
         await owner.ask(frames.Ping(), frames.Pong)
 
     async with subscribers_cut(redis_process, every=0.2 if cutting else 60):
-        await in_lanes(nodes, peers, run, Visibility.PUBLIC)
+        await run_trials(nodes, peers, run, Visibility.PUBLIC)
 
 
 @pytest.mark.parametrize(("rounds", "cutting"), [(ROUNDS, False), (CUT_ROUNDS, True)], ids=["calm", "cut"])
-async def test_a_removed_user_hears_nothing_more(
+async def test_a_removed_user_receives_nothing_more(
     nodes: list[NodeProcess], peers: Peers, redis_process: RedisProcess, rounds: int, *, cutting: bool
 ) -> None:
-    """On all their machines, by whichever right they were in; the name is free for somebody else at once."""
+    """On all their machines, with any right to the channel; the name is free for another user at once."""
     root = await peers.register(nodes[0].url, "root")
 
-    async def run(lane: Lane) -> None:
+    async def run(trial: Trial) -> None:
         victims: list[Peer] = []
-        for number in range(rounds // LANES):
-            user = f"victim{lane.number}"
-            victim = await lane.register(lane.second, user)
+        for number in range(rounds // CHANNELS):
+            user = f"victim{trial.number}"
+            victim = await trial.register(trial.second, user)
             victims.append(victim)
             if number % 2:
-                await rule(lane.ruler, admin.AclPromote(lane.name, user))
-            await victim.join(lane.name)
+                await administer(trial.creator, admin.AclPromote(trial.name, user))
+            await victim.join(trial.name)
             if number % 2:
-                await wait_for_live(lane, victim, number)
-            insisting = asyncio.create_task(_insist(victim, lane.name))
-            await lane.round(number, lambda user=user: rule(root, admin.UserRemove(user)))  # type: ignore[misc]
-            told = await why_closed(victim, insisting)
+                await wait_for_live(trial, victim, number)
+            rejoining = asyncio.create_task(_rejoin(victim, trial.name))
+            await trial.round(number, lambda user=user: administer(root, admin.UserRemove(user)))  # type: ignore[misc]
+            told = await why_closed(victim, rejoining)
             assert told
             assert told <= {REMOVED, REVOKED}
-        await lane.all_well(victims)
+        await trial.check(victims)
 
     async with subscribers_cut(redis_process, every=0.2 if cutting else 60):
-        await in_lanes(nodes, peers, run, Visibility.UNLISTED)
+        await run_trials(nodes, peers, run, Visibility.UNLISTED)
 
 
-async def _talk(peer: Peer, channel: str, said: list[str], stop: asyncio.Event) -> None:
-    """Come in and speak until told to stop, whatever the channel's fate."""
+async def _join_and_post(peer: Peer, channel: str, posted: list[str], stop: asyncio.Event) -> None:
+    """Join and post until `stop`, whether the channel exists or not."""
     while not stop.is_set():
-        body = f"{peer.path.user} {len(said)}"
-        said.append(body)
+        body = f"{peer.path.user} {len(posted)}"
+        posted.append(body)
         try:
             await peer.join(channel)
             await peer.post(channel, body)
@@ -277,30 +277,30 @@ async def _talk(peer: Peer, channel: str, said: list[str], stop: asyncio.Event) 
 async def test_a_deleted_channel_leaves_nothing_to_one_that_is_called_the_same(
     nodes: list[NodeProcess], peers: Peers, redis_process: RedisProcess
 ) -> None:
-    """No row, no subscriber, no key; while people on all nodes come in and speak as fast as they can."""
+    """No row, no subscriber, no key; while sessions on all nodes join and post as fast as they can."""
     founder = await peers.register(nodes[0].url, "founder")
-    talkers = [await peers.register(nodes[i % 3].url, f"talker{i}") for i in range(6)]
-    said: list[str] = []
+    posters = [await peers.register(nodes[i % 3].url, f"talker{i}") for i in range(6)]
+    posted: list[str] = []
     for turn in range(by_form(3, 30, 1_000)):
-        await founder.create("plaza")
-        await founder.join("plaza")
+        await founder.create("ops")
+        await founder.join("ops")
         stop = asyncio.Event()
-        talking = [asyncio.create_task(_talk(talker, "plaza", said, stop)) for talker in talkers]
-        heard = len(founder.messages)
-        await wait_until(lambda heard=heard: len(founder.messages) > heard + 10, what="there is talk")  # type: ignore[misc]
-        await rule(founder, admin.DeleteChannel("plaza"))
-        await founder.create("plaza", Visibility.PRIVATE)
-        await founder.join("plaza")
-        assert await founder.history("plaza") == []
-        assert await founder.who("plaza") == [str(founder.path)]
-        await founder.post("plaza", f"secret {turn}")
+        posting = [asyncio.create_task(_join_and_post(poster, "ops", posted, stop)) for poster in posters]
+        received = len(founder.messages)
+        await wait_until(lambda received=received: len(founder.messages) > received + 10, what="posting goes on")  # type: ignore[misc]
+        await administer(founder, admin.DeleteChannel("ops"))
+        await founder.create("ops", Visibility.PRIVATE)
+        await founder.join("ops")
+        assert await founder.history("ops") == []
+        assert await founder.who("ops") == [str(founder.path)]
+        await founder.post("ops", f"secret {turn}")
         stop.set()
-        await asyncio.gather(*talking)
-        assert await founder.history("plaza") == [f"secret {turn}"]
-        assert await founder.who("plaza") == [str(founder.path)]
-        await rule(founder, admin.DeleteChannel("plaza"))
-    for talker in talkers:
-        assert [body for body in talker.bodies if body.startswith("secret")] == []
+        await asyncio.gather(*posting)
+        assert await founder.history("ops") == [f"secret {turn}"]
+        assert await founder.who("ops") == [str(founder.path)]
+        await administer(founder, admin.DeleteChannel("ops"))
+    for poster in posters:
+        assert [body for body in poster.bodies if body.startswith("secret")] == []
     async with Redis.from_url(redis_process.url) as store:
         left = [key async for key in store.scan_iter("*{c:*")]
         assert [key for key in left if not key.endswith(b":head")] == []

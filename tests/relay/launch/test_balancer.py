@@ -17,7 +17,7 @@ CUT = (ConnectionResetError, asyncio.IncompleteReadError)
 
 
 class Backend:
-    """Says whether it is ready, and tells everybody else its name before it repeats what they say."""
+    """A backend with a readiness, which sends its name to every client before it echoes their bytes."""
 
     def __init__(self, name: str) -> None:
         self.name = name.encode()
@@ -86,7 +86,7 @@ class Clients:
         self._all: list[Client] = []
 
     async def dial(self, balancer: Balancer) -> Client:
-        """Connect, without a word."""
+        """Connect, and send nothing."""
         client = Client(*await asyncio.open_connection(*balancer.address))
         self._all.append(client)
         return client
@@ -115,7 +115,7 @@ async def clients() -> AsyncIterator[Clients]:
 
 
 async def test_connections_are_spread_evenly(clients: Clients) -> None:
-    """A session lives long: a node that has just come must get what is new until it has as many."""
+    """A session lives long: a new node must get the new connections until it has as many."""
     async with backends(3) as nodes, balancing([node.address for node in nodes], 3) as balancer:
         six = [await clients.greet(balancer) for _ in range(6)]
         assert sorted(client.node for client in six) == ["a", "a", "b", "b", "c", "c"]
@@ -127,7 +127,7 @@ async def test_connections_are_spread_evenly(clients: Clients) -> None:
 
 
 async def test_a_node_that_is_not_ready_keeps_its_connections_and_gets_no_new_ones(clients: Clients) -> None:
-    """So a rolling update moves people when the node closes them, and while Redis is away nobody is moved at all."""
+    """A rolling update moves sessions when their node closes them; while Redis is away no session is moved."""
     async with backends(2) as nodes, balancing([node.address for node in nodes], 2) as balancer:
         before = [await clients.greet(balancer) for _ in range(2)]
         (mine,) = (client for client in before if client.node == "a")
@@ -141,7 +141,7 @@ async def test_a_node_that_is_not_ready_keeps_its_connections_and_gets_no_new_on
 
 
 async def test_a_node_that_refuses_is_passed_over_at_once(clients: Clients) -> None:
-    """A killed node was ready when it was last asked; nobody should notice the time until it is asked again."""
+    """A killed node was ready at its last check; no client should notice the time until the next one."""
     async with backends(2) as nodes, Balancer([node.address for node in nodes], period=3600) as balancer:
         await balancer.listen("127.0.0.1", 0)
         await wait_until(lambda: len(balancer.ready) == 2, what="both are ready")
@@ -167,8 +167,8 @@ async def test_where_no_node_is_the_connection_is_cut(clients: Clients) -> None:
             await client.read(1)
 
 
-async def test_all_that_was_said_arrives_after_one_side_has_ended(clients: Clients) -> None:
-    """A node says goodbye and closes; a client may have ended its own half before the answer is complete."""
+async def test_all_bytes_arrive_after_one_side_has_ended(clients: Clients) -> None:
+    """A node closes after its last message; a client may have ended its own half before the reply is complete."""
     async with backends(1) as nodes, balancing([nodes[0].address], 1) as balancer:
         client = await clients.greet(balancer)
         text = bytes(range(256)) * 16384

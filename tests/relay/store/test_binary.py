@@ -54,7 +54,7 @@ def test_bundled_program_is_the_one_the_wheel_names(path: Path) -> None:
 
 @pytest.mark.parametrize("lacking", ["wheel", "build for this machine"])
 def test_nothing_found_names_the_remedy(path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:
-    """Somebody with the server extra only must learn what to install, in one line."""
+    """A user with the server extra only must learn what to install, in one line."""
     assert path.is_dir()
     if lacking == "wheel":
         monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)

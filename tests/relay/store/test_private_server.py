@@ -135,7 +135,7 @@ async def test_directory_and_its_files_are_the_owners_alone(tmp_path: Path) -> N
 
 
 async def test_server_listens_on_no_port_and_syncs_every_write(tmp_path: Path) -> None:
-    """No TCP: nobody else on the machine gets in. `always`: an acknowledged message is on disk."""
+    """No TCP: no other user of the machine can connect. `always`: an acknowledged message is on disk."""
     async with running(tmp_path) as server, client_of(server) as client:
         settings = await client.config_get("port", "appendonly", "appendfsync", "save", "maxmemory-policy")
     assert settings == {
@@ -209,7 +209,7 @@ async def test_killed_node_leaves_no_server_and_loses_nothing(
 async def test_restart_right_after_a_kill_waits_for_the_old_server(
     tmp_path: Path, start_node: Callable[[Path], Awaitable[Node]]
 ) -> None:
-    """A service manager restarts within milliseconds, while the old server still writes its last words."""
+    """A service manager restarts within milliseconds, while the old server still writes."""
     node = await start_node(tmp_path)
     await node.read_acknowledged(20)
     node.process.kill()
@@ -221,7 +221,7 @@ async def test_restart_right_after_a_kill_waits_for_the_old_server(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
-async def test_server_goes_even_if_node_and_guard_are_killed(
+async def test_server_ends_even_if_node_and_guard_are_killed(
     tmp_path: Path, start_node: Callable[[Path], Awaitable[Node]]
 ) -> None:
     """`killall -9 python` hits both at once."""
@@ -229,10 +229,10 @@ async def test_server_goes_even_if_node_and_guard_are_killed(
     os.kill(node.guard, signal.SIGKILL)
     node.process.kill()
     await node.ended()
-    await wait_until(lambda: is_dead(node.server), timeout=30, what="the server goes")
+    await wait_until(lambda: is_dead(node.server), timeout=30, what="the server ends")
 
 
-async def test_interrupt_of_the_whole_group_lets_the_node_go_first(
+async def test_after_an_interrupt_of_the_whole_group_the_node_ends_first(
     tmp_path: Path, start_node: Callable[[Path], Awaitable[Node]]
 ) -> None:
     """Ctrl-C goes to every process of the terminal's group; the node needs its server while it drains."""
@@ -261,7 +261,7 @@ async def test_leftover_server_is_shut_down_first(tmp_path: Path) -> None:
     leftover, address = start_leftover(tmp_path)
     try:
         async with Redis(unix_socket_path=address, decode_responses=True) as client:
-            await wait_until(lambda: Path(address).is_socket(), what="the leftover listens")
+            await wait_until(lambda: Path(address).is_socket(), what="the remaining server listens")
             await client.set("kept", "yes")
         with capture_logs() as logs:
             async with running(tmp_path) as server, client_of(server) as client:
@@ -274,7 +274,7 @@ async def test_leftover_server_is_shut_down_first(tmp_path: Path) -> None:
 
 
 async def test_leftover_that_does_not_stop_is_refused_not_joined(tmp_path: Path) -> None:
-    """Two servers on one file would destroy it; killing a process by an old number could hit anybody."""
+    """Two servers on one file would destroy it; a kill by an old process id could hit any process."""
     leftover, _address = start_leftover(tmp_path)
     try:
         leftover.send_signal(signal.SIGSTOP)
@@ -317,7 +317,7 @@ def starts(logs: list[MutableMapping[str, Any]]) -> int:
 
 
 async def test_server_that_keeps_dying_is_given_up(tmp_path: Path) -> None:
-    """A full disk does not heal by restarting; the node exits non-zero and says what the server said."""
+    """A full disk does not heal by restarting; the node exits non-zero and prints the server's message."""
     server = await PrivateServer.start(tmp_path, timing=IMPATIENT)
     try:
         (tmp_path / "appendonlydir" / "appendonly.aof.manifest").write_text("broken\n")
@@ -330,7 +330,7 @@ async def test_server_that_keeps_dying_is_given_up(tmp_path: Path) -> None:
 
 
 async def test_stop_during_a_restart_ends_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node that is told to go while its server is down must not wait for it, nor leave a new one behind."""
+    """A node that is stopped while its server is down must not wait for it, nor leave a new one behind."""
     spawned: list[ServerProcess] = []
     spawn = ServerProcess.spawn
 
@@ -348,8 +348,8 @@ async def test_stop_during_a_restart_ends_everything(tmp_path: Path, monkeypatch
     assert [process.ended for process in spawned] == [True]
 
 
-async def test_failed_start_shows_the_servers_own_words(tmp_path: Path) -> None:
-    """Only the server knows why; a user who runs one command looks nowhere else."""
+async def test_failed_start_shows_the_servers_own_message(tmp_path: Path) -> None:
+    """Only the server knows the reason; a user who runs one command looks nowhere else."""
     folder = tmp_path / "appendonlydir"
     folder.mkdir()
     (folder / "appendonly.aof.manifest").write_text("broken\n")
@@ -390,7 +390,7 @@ async def test_missing_program_is_a_clear_error(tmp_path: Path, monkeypatch: pyt
 
 
 async def test_file_cut_short_by_a_crash_does_not_block_the_start(tmp_path: Path) -> None:
-    """A power cut in the middle of a write leaves half a command, which nobody was told is kept."""
+    """A power cut during a write leaves half a command, which was not acknowledged."""
     async with running(tmp_path) as server, client_of(server) as client:
         await client.set("kept", "yes")
     (written,) = (tmp_path / "appendonlydir").glob("*.incr.aof")
@@ -404,7 +404,7 @@ async def test_file_cut_short_by_a_crash_does_not_block_the_start(tmp_path: Path
 
 
 async def test_loading_gets_more_time_than_an_answer(tmp_path: Path) -> None:
-    """Seven days of messages take a while to read; a server that says so is not a dead one."""
+    """Seven days of messages take a while to read; a server that is loading is not dead."""
     async with running(tmp_path) as server, client_of(server) as client:
         await client.config_set("appendfsync", "no")
         async with client.pipeline(transaction=False) as pipe:

@@ -1,4 +1,4 @@
-"""Sessions that the relay closes for a fault of their own, and that come back: what they hear is the channel's log."""
+"""Sessions that the relay closes for a fault of their own, and that resume: they receive the channel's log."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,12 +18,12 @@ MESSAGE_BYTES = 64 * 1024
 
 
 class Case:
-    """Ann talks in `ops` on one node; bob hears it on the other, and will be closed there."""
+    """Ann posts in `ops` on one node; bob receives on the other, and will be closed there."""
 
     def __init__(self, node: Node, ann: V2Peer, bob: V2Peer, other: str, peers: V2Peers) -> None:
         self.ann = ann
         self.bob = bob
-        self.said: list[str] = []
+        self.posted: list[str] = []
         self._node = node
         self._other = other
         self._peers = peers
@@ -32,21 +32,21 @@ class Case:
     def session(self) -> Session:
         return next(each for each in self._node.parts.sessions if each.path.user == "bob")
 
-    async def say(self, size: int = 0) -> None:
-        self.said.append(await self.ann.post("ops", "said ".ljust(size, "x")))
+    async def post(self, size: int = 0) -> None:
+        self.posted.append(await self.ann.post("ops", "said ".ljust(size, "x")))
 
-    async def come_back(self, code: int) -> None:
-        """Wait for the close, join elsewhere with what was handled last, and check all that was heard, to the end."""
+    async def resume(self, code: int) -> None:
+        """Wait for the close, resume on another node after the last handled message, and check what was received."""
         assert (await self.bob.wait_closed())[0] == code
         assert self.bob.of("closing")[0]["code"] == code
         first = self.bob.ids("ops")
-        await self.say()
+        await self.post()
         again = await self._peers.login(self._other, BOB)
         assert (await again.join("ops", since=first[-1]))["recovered"] is True
-        await self.say()
-        await wait_until(lambda: again.ids("ops")[-1:] == self.said[-1:], what="bob has heard the last message")
-        assert len(first) < len(self.said) - 1, "nothing was missed in between"
-        assert first + again.ids("ops") == self.said
+        await self.post()
+        await wait_until(lambda: again.ids("ops")[-1:] == self.posted[-1:], what="bob has got the last message")
+        assert len(first) < len(self.posted) - 1, "nothing was missed in between"
+        assert first + again.ids("ops") == self.posted
         assert again.of("gap") == []
 
 
@@ -68,37 +68,37 @@ async def a_case(redis_url: str, *, idle_seconds: float = 60) -> AsyncIterator[C
             await peers.close()
 
 
-async def test_an_idle_session_comes_back_to_what_it_missed(redis_url: str) -> None:
-    """Closed while messages arrive all the time: whatever it got before the close is the beginning of the log."""
+async def test_an_idle_session_resumes_what_it_missed(redis_url: str) -> None:
+    """It is closed while messages arrive all the time: those before the close are the beginning of the log."""
     async with a_case(redis_url, idle_seconds=0.5) as case:
         while not case.bob.is_closed:
-            await case.say()
+            await case.post()
             await pause(0.01)
-        await case.come_back(4004)
+        await case.resume(4004)
 
 
-async def test_a_slow_reader_comes_back_to_what_it_missed(redis_url: str) -> None:
+async def test_a_slow_reader_resumes_what_it_missed(redis_url: str) -> None:
     """Pending frames are dropped as a whole: the session has received exactly the bytes that the kernel had taken."""
     async with a_case(redis_url) as case:
-        await case.say()
-        await wait_until(lambda: case.bob.ids("ops") == case.said, what="bob hears")
+        await case.post()
+        await wait_until(lambda: case.bob.ids("ops") == case.posted, what="bob gets all")
         session = case.session
         case.bob.pause()
         while session.close_reason is None:
-            await case.say(MESSAGE_BYTES)
+            await case.post(MESSAGE_BYTES)
         case.bob.resume()
-        await case.come_back(4005)
+        await case.resume(4005)
 
 
-async def test_who_does_not_read_its_replay_comes_back_to_the_rest(
+async def test_a_session_that_does_not_read_its_replay_resumes_the_rest(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A replay waits for its reader, but not for ever; a second one goes on where the first one was cut off."""
+    """A replay waits for its reader, but not for ever; a second one continues where the first one was cut off."""
     monkeypatch.setattr("relay.transport.stalls.CHECK_SECONDS", 0.03)
     async with a_case(redis_url) as case:
         for _ in range(100):
-            await case.say(MESSAGE_BYTES)
-        await wait_until(lambda: case.bob.ids("ops") == case.said, what="bob hears")
+            await case.post(MESSAGE_BYTES)
+        await wait_until(lambda: case.bob.ids("ops") == case.posted, what="bob gets all")
         case.bob.events.clear()
         session = case.session
         case.bob.pause()
@@ -106,4 +106,4 @@ async def test_who_does_not_read_its_replay_comes_back_to_the_rest(
         await wait_until(lambda: session.close_reason, what="the relay gives up")
         case.bob.resume()
         await joining
-        await case.come_back(4005)
+        await case.resume(4005)
