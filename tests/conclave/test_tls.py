@@ -1,31 +1,16 @@
 """`wss://`: whom the client trusts."""
 
-import shutil
-import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from conclave.machine.keys import create_or_load
+from tests.support.certificate import Certificate, needs_openssl
 from tests.support.command_line import Finished, conclave
 from tests.support.scripted_server import ScriptedServer
 
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
-
-
-class Certificate:
-    """A certificate that signs itself, for one name or address."""
-
-    def __init__(self, folder: Path, subject: str) -> None:
-        self.path, key = folder / "certificate.pem", folder / "key.pem"
-        curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-days", "2")
-        names = ("-subj", "/CN=relay", "-addext", f"subjectAltName={subject}")
-        files = ("-keyout", str(key), "-out", str(self.path))
-        subprocess.run(["openssl", "req", "-x509", *curve, *names, *files], check=True, capture_output=True)  # noqa: S607
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.load_cert_chain(self.path, key)
+pytestmark = needs_openssl
 
 
 @pytest.fixture(scope="module")
