@@ -10,6 +10,7 @@ import msgspec
 from conclave.model import AuditEntry, InviteInfo, MachineInfo, Visibility
 from relay.redis import scripts
 from relay.redis.client import RedisClient
+from relay.redis.connection import pairs
 from relay.redis.keys import Keys
 from relay.redis.timestamps import rfc3339
 
@@ -117,7 +118,7 @@ class Directory:
 
     async def machines(self, user: str) -> list[MachineInfo]:
         """Return the machines of a user, by name."""
-        rows = _pairs(await self._client.call("HGETALL", self._keys.machines(user)))
+        rows = _hash(await self._client.call("HGETALL", self._keys.machines(user)))
         machines = []
         for name, row in sorted(rows.items()):
             pubkey, _, added = row.partition(" ")
@@ -215,7 +216,7 @@ class Directory:
 
     async def pending_announcements(self) -> dict[str, str]:
         """Return the announcements that were not made, or not removed: subject -> announcement."""
-        return _pairs(await self._client.call("HGETALL", self._keys.due))
+        return _hash(await self._client.call("HGETALL", self._keys.due))
 
     async def remove_announcement(self, subject: str, announcement: str) -> None:
         """Remove a pending announcement that was made, unless a later one about the same subject took its place."""
@@ -228,8 +229,7 @@ class Directory:
 
     async def _outcome(self, script: scripts.Script, *args: str | int) -> Outcome:
         verdict, announcements = await self._client.run(script, self._dir, *args)
-        flat = _texts(announcements)
-        return Outcome(_text(verdict), dict(zip(flat[::2], flat[1::2], strict=True)))  # type: ignore[arg-type]
+        return Outcome(_text(verdict), _hash(announcements))  # type: ignore[arg-type]
 
     async def _text(self, script: scripts.Script, *args: str | int) -> str:
         return _text(await self._client.run(script, self._dir, *args))
@@ -243,10 +243,8 @@ def _invite(token: str, terms: str) -> InviteInfo:
     return InviteInfo(token, None if uses == "-" else int(uses), None if expires == "-" else rfc3339(int(expires)))
 
 
-def _audit_entry(entry_id: bytes, fields: list[bytes] | dict[bytes, bytes]) -> AuditEntry:
-    flat = fields if isinstance(fields, list) else [part for pair in fields.items() for part in pair]
-    parts = _texts(flat)
-    row = dict(zip(parts[::2], parts[1::2], strict=True))
+def _audit_entry(entry_id: bytes, fields: list[bytes]) -> AuditEntry:
+    row = _hash(fields)
     at = rfc3339(int(bytes(entry_id).partition(b"-")[0]))
     return AuditEntry(at, row["actor"], row["operation"], row["target"], row["outcome"])
 
@@ -263,7 +261,5 @@ def _texts(reply: list[bytes]) -> list[str]:
     return [bytes(each).decode() for each in reply]
 
 
-def _pairs(reply: object) -> dict[str, str]:
-    """Read a hash, which redis-py returns as a dict."""
-    assert isinstance(reply, dict)  # noqa: S101
-    return {bytes(key).decode(): bytes(value).decode() for key, value in reply.items()}
+def _hash(reply: list[bytes]) -> dict[str, str]:
+    return dict(pairs(_texts(reply)))

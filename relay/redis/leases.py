@@ -14,6 +14,7 @@ import msgspec
 from conclave.model import SessionPath
 from relay.redis import scripts
 from relay.redis.client import RedisClient
+from relay.redis.connection import pairs
 from relay.redis.keys import Keys
 
 
@@ -45,8 +46,7 @@ class Leases:
             self._client.call("HSET", self._keys.sessions(node), connection, str(path)),
             self._client.call("HGET", self._keys.machine_keys, pubkey),
         )
-        holders = [_holder(rows[i], rows[i + 1]) for i in range(0, len(rows), 2)]
-        return int(generation), holders, _owns(owner, path)
+        return int(generation), [_holder(*row) for row in pairs(rows)], _owns(owner, path)
 
     async def reassert(
         self, path: SessionPath, pubkey: str, holder: Holder
@@ -72,8 +72,8 @@ class Leases:
 
     async def holder(self, path: SessionPath, alive: set[str]) -> Holder | None:
         """Return the holder of a path, among the nodes that are alive; None if there is none."""
-        rows = await self._client.call("HGETALL", self._keys.lease(path))
-        holders = [holder for row in rows.items() if (holder := _holder(*row)).node in alive]
+        rows = pairs(await self._client.call("HGETALL", self._keys.lease(path)))
+        holders = [holder for row in rows if (holder := _holder(*row)).node in alive]
         return max(holders, key=lambda holder: holder.generation, default=None)
 
     async def sessions(self, nodes: set[str]) -> list[str]:

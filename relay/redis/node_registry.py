@@ -13,8 +13,9 @@ import structlog
 
 from conclave.model import SessionPath
 from relay.redis import scripts
-from relay.redis.client import RedisClient, Reply
+from relay.redis.client import RedisClient
 from relay.redis.clock import RedisClock
+from relay.redis.connection import Reply, pairs
 from relay.redis.keys import Keys
 
 log = structlog.get_logger()
@@ -62,7 +63,7 @@ class NodeRegistry:
             return False
         _, flat = reply
         now = asyncio.get_running_loop().time()
-        beats = {bytes(flat[i]).decode(): float(flat[i + 1]) for i in range(0, len(flat), 2)}
+        beats = {bytes(node).decode(): float(beat) for node, beat in pairs(flat)}
         self._beats = {
             node: (beat, self._beats[node][1] if node in self._beats and self._beats[node][0] == beat else now)
             for node, beat in beats.items()
@@ -122,11 +123,11 @@ class NodeRegistry:
         if not await self._client.run(scripts.EVICT, [self._keys.nodes], node, self._beats[node][0]):
             await self._client.call("DEL", lock)
             return False
-        rows = await self._client.call("HGETALL", self._keys.sessions(node))
+        rows = pairs(await self._client.call("HGETALL", self._keys.sessions(node)))
         await asyncio.gather(
             *(
                 self._client.run(scripts.LEASE_BURY, [self._keys.lease(_path(path))], connection, node)
-                for connection, path in rows.items()
+                for connection, path in rows
             )
         )
         for channel_id in await self._client.call("SMEMBERS", self._keys.channels(node)):
@@ -139,11 +140,11 @@ class NodeRegistry:
 
     async def _remove_subscribers(self, channel_id: str, node: str) -> None:
         key = self._keys.subscribers(channel_id)
-        rows = await self._client.call("HGETALL", key)
+        rows = pairs(await self._client.call("HGETALL", key))
         await asyncio.gather(
             *(
                 self._client.run(scripts.UNSET, [key], connection, value)
-                for connection, value in rows.items()
+                for connection, value in rows
                 if bytes(value).partition(b" ")[0].decode() == node
             )
         )

@@ -16,7 +16,8 @@ import structlog
 from redis.asyncio.connection import AbstractConnection
 
 from relay.model.errors import StoreUnavailable
-from relay.redis.client import RedisClient, Reply
+from relay.redis.client import RedisClient
+from relay.redis.connection import Reply
 from relay.redis.keys import Keys
 from relay.redis.node_registry import BEAT_SECONDS, NodeRegistry
 from relay.redis.scripts import Script
@@ -57,7 +58,6 @@ class ReadReplica:
         self._judge_connection(connected_at)
         if self._in_use:
             try:
-                await self._replica.connect()
                 connection = await self._replica.connection()
             except StoreUnavailable as error:
                 self._stop_using(error.why)

@@ -58,7 +58,8 @@ BEAT = Script("beat")
 EVICT = Script("evict")
 ALIVE = Script("alive")
 
-NAMES = tuple(each.name for each in list(globals().values()) if isinstance(each, Script))
+ALL = tuple(each for each in list(globals().values()) if isinstance(each, Script))
+NAMES = tuple(each.name for each in ALL)
 """The names of all scripts."""
 
 CHANNEL_OPERATIONS = tuple(re.findall(r"^operations\.(\w+) = function", ADMINISTER.text, re.MULTILINE))

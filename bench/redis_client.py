@@ -1,0 +1,134 @@
+"""The CPU time of a post's way to Redis in this tree and in another one: `redis_client.py OTHER_TREE [--rounds N]`.
+
+Callers append messages of 200 bytes to a channel's log, one alone and 32 at the same time, each with its next one when
+the last one is answered. The trees measure alternately, each in a process of its own, at one Redis. The output is the
+median CPU time of the process per append, the kernel's share included, and the ratios. Only ratios mean anything on
+another machine.
+"""
+
+import argparse
+import asyncio
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvloop
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from bench import trees
+
+ROOT = Path(__file__).parents[1]
+CALLERS = (1, 32)
+PAYLOAD = b"x" * 200
+
+
+async def append(log: object, channel: str, times: int) -> None:
+    for _ in range(times):
+        await log.append(channel, "ann/laptop/main", PAYLOAD, version=0)  # type: ignore[attr-defined]
+
+
+async def cost(log: object, callers: int, appends: int) -> float:
+    """Return the microseconds of CPU per append."""
+    began = time.process_time()
+    await asyncio.gather(*(append(log, f"c{callers}", appends // callers) for _ in range(callers)))
+    return (time.process_time() - began) / (appends // callers * callers) * 1e6
+
+
+async def measure(url: str, appends: int) -> None:
+    """For each line of input, print the microseconds per append for each number of callers."""
+    trees.load("relay.observability.logs:configure")()
+    metrics = trees.load("relay.observability.metrics:Metrics")(trees.load("relay.redis.scripts:NAMES"))
+    make = trees.load("relay.redis.connect:real")(url)
+    client = trees.load("relay.redis.client:RedisClient")(make, timeout=5.0, metrics=metrics)
+    retention = trees.load("relay.redis.channel_log:Retention")(ms=3_600_000, rows=1000, group_bytes=1 << 20)
+    log = trees.load("relay.redis.channel_log:ChannelLog")(client, trees.load("relay.redis.keys:Keys")("b"), retention)
+    serving = asyncio.create_task(client.serve())
+    while await asyncio.to_thread(sys.stdin.readline):
+        figures = [await cost(log, callers, appends) for callers in CALLERS]
+        sys.stdout.write(" ".join(map(str, figures)) + "\n")
+        sys.stdout.flush()
+    serving.cancel()
+    await asyncio.wait([serving])
+
+
+class Tree:
+    """A process that measures in one tree."""
+
+    def __init__(self, path: Path, url: str, appends: int) -> None:
+        command = [sys.executable, "-P", __file__, "--measure", url, str(appends)]
+        environment = {**os.environ, "CONCLAVE_LOG": "warn", "PYTHONPATH": os.pathsep.join((str(path), str(ROOT)))}
+        self._process = subprocess.Popen(  # noqa: S603
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.found: list[list[float]] = []
+
+    def measure(self) -> list[float]:
+        """Return the microseconds per append, for each number of callers."""
+        if self._process.stdin is None or self._process.stdout is None:
+            raise AssertionError("pipes were asked for")
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        figures = [float(each) for each in self._process.stdout.readline().split()]
+        if len(figures) != len(CALLERS):
+            raise SystemExit("the measuring process has ended")
+        return figures
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+@contextmanager
+def redis() -> Iterator[str]:
+    """Run a server that keeps nothing, and return its URL."""
+    with tempfile.TemporaryDirectory(prefix="redis-") as directory:
+        where = f"{directory}/redis.sock"
+        command = [trees.load("relay.store.binary:find_server")(), "--port", "0", "--unixsocket", where]
+        server = subprocess.Popen(  # noqa: S603
+            [*map(str, command), "--save", "", "--dir", directory], stdout=subprocess.DEVNULL
+        )
+        try:
+            while not Path(where).exists():
+                if server.poll() is not None:
+                    raise SystemExit("the server has ended")
+                time.sleep(0.01)
+            yield f"unix://{where}"
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def main() -> None:
+    """Alternate between the two trees."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("other", type=Path, metavar="OTHER_TREE")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--appends", type=int, default=6_400, help="of each round, for each number of callers")
+    options = parser.parse_args()
+    with redis() as url:
+        here, there = (Tree(path, url, options.appends) for path in (ROOT, options.other.resolve()))
+        for turn in range(options.rounds + 1):
+            for tree in (here, there) if turn % 2 else (there, here):
+                figures = tree.measure()
+                if turn:  # the first round fills caches
+                    tree.found.append(figures)
+        here.close()
+        there.close()
+    for at, callers in enumerate(CALLERS):
+        ours, theirs = (statistics.median(figures[at] for figures in tree.found) for tree in (here, there))
+        sys.stdout.write(
+            f"{callers:3} callers: {ours:6.1f} us here, {theirs:6.1f} us there, ratio {ours / theirs:.3f}\n"
+        )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--measure"]:
+        uvloop.run(measure(sys.argv[2], int(sys.argv[3])))
+    else:
+        main()
