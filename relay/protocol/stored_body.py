@@ -38,10 +38,17 @@ def encode_body(body: Body) -> StoredBody:
 
 
 def decode_body(payload: bytes) -> Body:
-    if payload.startswith(_PLAIN):
-        text, _ = _TEXT.decode(payload, 1)
-        return Body(text)
-    return body_of(v1.decode_payload(payload))
+    text = decode_text(payload)
+    return body_of(v1.decode_payload(payload)) if text is None else Body(text)
+
+
+def decode_text(payload: bytes) -> str | None:
+    """Return the text of a body; None for a body of another kind."""
+    if not payload.startswith(_PLAIN):
+        return None
+    text: str
+    text, _ = _TEXT.decode(payload, 1)
+    return text
 
 
 def _size(payload: Payload | RawPayload) -> int:

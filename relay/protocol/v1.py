@@ -1,6 +1,7 @@
 """Protocol v1: bincode in binary messages, one reply to every request, in order."""
 
 import secrets
+from functools import lru_cache
 from typing import Any
 
 from conclave.errors import Code, FrameError, Refusal
@@ -20,6 +21,9 @@ from relay.protocol.stored_body import encode_payload
 from relay.redis import inbox
 
 _REQUESTS = {frames.Admin, frames.ChannelMsg, frames.Whisper, frames.ReadSince} | operations.BY_FRAME.keys()
+
+_REMEMBERED_HEADS = 4096
+"""The number of pairs of a channel and a sender whose encoding is kept ready for messages."""
 
 
 class V1Codec:
@@ -43,7 +47,7 @@ class V1Codec:
         return V1Request(data)
 
     def message(self, channel: str, message: Message) -> bytes:
-        return _encode(frames.ChannelMsg(channel, path_of(message.sender), frames.RawPayload(message.payload)))
+        return binary_frame(_message_head(channel, message.sender) + message.payload)
 
     def whisper(self, whisper: inbox.Whisper) -> bytes:
         payload = frames.RawPayload(whisper.payload)
@@ -121,6 +125,12 @@ class V1Request:
 
 def _encode(frame: frames.Frame) -> bytes:
     return binary_frame(v1.encode(frame))
+
+
+@lru_cache(_REMEMBERED_HEADS)
+def _message_head(channel: str, sender: str) -> bytes:
+    """Return a message's frame up to its payload, which is stored as v1 encodes it."""
+    return v1.encode(frames.ChannelMsg(channel, path_of(sender), frames.RawPayload(b"")))
 
 
 _ACCEPTED = _encode(frames.Ack(None))

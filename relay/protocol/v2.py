@@ -21,7 +21,7 @@ from relay.model.message import PAGE_BYTES, Message
 from relay.protocol.codec import Received
 from relay.protocol.framing import close_frame, text_frame
 from relay.protocol.message_requests import Post, ReadHistory, Whisper
-from relay.protocol.stored_body import decode_body, encode_body
+from relay.protocol.stored_body import decode_body, decode_text, encode_body
 from relay.redis import inbox
 from relay.redis.channel_log import LogPage
 
@@ -70,8 +70,12 @@ class V2Codec:
             return V2Request(bad)
 
     def message(self, channel: str, message: Message) -> bytes:
-        body = decode_body(message.payload)
-        return _event(events.Message(channel, message.sender, body, message.id, message.ts_ms))
+        text = decode_text(message.payload)
+        if text is None:
+            body = decode_body(message.payload)
+            return _event(events.Message(channel, message.sender, body, message.id, message.ts_ms))
+        event = _TextMessage(channel, message.sender, _Text(text), message.id, message.ts_ms)
+        return text_frame(msgspec.json.encode(event))
 
     def whisper(self, whisper: inbox.Whisper) -> bytes:
         return _event(events.Whispered(whisper.sender, decode_body(whisper.payload), whisper.id, whisper.ts))
@@ -133,6 +137,21 @@ class V2Request:
 
     def refused(self, refusal: Refusal) -> bytes:
         return text_frame(v2.encode_error(self._incoming.id, refusal))
+
+
+# --- A message with a text, as `events.Message` is encoded: in two thirds of the time, without the checks of a Body ---
+
+
+class _Text(msgspec.Struct, frozen=True):
+    text: str
+
+
+class _TextMessage(msgspec.Struct, frozen=True, tag_field="ev", tag="message"):
+    channel: str
+    from_: str = msgspec.field(name="from")
+    body: _Text
+    id: str
+    ts: int
 
 
 def _event(event: events.Event) -> bytes:

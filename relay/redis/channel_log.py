@@ -228,10 +228,17 @@ def _messages(flat: list[bytes]) -> list[Message]:
 def parse_live(data: bytes) -> Message:
     """Read a live message as post.lua publishes it."""
     message_id, previous, version, sender, payload = data.split(b"\0", 4)
-    version, _, trace = version.partition(b" ")
+    trace = b""
+    if b" " in version:
+        version, _, trace = version.partition(b" ")
     return Message(
-        *(message_id.decode(), _ms(message_id), previous.decode(), sender.decode(), payload, int(version)),
-        trace=trace.decode(),
+        message_id.decode(),
+        _ms(message_id),
+        previous.decode(),
+        sender.decode(),
+        payload,
+        int(version),
+        trace.decode(),
     )
 
 
