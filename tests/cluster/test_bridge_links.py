@@ -84,6 +84,7 @@ async def test_a_lowered_level_holds_back_waiting_messages(nodes: list[NodeProce
             await one.tool("join_channel", channel="ops")
             changed = one.lists_changed
             proxy.cut()
+            await wait_until(lambda: any("connect failed" in line for line in one.log), what="the bridge has noticed")
             saying = asyncio.create_task(one.refused("send_channel", channel="ops", text="too late"))
             set_override(ann / CONFIG_NAME, Override(url, Level.MUTE, "ops"))
             await wait_until(lambda: one.lists_changed > changed)
