@@ -56,13 +56,13 @@ class Bench:
     def _candidates(self, scenario: Scenario) -> Iterator[list[tuple[str, str, Setup]]]:
         """Start what a scenario is about: each candidate in each shape, with its column and the label of its rows.
 
-        The smoke keeps them for the next scenario; else each scenario has fresh ones.
+        The smoke keeps them for the next scenario, and starts two shapes at most; else each scenario has fresh ones.
         """
         chosen = [each for each in self._columns if each.kind in scenario.kinds]
         setups = []
         with ExitStack() as stack:
             for candidate in chosen:
-                for label, shape in scenario.shapes:
+                for label, shape in scenario.shapes if self._full else scenario.shapes[:2]:
                     setup = self._setup(candidate, shape)
                     if not self._full:
                         setup.swarm.behind(0, "close")
@@ -83,7 +83,7 @@ class Bench:
 
     def _round(self, setup: Setup, measure: Callable[[], Figures]) -> tuple[Figures, float]:
         """Measure a round, and the share of its cores that the load has used meanwhile."""
-        setup.swarm.stay()
+        setup.swarm.everywhere("stay")
         began, before = time.perf_counter(), setup.swarm.cpu()
         figures = measure()
         took = time.perf_counter() - began

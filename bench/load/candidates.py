@@ -33,6 +33,8 @@ class Installation:
     def __init__(self, nodes: list[Node | Listener], store: Store | None) -> None:
         self.nodes: list[Node | Listener] = nodes
         self.store = store
+        for node in nodes:
+            node.wait()
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -51,7 +53,9 @@ class Installation:
     def stop(self) -> None:
         programs: list[Program] = [*self.nodes, *([] if self.store is None else [self.store])]
         for program in programs:
-            program.stop()
+            program.end()
+        for program in programs:
+            program.wait_for_end()
 
 
 class Candidate(NamedTuple):

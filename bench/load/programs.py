@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def free_port() -> int:
         return port
 
 
-class Program:
+class Program(ABC):
     """A process that runs on given cores, and ends with this one at the latest."""
 
     def __init__(
@@ -78,12 +79,16 @@ class Program:
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 
-    def wait_until(self, holds: Callable[[], bool], what: str) -> None:
-        """Wait for the end of a start. Raises: RuntimeError, with the last lines that it has printed."""
+    @abstractmethod
+    def serves(self) -> bool:
+        """Return whether it has started."""
+
+    def wait(self) -> None:
+        """Wait until it serves. Raises: RuntimeError, with the last lines that it has printed."""
         deadline = time.monotonic() + START_SECONDS
-        while not holds():
+        while not self.serves():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"not {what}:\n{self.log[-2000:]}")
+                raise RuntimeError(f"{type(self).__name__} has not started:\n{self.log[-2000:]}")
             time.sleep(0.01)
 
     def cpu(self) -> float:
@@ -93,9 +98,12 @@ class Program:
     def resident_bytes(self) -> int:
         return sum(map(_resident_bytes, _family(self.pid)))
 
-    def stop(self) -> None:
-        """End it, and wait."""
+    def end(self) -> None:
+        """Have it end. `wait_for_end` follows."""
         self._process.send_signal(signal.SIGTERM)
+
+    def wait_for_end(self) -> None:
+        """Wait for its end, and kill it after some seconds."""
         try:
             self._process.wait(END_SECONDS)
         except subprocess.TimeoutExpired:
@@ -110,13 +118,13 @@ class Store(Program):
         self.port = free_port()
         words = f"--bind 127.0.0.1 --port {self.port} --save '' --appendonly no --dir {folder}"
         super().__init__([str(find_server()), *words.replace("''", "").split(" ")], cores, folder=folder)
-        self.wait_until(self._answers, "a Redis that answers")
+        self.wait()
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
-    def _answers(self) -> bool:
+    def serves(self) -> bool:
         with contextlib.suppress(RedisError, OSError), Redis.from_url(self.url, socket_timeout=1, retry=None) as client:
             return bool(client.ping())
         return False
@@ -127,7 +135,7 @@ class Node(Program):
 
     def __init__(self, tree: Path, cores: set[int], folder: Path, *arguments: str) -> None:
         interpreter = tree / ".venv" / "bin" / "python"
-        own = {name: value for name, value in os.environ.items() if not name.startswith("CONCLAVE_")}
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("CONCLAVE_", "PYTHON"))}
         super().__init__(
             [
                 str(interpreter if interpreter.exists() else sys.executable),
@@ -135,13 +143,24 @@ class Node(Program):
             ],
             cores,
             folder=folder,
-            env={**own, "PYTHONPATH": str(tree), "CONCLAVE_DRAIN_DELAY": "0", "CONCLAVE_DRAIN_SECONDS": "0"},
+            env={
+                **own,
+                "PYTHONPATH": str(tree),
+                "PYTHONPYCACHEPREFIX": str(folder / "cache"),  # compiled once, not at every start
+                "CONCLAVE_DRAIN_DELAY": "0",
+                "CONCLAVE_DRAIN_SECONDS": "0",
+            },
         )
-        self.wait_until(lambda: self._address() is not None, "a node that listens")
-        host, _, port = (self._address() or "").rpartition(":")
-        self.address = host, int(port)
 
-    def _address(self) -> str | None:
+    def serves(self) -> bool:
+        return self._found_address() is not None
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, _, port = (self._found_address() or "").rpartition(":")
+        return host, int(port)
+
+    def _found_address(self) -> str | None:
         found = re.search(r"""server listening.*?addr(?:=|": ?)["']([^"']+)["']""", self.log)
         return found[1] if found else None
 
@@ -152,9 +171,8 @@ class Listener(Program):
     def __init__(self, command: list[str], port: int, cores: set[int], folder: Path) -> None:
         super().__init__(command, cores, folder=folder)
         self.address = "127.0.0.1", port
-        self.wait_until(self._accepts, "a server that listens")
 
-    def _accepts(self) -> bool:
+    def serves(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(self.address, 1):
             return True
         return False

@@ -5,6 +5,7 @@ meanwhile happens to all of them. Figures are CPU time by the scheduler, of all 
 its Redis; latencies are in milliseconds.
 """
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -178,12 +179,18 @@ def ping_pong(setup: Setup) -> Measure:
 
 def idle_memory(setup: Setup) -> Measure:
     count = setup.by_scale(50, 1_000)
-    channel = setup.channel(10)  # what the first sessions allocate is not theirs
+    channel, sessions = setup.channel(10), 11  # what the first sessions allocate is not theirs
 
     def measure() -> Figures:
         before = setup.installation.resident_bytes()
         setup.swarm.open([], [setup.listener(channel) for _ in range(count)])
-        return {"memory per session, KiB": (setup.installation.resident_bytes() - before) / count / 1024}
+        nonlocal sessions
+        sessions += count
+        memory = (setup.installation.resident_bytes() - before) / count / 1024
+        with setup.spent() as spent:
+            setup.swarm.everywhere("ping")
+        pings = {"node CPU per ping, us": spent.nodes / sessions * 1e6} if setup.swarm.dialect.ping() else {}
+        return {"memory per session, KiB": memory, **pings}
 
     return measure
 
@@ -228,6 +235,27 @@ def reconnect_storm(setup: Setup) -> Measure:
 # --- Growth ---
 
 
+def steady_load(setup: Setup) -> Measure:
+    """Have one session post to all channels in turn, and another one, that is timed, listen to all."""
+    channels = tuple(setup.name("channel") for _ in range(setup.by_scale(4, 40)))
+    setup.swarm.open([setup.sender(*channels), setup.listener(*channels)])
+    setup.swarm.open([], [setup.listener(channel) for channel in channels for _ in range(9)])
+    rate, seconds = setup.by_scale((50, 0.2), (200, 4.0))
+
+    def measure() -> Figures:
+        sender = Sender(0, channels)
+        with setup.spent() as spent:
+            times = setup.swarm.times("paced", sender=sender, to=1, rate=rate, seconds=seconds, listeners=10)
+        return {
+            "share of a core of the node, %": spent.nodes / times.seconds * 100,
+            "share of a core of Redis, %": spent.store / times.seconds * 100,
+            "arrival p50, ms": percentile(times.arrived, 0.5),
+            "arrival p99, ms": percentile(times.arrived, 0.99),
+        }
+
+    return measure
+
+
 def many_channels(setup: Setup) -> Measure:
     sessions, each = setup.by_scale(40, 400), 10
     channels = [setup.name("channel") for _ in range(sessions)]
@@ -252,21 +280,37 @@ def many_channels(setup: Setup) -> Measure:
 
 def more_nodes(setup: Setup) -> Measure:
     """Have the sender at a node of its own, so that a post's own cost does not count."""
-    each = setup.by_scale(10, 50)
-    channels = {nodes: setup.name("channel") for nodes in (1, 2, 4)}
+    many = setup.by_scale(10, 50)
+    channels = {size: setup.name("channel") for size in ((1, 1), (1, many), (2, many), (4, many))}
     setup.swarm.open([setup.sender(channel) for channel in channels.values()])
-    for nodes, channel in channels.items():
+    for (nodes, each), channel in channels.items():
         setup.swarm.open([], [setup.listener(channel, node=1 + at % nodes) for at in range(each * nodes)])
     seconds = setup.by_scale(0.2, 1.5)
 
     def measure() -> Figures:
         figures = {}
-        for number, (nodes, channel) in enumerate(channels.items()):
-            count, senders = each * nodes, [Sender(number, (channel,))]
+        for number, ((nodes, each), channel) in enumerate(channels.items()):
+            count, senders = nodes * each, [Sender(number, (channel,))]
             with setup.spent(first_node=1) as spent:
                 times = setup.swarm.times("one_by_one", senders=senders, seconds=seconds, listeners=count)
-            figures[f"{NODE_PER_DELIVERY}, {nodes} node{'s' * (nodes > 1)}"] = spent.nodes / times.posts / count * 1e6
+            what = f"{nodes} node{'s' * (nodes > 1)} with {each} listener{'s' * (each > 1)}"
+            figures[f"{NODE_PER_DELIVERY}, {what}"] = spent.nodes / times.posts / count * 1e6
+            figures[f"Redis CPU per post, us, {what}"] = spent.store / times.posts * 1e6
         return figures
+
+    return measure
+
+
+def idle_nodes(setup: Setup) -> Measure:
+    nodes, seconds = len(setup.installation.nodes), setup.by_scale(0.2, 6.0)
+
+    def measure() -> Figures:
+        with setup.spent() as spent:
+            time.sleep(seconds)
+        return {
+            "CPU per node, us per second": spent.nodes / nodes / seconds * 1e6,
+            "Redis CPU per node, us per second": spent.store / nodes / seconds * 1e6,
+        }
 
     return measure
 
@@ -382,6 +426,13 @@ SCENARIOS = (
         (*CONCLAVE, "centrifugo"),
         rounds=3,
     ),
+    Scenario(
+        "steady",
+        "200 posts a second to 40 channels with 10 listeners each",
+        steady_load,
+        (*CONCLAVE, *OTHERS),
+        rounds=3,
+    ),
     Scenario("many-channels", "400 sessions in 10 channels each", many_channels, (*CONCLAVE, *OTHERS)),
     Scenario(
         "nodes",
@@ -389,6 +440,14 @@ SCENARIOS = (
         more_nodes,
         (*CONCLAVE, "centrifugo"),
         (("", Shape(nodes=5)),),
+    ),
+    Scenario(
+        "idle-nodes",
+        "Nodes without sessions",
+        idle_nodes,
+        ("v2", "other-v2"),
+        (("1 node", Shape()), ("5 nodes", Shape(nodes=5)), ("12 nodes", Shape(nodes=12))),
+        rounds=1,
     ),
     Scenario("channels", "From 100 to 5,000 channels, no listener", more_channels, (*CONCLAVE, "centrifugo")),
     Scenario("history", "A page of history: 100 messages", history_pages, (*CONCLAVE, *OTHERS)),

@@ -60,7 +60,8 @@ def script_alone(section: Section, full: bool, cores: Cores, folder: Path) -> No
                     _COLUMN, {"Redis CPU per post, us": _per_post(client, store, recorder, 2.0 if full else 0.1)}
                 )
     finally:
-        store.stop()
+        store.end()
+        store.wait_for_end()
 
 
 async def _append(log: ChannelLog, channel: str) -> None:

@@ -59,8 +59,9 @@ class Swarm:
         firsts = [leading] + [0] * (len(self._children) - 1)
         return self._all(command, [{"first": first, **arguments} for first in firsts])
 
-    def stay(self) -> None:
-        self._all("stay")
+    def everywhere(self, command: str) -> None:
+        """Have every process carry out a command, at the same time."""
+        self._all(command)
 
     def lead(self, command: str, **arguments: Any) -> Any:
         """Have the leading process carry out a command of `Worker`."""

@@ -251,6 +251,10 @@ class Worker:
         """Keep the sessions from being idle, if it is time, and read what comes of it."""
         if time.monotonic() - self._pinged < PING_SECONDS:
             return
+        self.ping()
+
+    def ping(self) -> None:
+        """Have each session ping its node once, and read what comes of it."""
         self._pinged = time.monotonic()
         for session in self._sessions:
             session.send(self._dialect.ping())
@@ -311,7 +315,7 @@ class Worker:
         return Times(posts, time.perf_counter() - began, [], [])
 
     def paced(self, sender: Sender, to: int, rate: float, seconds: float, listeners: int) -> Times:
-        """Post so many times a second; the latency is that of one session."""
+        """Post so many times a second; the latency is until a post has arrived at one session, which receives all."""
         stream, target = self._stream(sender, 64), self._sessions[to]
         count = max(1, int(rate * seconds))
         heard, replied = target.messages, stream.session.replies
