@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from relay.channels.catch_up import CatchUp, Gap
 from relay.channels.ordering import Ordering
@@ -106,9 +106,11 @@ class LocalChannel:
             return False
         return was_live and not self.ordering.is_live
 
-    def deliver(self, messages: Sequence[Message]) -> None:
+    def deliver(self, messages: Iterable[Message]) -> None:
         """Put messages into the outboxes of all subscribers but their senders. Each is encoded once per version."""
-        for message in tracing.delivered(messages, self.id, len(self.subscribers)):
+        if tracing.recording:
+            messages = tracing.delivered(messages, self.id, len(self.subscribers))
+        for message in messages:
             began = time.monotonic()
             if sessions := self._recipients.deliver(self.name, message):
                 self._on_delivered(message, sessions, began)

@@ -4,7 +4,7 @@ A trace begins with a login or a request. A post's trace continues where the mes
 traceparent, travels with the live message. Attributes never hold a body, a token or a key.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -43,17 +43,14 @@ class _NoSpan:
 
 _NO_SPAN = _NoSpan()
 _tracer: Tracer | None = None
+recording = False
+"""True while spans are recorded. Live messages pass by here only then."""
 
 
 def install(tracer: Tracer | None) -> None:
     """Record all later spans of this process with `tracer`, or none of them."""
-    global _tracer  # noqa: PLW0603 - one per process, as its logs are
-    _tracer = tracer
-
-
-def is_on() -> bool:
-    """Tell whether spans are recorded."""
-    return _tracer is not None
+    global _tracer, recording
+    _tracer, recording = tracer, tracer is not None
 
 
 def login() -> AbstractContextManager[str]:
@@ -73,12 +70,12 @@ def post(channel_id: str) -> AbstractContextManager[str]:
     return _NO_SPAN if _tracer is None else _tracer.post({"conclave.channel": channel_id})
 
 
-def delivered(messages: Sequence[Message], channel_id: str, listeners: int) -> Iterable[Message]:
+def delivered(messages: Iterable[Message], channel_id: str, listeners: int) -> Iterable[Message]:
     """Yield the messages of a delivery. For a message with a carrier, the time until the next one is recorded."""
     return messages if _tracer is None else _recorded(_tracer, messages, channel_id, listeners)
 
 
-def _recorded(tracer: Tracer, messages: Sequence[Message], channel_id: str, listeners: int) -> Iterable[Message]:
+def _recorded(tracer: Tracer, messages: Iterable[Message], channel_id: str, listeners: int) -> Iterable[Message]:
     for message in messages:
         if message.trace:
             attributes: Attributes = {

@@ -41,7 +41,7 @@ def begin_post(context: RequestContext, request: Any, previous: PendingPost | No
 
     `previous` is the session's last post, if that has not been answered yet.
     """
-    if type(request) is not message_requests.Post or tracing.is_on():
+    if type(request) is not message_requests.Post or tracing.recording:
         return None
     body = request.body
     return context.services.messages.begin_post(
