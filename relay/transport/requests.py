@@ -41,8 +41,8 @@ class RequestPipeline:
     """Answers one session's requests until the session ends."""
 
     __slots__ = (
-        *("_codec", "_context", "_end", "_ended", "_fields", "_longest_reply", "_loop", "_metrics", "_next"),
-        *("_posted_bytes", "_posts", "_session", "_socket", "_task", "_turn"),
+        *("_codec", "_context", "_end", "_ended", "_fields", "_is_starved", "_longest_reply", "_loop", "_metrics"),
+        *("_next", "_posted_bytes", "_posts", "_session", "_socket", "_task", "_turn"),
     )
 
     def __init__(
@@ -68,6 +68,8 @@ class RequestPipeline:
         self._end: CloseReason | None = None
         """The reason for the end of the session, which ends when what has begun is answered."""
         self._turn: asyncio.Handle | None = None
+        self._is_starved = False
+        """True while the client's next message is all that is missing."""
 
     async def run(self) -> CloseReason:
         """Answer requests until the session ends. Returns the reason, once every request that began is answered."""
@@ -126,14 +128,15 @@ class RequestPipeline:
         """Take the client's next message. Returns False if there is none."""
         try:
             data = self._socket.next_message()
+            self._is_starved = data is None and not self._socket.has_ended
             request = None if data is None else self._codec.decode_request(data)
         except FrameError as error:
             self._fields.copy().run(log.info, "session.malformed", error=redaction.redact_quotes(str(error)))
             self._end = CloseReason.MALFORMED
             return True
         if request is None:
-            self._end = CloseReason.LEFT if self._socket.has_ended else None
-            return self._end is not None
+            self._end = None if self._is_starved else CloseReason.LEFT
+            return not self._is_starved
         self._session.last_activity = self._loop.time()
         self._begin(request)
         return True
@@ -181,7 +184,8 @@ class RequestPipeline:
         except Exception as error:  # noqa: BLE001 - `run` raises it
             self._fail(error)
             return
-        self._proceed()
+        if self._end is not None or not self._is_starved:
+            self._proceed()
 
     def _settle_post(self, posting: _Posting) -> None:
         self._posted_bytes -= posting.pending.size

@@ -115,21 +115,25 @@ class ServerWebSocket(asyncio.Protocol):
         Raises:
             FrameError: for a binary message on a connection with text messages.
         """
+        message = None
         try:
-            for _ in range(_FRAMES_PER_TURN):
-                frame = None if self._left else self._reader.next()
-                if frame is None:
-                    break
-                if frame.opcode is self._opcode:
-                    return self._message(frame.data)
-                self._handle(frame)
-            else:
-                self._schedule_turn()
+            message = self._next_message()
         except Violation as violation:
             self.violation = violation
             self._end()
-        finally:
+        if self._reading_paused:
             self._adjust_reading()
+        return message
+
+    def _next_message(self) -> Received | None:
+        for _ in range(_FRAMES_PER_TURN):
+            frame = self._reader.next()
+            if frame is None:
+                return None
+            if frame.opcode is self._opcode:
+                return self._message(frame.data)
+            self._handle(frame)
+        self._schedule_turn()
         return None
 
     @property
@@ -218,7 +222,8 @@ class ServerWebSocket(asyncio.Protocol):
             return
         self._reader.feed(data)
         self._changed()
-        self._adjust_reading()
+        if self._budget is not None or self._reader.buffered >= _READ_AHEAD_BYTES:
+            self._adjust_reading()
 
     def _adjust_reading(self) -> None:
         """Read on, unless there is enough for whoever asks next."""

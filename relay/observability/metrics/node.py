@@ -68,7 +68,7 @@ class Metrics(Table):
             "Joins with `since`: all messages after it were recovered, or some are lost (gap).",
             outcome=("recovered", "gap"),
         )
-        self.received_bytes = self._counter("received_bytes", "Bytes of WebSocket messages from clients.")
+        self.received_bytes = self._unlocked_counter("received_bytes", "Bytes of WebSocket messages from clients.")
         self.sent_bytes = self._unlocked_counter("sent_bytes", "Bytes of WebSocket frames written for clients.")
         self.admin_operations = self._counters(
             "admin_operations",
@@ -79,8 +79,8 @@ class Metrics(Table):
         )
 
     def _define_messages(self) -> None:
-        self.posts = self._counter("posts", "Acknowledged messages from sessions of this node.")
-        self.publish_seconds = self._histogram(
+        self.posts = self._unlocked_counter("posts", "Acknowledged messages from sessions of this node.")
+        self.publish_seconds = self._unlocked_histogram(
             "publish_seconds", "Time from a post to its acknowledgement; refused posts are not included.", _SECONDS
         )
         self.whispers = self._counters(
@@ -113,7 +113,7 @@ class Metrics(Table):
     def _define_redis(self, scripts: Sequence[str]) -> None:
         self.redis_up = self._gauge("redis_up", "1 while Redis answers.")
         self.redis_errors = self._counter(
-            "redis_errors", "Commands that Redis refused, and connections that broke or did not answer."
+            "redis_errors", "Commands that Redis refused, pipelines without an answer, and broken connections."
         )
         self.redis_reconnects = self._counter(
             "redis_reconnects", "Repeated connections to Redis: for commands, topics, or the inbox."
