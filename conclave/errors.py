@@ -8,6 +8,7 @@ ConclaveError
 │   ├── StoreUnavailable       Redis does not answer (relay.model.errors)
 │   └── Ended                  the session was ended while it logged in (relay.model.close_reason)
 ├── FrameError                 bytes that are not a message of the protocol
+├── Violation                  bytes that are not the WebSocket protocol (relay.transport.frame_reader)
 ├── InvalidName                a name that breaks the rules of conclave.names
 ├── InvalidUrl                 a server URL that cannot be dialled
 ├── InvalidDuration            text that is not a duration

@@ -8,6 +8,6 @@ _ESCAPED = 6
 _BESIDE_BODY_BYTES = 64 * 1024
 
 
-def longest_message(body_bytes: int) -> int:
-    """Return the greatest size of a client's message at a server that takes bodies of `body_bytes`."""
+def usual_message(body_bytes: int) -> int:
+    """Return the size of a client's message that a body of `body_bytes` never exceeds."""
     return min(FRAME_BYTES, _ESCAPED * body_bytes + _BESIDE_BODY_BYTES)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import structlog
 from aiohttp import web
 
-from conclave.protocol.limits import FRAME_BYTES, longest_message
+from conclave.protocol.limits import FRAME_BYTES, usual_message
 from relay.model.close_reason import CloseReason
 from relay.observability import logs
 from relay.observability.metrics import Metrics
@@ -15,6 +15,7 @@ from relay.services.context import RequestContext, Services
 from relay.sessions.outbox import Flusher
 from relay.sessions.session import Session
 from relay.transport.login import Logins, accept
+from relay.transport.long_messages import LongMessages
 from relay.transport.requests import RequestPipeline
 from relay.transport.stalls import Stalls
 from relay.transport.websocket import ServerWebSocket, Traffic
@@ -46,7 +47,7 @@ class Connections:
         self._traffic = Traffic(metrics.received_bytes.inc, metrics.sent_bytes.inc)
         self._stalls = Stalls()
         self._serving: set[asyncio.Task[None]] = set()
-        self._longest_message = longest_message(message_bytes)
+        self._long_messages = LongMessages(usual=usual_message(message_bytes))
         self._longest_reply = min(FRAME_BYTES, outbox_bytes)
         self._logins = Logins(
             services=services,
@@ -64,7 +65,7 @@ class Connections:
         """Upgrade a request, and serve its client up to the close in a task. Returns the response."""
         codec = self._negotiated(request)
         socket = ServerWebSocket(
-            text=codec.text, limit=self._longest_message, traffic=self._traffic, stalls=self._stalls
+            text=codec.text, traffic=self._traffic, stalls=self._stalls, long_messages=self._long_messages
         )
         try:
             response = await socket.accept(request, cluster, subprotocol=codec.subprotocol)

@@ -82,6 +82,11 @@ class FrameReader:
         """True if the next frame is known to be incomplete."""
         return self.buffered < self._needed
 
+    @property
+    def claimed(self) -> int:
+        """Bytes of the message that has not arrived completely, as far as its size is known."""
+        return self._needed + (0 if self._message is None else len(self._message))
+
     def feed(self, data: bytes) -> None:
         """Take what has arrived."""
         if self._at == len(self._buffer):

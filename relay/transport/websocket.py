@@ -14,10 +14,12 @@ from typing import NamedTuple, cast
 from aiohttp import web
 
 from conclave.errors import Code, FrameError, Refusal
+from conclave.protocol.limits import FRAME_BYTES
 from relay.protocol.codec import Received
 from relay.protocol.framing import close_frame, pong_frame
 from relay.transport import frame_reader
 from relay.transport.frame_reader import FrameReader, Opcode, Violation
+from relay.transport.long_messages import LongMessages
 from relay.transport.pre_login import ADMISSION_BYTES, PreLoginLimiter
 from relay.transport.stalls import Stalls
 from relay.transport.upgrade import upgrade
@@ -50,17 +52,27 @@ class ServerWebSocket(asyncio.Protocol):
     """
 
     __slots__ = (
-        *("_budget", "_closing", "_data", "_eof", "_interrupted", "_left", "_opcode", "_pong", "_reader"),
-        *("_reading_paused", "_stalls", "_traffic", "_transport", "_turn_scheduled", "_writable"),
+        *("_budget", "_closing", "_data", "_eof", "_interrupted", "_left", "_long_messages", "_opcode", "_pong"),
+        *(
+            "_reader",
+            "_reading_paused",
+            "_sends_long_message",
+            "_stalls",
+            "_traffic",
+            "_transport",
+            "_turn_scheduled",
+            "_writable",
+        ),
         *("has_stalled", "is_blocked", "on_change", "on_progress", "violation"),
     )
 
-    def __init__(self, *, text: bool, limit: int, traffic: Traffic, stalls: Stalls) -> None:
-        """`limit` bounds a message, in bytes."""
+    def __init__(self, *, text: bool, traffic: Traffic, stalls: Stalls, long_messages: LongMessages) -> None:
         self._opcode = Opcode.TEXT if text else Opcode.BINARY
         self._traffic = traffic
         self._stalls = stalls
-        self._reader = FrameReader(limit=limit)
+        self._long_messages = long_messages
+        self._sends_long_message = False
+        self._reader = FrameReader(limit=FRAME_BYTES)
         self._budget: int | None = ADMISSION_BYTES
         """The bytes that a client may still send before it has logged in; None afterwards."""
         self._transport: asyncio.Transport | None = None
@@ -128,6 +140,8 @@ class ServerWebSocket(asyncio.Protocol):
     def _next_message(self) -> Received | None:
         for _ in range(_FRAMES_PER_TURN):
             frame = self._reader.next()
+            if self._sends_long_message or self._reader.claimed > self._long_messages.usual:
+                self._claim(self._reader.claimed)
             if frame is None:
                 return None
             if frame.opcode is self._opcode:
@@ -172,6 +186,13 @@ class ServerWebSocket(asyncio.Protocol):
             return None
         return Refusal(Code.TOO_LARGE, f"the handshake exceeds {ADMISSION_BYTES} bytes")
 
+    def _claim(self, size: int) -> None:
+        self._sends_long_message = size > self._long_messages.usual
+        if not self._sends_long_message:
+            self._long_messages.release(self)
+        elif not self._long_messages.claim(self, size):
+            raise Violation(Violation.TOO_BIG, "the node has no memory for another long message")
+
     def _message(self, data: bytes) -> Received:
         self._traffic.received(len(data))
         return frame_reader.text(data) if self._opcode is Opcode.TEXT else data
@@ -195,6 +216,7 @@ class ServerWebSocket(asyncio.Protocol):
     def _end(self) -> None:
         self._left = True
         self._reader.discard()
+        self._long_messages.release(self)
 
     def _schedule_turn(self) -> None:
         if not self._turn_scheduled:
@@ -243,6 +265,7 @@ class ServerWebSocket(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the reason is the same to a session
         self._eof = True
+        self._long_messages.release(self)
         self.resume_writing()
 
     def pause_writing(self) -> None:

@@ -10,14 +10,12 @@ from nacl.signing import SigningKey
 
 from conclave.model import Payload, Plain, Sealed, SessionPath, Visibility
 from conclave.protocol import v1
-from conclave.protocol.limits import longest_message
+from conclave.protocol.limits import FRAME_BYTES
 from conclave.protocol.v1 import admin, frames
-from relay.app.config import DEFAULT_MAX_MESSAGE_BYTES
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Peers
 from tests.support.waiting import wait_until
 
-LONGEST = longest_message(DEFAULT_MAX_MESSAGE_BYTES)
 NOWHERE = SessionPath("x", "y", "z")
 KEY = SigningKey(b"k" * 32)
 REQUESTS = {
@@ -126,11 +124,11 @@ async def test_many_requests_at_once_get_one_reply_each_in_order(url: str, peers
 
 
 async def test_a_message_of_exactly_the_limit_is_taken(url: str, peers: Peers) -> None:
-    """As much as the longest body needs in JSON that escapes every character."""
+    """16 MiB, as the original allows."""
     ann = await peers.register(url, "ann")
     reply: asyncio.Future[frames.Frame] = asyncio.get_running_loop().create_future()
     ann._waiting.append(reply)
-    await ann.ws.send_bytes(v1.encode(frames.Ping()).ljust(LONGEST, b"."))
+    await ann.ws.send_bytes(v1.encode(frames.Ping()).ljust(FRAME_BYTES, b"."))
     async with asyncio.timeout(20):
         assert await reply == frames.Pong()
 
@@ -139,7 +137,7 @@ async def test_a_message_above_the_limit_ends_its_session_and_no_other(url: str,
     """The node does not buffer a frame that it will refuse."""
     ann, bob = await peers.register(url, "ann"), await peers.register(url, "bob")
     with contextlib.suppress(ConnectionError):  # the node need not read to the end of it
-        await ann.ws.send_bytes(v1.encode(frames.Ping()).ljust(LONGEST + 1, b"."))
+        await ann.ws.send_bytes(v1.encode(frames.Ping()).ljust(FRAME_BYTES + 1, b"."))
     assert await ann.wait_closed() is None
     await wait_until(lambda: gone(bob, ann), what="ann's session is gone")
     assert await is_alive(bob)
@@ -152,7 +150,7 @@ async def gone(observer: Peer, other: Peer) -> bool:
 async def test_a_refused_name_of_any_length_is_answered_and_the_session_stays(url: str, peers: Peers) -> None:
     """The refusal repeats the name; that must not make the client a slow reader."""
     ann = await peers.register(url, "ann")
-    name = "x" * (LONGEST - 1024)
+    name = "x" * (FRAME_BYTES - 1024)
     for request in (
         frames.Join(name),
         frames.Who(name),

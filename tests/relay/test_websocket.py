@@ -9,10 +9,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from conclave.protocol.v1 import frames
+from relay.transport.long_messages import LongMessages
 from tests.fuzz.websocket_targets import frame
 from tests.support.peer import Peers
+from tests.support.waiting import wait_until
 
-TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+LONG = frame(BINARY, bytes(15 * 1024 * 1024))
 HELLO = {"op": "hello", "protocol": 2, "session": "main", "origin": "ws://relay", "client": "test"}
 
 
@@ -134,3 +138,30 @@ async def test_a_long_message_in_many_pieces_is_taken_before_the_login(url: str)
         async with asyncio.timeout(20):
             while (await client.read())[0] == PONG:
                 pass
+
+
+async def test_the_memory_for_long_messages_that_are_incomplete_is_bounded(url: str, peers: Peers) -> None:
+    """16 MiB are permitted, but not on every connection at a time; one that ends makes room again."""
+    several = [await peers.register(url, f"user{number}") for number in range(5)]
+    for peer in several:
+        peer.ws._writer.transport.write(LONG[:100_000])
+    await wait_until(lambda: sum(peer.is_closed for peer in several) == 1, what="one of them is closed")
+    for peer in several:
+        await peer.close()
+    patient = await peers.register(url, "patient")
+
+    async def is_read() -> bool:
+        return len(await patient.refusal(frames.Leave("x" * 10_000_000))) > 0
+
+    await wait_until(is_read, what="a long message is read")
+
+
+def test_a_client_of_long_messages_counts_once() -> None:
+    """Its claim grows with the parts of its message."""
+    long_messages = LongMessages(usual=1000)
+    mib = 1024 * 1024
+    assert all(long_messages.claim("ann", size * mib) for size in (1, 16, 64))
+    assert not long_messages.claim("bob", 2000)
+    assert not long_messages.claim("ann", 65 * mib)
+    long_messages.release("ann")
+    assert long_messages.claim("bob", 2000)

@@ -247,7 +247,7 @@ async def test_oversized_after_login(nodes: list[NodeProcess], peers: Peers, tra
         for i in range(6):
             peer = await peers.register(nodes[0].url, f"mallory{i}")
             await peer.join("ops")
-            told = await peer.refusal(frames.ChannelMsg("ops", NOBODY, Plain("x" * 4 * 1024 * 1024)))
+            told = await peer.refusal(frames.ChannelMsg("ops", NOBODY, Plain("x" * 8 * 1024 * 1024)))
             assert "exceeds the limit of 1048576 bytes" in told
             await peer.ask(frames.Ping(), frames.Pong)
             with contextlib.suppress(ConnectionError):
