@@ -112,6 +112,13 @@ MUTANTS = (
     ),
     Mutant(
         "A peer may send without limit before it has logged in",
+        path="relay/transport/websocket.py",
+        old="self._budget -= len(data)",
+        new="self._budget -= 0",
+        tests=("tests/relay/test_login.py",),
+    ),
+    Mutant(
+        "A connection that is never upgraded may send without limit",
         path="relay/transport/pre_login.py",
         old="self._budget -= len(data)",
         new="self._budget -= 0",

@@ -1,6 +1,8 @@
 """The handshake over a real socket: every refusal on the wire, and nothing stored unless it succeeds."""
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import aiohttp
 import pytest
@@ -8,7 +10,7 @@ from nacl.signing import SigningKey
 
 from conclave.protocol.v1 import frames
 from relay.services.server_admins import ServerAdmins
-from relay.transport.pre_login import ADMISSION_BYTES
+from relay.transport.pre_login import ADMISSION_BYTES, ADMISSION_SECONDS
 from tests.support.nodes import running_node
 from tests.support.peer import Peer, Peers, Refused
 
@@ -226,6 +228,22 @@ async def test_a_flood_of_ignored_messages_before_the_login_ends(redis_url: str,
             f"malformed frame: the handshake exceeds {ADMISSION_BYTES} bytes",
             "unauthorized: handshake timed out",
         )
+
+
+async def test_requests_of_a_connection_that_is_not_upgraded_have_the_same_bound(url: str) -> None:
+    """The connection is aborted with the byte that exceeds it, whatever was answered until then."""
+    host, port = url.removeprefix("ws://").rstrip("/").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    count = ADMISSION_BYTES // len(request) + 1
+    answered = bytearray()
+    writer.write(request * count)
+    async with asyncio.timeout(ADMISSION_SECONDS / 2):
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                answered += data
+    writer.close()
+    assert answered.count(b"HTTP/1.1 200 OK") < count
 
 
 @pytest.mark.parametrize("noise", [b"", b"\xff" * 40, bytes.fromhex("0001fd000000000000400000")])
