@@ -11,7 +11,7 @@ from tests.support.nodes import NodeProcess
 from tests.support.peer import Peer, Peers, Refused
 from tests.support.waiting import pause, wait_until
 
-REST_SECONDS = 0.01
+REST_SECONDS = 0.02
 """The pause of a poster after each answer: an outage is tested, not the messages or refusals per second."""
 
 
