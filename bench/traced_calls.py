@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import sys
+import tempfile
 import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,6 +27,7 @@ from typing import Any, NamedTuple
 
 sys.path.append(str(Path(__file__).parents[1]))
 
+from bench.load.programs import Store
 from bench.trees import load, load_module, make_node
 from conclave.model import Plain, Visibility
 
@@ -143,8 +145,9 @@ def count_round_trips() -> None:
 class NodeThread:
     """A node in a thread of its own."""
 
-    def __init__(self, tracer: Tracer) -> None:
+    def __init__(self, tracer: Tracer, redis_url: str) -> None:
         self._tracer = tracer
+        self._redis_url = redis_url
         self._node: Any = None
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -168,7 +171,7 @@ class NodeThread:
         self._loop.close()
 
     async def _serve(self) -> None:
-        self._node = make_node()
+        self._node = make_node(self._redis_url)
         running = asyncio.create_task(self._node.run())
         await self._node.ready.wait()
         self._tracer.install()
@@ -329,12 +332,17 @@ def main() -> None:
     os.environ.setdefault("CONCLAVE_LOG", "warn")
     count_round_trips()
     tracer = Tracer(Path(load("relay:__file__")).parents[1])
-    node = NodeThread(tracer)
-    url = node.start()
-    try:
-        results = asyncio.run(trace_all(url, tracer, options.runs))
-    finally:
-        node.stop()
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(os.sched_getaffinity(0), Path(folder))
+        store.wait()
+        node = NodeThread(tracer, f"redis://127.0.0.1:{store.port}")
+        url = node.start()
+        try:
+            results = asyncio.run(trace_all(url, tracer, options.runs))
+        finally:
+            node.stop()
+            store.end()
+            store.wait_for_end()
     if options.json:
         figures = {
             name: {"functions": len(run.functions), "files": len(run.files), "round_trips": run.round_trips}

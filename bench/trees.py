@@ -37,15 +37,20 @@ def part(owner: Any, *names: str) -> Any:
     raise AttributeError(f"{type(owner).__name__} has none of {', '.join(names)}")
 
 
-def make_node(**settings: Any) -> Any:
-    """Return a node that is not started, on a store of its own in this process and on a free port."""
+def make_node(redis_url: str | None = None, **settings: Any) -> Any:
+    """Return a node that is not started, on a free port; without a Redis on a store of its own in this process."""
     load("relay.observability.logs:configure", "relay.logs:configure")()
     admins = load("relay.services.server_admins:ServerAdmins", "relay.admins:Admins")({})
     ephemeral = load("relay.app.config:Ephemeral", "relay.config:Ephemeral")()
     config = load("relay.app.config:NodeConfig", "relay.config:NodeConfig")
     node = load("relay.app.node:Node", "relay.node:Node")
-    store = load("relay.redis.connect:in_process")()
+    store = load("relay.redis.connect:in_process")() if redis_url is None else connect_to(redis_url)
     return node(config(host="127.0.0.1", port=0, store=ephemeral, admins=admins, **settings), store)
+
+
+def connect_to(redis_url: str) -> Any:
+    """Return a factory of clients of a Redis."""
+    return load("relay.redis.connect:real")(redis_url)
 
 
 def make_codec() -> Any:

@@ -1,15 +1,17 @@
 """Access to channels: a new membership version is applied to the sessions that are in it."""
 
-import contextlib
+import asyncio
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import structlog
 
 from relay.channels.local_channel import LocalChannel
 from relay.channels.recipients import Subscriber
-from relay.model.errors import StoreUnavailable
 from relay.redis.channel_log import DELETED, ChannelLog
 from relay.redis.directory import Directory
+from relay.sessions.session import Session
 
 log = structlog.get_logger()
 
@@ -36,7 +38,7 @@ class Access:
             if version == DELETED:
                 channel.deleted = True
                 for subscriber in list(channel.subscribers.values()):
-                    await self._remove(channel, subscriber, "deleted")
+                    self._remove(channel, subscriber, "deleted")
                 return
             if version <= channel.version:
                 return
@@ -55,9 +57,9 @@ class Access:
                 continue  # the session has joined again meanwhile, which this review says nothing about
             subscriber.reviewed_at = version
             if reason:
-                await self._remove(channel, subscriber, reason)
+                self._remove(channel, subscriber, reason)
 
-    async def _remove(self, channel: LocalChannel, subscriber: Subscriber, reason: str) -> None:
+    def _remove(self, channel: LocalChannel, subscriber: Subscriber, reason: str) -> None:
         """Take the channel from a session, unless it has left or joined again meanwhile."""
         session = subscriber.session
         if channel.subscribers.get(session.connection) is not subscriber:
@@ -67,6 +69,12 @@ class Access:
         session.forget_channel(channel.id)
         session.send_event(session.encoder.left(channel.name, reason))
         log.info("session.lost_channel", path=session.path_text, channel=channel.id, reason=reason)
-        with contextlib.suppress(StoreUnavailable):  # else the end of the session removes the entry
-            await self._log.remove_subscriber(channel.id, session.connection)
-            session.listed_in.discard(channel.id)
+        session.listed_in.discard(channel.id)
+        removed = self._log.remove_subscriber(channel.id, session.connection)
+        removed.add_done_callback(partial(_relist, session, channel.id))
+
+
+def _relist(session: Session, channel_id: str, removed: "asyncio.Future[Any]") -> None:
+    """Leave it to the end of the session to remove an entry that Redis did not remove."""
+    if removed.cancelled() or removed.exception() is not None:
+        session.listed_in.add(channel_id)

@@ -15,7 +15,6 @@ from relay.protocol import message_requests
 from relay.protocol.codec import IncomingRequest
 from relay.redis.channel_log import LogPage
 from relay.services.context import RequestContext
-from relay.services.messages import PendingPost
 from relay.services.moderation import Moderation
 from relay.sessions.session import Session
 
@@ -34,25 +33,6 @@ async def answer(context: RequestContext, incoming: IncomingRequest, request: An
         if isinstance(result, _Continued):
             return Reply(incoming.reply(result.result), result.after)
         return Reply(incoming.reply(result))
-
-
-def begin_post(context: RequestContext, request: Any, previous: PendingPost | None) -> PendingPost | None:
-    """Begin to carry out a post, if it can begin now; None for every other request. Raises: Refusal.
-
-    `previous` is the session's last post, if that has not been answered yet.
-    """
-    if type(request) is not message_requests.Post or tracing.recording:
-        return None
-    body = request.body
-    return context.services.messages.begin_post(
-        context.session, request.channel, body.payload, body.size, key=request.key, previous=previous
-    )
-
-
-def finish_post(context: RequestContext, pending: PendingPost) -> requests.Sent | None:
-    """Return the result of a post whose reply has come; None if `answer` has to carry it out. Raises: Refusal."""
-    message_id = context.services.messages.finish_post(pending)
-    return None if message_id is None else _sent(message_id)
 
 
 class _Continued(msgspec.Struct, frozen=True):
@@ -100,23 +80,18 @@ async def _channels(context: RequestContext, _: requests.ListChannels) -> reques
 
 async def _post(context: RequestContext, request: message_requests.Post) -> requests.Sent:
     body = request.body
-    message_id = await context.services.messages.post(
+    sent = await context.services.messages.post(
         context.session, request.channel, body.payload, body.size, key=request.key
     )
-    return _sent(message_id)
-
-
-def _sent(message_id: str) -> requests.Sent:
-    ts_ms, _, _ = message_id.partition("-")
-    return requests.Sent(message_id, int(ts_ms))
+    return requests.Sent(*sent)
 
 
 async def _whisper(context: RequestContext, request: message_requests.Whisper) -> requests.Sent:
     body = request.body
-    whisper_id, ts_ms = await context.services.messages.whisper(
+    sent = await context.services.messages.whisper(
         context.session, request.to, body.payload, body.size, key=request.key
     )
-    return requests.Sent(whisper_id, ts_ms)
+    return requests.Sent(*sent)
 
 
 async def _history(context: RequestContext, request: message_requests.ReadHistory) -> LogPage:

@@ -3,12 +3,15 @@
 The encoding of a text, which nearly every body of v2 is, is `_PLAIN` and the text: it does without the generic codec.
 """
 
+from functools import lru_cache
+
 import msgspec
 
+from conclave.errors import FrameError
 from conclave.model import Payload, Plain, Sealed
 from conclave.protocol import v1
 from conclave.protocol.body import Body, body_of, payload_of
-from conclave.protocol.v1.bincode import codec_for
+from conclave.protocol.v1.bincode import U64, codec_for
 from conclave.protocol.v1.frames import RawPayload
 
 
@@ -21,7 +24,9 @@ class StoredBody(msgspec.Struct, frozen=True):
 
 _PLAIN = b"\x00"
 """The number of Plain in the union of payloads."""
-_TEXT = codec_for(str)
+_LENGTH = codec_for(U64)
+_TEXT_AT = {251: 4, 252: 6, 253: 10}
+"""The place of a text behind a length of 2, 4 or 8 bytes, by the byte before that; behind a shorter one it is 2."""
 
 
 def encode_payload(payload: Payload | RawPayload) -> StoredBody:
@@ -32,9 +37,16 @@ def encode_body(body: Body) -> StoredBody:
     """Raises: Refusal, if what is sealed is not base64url."""
     if body.text is None:
         return encode_payload(payload_of(body))
+    text = body.text.encode()
+    return StoredBody(_head(len(text)) + text, len(text))
+
+
+@lru_cache(maxsize=4096)
+def _head(size: int) -> bytes:
+    """Return what stands before a text of so many bytes."""
     out = bytearray(_PLAIN)
-    _TEXT.encode(body.text, out)
-    return StoredBody(bytes(out), len(body.text) if body.text.isascii() else len(body.text.encode()))
+    _LENGTH.encode(size, out)
+    return bytes(out)
 
 
 def decode_body(payload: bytes) -> Body:
@@ -43,12 +55,16 @@ def decode_body(payload: bytes) -> Body:
 
 
 def decode_text(payload: bytes) -> str | None:
-    """Return the text of a body; None for a body of another kind."""
+    """Return the text of a body; None for a body of another kind. Raises: FrameError."""
     if not payload.startswith(_PLAIN):
         return None
-    text: str
-    text, _ = _TEXT.decode(payload, 1)
-    return text
+    start = _TEXT_AT.get(payload[1], 2) if len(payload) > 1 else 2
+    if payload[:start] != _head(len(payload) - start):
+        raise FrameError("a stored text has another length than it says")
+    try:
+        return payload[start:].decode()
+    except UnicodeDecodeError:
+        raise FrameError("a stored text is not UTF-8") from None
 
 
 def _size(payload: Payload | RawPayload) -> int:

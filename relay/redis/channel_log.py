@@ -174,9 +174,9 @@ class ChannelLog:
         )
         return None if reply is None else SubscriberListing(bytes(reply[0]).decode(), int(reply[1]), bool(reply[2]))
 
-    async def remove_subscriber(self, channel_id: str, connection: str) -> None:
-        """Remove a subscriber from the list."""
-        await self._client.call("HDEL", self._keys.subscribers(channel_id), connection)
+    def remove_subscriber(self, channel_id: str, connection: str) -> asyncio.Future[Any]:
+        """Remove a subscriber from the list, in the order of the calls. Raises, in the future: StoreUnavailable."""
+        return self._client.call("HDEL", self._keys.subscribers(channel_id), connection)
 
     async def subscribers(self, channel_id: str) -> list[tuple[str, str]]:
         """Return (node, path) of every listed subscriber, those of dead nodes included."""

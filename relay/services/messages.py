@@ -71,11 +71,14 @@ class Messages:
         self._max_bytes = max_bytes
         self._metrics = metrics
 
-    async def post(self, session: Session, channel: str, payload: bytes, size: int, *, key: str | None = None) -> str:
+    async def post(
+        self, session: Session, channel: str, payload: bytes, size: int, *, key: str | None = None
+    ) -> tuple[str, int]:
         """Append a message, `size` bytes of body, to the channel's log, and deliver it to the sessions in the channel.
 
-        Returns its id. The sender's own session does not get it. With an idempotency `key` that the user has used in
-        this channel in the last five minutes nothing is posted, and the id is that of the first message.
+        Returns its id and its time (ms of Redis' clock). The sender's own session does not get it. With an idempotency
+        `key` that the user has used in this channel in the last five minutes nothing is posted, and these are those of
+        the first message.
         """
         if key is not None:
             valid_key(key)
@@ -88,8 +91,7 @@ class Messages:
             if reply is None:
                 raise not_member(channel)
             if isinstance(reply, str):
-                self._count_post(pending)
-                return reply
+                return self._posted(pending, reply)
             # The membership has changed: apply that version, and post only if the session is still in the channel.
             await self._fanout.apply_version(channel_id, reply)
         raise StoreUnavailable("the membership of the channel kept changing")
@@ -120,13 +122,10 @@ class Messages:
             return None
         return self._append(session, channel_id, payload, size, key=key)
 
-    def finish_post(self, pending: PendingPost) -> str | None:
-        """Return the id of an answered post; None if `post` has to repeat it. Raises: StoreUnavailable."""
+    def finish_post(self, pending: PendingPost) -> tuple[str, int] | None:
+        """Return what `post` returns, or None if `post` has to repeat it. Raises: StoreUnavailable."""
         message_id = appended(pending.reply.result())
-        if not isinstance(message_id, str):
-            return None
-        self._count_post(pending)
-        return message_id
+        return self._posted(pending, message_id) if isinstance(message_id, str) else None
 
     def _append(
         self, session: Session, channel_id: str, payload: bytes, size: int, *, key: str | None, trace: str = ""
@@ -135,9 +134,10 @@ class Messages:
         reply = self._log.append(channel_id, session.path_text, payload, version=version, key=key, trace=trace)
         return PendingPost(channel_id, version, size, reply, time.monotonic())
 
-    def _count_post(self, pending: PendingPost) -> None:
+    def _posted(self, pending: PendingPost, message_id: str) -> tuple[str, int]:
         self._metrics.publish_seconds.observe(time.monotonic() - pending.began)
         self._metrics.posts.inc()
+        return message_id, int(message_id.partition("-")[0])
 
     async def whisper(
         self, session: Session, target: SessionPath, payload: bytes, size: int, *, key: str | None = None

@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 import structlog
 
 from conclave.errors import Code, FrameError, Refusal
+from conclave.protocol.requests import Sent
 from relay.model.close_reason import CloseReason
-from relay.observability import redaction
+from relay.observability import redaction, tracing
 from relay.observability.metrics import Metrics
 from relay.protocol import operations
 from relay.protocol.codec import Codec, IncomingRequest
+from relay.protocol.message_requests import Post
 from relay.protocol.operations import Reply
 from relay.services.context import RequestContext
 from relay.services.messages import PendingPost
@@ -41,8 +43,8 @@ class RequestPipeline:
     """Answers one session's requests until the session ends."""
 
     __slots__ = (
-        *("_codec", "_context", "_end", "_ended", "_fields", "_is_starved", "_longest_reply", "_loop", "_metrics"),
-        *("_next", "_posted_bytes", "_posts", "_session", "_socket", "_task", "_turn"),
+        *("_codec", "_context", "_end", "_ended", "_fields", "_is_starved", "_longest_reply", "_loop"),
+        *("_messages", "_metrics", "_next", "_posted_bytes", "_posts", "_session", "_socket", "_task", "_turn"),
     )
 
     def __init__(
@@ -53,6 +55,7 @@ class RequestPipeline:
         self._codec = codec
         self._context = context
         self._session = context.session
+        self._messages = context.services.messages
         self._metrics = metrics
         self._longest_reply = longest_reply
         self._loop = asyncio.get_running_loop()
@@ -142,11 +145,11 @@ class RequestPipeline:
         return True
 
     def _begin(self, request: IncomingRequest) -> None:
-        previous = self._posts[-1].pending if self._posts else None
         pending: PendingPost | None = None
         try:
             asked = request.decode()
-            pending = operations.begin_post(self._context, asked, previous)
+            if type(asked) is Post and not tracing.recording:
+                pending = self._begin_post(asked)
         except Refusal as refusal:
             asked = refusal
         if pending is not None:
@@ -157,6 +160,13 @@ class RequestPipeline:
             self._next = request, asked
         else:
             self._start(request, asked)
+
+    def _begin_post(self, post: Post) -> PendingPost | None:
+        """Post without a task, if nothing has to be awaited before. Raises: Refusal."""
+        previous = self._posts[-1].pending if self._posts else None
+        return self._messages.begin_post(
+            self._session, post.channel, post.body.payload, post.body.size, key=post.key, previous=previous
+        )
 
     def _start(self, request: IncomingRequest, asked: Any) -> None:
         self._task = self._loop.create_task(self._serve(request, asked), context=self._fields)
@@ -190,14 +200,14 @@ class RequestPipeline:
     def _settle_post(self, posting: _Posting) -> None:
         self._posted_bytes -= posting.pending.size
         try:
-            sent = operations.finish_post(self._context, posting.pending)
+            sent = self._messages.finish_post(posting.pending)
         except Refusal as refusal:
             self._start(posting.request, refusal)
         else:
             if sent is None:
                 self._start(posting.request, posting.asked)
             else:
-                self._session.outbox.send(posting.request.reply(sent))
+                self._session.outbox.send(posting.request.reply(Sent(*sent)))
 
     async def _answer(self, request: IncomingRequest, asked: Any) -> Reply:
         """Carry out a request. A refusal and a defect are replies, too; a session outlives both."""

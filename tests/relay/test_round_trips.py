@@ -14,8 +14,7 @@ from relay.app.node import Node
 from relay.protocol import operations
 from relay.protocol.message_requests import Post
 from relay.redis.scripts import Script
-from relay.services.context import RequestContext
-from relay.services.messages import PendingPost
+from relay.services.messages import Messages, PendingPost
 from relay.transport.login import Logins
 from tests.support.nodes import node_object, running_node
 from tests.support.v2_peer import V2Peer, V2Peers
@@ -66,13 +65,13 @@ class Measured:
         for asked, handler in list(answer.items()):
             monkeypatch.setitem(answer, asked, self._counted(asked, handler))
         monkeypatch.setattr(Logins, "log_in", self._counted("login", log_in))
-        begin_post = operations.begin_post
+        begin_post = Messages.begin_post
 
-        def counted_post(context: RequestContext, request: object, previous: PendingPost | None) -> PendingPost | None:
-            with self._counting(type(request)):
-                return begin_post(context, request, previous)
+        def counted_post(*args: Any, **options: Any) -> PendingPost | None:
+            with self._counting(Post):
+                return begin_post(*args, **options)
 
-        monkeypatch.setattr(operations, "begin_post", counted_post)
+        monkeypatch.setattr(Messages, "begin_post", counted_post)
 
     def _counted(self, name: object, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def counted(*args: Any, **kwargs: Any) -> Any:

@@ -34,7 +34,10 @@ def test_the_size_is_that_of_the_text_in_utf_8(text: str, size: int) -> None:
     assert encode_body(body_of(Plain(text))) == StoredBody(v1.encode_payload(Plain(text)), size)
 
 
-def test_a_damaged_text_is_a_frame_error() -> None:
+@pytest.mark.parametrize(
+    "payload", [b"\x00", b"\x00\x03x", b"\x00\x01xx", b"\x00\xfb\x01", b"\x00\xfb\x01\x00x", b"\x00\x01\xff"]
+)
+def test_a_damaged_text_is_a_frame_error(payload: bytes) -> None:
     """The direct way reads as strictly as the codec."""
     with pytest.raises(FrameError):
-        decode_body(b"\x00\x03x")
+        decode_body(payload)
