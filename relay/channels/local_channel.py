@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from relay.channels.catch_up import CatchUp, Gap
 from relay.channels.ordering import Ordering
 from relay.channels.recipients import Recipients, Subscriber
+from relay.channels.replayed_frames import ReplayedFrames
 from relay.model.message import Message, order
 from relay.observability import tracing
 from relay.sessions.outbox import Flusher
@@ -135,14 +136,14 @@ class LocalChannel:
             and subscriber.session.close_reason is None
         )
 
-    def deliver_catch_up(self, subscriber: Subscriber, steps: Sequence[Message | Gap]) -> None:
+    def deliver_catch_up(self, subscriber: Subscriber, steps: Sequence[Message | Gap], frames: ReplayedFrames) -> None:
         """Send one subscriber what its catch-up has put out. After the last of it the subscriber is live."""
         session, catch_up = subscriber.session, subscriber.catch_up
         for step in steps:
             if isinstance(step, Gap):
                 session.send_event(session.encoder.gap(self.name, step.after))
             elif session.path_text != step.sender:
-                session.send_event(session.encoder.message(self.name, step))
+                session.send_event(frames.frame(session.encoder, self.id, self.name, step))
         if catch_up is not None and catch_up.done:
             subscriber.catch_up = None
             subscriber.after = catch_up.position

@@ -9,6 +9,7 @@ from relay.channels.catch_up import CatchUp
 from relay.channels.local_channel import LocalChannel
 from relay.channels.log_reader import LogReader
 from relay.channels.recipients import Subscriber
+from relay.channels.replayed_frames import ReplayedFrames
 from relay.model.close_reason import CloseReason
 from relay.redis.channel_log import ChannelLog
 from relay.sessions.session import Replay, Session
@@ -27,6 +28,7 @@ class Replays:
 
     def __init__(self, channel_log: ChannelLog, access: Access) -> None:
         self._reader = LogReader(channel_log, access, page_bytes=_PAGE_BYTES)
+        self._frames = ReplayedFrames()
         self._tasks = asyncio.TaskGroup()
 
     async def serve(self) -> None:
@@ -74,7 +76,7 @@ class Replays:
             if not channel.is_catching_up(subscriber, catch_up):
                 break
             steps = catch_up.add_page(page.rows, more=page.more, known=page.known, tip=page.tip)
-            channel.deliver_catch_up(subscriber, steps)
+            channel.deliver_catch_up(subscriber, steps, self._frames)
             count += len(steps)
             session.outbox.flush()
             await session.drained()

@@ -16,7 +16,7 @@ from conclave.protocol.credentials import LoginClaim, RegistrationClaim, timed_o
 from relay.model.close_reason import CloseReason, Ended
 from relay.observability import redaction, tracing
 from relay.observability.metrics import Metrics
-from relay.protocol.codec import Codec, Handshake
+from relay.protocol.codec import Codec, Handshake, Received
 from relay.protocol.framing import CLOSE
 from relay.services.accounts import key_text
 from relay.services.context import Services
@@ -25,6 +25,10 @@ from relay.sessions.session import Session
 from relay.transport.websocket import Interrupted, ServerWebSocket
 
 log = structlog.get_logger()
+
+_AT_ONCE = 64
+"""The number of logins that are carried out at a time. When thousands of clients come back, the others wait for their
+turn, and the sessions that are there keep being served."""
 
 
 class Logins:
@@ -46,6 +50,7 @@ class Logins:
         self._metrics = metrics
         self._outbox_bytes = outbox_bytes
         self._handshake_seconds = handshake_seconds
+        self._turns = asyncio.Semaphore(_AT_ONCE)
         self._in_handshake: set[ServerWebSocket] = set()
         self._closed = False
 
@@ -89,8 +94,35 @@ class Logins:
         socket.write(socket.closing_frame(last_frames))
 
     async def _session(self, socket: ServerWebSocket, codec: Codec, handshake: Handshake) -> Session:
-        claim = await self._claim(socket, handshake)
-        # From here on the client is not waited for, so the deadline of the handshake cannot cut a registration off.
+        deadline = asyncio.get_running_loop().time() + self._handshake_seconds
+        while True:
+            data = await self._receive(socket, deadline)
+            # From here on the client is not waited for, so the deadline cannot cut a registration off.
+            async with self._turns:
+                step = handshake.receive(data)
+                if isinstance(step, LoginClaim | RegistrationClaim):
+                    return await self._open(socket, codec, step)
+            socket.write(step)
+
+    async def _receive(self, socket: ServerWebSocket, deadline: float) -> Received:
+        """Return the client's next message. Raises: Refusal, _ClientLeft."""
+        self._in_handshake.add(socket)
+        try:
+            async with asyncio.timeout_at(deadline):
+                data = await socket.receive()
+        except TimeoutError:
+            raise timed_out() from None
+        except Interrupted:
+            raise self._why_interrupted(socket) from None
+        except FrameError as error:
+            raise Refusal(Code.MALFORMED, str(error)) from None
+        finally:
+            self._in_handshake.discard(socket)
+        if data is None:
+            raise _ClientLeft("closed during the handshake")
+        return data
+
+    async def _open(self, socket: ServerWebSocket, codec: Codec, claim: LoginClaim | RegistrationClaim) -> Session:
         if isinstance(claim, RegistrationClaim):
             await self._accounts.enroll(claim.user, claim.machine, claim.pubkey, claim.invite)
             user, machine = claim.user, claim.machine
@@ -100,28 +132,6 @@ class Logins:
         session = self._new_session(socket, codec, SessionPath(user, machine, claim.session), claim.pubkey)
         await self._presence.open(session)
         return session
-
-    async def _claim(self, socket: ServerWebSocket, handshake: Handshake) -> LoginClaim | RegistrationClaim:
-        """Conduct the handshake until the client has proven its key. Raises: Refusal, _ClientLeft."""
-        self._in_handshake.add(socket)
-        try:
-            async with asyncio.timeout(self._handshake_seconds):
-                while True:
-                    data = await socket.receive()
-                    if data is None:
-                        raise _ClientLeft("closed during the handshake")
-                    step = handshake.receive(data)
-                    if isinstance(step, LoginClaim | RegistrationClaim):
-                        return step
-                    socket.write(step)
-        except TimeoutError:
-            raise timed_out() from None
-        except Interrupted:
-            raise self._why_interrupted(socket) from None
-        except FrameError as error:
-            raise Refusal(Code.MALFORMED, str(error)) from None
-        finally:
-            self._in_handshake.discard(socket)
 
     def _why_interrupted(self, socket: ServerWebSocket) -> Refusal:
         if self._closed:

@@ -9,10 +9,13 @@ import pytest
 from nacl.signing import SigningKey
 
 from conclave.protocol.v1 import frames
+from relay.redis.scripts import LEASE_TAKE
 from relay.services.server_admins import ServerAdmins
 from relay.transport.pre_login import ADMISSION_BYTES, ADMISSION_SECONDS
-from tests.support.nodes import running_node
+from tests.support.blocking import BlockedCommand
+from tests.support.nodes import node_object, running_node
 from tests.support.peer import Peer, Peers, Refused
+from tests.support.waiting import wait_until
 
 KEY, OTHER = SigningKey(b"k" * 32), SigningKey(b"o" * 32)
 PUBLIC, OTHER_PUBLIC = bytes(KEY.verify_key), bytes(OTHER.verify_key)
@@ -262,3 +265,22 @@ async def test_an_unfinished_registration_stores_nothing(url: str, peers: Peers)
     await peer.close()
     ann = peers.keep(await Peer.login(url, KEY, register=("ann", "laptop")))
     assert await ann.who() == ["ann/laptop/main"]
+
+
+async def test_logins_are_carried_out_in_turns_and_the_others_are_served_meanwhile(redis_url: str) -> None:
+    """Thousands of clients come back to a node at once; those that are there keep being answered."""
+    peers = Peers()
+    async with node_object(redis_url) as node:
+        url = f"ws://{node.address}/"
+        ann = await peers.register(url, "ann")
+        blocked = BlockedCommand(node, LEASE_TAKE)
+        arriving = [asyncio.create_task(peers.register(url, f"user{number}")) for number in range(100)]
+        await blocked.reached.wait()
+        turns = node.parts.connections._logins._turns
+        await wait_until(turns.locked, what="as many logins as may be are under way")
+        assert len(node.parts.sessions) == 1 + 64
+        await ann.ask(frames.Ping(), frames.Pong)
+        blocked.release()
+        await asyncio.gather(*arriving)
+        assert len(node.parts.sessions) == 101
+        await peers.close()
