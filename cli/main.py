@@ -46,7 +46,7 @@ _ROWS = {
 
 EXTRAS = {
     "client": ("filelock", "platformdirs", "rich", "tomlkit", "websockets"),
-    "server": ("aiohttp", "prometheus_client", "redis", "structlog", "uvloop"),
+    "server": ("aiohttp", "hiredis", "prometheus_client", "redis", "structlog", "uvloop"),
     "standalone": ("fakeredis",),
     "otel": ("opentelemetry",),
 }
