@@ -1,12 +1,14 @@
-"""The time of the next flush, by how long the flushes take. No I/O.
+"""The time of the next flush, by how long the flushes take and what they join. No I/O.
 
-A flush writes to one socket after the other, so its duration is the load that writes are. The next one follows after a
-multiple of that duration. So an idle node flushes at the end of each tick, and frames of a busy one gather, the longer
-the more listeners it has. The share of its time that a node spends on flushes has a bound.
+A flush writes to one socket after the other, so its duration is the load that writes are. While it runs, events arrive,
+and the next flush joins them. If it joined several events of a session, they come faster than they are written, and the
+one after it waits, for a multiple of its duration: it joins more. Otherwise nothing would be gained, so nothing waits.
 """
 
 _FACTOR = 4
-"""The time from a flush to the next one, in durations of the first: flushes take a fifth of the time at most."""
+"""The time from a flush to the next one, in durations of the first: flushes take a fifth of the time then."""
+_JOINED = 2
+"""The frames per write from which on waiting pays off."""
 
 
 class FlushPolicy:
@@ -21,6 +23,7 @@ class FlushPolicy:
         """Return how long a frame that is there `now` waits for the flush: 0 if that is at the end of the tick."""
         return max(0.0, self._next - now)
 
-    def record(self, began: float, ended: float) -> None:
-        """Record a flush."""
-        self._next = ended + min(self._max_gather, _FACTOR * (ended - began))
+    def record(self, began: float, ended: float, *, frames: int, writes: int) -> None:
+        """Record a flush that has written so many frames in so many writes."""
+        wait = min(self._max_gather, _FACTOR * (ended - began)) if frames >= _JOINED * writes else 0.0
+        self._next = ended + wait

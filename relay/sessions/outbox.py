@@ -1,14 +1,14 @@
 """The frames that wait for one session's socket: joined into few writes, bounded in bytes, never awaited.
 
 Almost all of a delivery's cost is the kernel's send, so the number of writes counts (docs/decisions/0001). The frames
-of one tick of the event loop go out in one write per session at its end. On a busy node events gather for longer
+of one tick of the event loop go out in one write per session at its end. In a burst events gather for longer
 (`FlushPolicy`); the reply to a request does not wait for more than the tick. Pending frames, here and in the transport,
 have one bound in bytes; a session that exceeds it is a slow reader.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from relay.sessions.flush_policy import FlushPolicy
@@ -53,12 +53,13 @@ class Flusher:
         self._scheduled = False
         self._with_events: list[Outbox] = []
         self._with_replies: list[Outbox] = []
+        self._frames = 0
         self._gathered_bytes = 0
         self._joined_frames: list[bytes] = []
         self._joined = b""
 
-    def push(self, frame: bytes, outboxes: "Iterable[Outbox]", besides: "Outbox | None" = None) -> None:
-        """Put an event into each of these outboxes, except into one of them."""
+    def push(self, frame: bytes, outboxes: "Collection[Outbox]", besides: "Outbox | None" = None) -> None:
+        """Put an event into each of these outboxes, except into one of them, which is among them."""
         with_events = self._with_events
         for outbox in outboxes:
             if outbox is not besides:
@@ -66,6 +67,7 @@ class Flusher:
                 if not events:
                     with_events.append(outbox)
                 events.append(frame)
+        self._frames += len(outboxes) - (besides is not None)
         self._gathered_bytes += len(frame)
         if self._gathered_bytes >= FLUSH_BYTES:
             self._flush_events()
@@ -91,10 +93,11 @@ class Flusher:
 
     def _flush_events(self) -> None:
         outboxes, self._with_events, self._gathered_bytes = self._with_events, [], 0
+        frames, self._frames = self._frames, 0
         began = self._clock()
         for outbox in outboxes:
             outbox.flush()
-        self._policy.record(began, self._clock())
+        self._policy.record(began, self._clock(), frames=frames, writes=len(outboxes))
         self._joined_frames, self._joined = [], b""
 
     def _flush_replies(self) -> None:

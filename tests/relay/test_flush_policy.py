@@ -1,4 +1,4 @@
-"""The time of the next flush: idle nodes write immediately, busy ones gather, nobody waits for more than the bound."""
+"""The time of the next flush: it waits where that joins frames, and nobody waits for more than the bound."""
 
 import pytest
 from hypothesis import given
@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from relay.sessions.flush_policy import FlushPolicy
 
 SECONDS = st.floats(0, 1)
+COUNTS = st.integers(0, 1000)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ SECONDS = st.floats(0, 1)
         (0.1, 0.01, 0),
     ],
     ids=[
-        "two agents",
+        "few sessions",
         "long ago",
         "a little ago",
         "just now",
@@ -30,11 +31,21 @@ SECONDS = st.floats(0, 1)
         "after the bound",
     ],
 )
-def test_a_flush_follows_after_a_multiple_of_the_last_one(took: float, since: float, delay: float) -> None:
-    """Two agents that answer each other never wait; a fan-out to many gathers."""
+def test_after_a_flush_that_joined_frames_the_next_one_waits(took: float, since: float, delay: float) -> None:
+    """A burst to many sessions gathers: a multiple of the time that its writes take, and no more than the bound."""
     policy = FlushPolicy(0.01)
-    policy.record(100, 100 + took)
+    policy.record(100, 100 + took, frames=400, writes=200)
     assert policy.delay(100 + took + since) == pytest.approx(delay)
+
+
+@pytest.mark.parametrize(("frames", "writes"), [(1, 1), (200, 200), (399, 200), (201, 200)])
+def test_after_a_flush_that_joined_next_to_nothing_the_next_one_does_not_wait(frames: int, writes: int) -> None:
+    """The next message may depend on this one: then waiting joins nothing, and only delays the conversation."""
+    policy = FlushPolicy(0.01)
+    policy.record(100, 100.003, frames=400, writes=200)
+    assert policy.delay(100.003) > 0
+    policy.record(101, 101.003, frames=frames, writes=writes)
+    assert policy.delay(101.003) == 0
 
 
 def test_the_first_event_of_a_node_does_not_wait() -> None:
@@ -42,13 +53,13 @@ def test_the_first_event_of_a_node_does_not_wait() -> None:
     assert FlushPolicy(0.01).delay(0) == 0
 
 
-@given(st.lists(st.tuples(SECONDS, SECONDS), min_size=1), SECONDS)
-def test_no_event_waits_for_longer_than_the_bound(flushes: list[tuple[float, float]], bound: float) -> None:
+@given(st.lists(st.tuples(SECONDS, SECONDS, COUNTS, COUNTS), min_size=1), SECONDS)
+def test_no_event_waits_for_longer_than_the_bound(flushes: list[tuple[float, float, int, int]], bound: float) -> None:
     """The bound is what an operator chose, whatever the load; 0 has every tick flush."""
     policy, now = FlushPolicy(bound), 0.0
-    for pause, took in flushes:
+    for pause, took, frames, writes in flushes:
         now += pause
-        policy.record(now, now + took)
+        policy.record(now, now + took, frames=frames, writes=writes)
         now += took
         assert 0 <= policy.delay(now) <= bound + 1e-9
         assert policy.delay(now + bound + 1e-9) == 0
