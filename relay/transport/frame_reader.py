@@ -48,7 +48,7 @@ class Violation(ConclaveError):
         self.code = code
 
 
-class Received(NamedTuple):
+class Frame(NamedTuple):
     """A whole message (TEXT, BINARY), a control frame, or a part of a message, which is empty (CONTINUATION)."""
 
     opcode: Opcode
@@ -96,7 +96,7 @@ class FrameReader:
             self._buffer, self._at = bytearray(self._buffer[self._at :]), 0
         self._buffer += data
 
-    def next(self) -> Received | None:
+    def next(self) -> Frame | None:
         """Return the next frame, or None until all of it has arrived.
 
         Raises:
@@ -129,7 +129,7 @@ class FrameReader:
         else:
             self._at = end
         if opcode >= _CONTROL or (first & _FINAL and self._message is None):
-            return Received(opcode, payload)
+            return Frame(opcode, payload)
         return self._part(opcode, payload, final=bool(first & _FINAL))
 
     def discard(self) -> None:
@@ -150,15 +150,15 @@ class FrameReader:
             raise Violation(Violation.TOO_BIG, f"a message exceeds {self._limit} bytes")
         return opcode
 
-    def _part(self, opcode: Opcode, payload: bytes, *, final: bool) -> Received:
+    def _part(self, opcode: Opcode, payload: bytes, *, final: bool) -> Frame:
         """Add a part of a message. Returns the message with its last part."""
         if self._message is None:
             self._message, self._message_opcode = bytearray(), opcode
         self._message += payload
         if not final:
-            return Received(Opcode.CONTINUATION, _EMPTY)
+            return Frame(Opcode.CONTINUATION, _EMPTY)
         message, self._message = bytes(self._message), None
-        return Received(self._message_opcode, message)
+        return Frame(self._message_opcode, message)
 
 
 def unmask(payload: bytes | bytearray, mask: bytes) -> bytes:

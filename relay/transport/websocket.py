@@ -18,7 +18,7 @@ from conclave.protocol.limits import FRAME_BYTES
 from relay.protocol.codec import Received
 from relay.protocol.framing import close_frame, pong_frame
 from relay.transport import frame_reader
-from relay.transport.frame_reader import FrameReader, Opcode, Violation
+from relay.transport.frame_reader import Frame, FrameReader, Opcode, Violation
 from relay.transport.long_messages import LongMessages
 from relay.transport.pre_login import ADMISSION_BYTES, PreLoginLimiter
 from relay.transport.stalls import Stalls
@@ -53,17 +53,8 @@ class ServerWebSocket(asyncio.Protocol):
 
     __slots__ = (
         *("_budget", "_closing", "_data", "_eof", "_interrupted", "_left", "_long_messages", "_opcode", "_pong"),
-        *(
-            "_reader",
-            "_reading_paused",
-            "_sends_long_message",
-            "_stalls",
-            "_traffic",
-            "_transport",
-            "_turn_scheduled",
-            "_writable",
-        ),
-        *("has_stalled", "is_blocked", "on_change", "on_progress", "violation"),
+        *("_reader", "_reading_paused", "_sends_long_message", "_stalls", "_traffic", "_transport", "_turn_scheduled"),
+        *("_writable", "has_stalled", "is_blocked", "on_change", "on_progress", "violation"),
     )
 
     def __init__(self, *, text: bool, traffic: Traffic, stalls: Stalls, long_messages: LongMessages) -> None:
@@ -197,7 +188,7 @@ class ServerWebSocket(asyncio.Protocol):
         self._traffic.received(len(data))
         return frame_reader.text(data) if self._opcode is Opcode.TEXT else data
 
-    def _handle(self, frame: frame_reader.Received) -> None:
+    def _handle(self, frame: Frame) -> None:
         """Handle a frame that is no message for the session.
 
         Ignored are pongs, parts of messages, and text on a connection with binary messages: the original ignores it in

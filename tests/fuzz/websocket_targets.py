@@ -2,7 +2,7 @@
 
 import struct
 
-from relay.transport.frame_reader import FrameReader, Received, Violation
+from relay.transport.frame_reader import Frame, FrameReader, Violation
 
 LIMIT = 4096
 _MASK = b"\x01\x02\x03\x04"
@@ -33,9 +33,9 @@ FRAMES = [
 ]
 
 
-def read(data: bytes, sizes: list[int]) -> tuple[list[Received], int | None]:
+def read(data: bytes, sizes: list[int]) -> tuple[list[Frame], int | None]:
     """Return what a reader makes of bytes that arrive in pieces, and the code of the violation that ends them."""
-    reader, out, at = FrameReader(limit=LIMIT), list[Received](), 0
+    reader, out, at = FrameReader(limit=LIMIT), list[Frame](), 0
     try:
         for size in [*sizes, len(data)]:
             reader.feed(data[at : at + size])

@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from websockets.frames import Frame
+from websockets.frames import Frame as ClientFrame
 from websockets.frames import Opcode as Op
 
-from relay.transport.frame_reader import FrameReader, Opcode, Received, Violation, check_close
+from relay.transport.frame_reader import Frame, FrameReader, Opcode, Violation, check_close
 from tests.fuzz.websocket_targets import LIMIT, frame, read
 
 PIECES = st.lists(st.integers(1, 40), max_size=60)
@@ -15,7 +15,7 @@ DATA = st.binary(max_size=300)
 
 def serialized(opcode: Op, data: bytes, *, final: bool = True) -> bytes:
     """Return a frame as the clients' library writes it, with a random mask."""
-    return Frame(opcode, data, fin=final).serialize(mask=True)
+    return ClientFrame(opcode, data, fin=final).serialize(mask=True)
 
 
 @given(messages=st.lists(st.tuples(st.booleans(), st.lists(DATA, min_size=1, max_size=4)), max_size=6), pieces=PIECES)
@@ -23,14 +23,14 @@ def test_messages_come_out_as_they_were_sent_however_they_arrive(
     messages: list[tuple[bool, list[bytes]]], pieces: list[int]
 ) -> None:
     """In one frame or in many, with a ping between the parts."""
-    sent, expected = b"", list[Received]()
+    sent, expected = b"", list[Frame]()
     for is_text, parts in messages:
         for number, part in enumerate(parts):
             opcode = Op.CONT if number else Op.TEXT if is_text else Op.BINARY
             sent += serialized(opcode, part, final=number == len(parts) - 1) + serialized(Op.PING, part[:125])
             if number == len(parts) - 1:
-                expected.append(Received(Opcode.TEXT if is_text else Opcode.BINARY, b"".join(parts)))
-            expected.append(Received(Opcode.PING, part[:125]))
+                expected.append(Frame(Opcode.TEXT if is_text else Opcode.BINARY, b"".join(parts)))
+            expected.append(Frame(Opcode.PING, part[:125]))
     out, violation = read(sent, pieces)
     assert [each for each in out if each.opcode is not Opcode.CONTINUATION] == expected
     assert violation is None
@@ -41,7 +41,7 @@ def test_every_form_of_the_length_is_read(size: int) -> None:
     """Lengths of 7, 16 and 64 bits."""
     reader = FrameReader(limit=size)
     reader.feed(serialized(Op.BINARY, b"x" * size))
-    assert reader.next() == Received(Opcode.BINARY, b"x" * size)
+    assert reader.next() == Frame(Opcode.BINARY, b"x" * size)
     assert reader.buffered == 0
 
 
