@@ -72,7 +72,7 @@ class RequestPipeline:
         """The reason for the end of the session, which ends when what has begun is answered."""
         self._turn: asyncio.Handle | None = None
         self._is_starved = False
-        """True while the client's next message is all that is missing."""
+        """True while no message of the client is there that was not taken."""
 
     async def run(self) -> CloseReason:
         """Answer requests until the session ends. Returns the reason, once every request that began is answered."""
@@ -142,7 +142,8 @@ class RequestPipeline:
             return not self._is_starved
         self._session.last_activity = self._loop.time()
         self._begin(request)
-        return True
+        self._is_starved = not self._socket.has_more
+        return not self._is_starved
 
     def _begin(self, request: IncomingRequest) -> None:
         pending: PendingPost | None = None
@@ -194,7 +195,7 @@ class RequestPipeline:
         except Exception as error:  # noqa: BLE001 - `run` raises it
             self._fail(error)
             return
-        if self._end is not None or not self._is_starved:
+        if self._next is not None or self._end is not None or not self._is_starved:
             self._proceed()
 
     def _settle_post(self, posting: _Posting) -> None:

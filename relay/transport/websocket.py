@@ -142,6 +142,11 @@ class ServerWebSocket(asyncio.Protocol):
         return None
 
     @property
+    def has_more(self) -> bool:
+        """True if `next_message` may return one now, or the client may have ended."""
+        return self._reader.buffered > 0 or self._eof or self._left
+
+    @property
     def has_ended(self) -> bool:
         """True once the client has closed, is gone, or broke the protocol, and no message is left."""
         return self._left or (self._eof and self._reader.missing)
