@@ -1,9 +1,9 @@
-"""The CPU time of a post's way to Redis in this tree and in another one: `redis_client.py OTHER_TREE [--rounds N]`.
+"""The CPU time of a post's way to Redis and back in this tree and in another one: `redis_client.py OTHER_TREE`.
 
 Callers append messages of 200 bytes to a channel's log, one alone and 32 at the same time, each with its next one when
-the last one is answered. The trees measure alternately, each in a process of its own, at one Redis. The output is the
-median CPU time of the process per append, the kernel's share included, and the ratios. Only ratios mean anything on
-another machine.
+the last one is answered. Then a script publishes messages, and a subscription counts them. The trees measure
+alternately, each in a process of its own, at one Redis. The output is the median CPU time of the process for each, the
+kernel's share included, that of Redis for an append, and the ratios. Only ratios mean anything on another machine.
 """
 
 import argparse
@@ -17,8 +17,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import uvloop
+from redis import Redis
 
 sys.path.append(str(Path(__file__).parents[1]))
 
@@ -26,36 +28,60 @@ from bench import trees
 
 ROOT = Path(__file__).parents[1]
 CALLERS = (1, 32)
+ROWS = ("append, 1 caller", "append, 32 callers", "live message", "Redis, append")
 PAYLOAD = b"x" * 200
+PUBLISH = "for _ = 1, tonumber(ARGV[1]) do redis.call('PUBLISH', 'live', ARGV[2]) end"
 
 
-async def append(log: object, channel: str, times: int) -> None:
+async def append(log: Any, channel: str, times: int) -> None:
     for _ in range(times):
-        await log.append(channel, "ann/laptop/main", PAYLOAD, version=0)  # type: ignore[attr-defined]
+        await log.append(channel, "ann/laptop/main", PAYLOAD, version=0)
 
 
-async def cost(log: object, callers: int, appends: int) -> float:
+async def cost(log: Any, callers: int, appends: int) -> float:
     """Return the microseconds of CPU per append."""
     began = time.process_time()
     await asyncio.gather(*(append(log, f"c{callers}", appends // callers) for _ in range(callers)))
     return (time.process_time() - began) / (appends // callers * callers) * 1e6
 
 
+async def cost_of_live(client: Any, broker: Any, messages: int) -> float:
+    """Return the microseconds of CPU per message of a topic."""
+    done = asyncio.Event()
+    left = messages
+
+    def receive(_: bytes) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            done.set()
+
+    await broker.subscribe("live", receive)
+    began = time.process_time()
+    for _ in range(messages // 100):
+        await client.call("EVAL", PUBLISH, 0, 100, PAYLOAD)
+    await done.wait()
+    return (time.process_time() - began) / messages * 1e6
+
+
 async def measure(url: str, appends: int) -> None:
-    """For each line of input, print the microseconds per append for each number of callers."""
+    """For each line of input, print the microseconds of each row."""
     trees.load("relay.observability.logs:configure")()
     metrics = trees.load("relay.observability.metrics:Metrics")(trees.load("relay.redis.scripts:NAMES"))
     make = trees.load("relay.redis.connect:real")(url)
     client = trees.load("relay.redis.client:RedisClient")(make, timeout=5.0, metrics=metrics)
     retention = trees.load("relay.redis.channel_log:Retention")(ms=3_600_000, rows=1000, group_bytes=1 << 20)
     log = trees.load("relay.redis.channel_log:ChannelLog")(client, trees.load("relay.redis.keys:Keys")("b"), retention)
-    serving = asyncio.create_task(client.serve())
+    broker = trees.load("relay.redis.broker:Broker")(client, confirm_timeout=5.0)
+    serving = [asyncio.create_task(client.serve()), asyncio.create_task(broker.serve())]
     while await asyncio.to_thread(sys.stdin.readline):
         figures = [await cost(log, callers, appends) for callers in CALLERS]
+        figures.append(await cost_of_live(client, broker, appends // 100 * 100))
         sys.stdout.write(" ".join(map(str, figures)) + "\n")
         sys.stdout.flush()
-    serving.cancel()
-    await asyncio.wait([serving])
+    for task in serving:
+        task.cancel()
+    await asyncio.wait(serving)
 
 
 class Tree:
@@ -67,21 +93,30 @@ class Tree:
         self._process = subprocess.Popen(  # noqa: S603
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self._redis = Redis.from_url(url)
         self.found: list[list[float]] = []
 
     def measure(self) -> list[float]:
-        """Return the microseconds per append, for each number of callers."""
+        """Return the microseconds of each row."""
         if self._process.stdin is None or self._process.stdout is None:
             raise AssertionError("pipes were asked for")
+        self._redis.config_resetstat()
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         figures = [float(each) for each in self._process.stdout.readline().split()]
-        if len(figures) != len(CALLERS):
+        figures.append(self._redis_cost())
+        if len(figures) != len(ROWS):
             raise SystemExit("the measuring process has ended")
         return figures
 
+    def _redis_cost(self) -> float:
+        """Return the microseconds of Redis per run of a script since the statistics were reset."""
+        usage = self._redis.info("commandstats")["cmdstat_evalsha"]
+        return float(usage["usec"] / usage["calls"])
+
     def close(self) -> None:
         self._process.communicate()
+        self._redis.close()
 
 
 @contextmanager
@@ -109,7 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("other", type=Path, metavar="OTHER_TREE")
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--appends", type=int, default=6_400, help="of each round, for each number of callers")
+    parser.add_argument("--appends", type=int, default=6_400, help="of each round, for each row")
     options = parser.parse_args()
     with redis() as url:
         here, there = (Tree(path, url, options.appends) for path in (ROOT, options.other.resolve()))
@@ -120,11 +155,9 @@ def main() -> None:
                     tree.found.append(figures)
         here.close()
         there.close()
-    for at, callers in enumerate(CALLERS):
+    for at, row in enumerate(ROWS):
         ours, theirs = (statistics.median(figures[at] for figures in tree.found) for tree in (here, there))
-        sys.stdout.write(
-            f"{callers:3} callers: {ours:6.1f} us here, {theirs:6.1f} us there, ratio {ours / theirs:.3f}\n"
-        )
+        sys.stdout.write(f"{row:18} {ours:6.1f} us here, {theirs:6.1f} us there, ratio {ours / theirs:.3f}\n")
 
 
 if __name__ == "__main__":

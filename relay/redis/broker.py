@@ -10,14 +10,13 @@ from typing import Protocol
 
 import structlog
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as LostConnection
 
 from relay.model.errors import StoreUnavailable
+from relay.redis.connection import Connection, Reply, attach, pack
 from relay.redis.failures import CONNECTION_ERRORS, RECONNECT_SECONDS
 
 log = structlog.get_logger()
-
-_READS_PER_TURN = 64
-"""The number of buffered messages that are handled before other tasks get a turn."""
 
 Handler = Callable[[bytes], None]
 """Takes the messages of one topic in the order of publication. It must not block or raise."""
@@ -53,12 +52,13 @@ class Broker:
         """`confirm_timeout` bounds the time that a subscription may stay unconfirmed, in seconds."""
         self._source = source
         self._timeout = confirm_timeout
-        self._connection: AbstractConnection | None = None
+        self._connection: Connection | None = None
         self._topics: dict[bytes, _Topic] = {}
         self._on_resubscribed: list[Callable[[], None]] = []
         self._connected = False
         self._lost = False
-        self._sending = asyncio.Lock()
+        self._unconfirmed: set[bytes] = set()
+        """The topics of before the present connection that it has not confirmed yet."""
 
     @property
     def is_connected(self) -> bool:
@@ -81,7 +81,7 @@ class Broker:
         subscription = self._topics.get(name)
         if subscription is None:
             subscription = self._topics[name] = _Topic(handle)
-            await self._send("SUBSCRIBE", topic)
+            self._send("SUBSCRIBE", name)
         else:
             subscription.handle = handle
         try:
@@ -92,80 +92,67 @@ class Broker:
 
     async def unsubscribe(self, topic: str) -> None:
         """End a subscription. The handler is not called from now on."""
-        if self._topics.pop(topic.encode(), None) is not None:
-            await self._send("UNSUBSCRIBE", topic)
-
-    async def _send(self, *command: str) -> None:
-        """Write a command. If the connection is away, the next one subscribes to all of `_topics` anyway."""
-        connection = self._connection
-        if connection is None:
-            return
-        try:
-            async with self._sending:
-                await connection.send_command(*command)
-        except CONNECTION_ERRORS as error:
-            log.warning("broker.write_failed", error=str(error))
-            await connection.disconnect(nowait=True)
+        name = topic.encode()
+        if self._topics.pop(name, None) is not None:
+            self._send("UNSUBSCRIBE", name)
 
     def drop(self, reason: str) -> None:
         """Give up the present connection, for instance because nothing arrives on it; `serve` makes a new one."""
         if self._connection is not None:
             log.warning("broker.dropped", reason=reason)
-            self._connected = False
-            self._reading.cancel()
+            self._connection.abort(LostConnection(reason))
 
     async def serve(self) -> None:
         """Keep a connection and hand its messages to the topics' handlers, until cancelled."""
         while True:
-            self._reading = asyncio.ensure_future(self._listen())
             try:
-                await asyncio.wait([self._reading])
-                if self._connection is not None:
-                    self._lost = True
-                    self._source.count_error()
-            finally:
-                self._connected = False
-                await self._hang_up()
-            error = None if self._reading.cancelled() else self._reading.exception()
-            if error is not None and not isinstance(error, (*CONNECTION_ERRORS, StoreUnavailable)):
-                raise error
-            if error is not None:
+                await self._serve_connection()
+            except (*CONNECTION_ERRORS, StoreUnavailable) as error:
                 log.debug("broker.lost", error=str(error))
             await asyncio.sleep(RECONNECT_SECONDS)
 
-    async def _hang_up(self) -> None:
-        self._reading.cancel()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.disconnect(nowait=True)
+    async def _serve_connection(self) -> None:
+        """Receive messages on a new connection until it is lost. Raises the error that ended it."""
+        opened = await self._source.connection()
+        self._connection = connection = attach(opened, self._receive, self._lose)
+        try:
+            self._subscribe_all()
+            raise await connection.lost
+        finally:
+            self._connected = False
+            self._connection = None
+            await connection.close()
 
-    async def _listen(self) -> None:
-        connection = await self._source.connection()
-        self._connection = connection
+    def _lose(self, _: Exception) -> None:
+        self._connected = False
+        self._connection = None
+        self._lost = True
+        self._source.count_error()
+
+    def _send(self, command: str, *names: bytes) -> None:
+        """Write a command. If the connection is away, the next one subscribes to all of `_topics` anyway."""
+        if self._connection is not None:
+            self._connection.write([pack((command, *names))])
+
+    def _subscribe_all(self) -> None:
         loop = asyncio.get_running_loop()
         for topic in self._topics.values():
             if topic.confirmed.done():
                 topic.confirmed = loop.create_future()
-        unconfirmed = set(self._topics)
-        if unconfirmed:
-            async with self._sending:
-                await connection.send_command("SUBSCRIBE", *unconfirmed)
+        self._unconfirmed = set(self._topics)
+        if self._unconfirmed:
+            self._send("SUBSCRIBE", *self._topics)
         else:
             self._resubscribed()
-        reads = 0
-        while True:
-            kind, name, data = await connection.read_response()
-            if kind == b"message":
-                self._dispatch(bytes(name), data)
-            elif kind == b"subscribe":
-                self._confirm(bytes(name))
-                if unconfirmed:
-                    unconfirmed.discard(bytes(name))
-                    if not unconfirmed:
-                        self._resubscribed()
-            reads += 1
-            if reads % _READS_PER_TURN == 0:
-                await asyncio.sleep(0)
+
+    def _receive(self, reply: Reply) -> None:
+        if isinstance(reply, Exception):
+            raise reply
+        kind, name, data = reply
+        if kind == b"message":
+            self._dispatch(name, data)
+        elif kind == b"subscribe":
+            self._confirm(name)
 
     def _dispatch(self, name: bytes, data: bytes) -> None:
         topic = self._topics.get(name)
@@ -176,6 +163,10 @@ class Broker:
         topic = self._topics.get(name)
         if topic is not None and not topic.confirmed.done():
             topic.confirmed.set_result(None)
+        if self._unconfirmed:
+            self._unconfirmed.discard(name)
+            if not self._unconfirmed:
+                self._resubscribed()
 
     def _resubscribed(self) -> None:
         self._connected = True

@@ -76,7 +76,6 @@ class RedisClient:
         self._metrics = metrics
         self._script_seconds = {name: metrics.script_seconds.labels(script=name).observe for name in scripts.NAMES}
         self._connection: Connection | None = None
-        self._lost: asyncio.Future[Exception] | None = None
         self._waiting: deque[_Request] = deque()
         self._waiting_bytes = 0
         self._is_flushing = False
@@ -160,12 +159,11 @@ class RedisClient:
             StoreUnavailable: if there is none, or one of the callbacks has failed.
         """
         opened = await self._open(scripts.ALL)
-        self._lost = asyncio.get_running_loop().create_future()
         self._connection = connection = attach(opened, self._receive, self._lose, self._flush)
         try:
             self._flush()
             await self._come_up()
-            error = await self._lost
+            error = await connection.lost
         finally:
             self._connection = None
             await connection.close()
@@ -187,8 +185,6 @@ class RedisClient:
         """Give the connection up; `serve` makes a new one."""
         self._connection = None
         self._mark_down(describe(error))
-        if self._lost is not None and not self._lost.done():
-            self._lost.set_result(error)
 
     def _mark_down(self, why: str) -> None:
         self._down_why = why

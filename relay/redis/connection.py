@@ -21,6 +21,9 @@ Command = tuple[bytes | str | int | float, ...]
 Reply = Any
 """A reply of Redis: bytes, int, None, or a list of these. An error reply is an exception, and is not raised."""
 
+OnReply = Callable[[Reply], None]
+OnLost = Callable[[Exception], None]
+
 _REPLIES_PER_TURN = 64
 _READ_BYTES = 64 * 1024
 _INCOMPLETE = object()
@@ -36,8 +39,8 @@ def pairs(reply: list[Any]) -> list[tuple[Any, Any]]:
     return list(zip(reply[::2], reply[1::2], strict=True))
 
 
-def _ignore() -> None:
-    """Do nothing: the owner of the connection does not bound what it writes."""
+def _ignore(*_: object) -> None:
+    """Do nothing: the owner of a connection may wait for its `lost` instead, and need not bound what it writes."""
 
 
 class Connection:
@@ -48,13 +51,13 @@ class Connection:
     either.
     """
 
-    def __init__(
-        self, opened: AbstractConnection, on_reply: Callable[[Reply], None], on_lost: Callable[[Exception], None]
-    ) -> None:
+    def __init__(self, opened: AbstractConnection, on_reply: OnReply, on_lost: OnLost) -> None:
         self._opened = opened
         self._on_reply = on_reply
         self._on_lost = on_lost
         self._is_open = True
+        self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        """The error that `on_lost` is called with, once it is."""
         self.can_write = True
         """False while the peer does not read what was written. `on_writable` is called when it does again."""
 
@@ -71,6 +74,8 @@ class Connection:
         """Give the connection up with an error, which is passed to `on_lost`. It remains to be closed."""
         if self._is_open:
             self._is_open = False
+            if not self.lost.done():
+                self.lost.set_result(error)
             self._on_lost(error)
 
 
@@ -81,8 +86,8 @@ class SocketConnection(Connection, asyncio.BufferedProtocol):
         self,
         opened: AbstractConnection,
         transport: asyncio.Transport,
-        on_reply: Callable[[Reply], None],
-        on_lost: Callable[[Exception], None],
+        on_reply: OnReply,
+        on_lost: OnLost,
         on_writable: Callable[[], None],
     ) -> None:
         super().__init__(opened, on_reply, on_lost)
@@ -157,9 +162,7 @@ class SocketConnection(Connection, asyncio.BufferedProtocol):
 class InProcessConnection(Connection):
     """A connection to the server inside this process, which has no transport."""
 
-    def __init__(
-        self, opened: AbstractConnection, on_reply: Callable[[Reply], None], on_lost: Callable[[Exception], None]
-    ) -> None:
+    def __init__(self, opened: AbstractConnection, on_reply: OnReply, on_lost: OnLost) -> None:
         super().__init__(opened, on_reply, on_lost)
         self._reading = asyncio.create_task(self._read())
 
@@ -188,10 +191,7 @@ class InProcessConnection(Connection):
 
 
 def attach(
-    opened: AbstractConnection,
-    on_reply: Callable[[Reply], None],
-    on_lost: Callable[[Exception], None],
-    on_writable: Callable[[], None] = _ignore,
+    opened: AbstractConnection, on_reply: OnReply, on_lost: OnLost = _ignore, on_writable: Callable[[], None] = _ignore
 ) -> Connection:
     """Take over a connection that redis-py has opened, and on which nothing is left to read."""
     transport = getattr(_writer(opened), "transport", None)

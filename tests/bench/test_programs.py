@@ -50,7 +50,7 @@ async def test_an_operation_passes_few_files_and_waits_for_few_round_trips() -> 
         ("bridge_start.py", ("--runs", "1"), "ratio"),
         ("bridge_memory.py", ("--messages", "1"), "after 1 messages each way"),
         ("bridge_to_bridge.py", ("--messages", "1", "--runs", "1"), "two, of one directory"),
-        ("redis_client.py", (str(ROOT), "--rounds", "1", "--appends", "320"), "32 callers:"),
+        ("redis_client.py", (str(ROOT), "--rounds", "1", "--appends", "320"), "append, 32 callers"),
         ("fanout_cost.py", (str(ROOT), "--rounds", "1", "--deliveries", "2000"), "2000 sessions:"),
         ("traced_calls.py", ("--runs", "1", "--functions"), "Messages.post"),
     ],
