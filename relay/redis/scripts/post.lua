@@ -6,9 +6,12 @@
 -- Returns the id of the message, or of the first one under its idempotency key; false if the channel was deleted; or a
 -- later version, a number: the node has to apply it before it repeats the post.
 --
--- The id is Redis' clock in milliseconds and a count. It never goes back. A millisecond with as many messages as a page
--- of history may have beyond its size is full, and the next message gets the next one, so a client that knows only
--- milliseconds can read every message (docs/decisions/0004).
+-- The id is Redis' clock in milliseconds and a count. It never goes back: Redis chooses one after the last entry of the
+-- log. A millisecond with as many messages as a page of history may have beyond its size is full, and the next message
+-- gets the next one, so a client that knows only milliseconds can read every message (docs/decisions/0004).
+--
+-- The first message of each period (a 64th of the longest time kept, a minute at most) trims the log and has it expire
+-- after that time and a period. So every message stays for as long as it has to, whichever of them is the last.
 local from, payload = ARGV[1], ARGV[2]
 local head = redis.call('HMGET', KEYS[2], 'tip', 'weight', 'gone', 'version')
 if head[3] then
@@ -22,20 +25,29 @@ local sent = KEYS[4] and redis.call('GET', KEYS[4])
 if sent then
   return sent
 end
-local tip = head[1] or '0-0'
-local ms, count = string.match(tip, '^(%d+)-(%d+)$')
-ms, count = tonumber(ms), tonumber(count) + 1
-local weight = tonumber(head[2] or '0') + #payload
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if now > ms or count >= tonumber(ARGV[5]) or weight > tonumber(ARGV[6]) then
-  ms, count, weight = math.max(now, ms + 1), 0, #payload
+local tip, size = head[1] or '0-0', #payload
+local last, count = string.match(tip, '^(%d+)-(%d+)$')
+local weight = tonumber(head[2] or '0') + size
+local id
+if tonumber(count) + 1 < tonumber(ARGV[5]) and weight <= tonumber(ARGV[6]) then
+  id = redis.call('XADD', KEYS[1], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[3], '*', 'f', from, 'p', payload)
 end
-local id = string.format('%.0f-%.0f', ms, count)
-redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], id, 'f', from, 'p', payload)
-if count == 0 then
-  redis.call('XTRIM', KEYS[1], 'MINID', '~', string.format('%.0f', now - tonumber(ARGV[4])))
-  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+local explicit = not id
+if explicit then -- the last millisecond is full, or there is no log to continue from
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  id = string.format('%.0f-0', math.max(now, tonumber(last) + 1))
+  redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], id, 'f', from, 'p', payload)
+end
+local ms = string.match(id, '^%d+')
+if ms ~= last then
+  weight = size
+  local keep = tonumber(ARGV[4])
+  local period = math.min(math.ceil(keep / 64), 60000)
+  if explicit or math.floor(ms / period) ~= math.floor(last / period) then
+    redis.call('XTRIM', KEYS[1], 'MINID', '~', string.format('%.0f', ms - keep))
+    redis.call('PEXPIRE', KEYS[1], string.format('%.0f', keep + period))
+  end
 end
 redis.call('HSET', KEYS[2], 'tip', id, 'weight', weight)
 if tip == '0-0' then
