@@ -113,14 +113,14 @@ class Metrics(Table):
     def _define_redis(self, scripts: Sequence[str]) -> None:
         self.redis_up = self._gauge("redis_up", "1 while Redis answers.")
         self.redis_errors = self._counter(
-            "redis_errors", "Commands that Redis refused, pipelines without an answer, and broken connections."
+            "redis_errors", "Commands that Redis refused, and connections that broke or did not answer."
         )
         self.redis_reconnects = self._counter(
             "redis_reconnects", "Repeated connections to Redis: for commands, topics, or the inbox."
         )
         self.script_seconds = self._histograms(
             "script_seconds",
-            "Time from a script's call to its result, the wait for a pipeline included.",
+            "Time from a script's call to its result, the wait to be sent included.",
             _SECONDS,
             script=scripts,
         )
