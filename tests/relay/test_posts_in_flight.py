@@ -109,6 +109,30 @@ async def test_a_membership_that_changes_meanwhile_reorders_nothing(pair: tuple[
     assert await ann.history("ops") == bodies
 
 
+async def test_the_replies_wait_for_a_post_that_is_repeated(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client of v1 tells replies apart by their order alone."""
+    async with node_object(redis_url) as node, V2Peers() as peers:
+        ann = await peers.register(f"ws://{node.address}/", "ann")
+        await ann.create("ops")
+        await ann.join("ops")
+        replies: list[asyncio.Future[Any]] = []
+
+        def append(*_: Any, **__: Any) -> asyncio.Future[Any]:
+            replies.append(asyncio.get_running_loop().create_future())
+            return replies[-1]
+
+        monkeypatch.setattr(node.parts.channel_log, "append", append)
+        posts = [asyncio.create_task(ann.post("ops", body)) for body in ("first", "second")]
+        await wait_until(lambda: len(replies) == 2, what="both are in flight")
+        replies[0].set_result(1)  # a later version of the membership
+        replies[1].set_result(b"7-1")
+        await wait_until(lambda: len(replies) == 3, what="the first one is repeated")
+        before = len(ann.log)
+        replies[2].set_result(b"7-0")
+        assert await asyncio.gather(*posts) == ["7-0", "7-1"]
+        assert [reply["id"] for reply in ann.log[before:]] == ["7-0", "7-1"]
+
+
 async def test_every_post_in_flight_is_refused_when_redis_goes(redis_process: RedisProcess) -> None:
     """In order, none is left without a reply, and the session goes on when Redis is back."""
     peers = V2Peers()
