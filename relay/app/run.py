@@ -7,6 +7,7 @@ from typing import Protocol
 import structlog
 
 from conclave.errors import ConclaveError
+from relay.app.garbage import tune_collector
 from relay.app.node import Node
 from relay.model.errors import NodeFailure
 from relay.observability import logs, telemetry
@@ -21,7 +22,8 @@ class Runnable(Protocol):
 
 
 async def run_node(node: Node) -> None:
-    """Run a node, and export its spans and logs if a collector is configured. Raises as `run_relay` does."""
+    """Run the node of this process, and export spans and logs if a collector is configured. Raises as `run_relay`."""
+    tune_collector()
     async with telemetry.exporting(node.name):
         await run_relay(node)
 
