@@ -30,8 +30,7 @@ from relay.services.context import Services
 from relay.services.messages import Messages
 from relay.services.moderation import Moderation
 from relay.services.presence import Presence
-from relay.sessions.flush_policy import FlushPolicy
-from relay.sessions.outbox import Flusher
+from relay.sessions.outbox import Flusher, FlushPolicy
 from relay.sessions.registry import SessionRegistry
 from relay.transport.connection import Connections
 

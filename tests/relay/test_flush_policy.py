@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.sessions.flush_policy import FlushPolicy
+from relay.sessions.outbox import FlushPolicy
 
 SECONDS = st.floats(0, 1)
 COUNTS = st.integers(0, 1000)

@@ -8,8 +8,7 @@ from relay.channels.local_channel import LocalChannel
 from relay.channels.log_reader import CONCURRENT_PAGES, LogReader
 from relay.model.errors import StoreUnavailable
 from relay.redis.channel_log import LogPage
-from relay.sessions.flush_policy import FlushPolicy
-from relay.sessions.outbox import Flusher
+from relay.sessions.outbox import Flusher, FlushPolicy
 from tests.support.waiting import wait_until
 
 PAGE = LogPage([], more=False, known=True, tip="9-0", version=0)

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.sessions.flush_policy import FlushPolicy
-from relay.sessions.outbox import FLUSH_BYTES, Flusher, Outbox
+from relay.sessions.outbox import FLUSH_BYTES, Flusher, FlushPolicy, Outbox
 
 LIMIT = 4 * FLUSH_BYTES
 

@@ -11,8 +11,7 @@ from relay.channels.catch_up import CatchUp
 from relay.channels.recipients import Recipients, Subscriber
 from relay.model.message import Message
 from relay.protocol.v1 import V1Codec
-from relay.sessions.flush_policy import FlushPolicy
-from relay.sessions.outbox import Flusher, Outbox
+from relay.sessions.outbox import Flusher, FlushPolicy, Outbox
 from relay.sessions.session import Session
 
 PATHS = [SessionPath(user, "laptop", "main") for user in ("ann", "bob")]
