@@ -53,7 +53,7 @@ class Replays:
     async def _run(self, session: Session) -> None:
         try:
             while session.replays and session.close_reason is None:
-                replay: Replay = session.replays.popleft()
+                replay: Replay = session.replays.pop(0)
                 await replay()
         except ConnectionError:
             session.close(CloseReason.LOST)

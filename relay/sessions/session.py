@@ -22,6 +22,11 @@ class Session:
     `joined` maps a channel's name to its id. A session that has a `close_reason` takes no more requests.
     """
 
+    __slots__ = (
+        *("_interrupt", "_whispers", "admin", "close_reason", "connection", "drained", "encoder", "generation"),
+        *("joined", "last_activity", "listed_in", "outbox", "path", "path_text", "pubkey", "replaying", "replays"),
+    )
+
     def __init__(
         self,
         *,
@@ -55,11 +60,11 @@ class Session:
         self.last_activity = asyncio.get_running_loop().time()
         """The time at which the client last sent or read something: seconds of the event loop's clock."""
         self.drained = drained
-        self.replays: deque[Replay] = deque()
+        self.replays: list[Replay] = []
         """Replays that are still to run, one channel after the other."""
         self.replaying = False
         self._interrupt = interrupt
-        self._whispers: deque[str] = deque(maxlen=_REMEMBERED_WHISPERS)
+        self._whispers: deque[str] | None = None
 
     @property
     def caller(self) -> Caller:
@@ -74,6 +79,8 @@ class Session:
 
     def is_repeated(self, whisper_id: str) -> bool:
         """Return True if this whisper was among the last few; the next call with its id returns True in any case."""
+        if self._whispers is None:
+            self._whispers = deque(maxlen=_REMEMBERED_WHISPERS)  # most sessions get no such whisper
         if whisper_id in self._whispers:
             return True
         self._whispers.append(whisper_id)
