@@ -72,7 +72,7 @@ class RequestPipeline:
         """The reason for the end of the session, which ends when what has begun is answered."""
         self._turn: asyncio.Handle | None = None
         self._is_starved = False
-        """True while no message of the client is there that was not taken."""
+        """True if, since the last change, all that the client has sent was taken."""
 
     async def run(self) -> CloseReason:
         """Answer requests until the session ends. Returns the reason, once every request that began is answered."""
@@ -91,6 +91,7 @@ class RequestPipeline:
 
     def _proceed(self) -> None:
         """Begin the requests that can begin now, or end."""
+        self._is_starved = False
         try:
             for _ in range(_REQUESTS_PER_TURN):
                 if not self._proceeds():

@@ -10,6 +10,8 @@ import pytest
 from conclave.model import Plain
 from conclave.protocol.v1 import admin, frames
 from relay.app.node import Node
+from relay.model.close_reason import CloseReason
+from tests.support.blocking import BlockedCommand
 from tests.support.nodes import node_object
 from tests.support.peer import Peer, Peers
 from tests.support.redis_server import RedisProcess
@@ -131,6 +133,59 @@ async def test_the_replies_wait_for_a_post_that_is_repeated(redis_url: str, monk
         replies[2].set_result(b"7-0")
         assert await asyncio.gather(*posts) == ["7-0", "7-1"]
         assert [reply["id"] for reply in ann.log[before:]] == ["7-0", "7-1"]
+
+
+async def test_what_arrives_while_nothing_more_can_begin_is_not_forgotten(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that comes when as many posts as may be are in flight, and the end of the session."""
+    async with node_object(redis_url) as node, V2Peers() as peers:
+        ann = await peers.register(f"ws://{node.address}/", "ann")
+        await ann.create("ops")
+        await ann.join("ops")
+        replies: list[asyncio.Future[Any]] = []
+
+        def append(*_: Any, **__: Any) -> asyncio.Future[Any]:
+            replies.append(asyncio.get_running_loop().create_future())
+            return replies[-1]
+
+        monkeypatch.setattr(node.parts.channel_log, "append", append)
+        posts = [asyncio.create_task(ann.post("ops", str(number))) for number in range(64)]
+        await wait_until(lambda: len(replies) == 64, what="all are in flight")
+        late = asyncio.create_task(ann.post("ops", "late"))
+        received = node.parts.metrics.received_bytes
+        before = received._value
+        await wait_until(lambda: received._value > before or len(replies) > 64 or unread(node), what="it has arrived")
+        for reply in replies[:64]:
+            reply.set_result(b"7-1")
+        await asyncio.gather(*posts)
+        await wait_until(lambda: len(replies) == 65, what="the late one is in flight")
+        session = next(iter(node.parts.sessions))
+        session.close(CloseReason.IDLE)
+        replies[64].set_result(b"7-2")
+        assert await late == "7-2"
+        assert (await ann.wait_closed())[0] == 4004
+
+
+def unread(node: Node) -> bool:
+    """Tell if a session has a message that was not taken."""
+    return any(session._interrupt.__self__.has_more for session in node.parts.sessions)  # type: ignore[attr-defined]
+
+
+async def test_a_session_ends_after_the_request_that_is_under_way(redis_url: str) -> None:
+    """It was closed meanwhile, and the client sends nothing more."""
+    async with node_object(redis_url) as node, V2Peers() as peers:
+        ann = await peers.register(f"ws://{node.address}/", "ann")
+        blocked = BlockedCommand(node, "HVALS")
+        await ann.create("ops")
+        await ann.join("ops")
+        asked = asyncio.create_task(ann.ask("who", channel="ops"))
+        await blocked.reached.wait()
+        next(iter(node.parts.sessions)).close(CloseReason.IDLE)
+        await asyncio.sleep(0)
+        blocked.release()
+        assert (await ann.wait_closed())[0] == 4004
+        assert [each["path"] if isinstance(each, dict) else each for each in (await asked)["sessions"]]
 
 
 async def test_every_post_in_flight_is_refused_when_redis_goes(redis_process: RedisProcess) -> None:
