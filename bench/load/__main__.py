@@ -108,7 +108,9 @@ def main() -> None:
         "--only", metavar="KINDS", help=f"of {', '.join(KINDS)}, separated by commas; all of them unless given"
     )
     parser.add_argument("--rounds", type=int, help="rounds of each scenario")
-    parser.add_argument("--processes", type=int, default=1, help="processes of the load")
+    parser.add_argument(
+        "--processes", type=int, help="processes of the load; one for each core of its own, four at most"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all rounds there, as JSON")
     options = parser.parse_args()
     unknown = set(options.scenarios) - set(NAMES)
@@ -124,7 +126,7 @@ def main() -> None:
             columns,
             full=options.scale == "full",
             rounds=options.rounds,
-            processes=options.processes,
+            processes=options.processes or min(4, len(Cores().load)),
             folder=Path(folder),
         )
         try:

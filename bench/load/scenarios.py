@@ -48,7 +48,7 @@ def sparse_posts(setup: Setup) -> Measure:
     def measure() -> Figures:
         with setup.spent() as spent:
             times = setup.swarm.times(
-                "paced", sender=Sender(0, (channel,)), to=1, rate=80, seconds=seconds, listeners=1
+                "paced", senders=[Sender(0, (channel,))], to=1, rate=80, seconds=seconds, listeners=1
             )
         return {
             **setup.per_post(spent, times),
@@ -145,7 +145,7 @@ def one_hop(setup: Setup) -> Measure:
     def measure() -> Figures:
         with setup.spent() as spent:
             times = setup.swarm.times(
-                "paced", sender=Sender(0, (channel,)), to=1, rate=50, seconds=seconds, listeners=1
+                "paced", senders=[Sender(0, (channel,))], to=1, rate=50, seconds=seconds, listeners=1
             )
         return {
             "arrival p50, ms": percentile(times.arrived, 0.5),
@@ -236,22 +236,28 @@ def reconnect_storm(setup: Setup) -> Measure:
 
 
 def steady_load(setup: Setup) -> Measure:
-    """Have one session post to all channels in turn, and another one, that is timed, listen to all."""
+    """Have a session of each channel post in turn; one listener that is timed is in all channels, nine are in each."""
     channels = tuple(setup.name("channel") for _ in range(setup.by_scale(4, 40)))
-    setup.swarm.open([setup.sender(*channels), setup.listener(*channels)])
+    setup.swarm.open([setup.sender(channel) for channel in channels])
+    setup.swarm.open([setup.listener(*channels)])
     setup.swarm.open([], [setup.listener(channel) for channel in channels for _ in range(9)])
-    rate, seconds = setup.by_scale((50, 0.2), (200, 4.0))
+    senders = [Sender(number, (channel,)) for number, channel in enumerate(channels)]
+    rates, seconds = setup.by_scale(((50,), 0.2), ((200, 1_000), 3.0))
 
     def measure() -> Figures:
-        sender = Sender(0, channels)
-        with setup.spent() as spent:
-            times = setup.swarm.times("paced", sender=sender, to=1, rate=rate, seconds=seconds, listeners=10)
-        return {
-            "share of a core of the node, %": spent.nodes / times.seconds * 100,
-            "share of a core of Redis, %": spent.store / times.seconds * 100,
-            "arrival p50, ms": percentile(times.arrived, 0.5),
-            "arrival p99, ms": percentile(times.arrived, 0.99),
-        }
+        figures: Figures = {}
+        for rate in rates:
+            with setup.spent() as spent:
+                times = setup.swarm.times(
+                    "paced", senders=senders, to=len(channels), rate=rate, seconds=seconds, listeners=10
+                )
+            figures |= {
+                f"share of a core of the node, {rate:,} posts a second, %": spent.nodes / times.seconds * 100,
+                f"share of a core of Redis, {rate:,} posts a second, %": spent.store / times.seconds * 100,
+                f"arrival p50, {rate:,} posts a second, ms": percentile(times.arrived, 0.5),
+                f"arrival p99, {rate:,} posts a second, ms": percentile(times.arrived, 0.99),
+            }
+        return figures
 
     return measure
 
@@ -428,7 +434,7 @@ SCENARIOS = (
     ),
     Scenario(
         "steady",
-        "200 posts a second to 40 channels with 10 listeners each",
+        "Posts to 40 channels with 10 listeners each, at a steady rate",
         steady_load,
         (*CONCLAVE, *OTHERS),
         rounds=3,

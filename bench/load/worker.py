@@ -314,11 +314,14 @@ class Worker:
         self._until(lambda: not any(stream.open for stream in streams))
         return Times(posts, time.perf_counter() - began, [], [])
 
-    def paced(self, sender: Sender, to: int, rate: float, seconds: float, listeners: int) -> Times:
-        """Post so many times a second; the latency is until a post has arrived at one session, which receives all."""
-        stream, target = self._stream(sender, 64), self._sessions[to]
+    def paced(self, senders: list[Sender], to: int, rate: float, seconds: float, listeners: int) -> Times:
+        """Post so many times a second, the senders in turn, and time the arrivals at one session that receives all.
+
+        The n-th post is taken to be the n-th reply and the n-th arrival; two senders' may have changed places.
+        """
+        streams, target = [self._stream(sender, 64) for sender in senders], self._sessions[to]
         count = max(1, int(rate * seconds))
-        heard, replied = target.messages, stream.session.replies
+        heard = target.messages
         sent: list[float] = []
         arrivals: list[float] = []
         replies: list[float] = []
@@ -326,13 +329,13 @@ class Worker:
         while len(arrivals) < count or len(replies) < count:
             now, due = time.perf_counter(), began + len(sent) / rate
             if len(sent) < count and now >= due:
+                streams[len(sent) % len(streams)].post()
                 sent.append(now)
-                stream.post()
                 continue
             self._turn(due - now if len(sent) < count else _LONGEST_TURN_SECONDS)
             now = time.perf_counter()
             arrivals += [now] * (target.messages - heard - len(arrivals))
-            replies += [now] * (stream.session.replies - replied - len(replies))
+            replies += [now] * (sum(stream.sent - stream.open for stream in streams) - len(replies))
         self._until_arrived(before + count * listeners)
         return Times(count, time.perf_counter() - began, _ms(sent, replies), _ms(sent, arrivals))
 
