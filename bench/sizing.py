@@ -14,26 +14,26 @@ import msgspec
 
 
 class Costs(msgspec.Struct, frozen=True):
-    """Microseconds of CPU, unless the name says otherwise."""
+    """Microseconds of CPU on a core that is about half busy, unless the name says otherwise."""
 
-    post: float = 0.0
+    post: float = 170.0
     """A post, at the node that takes it."""
-    receive: float = 0.0
+    receive: float = 60.0
     """A live message, at a node that has listeners, without its deliveries."""
-    deliver: float = 0.0
+    deliver: float = 16.0
     """A delivery to one session."""
-    ping: float = 0.0
+    ping: float = 60.0
     """A ping of a session that says nothing else, three a minute."""
-    idle: float = 0.0
+    idle: float = 1_350.0
     """A node without sessions, per second."""
-    store_post: float = 0.0
+    store_post: float = 65.0
     """A post, in Redis, without its publication."""
-    store_publish: float = 0.0
+    store_publish: float = 35.0
     """The publication of a post to one node, in Redis."""
-    store_idle: float = 0.0
+    store_idle: float = 500.0
     """A node, in Redis, per second."""
     node_bytes: int = 60_000_000
-    session_bytes: int = 20_000
+    session_bytes: int = 12_000
     logged_bytes: int = 235
     """A message of 200 bytes in the log."""
 
@@ -104,7 +104,7 @@ def example(load: Load, utilisation: float, costs: Costs = MACHINE) -> str:
     nodes = nodes_for(load, utilisation, costs)
     needed = need(load, nodes, costs)
     return (
-        f"{nodes} nodes of one core, busy {needed.node_cores / nodes:.0%} of the time, with "
+        f"{nodes} node{'s' * (nodes > 1)} of one core, busy {needed.node_cores / nodes:.0%} of the time, with "
         f"{math.ceil(needed.node_bytes / nodes / 1e6):,} MB each; "
         f"{needed.store_cores:.0%} of one core of Redis, and {needed.store_bytes / 1e9:,.1f} GB in it for seven days"
     )
