@@ -54,7 +54,7 @@ class Phase(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What was measured. `connect_ms` is from the dial until the session has joined the channel."""
+    """The results. `connect_ms` is from the dial until the session has joined the channel."""
 
     server: str
     protocol: int

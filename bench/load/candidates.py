@@ -1,4 +1,4 @@
-"""What is compared: this tree and another one, with both versions of the protocol; Centrifugo; the original; floors."""
+"""The candidates: this tree and another one, with both versions of the protocol; Centrifugo; the original; floors."""
 
 import json
 import os
@@ -21,7 +21,7 @@ _HISTORY_ROWS = 100_000
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """How a server is run: the number of its nodes, and of the processes of each."""
+    """The number of a server's nodes, and of the processes of each."""
 
     nodes: int = 1
     workers: int = 1

@@ -231,7 +231,7 @@ class Centrifugo:
 
 
 class Bare:
-    """What `bench.load.bare_server` speaks: a letter and the rest."""
+    """The protocol of `bench.load.bare_server`: a letter and the rest."""
 
     reply_mark = b"done"
     posts_from_outside = False

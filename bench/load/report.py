@@ -22,7 +22,7 @@ RATIOS = (
 
 
 class Section(msgspec.Struct):
-    """What a scenario has found: for each metric and each column, the figure of every round."""
+    """The figures of a scenario: for each metric and each column, the figure of every round."""
 
     name: str
     title: str

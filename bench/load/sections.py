@@ -1,4 +1,4 @@
-"""What is measured without sessions: the post's script alone in Redis, and the starts of the programs of `bench/`."""
+"""Measurements without sessions: the post's script alone in Redis, and the starts of the programs of `bench/`."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""What a scenario is given: one candidate that runs, the processes of its load, and the size of the run."""
+"""The means of a scenario: one candidate that runs, the processes of its load, and the size of the run."""
 
 import itertools
 from collections.abc import Iterator

@@ -44,7 +44,7 @@ class Sender(msgspec.Struct, frozen=True):
 
 
 class Times(msgspec.Struct, frozen=True):
-    """What became of posts: their number, the seconds until all had arrived, and latencies in milliseconds.
+    """The outcome of posts: their number, the seconds until all had arrived, and latencies in milliseconds.
 
     `replied` is from the post to its reply; `arrived` from there to the session that was chosen, or to the last one.
     """
@@ -78,7 +78,7 @@ class Session:
 
     @property
     def talks(self) -> bool:
-        """Whether a conversation is under way."""
+        """True while a conversation is under way."""
         return self._talk is not None
 
     def start(self, talk: Conversation) -> None:
@@ -97,8 +97,8 @@ class Session:
             self.positions[channel] = yield from self._dialect.join(channel, self.positions.get(channel))
         return ""
 
-    def return_to_channels(self) -> None:
-        """Connect again, after `leave`."""
+    def reconnect(self) -> None:
+        """Connect again, after `leave`. `enter` has to follow."""
         self._reader, self._tail = Reader(), b""
         self.socket = self._connect()
 
@@ -236,7 +236,7 @@ class Worker:
         sessions = self._sessions[first:]
         wanted = self._received + messages * len(sessions)
         for session in sessions:
-            session.return_to_channels()
+            session.reconnect()
             self._watch(session)
             session.start(session.enter())
         self._until(lambda: self._received >= wanted)
