@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -104,21 +105,21 @@ class Messages:
         size: int,
         *,
         key: str | None,
-        previous: PendingPost | None,
+        in_flight: Iterable[PendingPost],
     ) -> PendingPost | None:
         """Begin what `post` does, if nothing has to be awaited before; else return None. Raises: Refusal.
 
-        `previous` is the session's last post, if Redis has not answered it yet. This one may follow it only in the same
-        channel and at the same membership version: if that has changed, both fail, and are repeated in their order.
+        `in_flight` are the session's posts that Redis has not answered yet, the last one first. This one may follow one
+        to the same channel only at the same membership version: if that has changed, both fail, and are repeated in
+        their order.
         """
         if key is not None:
             valid_key(key)
         channel_id = session.joined.get(channel)
         if channel_id is None or size > self._max_bytes:
             return None
-        if previous is not None and (
-            previous.channel_id != channel_id or previous.version != self._fanout.applied_version(channel_id)
-        ):
+        previous = next((each for each in in_flight if each.channel_id == channel_id), None)
+        if previous is not None and previous.version != self._fanout.applied_version(channel_id):
             return None
         return self._append(session, channel_id, payload, size, key=key)
 

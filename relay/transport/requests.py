@@ -1,8 +1,8 @@
 """The requests of one session: taken as the client sends them, answered in their order.
 
 A request begins in the turn of the event loop in which it arrives. One that has to wait gets a task, and the next one
-begins when it is answered. Only posts to one channel in a row wait for Redis together: the store executes them in the
-order in which they were sent, so no order is lost, and a client that has many in flight pays for one round trip.
+begins when it is answered. Only posts in a row wait for Redis together: the store executes them in the order in which
+they were sent, so no order is lost, and a client that has many in flight pays for one round trip.
 """
 
 import asyncio
@@ -165,9 +165,9 @@ class RequestPipeline:
 
     def _begin_post(self, post: Post) -> PendingPost | None:
         """Post without a task, if nothing has to be awaited before. Raises: Refusal."""
-        previous = self._posts[-1].pending if self._posts else None
+        in_flight = (posting.pending for posting in reversed(self._posts))
         return self._messages.begin_post(
-            self._session, post.channel, post.body.payload, post.body.size, key=post.key, previous=previous
+            self._session, post.channel, post.body.payload, post.body.size, key=post.key, in_flight=in_flight
         )
 
     def _start(self, request: IncomingRequest, asked: Any) -> None:

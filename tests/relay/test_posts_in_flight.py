@@ -217,11 +217,13 @@ async def test_a_post_at_a_later_version_waits_for_those_before_it(redis_url: st
         begin = partial(
             node.parts.connections._services.messages.begin_post, session, payload=b"\0\2hi", size=2, key=None
         )
-        first = begin("ops", previous=None)
+        first = begin("ops", in_flight=())
         assert first is not None
-        assert begin("dev", previous=first) is None
-        assert begin("ops", previous=msgspec.structs.replace(first, version=first.version + 1)) is None
-        second = begin("ops", previous=first)
+        other = begin("dev", in_flight=[first])
+        assert other is not None
+        later = msgspec.structs.replace(first, version=first.version + 1)
+        assert begin("ops", in_flight=[other, later]) is None
+        second = begin("ops", in_flight=[other, first])
         assert second is not None
         assert str(await first.reply) < str(await second.reply)
         await peers.close()
