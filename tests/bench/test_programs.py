@@ -52,7 +52,7 @@ async def test_an_operation_passes_few_files_and_waits_for_few_round_trips() -> 
         ("bridge_to_bridge.py", ("--messages", "1", "--runs", "1"), "two, of one directory"),
         ("redis_client.py", (str(ROOT), "--rounds", "1", "--appends", "320"), "append, 32 callers"),
         ("fanout_cost.py", (str(ROOT), "--rounds", "1", "--deliveries", "2000"), "2000 sessions:"),
-        ("traced_calls.py", ("--runs", "1", "--functions"), "Messages.post"),
+        ("traced_calls.py", ("--runs", "1", "--functions"), "Messages.begin_post"),
     ],
 )
 async def test_a_benchmark_prints_its_figures(program: str, arguments: tuple[str, ...], expected: str) -> None:
