@@ -1,6 +1,7 @@
 """The command line itself: help, global flags, exit codes, and the modules that it must not import."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -83,6 +84,7 @@ def test_a_command_imports_only_what_it_uses(tmp_path: Path, arguments: list[str
         text=True,
         timeout=60,
         check=True,
+        env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
     )
     assert finished.stderr.splitlines()[-1] == "imported:"
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -340,10 +341,11 @@ async def test_stop_during_a_restart_ends_everything(tmp_path: Path, monkeypatch
         await server.stop()
         return process
 
-    server = await PrivateServer.start(tmp_path, timing=IMPATIENT)
+    timing = replace(IMPATIENT, grace=30)
+    server = await PrivateServer.start(tmp_path, timing=timing)
     monkeypatch.setattr(ServerProcess, "spawn", spawn_then_stop)
     os.kill(pid_of(server), signal.SIGKILL)
-    async with asyncio.timeout(IMPATIENT.grace / 2):  # the new server is told, not waited for until it is killed
+    async with asyncio.timeout(timing.grace / 2):  # the new server is told, not waited for until it is killed
         await server.supervise()
     assert [process.ended for process in spawned] == [True]
 
