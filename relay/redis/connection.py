@@ -6,6 +6,7 @@ the event loop, so neither a burst nor a long reply keeps other callbacks waitin
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -43,7 +44,7 @@ def _ignore(*_: object) -> None:
     """Do nothing: the owner of a connection may wait for its `lost` instead, and need not bound what it writes."""
 
 
-class Connection:
+class Connection(ABC):
     """An open connection of its owner's own.
 
     `on_reply` is called with each reply, in order; it must not block. `on_lost` is called once if the connection ends
@@ -61,9 +62,9 @@ class Connection:
         self.can_write = True
         """False while the peer does not read what was written. `on_writable` is called when it does again."""
 
+    @abstractmethod
     def write(self, packed: Sequence[bytes]) -> None:
         """Send commands, in order and without waiting."""
-        raise NotImplementedError
 
     async def close(self) -> None:
         """End the connection at once, also with a peer that does not read. May be called twice."""

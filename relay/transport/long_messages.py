@@ -1,4 +1,4 @@
-"""The memory for messages that are longer than a body needs: bounded for a node, whoever sends them."""
+"""The memory for messages that are longer than a body needs: one bound for all clients of a node."""
 
 from collections.abc import Hashable
 

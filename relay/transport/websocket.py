@@ -244,7 +244,7 @@ class ServerWebSocket(asyncio.Protocol):
             self._adjust_reading()
 
     def _adjust_reading(self) -> None:
-        """Read on, unless there is enough for whoever asks next."""
+        """Pause reading while enough is there that was not taken; else resume it."""
         enough = self._reader.buffered >= _READ_AHEAD_BYTES and not self._reader.missing
         paused = (enough or self.excess is not None) and not (self._left or self._closing)
         if paused != self._reading_paused and self._transport is not None and not self._transport.is_closing():

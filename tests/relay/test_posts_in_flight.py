@@ -35,6 +35,18 @@ class Flights:
         monkeypatch.setattr(node.parts.channel_log, "append", counted)
 
 
+def held_replies(node: Node, monkeypatch: pytest.MonkeyPatch) -> list[asyncio.Future[Any]]:
+    """Have the test reply to a node's posts instead of Redis. Returns the replies, to which each post adds one."""
+    replies: list[asyncio.Future[Any]] = []
+
+    def append(*_: Any, **__: Any) -> asyncio.Future[Any]:
+        replies.append(asyncio.get_running_loop().create_future())
+        return replies[-1]
+
+    monkeypatch.setattr(node.parts.channel_log, "append", append)
+    return replies
+
+
 def post(peer: Peer, channel: str, body: str) -> frames.ChannelMsg:
     return frames.ChannelMsg(channel, peer.path, Plain(body))
 
@@ -117,13 +129,7 @@ async def test_the_replies_wait_for_a_post_that_is_repeated(redis_url: str, monk
         ann = await peers.register(f"ws://{node.address}/", "ann")
         await ann.create("ops")
         await ann.join("ops")
-        replies: list[asyncio.Future[Any]] = []
-
-        def append(*_: Any, **__: Any) -> asyncio.Future[Any]:
-            replies.append(asyncio.get_running_loop().create_future())
-            return replies[-1]
-
-        monkeypatch.setattr(node.parts.channel_log, "append", append)
+        replies = held_replies(node, monkeypatch)
         posts = [asyncio.create_task(ann.post("ops", body)) for body in ("first", "second")]
         await wait_until(lambda: len(replies) == 2, what="both are in flight")
         replies[0].set_result(1)  # a later version of the membership
@@ -143,13 +149,7 @@ async def test_what_arrives_while_nothing_more_can_begin_is_not_forgotten(
         ann = await peers.register(f"ws://{node.address}/", "ann")
         await ann.create("ops")
         await ann.join("ops")
-        replies: list[asyncio.Future[Any]] = []
-
-        def append(*_: Any, **__: Any) -> asyncio.Future[Any]:
-            replies.append(asyncio.get_running_loop().create_future())
-            return replies[-1]
-
-        monkeypatch.setattr(node.parts.channel_log, "append", append)
+        replies = held_replies(node, monkeypatch)
         posts = [asyncio.create_task(ann.post("ops", str(number))) for number in range(64)]
         await wait_until(lambda: len(replies) == 64, what="all are in flight")
         late = asyncio.create_task(ann.post("ops", "late"))
