@@ -143,7 +143,7 @@ class LocalChannel:
             if isinstance(step, Gap):
                 session.send_event(session.encoder.gap(self.name, step.after))
             elif session.path_text != step.sender:
-                session.send_event(frames.frame(session.encoder, self.id, self.name, step))
+                session.send_event(frames.frame(session.encoder, self.name, step))
         if catch_up is not None and catch_up.done:
             subscriber.catch_up = None
             subscriber.after = catch_up.position

@@ -10,12 +10,15 @@ class ReplayedFrames:
     """Encodes messages for replays. A message that was encoded a moment ago is not encoded again."""
 
     def __init__(self) -> None:
-        self._frames: dict[tuple[EventEncoder, str, str, str], bytes] = {}
+        self._frames: dict[tuple[EventEncoder, str, Message], bytes] = {}
         self._size = 0
 
-    def frame(self, encoder: EventEncoder, channel_id: str, name: str, message: Message) -> bytes:
-        """Return what `encoder` makes of a message of a channel, under the name that the channel has now."""
-        key = encoder, channel_id, name, message.id
+    def frame(self, encoder: EventEncoder, name: str, message: Message) -> bytes:
+        """Return what `encoder` makes of a message of the channel that has this name now.
+
+        It depends on the whole message: channels may have messages with one id, and a failover may use an id again.
+        """
+        key = encoder, name, message
         frame = self._frames.get(key)
         if frame is None:
             frame = encoder.message(name, message)
