@@ -26,7 +26,7 @@ class LogReader:
         self._access = access
         self._page_bytes = page_bytes
         self._slots = asyncio.Semaphore(CONCURRENT_PAGES)
-        self._queued: dict[tuple[str, str], asyncio.Task[LogPage | None]] = {}
+        self._queued: dict[tuple[LocalChannel, str], asyncio.Task[LogPage | None]] = {}
         """Pages that are not requested yet, by channel and position. A later caller needs a later page."""
 
     async def read(self, channel: LocalChannel, after: str) -> LogPage | None:
@@ -35,7 +35,7 @@ class LogReader:
         The page is as the log is after the call. When this returns, the version at which the page was read is applied.
         None if Redis is away: some time has passed then, and the caller checks whether it still needs the page.
         """
-        key = channel.id, after
+        key = channel, after
         reading = self._queued.get(key)
         if reading is None:
             reading = self._queued[key] = asyncio.create_task(self._read(channel, after))
@@ -44,7 +44,7 @@ class LogReader:
     async def _read(self, channel: LocalChannel, after: str) -> LogPage | None:
         try:
             async with self._slots:
-                del self._queued[channel.id, after]
+                del self._queued[channel, after]
                 page = await self._log.page(channel.id, after, rows=_PAGE_ROWS, size=self._page_bytes)
             await self._access.apply(channel, page.version)
         except StoreUnavailable:

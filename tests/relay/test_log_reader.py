@@ -87,3 +87,14 @@ async def test_an_outage_and_a_caller_that_leaves_concern_nobody_else() -> None:
     assert await asyncio.gather(*reading[1:]) == [None, None]
     log.fails = False
     assert await reader.read(channel, "1-0") == PAGE
+
+
+async def test_a_channel_that_was_left_and_joined_again_reads_its_own_page() -> None:
+    """The version at which a page was read is applied to the object that has the subscribers now."""
+    log = Log()
+    reader, former = reader_of(log)
+    _, present = reader_of(log)
+    reading = [asyncio.create_task(reader.read(channel, "1-0")) for channel in (former, present)]
+    await wait_until(lambda: len(log.requested) == 2, what="both are requested")
+    log.released.set()
+    assert await asyncio.gather(*reading) == [PAGE, PAGE]
