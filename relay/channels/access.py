@@ -70,6 +70,8 @@ class Access:
         session.send_event(session.encoder.left(channel.name, reason))
         log.info("session.lost_channel", path=session.path_text, channel=channel.id, reason=reason)
         session.listed_in.discard(channel.id)
+        if reason == "deleted":
+            return  # the list of subscribers is deleted with the channel
         removed = self._log.remove_subscriber(channel.id, session.connection)
         removed.add_done_callback(partial(_relist, session, channel.id))
 
