@@ -152,8 +152,8 @@ class RequestPipeline:
             asked = request.decode()
             if type(asked) is Post and not tracing.recording:
                 pending = self._begin_post(asked)
-        except Refusal as refusal:
-            asked = refusal
+        except Exception as error:  # noqa: BLE001 - `_answer` replies to it
+            asked = error
         if pending is not None:
             self._posts.append(_Posting(request, asked, pending))
             self._posted_bytes += pending.size
@@ -203,8 +203,8 @@ class RequestPipeline:
         self._posted_bytes -= posting.pending.size
         try:
             sent = self._messages.finish_post(posting.pending)
-        except Refusal as refusal:
-            self._start(posting.request, refusal)
+        except Exception as error:  # noqa: BLE001 - `_answer` replies to it
+            self._start(posting.request, error)
         else:
             if sent is None:
                 self._start(posting.request, posting.asked)
@@ -213,10 +213,8 @@ class RequestPipeline:
 
     async def _answer(self, request: IncomingRequest, asked: Any) -> Reply:
         """Carry out a request. A refusal and a defect are replies, too; a session outlives both."""
-        if isinstance(asked, Refusal):
-            return self._refused(request, asked)
         try:
-            reply = await operations.answer(self._context, request, asked)
+            reply = await self._carry_out(request, asked)
         except Refusal as refusal:
             return self._refused(request, refusal)
         except Exception:
@@ -226,6 +224,12 @@ class RequestPipeline:
             too_large = Refusal(Code.TOO_LARGE, f"the reply would exceed {self._longest_reply} bytes")
             return self._refused(request, too_large)
         return reply
+
+    async def _carry_out(self, request: IncomingRequest, asked: Any) -> Reply:
+        """Carry out what was asked. Raises it instead if it is an exception, of a request that could not begin."""
+        if isinstance(asked, Exception):
+            raise asked
+        return await operations.answer(self._context, request, asked)
 
     def _refused(self, request: IncomingRequest, refusal: Refusal) -> Reply:
         log.debug("request.refused", code=refusal.code.value)

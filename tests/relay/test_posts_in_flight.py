@@ -11,6 +11,7 @@ from conclave.model import Plain
 from conclave.protocol.v1 import admin, frames
 from relay.app.node import Node
 from relay.model.close_reason import CloseReason
+from relay.services.messages import Messages
 from tests.support.blocking import BlockedCommand
 from tests.support.nodes import node_object
 from tests.support.peer import Peer, Peers
@@ -227,3 +228,18 @@ async def test_a_post_at_a_later_version_waits_for_those_before_it(redis_url: st
         assert second is not None
         assert str(await first.reply) < str(await second.reply)
         await peers.close()
+
+
+async def test_a_defect_in_a_post_is_a_reply(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session outlives it, whether the post cannot begin or its reply cannot be read."""
+    async with node_object(redis_url) as node, V2Peers() as peers:
+        ann = await peers.register(f"ws://{node.address}/", "ann")
+        await ann.create("ops")
+        await ann.join("ops")
+        for name in ("begin_post", "finish_post"):
+            with monkeypatch.context() as broken:
+                broken.setattr(Messages, name, lambda *_, **__: 1 // 0)
+                assert await ann.refusal("send", channel="ops", body={"text": "hi"}) == (
+                    "internal: the relay failed to carry this out"
+                )
+        assert await ann.post("ops", "fine")
