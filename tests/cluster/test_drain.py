@@ -150,7 +150,7 @@ async def test_sessions_of_a_draining_node_move_to_others_one_by_one(start: Star
     back = [at for client in clients for at in client.reconnected_at]
     assert len(lost) == len(back) == CLIENTS
     for moments in (lost, back):
-        assert greatest_share(moments, window / 4) < 0.75, "no moment has most of them, also on a machine that stalls"
+        assert greatest_share(moments, window / 4) < 0.5, "a quarter of the time is for a quarter of the sessions"
     for client in clients:
         await client.close()
 
