@@ -11,6 +11,10 @@ import time
 from collections.abc import Callable, Collection
 from typing import Protocol
 
+import structlog
+
+log = structlog.get_logger()
+
 FLUSH_BYTES = 64 * 1024
 """The size of gathered frames at which they are written without a delay."""
 _FACTOR = 4
@@ -122,14 +126,23 @@ class Flusher:
         frames, self._frames = self._frames, 0
         began = self._clock()
         for outbox in outboxes:
-            outbox.flush()
+            _flush(outbox)
         self._policy.record(began, self._clock(), frames=frames, writes=len(outboxes))
         self._joined_frames, self._joined = [], b""
 
     def _flush_replies(self) -> None:
         outboxes, self._with_replies = self._with_replies, []
         for outbox in outboxes:
-            outbox.flush()
+            _flush(outbox)
+
+
+def _flush(outbox: "Outbox") -> None:
+    """Flush one of several outboxes. A defect ends its session, which can resume, and leaves the others alone."""
+    try:
+        outbox.flush()
+    except Exception:
+        log.exception("outbox.failed")
+        outbox.give_up()
 
 
 class _Dropped(list[bytes]):
@@ -212,7 +225,7 @@ class Outbox:
         data = self._flusher.join(self._pending) if len(self._pending) > 1 else self._pending[0]
         self._clear()
         if self._writer.get_write_buffer_size() + len(data) > self._limit:
-            self._overflow()
+            self.give_up()
         else:
             self._write(data)
 
@@ -229,9 +242,9 @@ class Outbox:
             self._pending.append(frame)
             self._counted_bytes += len(frame)
             if self._counted_bytes > self._limit:
-                self._overflow()
+                self.give_up()
 
-    def _overflow(self) -> None:
+    def give_up(self) -> None:
         """Drop the pending frames and all later ones, and have the client disconnected."""
         self._end()
         if not self._overflowed:

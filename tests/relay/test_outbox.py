@@ -278,7 +278,7 @@ def test_finishing_writes_what_is_pending_first_and_nothing_afterwards() -> None
 
 
 def test_a_session_that_ends_gets_its_reply_and_no_more_events() -> None:
-    """What came before the end is kept."""
+    """Frames from before the end are still written."""
     case = Case()
     case.outbox.push(b"before")
     case.outbox.mute()
@@ -351,3 +351,17 @@ def test_any_steps_keep_the_order_and_the_bound(steps: list[tuple[str, int]]) ->
     assert case.overflows <= 1
     if not case.overflows:
         assert case.sent == given_bytes
+
+
+def test_a_defect_in_one_write_ends_its_session_and_leaves_the_others_alone() -> None:
+    """The frames are lost to it, so it has to come back and resume."""
+
+    def fail() -> None:
+        raise OSError("a write that nobody expected to fail")
+
+    ticks, cases = listeners(3, write_seconds=0)
+    cases[0].transport.on_write = fail
+    ticks.flusher.push(b"event", [case.outbox for case in cases])
+    ticks.end()
+    assert [case.overflows for case in cases] == [1, 0, 0]
+    assert [case.transport.writes[-1:] for case in cases[1:]] == [[b"event"]] * 2
