@@ -169,7 +169,7 @@ def test_a_window_begins_where_an_earlier_page_ended(offline: OfflineBridge, aft
 
 
 def test_levels_decide_what_is_shown_and_sent(tmp_path: Path) -> None:
-    """Mute hides messages; below converse the agent cannot post, whoever asks for it."""
+    """Mute hides messages; below converse the agent cannot post at all."""
     offline = OfflineBridge(tmp_path, ONE, level=Level.NOTIFY)
     server = offline.servers[0]
     offline.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")

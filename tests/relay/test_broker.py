@@ -68,7 +68,7 @@ async def test_what_is_not_handled_yet_waits_outside(redis_url: str, monkeypatch
 
 
 async def test_a_dropped_connection_is_replaced(redis_url: str) -> None:
-    """Its topics are subscribed again, and whoever has to fill gaps is called."""
+    """Its topics are subscribed again, and the callbacks that fill gaps run."""
     async with subscribed(connect.real(redis_url)) as (broker, received):
         again: list[bool] = []
         broker.on_resubscribed(lambda: again.append(broker.is_connected))

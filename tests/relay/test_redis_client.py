@@ -190,7 +190,7 @@ async def test_no_more_wait_than_there_is_room_for(
 
 
 async def test_commands_of_many_bytes_wait_for_each_other(client: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is in flight is kept until it is answered, so it is bounded in bytes, too."""
+    """Commands in flight stay in memory until they are answered, so their bytes have a bound, too."""
     monkeypatch.setattr("relay.redis.client._IN_FLIGHT_BYTES", 10_000)
     most = 0
     replies = [client.call("ECHO", "x" * 4_000) for _ in range(20)]
