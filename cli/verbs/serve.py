@@ -52,7 +52,7 @@ class _Several(click.ParamType[str]):
     envvar="CONCLAVE_REDIS_URL",
     show_envvar=True,
     metavar="URL",
-    help="Run one node of a cluster on this Redis: redis://, rediss:// or unix://.",
+    help="Run one node of a cluster on this Redis: redis://, rediss:// or unix://, or redis+sentinel://.",
 )
 @click.option(
     "--redis-read-url",

@@ -14,6 +14,7 @@ from conclave.errors import ConfigError, InvalidUrl
 from relay.redis import connect
 from relay.redis.channel_log import Retention
 from relay.redis.directory import Registration
+from relay.redis.store_url import SENTINEL_SCHEMES, SERVER_SCHEMES
 from relay.services.server_admins import ServerAdmins
 
 DEFAULT_BIND = "0.0.0.0:4390"
@@ -46,7 +47,7 @@ TWO_STORES = "`--data-dir`, `--redis-url` and `--ephemeral` exclude each other: 
 
 
 class RedisUrl(msgspec.Struct, frozen=True):
-    """An existing Redis: redis://, rediss:// or unix://. `read_url` is a read replica of it."""
+    """An existing Redis, alone or behind Sentinels (relay.redis.store_url). `read_url` is a read replica of it."""
 
     url: str
     read_url: str | None = None
@@ -170,9 +171,10 @@ def _parse_address(bind: str) -> tuple[str, int]:
 
 
 def _parse_store(redis_url: str | None, read_url: str | None, data_dir: Path | None, *, ephemeral: bool) -> Store:
-    for flag, url in (("--redis-url", redis_url), ("--redis-read-url", read_url)):
-        if url is not None:
-            _check_redis_url(flag, url)
+    if redis_url is not None:
+        _check_redis_url("--redis-url", redis_url, (*SERVER_SCHEMES, *SENTINEL_SCHEMES))
+    if read_url is not None:
+        _check_redis_url("--redis-read-url", read_url, SERVER_SCHEMES)
     given: list[Store] = []
     if redis_url is not None:
         given.append(RedisUrl(redis_url, read_url))
@@ -187,10 +189,11 @@ def _parse_store(redis_url: str | None, read_url: str | None, data_dir: Path | N
     return given[0]
 
 
-def _check_redis_url(flag: str, url: str) -> None:
+def _check_redis_url(flag: str, url: str, schemes: tuple[str, ...]) -> None:
     """Refuse an unusable URL without quoting it: it may hold a password."""
-    if not url.startswith(("redis://", "rediss://", "unix://")):
-        raise ConfigError(f"invalid Redis URL in `{flag}` (expected redis://, rediss:// or unix://)")
+    if url.partition("://")[0] not in schemes:
+        *others, last = (f"{scheme}://" for scheme in schemes)
+        raise ConfigError(f"invalid Redis URL in `{flag}` (expected {', '.join(others)} or {last})")
     if not connect.is_usable(url):
         raise ConfigError(
             f"invalid Redis URL in `{flag}`: its address or one of its options cannot be understood "

@@ -7,6 +7,9 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from relay.redis.sentinel import Sentinels
+from relay.redis.store_url import StoreUrl, parse_several, topology_of
+
 Make = Callable[..., Redis]
 
 _OPTIONS: dict[str, Any] = {
@@ -15,12 +18,28 @@ _OPTIONS: dict[str, Any] = {
     "decode_responses": False,
 }
 
+_SENTINELS_SECONDS = 2.0
+"""The time in which the Sentinels are asked, where a caller gives none."""
+
 
 def real(url: str) -> Make:
-    """Return a factory of clients for a redis://, rediss:// or unix:// URL."""
+    """Return a factory of clients for the URL of a server, or for that of the Sentinels of a primary."""
+    if topology_of(url) == "sentinel":
+        return _by_sentinels(parse_several(url))
 
     def make(**options: Any) -> Redis:
         return Redis.from_url(url, **_OPTIONS, **options)
+
+    return make
+
+
+def _by_sentinels(url: StoreUrl) -> Make:
+    def make(socket_connect_timeout: float | None = None, **options: Any) -> Redis:
+        timeout = _SENTINELS_SECONDS if socket_connect_timeout is None else socket_connect_timeout
+        sentinels = Sentinels(url, timeout=timeout, **_OPTIONS)
+        options |= {**_OPTIONS, "socket_connect_timeout": timeout, **url.options}
+        primary: Redis = sentinels.master_for(url.service, **options)
+        return primary
 
     return make
 

@@ -33,6 +33,7 @@ DIRECTORY = Path("/var/lib/conclave")
             {"redis_url": "redis://far", "redis_read_url": "rediss://near"},
             RedisUrl("redis://far", read_url="rediss://near"),
         ),
+        ({"redis_url": "redis+sentinel://a,b:1/main"}, RedisUrl("redis+sentinel://a,b:1/main")),
         ({"data_dir": DIRECTORY}, DataDir(DIRECTORY)),
         ({"ephemeral": True}, Ephemeral()),
     ],
@@ -68,11 +69,18 @@ def test_stores_exclude_each_other(given: dict[str, Any]) -> None:
 @pytest.mark.parametrize("url", ["", "localhost:6379", "http://localhost", "REDIS://a"])
 def test_a_url_of_something_else_is_refused(url: str) -> None:
     """The text lists the valid ones, and repeats no password."""
-    with pytest.raises(ConfigError, match="expected redis://, rediss:// or unix://") as caught:
+    every = r"expected redis://, rediss://, unix://, redis\+sentinel:// or rediss\+sentinel://"
+    with pytest.raises(ConfigError, match=every) as caught:
         parse_config(redis_url=url)
     with pytest.raises(ConfigError, match="expected redis://, rediss:// or unix://"):
         parse_config(redis_url="redis://a", redis_read_url=url)
     assert "localhost" not in str(caught.value)
+
+
+def test_a_read_replica_is_one_server() -> None:
+    """Of several behind Sentinels, the one that is checked might not be the one that delivers."""
+    with pytest.raises(ConfigError, match="expected redis://, rediss:// or unix://"):
+        parse_config(redis_url="redis+sentinel://a/main", redis_read_url="redis+sentinel://a/main")
 
 
 @pytest.mark.parametrize(
@@ -104,9 +112,33 @@ def test_a_url_that_cannot_be_read_is_refused_without_its_password(url: str) -> 
 @pytest.mark.parametrize(
     "url",
     [
+        "redis+sentinel://:hunter2@a:1",
+        "redis+sentinel://:hunter2@a:1/",
+        "redis+sentinel://:hunter2@a:1/one/two",
+        "redis+sentinel://:hunter2@/main",
+        "redis+sentinel://:hunter2@a,/main",
+        "redis+sentinel://:hunter2@a:x/main",
+        "redis+sentinel://:hunter2@a:1/main?foo=x",
+        "redis+sentinel://:hunter2@a:1/main?db=one",
+        "redis+sentinel://a:1/main?ssl_ca_certs=/hunter2.pem",
+        "rediss+sentinel://:hunter2/x@a:1/main",
+    ],
+)
+def test_a_url_of_sentinels_that_cannot_be_read_is_refused(url: str) -> None:
+    """Neither the password nor a part of it is repeated."""
+    with pytest.raises(ConfigError, match="invalid Redis URL in `--redis-url`: its address") as caught:
+        parse_config(redis_url=url)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
         "redis://:p%2Fw@a:1/3?socket_keepalive=yes&health_check_interval=5",
         "rediss://a?ssl_cert_reqs=none&ssl_ca_certs=/nowhere.pem",
         "unix:///run/redis.sock?db=2",
+        "redis+sentinel://user:p%2Fw@a:1,[::1]:2,b/main?db=3&sentinel_username=x&sentinel_password=p%2Fw",
+        "rediss+sentinel://a/main?ssl_ca_certs=/nowhere.pem",
     ],
 )
 def test_a_url_with_options_is_taken(url: str) -> None:

@@ -24,12 +24,22 @@ class RedisProcess:
     """
 
     def __init__(
-        self, directory: Path, *, tcp: bool = False, durable: bool = True, settings: tuple[str, ...] = ()
+        self,
+        directory: Path,
+        *,
+        tcp: bool = False,
+        durable: bool = True,
+        password: str = "",
+        settings: tuple[str, ...] = (),
     ) -> None:
-        """`settings` are further words for the server's command line, such as `("--maxmemory", "10mb")`."""
+        """`settings` are further words for the server's command line, such as `("--maxmemory", "10mb")`.
+
+        A `password` is only that of the clients made here; the settings have to set it.
+        """
         self.directory = directory
         self.port = free_port() if tcp else 0
         self._durable = durable
+        self._password = password
         self._settings = settings
         # Not in the test's own directory: a socket's path must be short.
         self._sockets = tempfile.TemporaryDirectory(prefix="redis-", dir="/tmp")
@@ -37,7 +47,8 @@ class RedisProcess:
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}" if self.port else f"unix://{self._sockets.name}/redis.sock"
+        user = f":{self._password}@" if self._password else ""
+        return f"redis://{user}127.0.0.1:{self.port}" if self.port else f"unix://{self._sockets.name}/redis.sock"
 
     @property
     def address(self) -> tuple[str, int]:
@@ -80,6 +91,10 @@ class RedisProcess:
         if self._process is not None:
             self.kill()
         await self.start()
+
+    def client(self) -> "Redis":
+        """Return a client for the test's own questions."""
+        return Redis.from_url(self.url, socket_timeout=1, retry=None)
 
     def flush(self) -> None:
         """Empty it, scripts included."""
@@ -133,7 +148,7 @@ class RedisProcess:
             self._process = None
             raise AssertionError(f"the server ended with status {code}:\n{self.log[-2000:]}")
         try:
-            with Redis.from_url(self.url, socket_timeout=1, retry=None) as client:
+            with self.client() as client:
                 return bool(client.ping())
         except (RedisError, OSError):
             return False

@@ -1,0 +1,88 @@
+"""URLs of a store: one server, or the service of Sentinels.
+
+  redis://[user:password@]host:port/db, rediss://..., unix://...    one server
+  redis+sentinel://[user:password@]host:port,host:port/service?db=  the primary of a service, as its Sentinels name it
+
+`rediss+sentinel` is the same with TLS to every server. The options behind `?` are those of
+redis-py. The user and the password are those of the servers; Sentinels with users of their own get
+`sentinel_username=` and `sentinel_password=`.
+"""
+
+from typing import Any, Literal
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+
+import msgspec
+from redis.asyncio.connection import SSLConnection, parse_url
+
+Topology = Literal["server", "sentinel"]
+Address = tuple[str, int]
+
+SERVER_SCHEMES = ("redis", "rediss", "unix")
+SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
+
+_SENTINEL_PORT = 26379
+_SENTINEL_OPTIONS = {"sentinel_username": "username", "sentinel_password": "password"}
+_SHARED_OPTIONS = ("ssl", "socket_keepalive", "socket_type", "socket_read_size")
+"""The beginnings of the options that hold for Sentinels, too."""
+
+
+class StoreUrl(msgspec.Struct, frozen=True):
+    """The parts of a URL for several servers."""
+
+    topology: Topology
+    addresses: tuple[Address, ...]
+    tls: bool
+    options: dict[str, Any]
+    """The options of a connection to a server, by redis-py's names; without its address."""
+    service: str = ""
+    sentinel_options: dict[str, Any] = {}
+    """The options of a connection to a Sentinel."""
+
+
+def topology_of(url: str) -> Topology:
+    """Return the kind of store that the scheme of a URL names."""
+    return "sentinel" if url.partition("://")[0] in SENTINEL_SCHEMES else "server"
+
+
+def parse_several(url: str) -> StoreUrl:
+    """Return the parts of a URL for several servers.
+
+    Raises:
+        ValueError: if it cannot be understood. The text quotes nothing of the URL.
+    """
+    topology = topology_of(url)
+    scheme, _, rest = url.partition("://")
+    parts = urlsplit(f"//{rest}")
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    service = unquote(parts.path.removeprefix("/"))
+    if not service or "/" in service:
+        raise ValueError("a Sentinel's URL names one service")
+    tls = scheme.startswith("rediss+")
+    query = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+    own = {name: query.pop(option) for option, name in _SENTINEL_OPTIONS.items() if option in query}
+    options = _options(f"{'rediss' if tls else 'redis'}://{credentials}{at}-/?{urlencode(query)}")
+    shared = {name: value for name, value in options.items() if name.startswith(_SHARED_OPTIONS)}
+    return StoreUrl(
+        topology=topology,
+        addresses=tuple(_address(host, _SENTINEL_PORT) for host in hosts.split(",")),
+        tls=tls,
+        options=options,
+        service=service,
+        sentinel_options={**shared, **own},
+    )
+
+
+def _options(url: str) -> dict[str, Any]:
+    """Return the options of a URL of one server, by redis-py's names and without the address."""
+    options: dict[str, Any] = dict(parse_url(url))
+    options.pop("host")
+    if options.pop("connection_class", None) is SSLConnection:
+        options["ssl"] = True
+    return options
+
+
+def _address(text: str, port: int) -> Address:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ValueError("an address without a host")
+    return parts.hostname, parts.port or port

@@ -1,0 +1,35 @@
+"""The parts of a URL that names several servers."""
+
+import pytest
+
+from relay.redis import connect
+from relay.redis.store_url import parse_several
+
+
+def test_the_parts_of_a_sentinels_url() -> None:
+    """The user is that of the servers; Sentinels have their own."""
+    url = parse_several("redis+sentinel://ann:p%2Fw,@a:1,[::1]:2,b/main?db=3&sentinel_password=s%26w")
+    assert url.addresses == (("a", 1), ("::1", 2), ("b", 26379))
+    assert url.service == "main"
+    assert url.options == {"username": "ann", "password": "p/w,", "db": 3}
+    assert url.sentinel_options == {"password": "s&w"}
+
+
+def test_tls_holds_for_sentinels_and_servers() -> None:
+    """A password would otherwise go over the network in plain text to one of the two."""
+    url = parse_several("rediss+sentinel://:pw@a/main?ssl_ca_certs=/ca.pem&ssl_check_hostname=no")
+    tls = {"ssl": True, "ssl_ca_certs": "/ca.pem", "ssl_check_hostname": False}
+    assert url.options == {"password": "pw", **tls}
+    assert url.sentinel_options == tls
+
+
+@pytest.mark.parametrize("path", ["", "/", "/one/two"])
+def test_a_sentinels_url_names_a_service(path: str) -> None:
+    with pytest.raises(ValueError, match="names one service"):
+        parse_several(f"redis+sentinel://a{path}")
+
+
+def test_the_connections_of_a_sentinels_url_use_tls() -> None:
+    """The class of the connection decides it."""
+    made = connect.real("rediss+sentinel://a/main")().connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    assert type(made).__name__ == "SentinelManagedSSLConnection"
