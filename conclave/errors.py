@@ -3,6 +3,7 @@
 ConclaveError
 ├── Refusal                    a request was understood and refused; its text goes to the peer unchanged
 │   ├── BadRequest             a v2 message that is a JSON object and not a request
+│   ├── WrongUrl               a login for another address than the server's own
 │   ├── VersionRefusal         client and server speak different versions of the protocol
 │   ├── ClosedLogin            a server refused the login and closed the connection with a code
 │   ├── StoreUnavailable       Redis does not answer (relay.model.errors)
@@ -87,6 +88,15 @@ class BadRequest(Refusal):
     def __init__(self, request_id: int | None, message: str) -> None:
         super().__init__(Code.MALFORMED, message)
         self.id = request_id
+
+
+class WrongUrl(Refusal):
+    """A login for another address than the server's; `known` are the origins of its public URLs, in order."""
+
+    def __init__(self, known: tuple[str, ...], dialled: str) -> None:
+        names = ", ".join(f"`{each}`" for each in known)
+        super().__init__(Code.UNAUTHORIZED, f"this relay is reached as {names}, not as `{dialled[:200]}`")
+        self.known = known
 
 
 class VersionRefusal(Refusal):

@@ -10,12 +10,12 @@ import time
 
 import structlog
 
-from conclave.errors import Code, ConclaveError, FrameError, Refusal
+from conclave.errors import Code, ConclaveError, FrameError, Refusal, WrongUrl
 from conclave.model import SessionPath
 from conclave.protocol.credentials import LoginClaim, RegistrationClaim, timed_out
 from relay.model.close_reason import CloseReason, Ended
 from relay.observability import redaction, tracing
-from relay.observability.metrics import Metrics
+from relay.observability.metrics import WRONG_URL, Metrics
 from relay.protocol.codec import Codec, Handshake, Received
 from relay.protocol.framing import CLOSE
 from relay.services.accounts import key_text
@@ -73,9 +73,7 @@ class Logins:
             with tracing.login():
                 session = await self._session(socket, codec, handshake)
         except Refusal as refusal:
-            why = redaction.redact_quotes(refusal.message)
-            log.info("login.refused", code=refusal.code.value, reason=why, remote=remote)
-            self._end(socket, refusal.code.value, codec.login_refused(refusal))
+            self._refuse(socket, codec, refusal, remote)
         except _ClientLeft as left:
             log.debug("login.abandoned", reason=str(left), remote=remote)
             self._end(socket, "gone", CLOSE)
@@ -88,6 +86,13 @@ class Logins:
             self._metrics.login_seconds.observe(time.monotonic() - began)
             return session
         return None
+
+    def _refuse(self, socket: ServerWebSocket, codec: Codec, refusal: Refusal, remote: str | None) -> None:
+        """Log a refusal without what the client sent; of a wrong address, with the node's own setting."""
+        why = redaction.redact_quotes(refusal.message)
+        of_wrong_url = {"public_urls": list(refusal.known)} if isinstance(refusal, WrongUrl) else {}
+        log.info("login.refused", code=refusal.code.value, reason=why, remote=remote, **of_wrong_url)
+        self._end(socket, WRONG_URL if of_wrong_url else refusal.code.value, codec.login_refused(refusal))
 
     def _end(self, socket: ServerWebSocket, outcome: str, last_frames: bytes) -> None:
         self._metrics.logins.labels(outcome=outcome).inc()

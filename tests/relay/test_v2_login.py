@@ -5,6 +5,7 @@ import asyncio
 import aiohttp
 import pytest
 from nacl.signing import SigningKey
+from structlog.testing import capture_logs
 
 from relay.protocol.v2 import V2Codec
 from relay.redis.scripts import LEASE_TAKE
@@ -87,6 +88,18 @@ async def test_a_relay_that_knows_its_address_refuses_another(redis_url: str, v2
             "this relay is reached as `ws://10.0.0.1:4390`, `wss://chat.example`, not as `wss://rogue.example`",
         )
         await v2_peers.close()
+
+
+async def test_a_login_for_another_address_is_counted_and_logged_with_the_setting(redis_url: str) -> None:
+    """A wrong public URL refuses every login: its operator sees the setting, and not what the client has sent."""
+    async with running_node(redis_url, origins=frozenset({"wss://chat.example"})) as url:
+        with capture_logs() as logs, pytest.raises(V2Closed):
+            await V2Peer.login(url, KEY, origin="wss://rogue.example")
+        seen = await scrape(url)
+    [refused] = [entry for entry in logs if entry["event"] == "login.refused"]
+    assert refused["public_urls"] == ["wss://chat.example"]
+    assert "rogue" not in str(refused)
+    assert {labels["outcome"]: count for labels, count in seen.series("logins_total") if count} == {"wrong_url": 1}
 
 
 async def test_a_login_while_redis_is_away_is_told_when_to_retry(redis_url: str) -> None:

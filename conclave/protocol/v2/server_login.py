@@ -9,7 +9,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from conclave import base64url, urls
-from conclave.errors import Code, InvalidKey, InvalidUrl, Refusal, VersionRefusal
+from conclave.errors import Code, InvalidKey, InvalidUrl, Refusal, VersionRefusal, WrongUrl
 from conclave.names import NameKind, check_requested_name
 from conclave.protocol.credentials import SIGNATURE_BYTES, LoginClaim, RegistrationClaim
 from conclave.protocol.v2.codec import reason
@@ -74,8 +74,7 @@ class ServerLogin:
                 f"invalid origin `{claimed[:200]}` (expected `ws://host` or `wss://host`, with a port if needed)"
             )
         if self._origins and origin not in self._origins:
-            known = ", ".join(f"`{each}`" for each in sorted(self._origins))
-            raise Refusal(Code.UNAUTHORIZED, f"this relay is reached as {known}, not as `{origin[:200]}`")
+            raise WrongUrl(tuple(sorted(self._origins)), origin)
 
     def _prove(self, data: bytes | str) -> LoginClaim | RegistrationClaim:
         proof = _decoded(data, _PROOF, "`auth` or `register`")

@@ -2,9 +2,9 @@
 
 from prometheus_client import Counter, Histogram, disable_created_metrics
 
-from relay.observability.metrics.node import Metrics
+from relay.observability.metrics.node import WRONG_URL, Metrics
 from relay.observability.metrics.table import CONTENT_TYPE, Labelled
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a further series for each counter and histogram, which no dashboard or alert uses
 
-__all__ = ["CONTENT_TYPE", "Counter", "Histogram", "Labelled", "Metrics"]
+__all__ = ["CONTENT_TYPE", "WRONG_URL", "Counter", "Histogram", "Labelled", "Metrics"]

@@ -10,6 +10,8 @@ from relay.model.close_reason import CloseReason
 from relay.observability.metrics.table import Table
 
 _CODES = tuple(code.value for code in Code)
+WRONG_URL = "wrong_url"
+"""The outcome of a login for another address than the public URLs of the node."""
 _OPERATIONS = (
     *("create_channel", "acl_list", "ban_list", "invite_list", "invite_revoke", "server_invite_create"),
     *("machine_add", "machine_remove", "user_remove"),
@@ -53,8 +55,9 @@ class Metrics(Table):
         self.outbox_bytes = self._gauge("outbox_bytes", "Bytes that wait for the sockets of all sessions.")
         self.logins = self._counters(
             "logins",
-            "Logins: ok, gone (the client left before the end), or the refusal's code.",
-            outcome=("ok", "gone", *_CODES),
+            "Logins: ok, gone (the client left before the end), wrong_url (for another address than those of "
+            "`--public-url`), or the refusal's code.",
+            outcome=("ok", "gone", WRONG_URL, *_CODES),
         )
         self.login_seconds = self._histogram(
             "login_seconds", "Time from the upgrade to the session, the client's own share included.", _SECONDS
