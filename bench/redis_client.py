@@ -8,6 +8,7 @@ kernel's share included, that of Redis for an append, and the ratios. Only ratio
 
 import argparse
 import asyncio
+import inspect
 import os
 import statistics
 import subprocess
@@ -30,12 +31,14 @@ ROOT = Path(__file__).parents[1]
 CALLERS = (1, 32)
 ROWS = ("append, 1 caller", "append, 32 callers", "live message", "Redis, append")
 PAYLOAD = b"x" * 200
+CONNECTION: dict[str, str] = {}
+"""The connection that posts, if the tree wants to know it."""
 PUBLISH = "for _ = 1, tonumber(ARGV[1]) do redis.call('PUBLISH', 'live', ARGV[2]) end"
 
 
 async def append(log: Any, channel: str, times: int) -> None:
     for _ in range(times):
-        await log.append(channel, "ann/laptop/main", PAYLOAD, version=0)
+        await log.append(channel, "ann/laptop/main", PAYLOAD, version=0, **CONNECTION)
 
 
 async def cost(log: Any, callers: int, appends: int) -> float:
@@ -71,9 +74,14 @@ async def measure(url: str, appends: int) -> None:
     make = trees.load("relay.redis.connect:real")(url)
     client = trees.load("relay.redis.client:RedisClient")(make, timeout=5.0, metrics=metrics)
     retention = trees.load("relay.redis.channel_log:Retention")(ms=3_600_000, rows=1000, group_bytes=1 << 20)
-    log = trees.load("relay.redis.channel_log:ChannelLog")(client, trees.load("relay.redis.keys:Keys")("b"), retention)
+    keys = trees.load("relay.redis.keys:Keys")("b")
+    log = trees.load("relay.redis.channel_log:ChannelLog")(client, keys, retention)
     broker = trees.load("relay.redis.broker:Broker")(client, confirm_timeout=5.0)
     serving = [asyncio.create_task(client.serve()), asyncio.create_task(broker.serve())]
+    for callers in CALLERS:
+        await client.call("HSET", keys.subscribers(f"c{callers}"), "c", "node ann/laptop/main")
+    if "connection" in inspect.signature(log.append).parameters:  # the other tree may have no fence
+        CONNECTION["connection"] = "c"
     while await asyncio.to_thread(sys.stdin.readline):
         figures = [await cost(log, callers, appends) for callers in CALLERS]
         figures.append(await cost_of_live(client, broker, appends // 100 * 100))

@@ -27,6 +27,7 @@ from relay.services.accounts import Accounts
 from relay.services.authorization import AuditLog
 from relay.services.channels import Channels
 from relay.services.context import Services
+from relay.services.fencing import Fencing
 from relay.services.messages import Messages
 from relay.services.moderation import Moderation
 from relay.services.presence import Presence
@@ -94,6 +95,7 @@ class Components:
 
     def _services(self, config: NodeConfig) -> Services:
         directory, fanout, audit = self.directory, self.fanout, AuditLog(self.metrics)
+        fencing = Fencing(channel_log=self.channel_log, leases=self.leases, registry=self.registry)
         return Services(
             accounts=Accounts(
                 directory=directory,
@@ -119,6 +121,7 @@ class Components:
                 inbox=self.inbox,
                 idempotency_keys=IdempotencyKeys(self.client, self._keys),
                 registry=self.registry,
+                fencing=fencing,
                 max_bytes=config.max_message_bytes,
                 metrics=self.metrics,
             ),

@@ -11,6 +11,7 @@ from relay.channels.access import Access
 from relay.channels.local_channel import LocalChannel
 from relay.channels.recovery import Recovery
 from relay.channels.replay import Replays
+from relay.model.close_reason import CloseReason
 from relay.model.message import Message
 from relay.observability.metrics import Metrics
 from relay.redis.broker import Broker
@@ -18,6 +19,7 @@ from relay.redis.channel_log import ChannelLog, parse_live
 from relay.redis.clock import RedisClock
 from relay.redis.directory import Directory
 from relay.redis.keys import Keys
+from relay.redis.leases import Holder
 from relay.sessions.outbox import Flusher
 from relay.sessions.session import Session
 
@@ -113,12 +115,22 @@ class FanOut:
         try:
             _, listing = await asyncio.gather(
                 self._broker.subscribe(self._keys.live(channel_id), partial(self._receive, channel)),
-                self._log.add_subscriber(channel_id, session.path, node, session.connection, since=since),
+                self._log.add_subscriber(
+                    channel_id,
+                    session.path,
+                    Holder(session.connection, node, session.generation),
+                    supersedes=session.supersedes,
+                    since=since,
+                ),
             )
         finally:
             channel.pending_joins -= 1
             self._check_idle(channel)
-        if listing is None or channel.deleted or session.close_reason is not None:
+        if listing is None or channel.deleted:
+            return None
+        if listing.superseded:
+            session.close(CloseReason.SUPERSEDED)
+        if session.close_reason is not None:
             return None
         self._idle.pop(channel_id, None)
         subscriber = channel.add_subscriber(

@@ -61,9 +61,10 @@ class SessionRecords:
             case "revoked":
                 session.close(CloseReason.REVOKED)
                 return
-        await asyncio.gather(
-            *(
-                self._log.add_subscriber(channel_id, session.path, node, session.connection)
-                for channel_id in session.joined.values()
-            )
-        )
+        await asyncio.gather(*(self._relist(session, channel_id, holder) for channel_id in session.joined.values()))
+
+    async def _relist(self, session: Session, channel_id: str, holder: Holder) -> None:
+        session.relistings += 1
+        listing = await self._log.add_subscriber(channel_id, session.path, holder)
+        if listing is not None and listing.superseded:
+            session.close(CloseReason.SUPERSEDED)

@@ -12,12 +12,15 @@ from relay.model.message import Message
 from relay.redis import scripts
 from relay.redis.client import RedisClient
 from relay.redis.keys import Keys
+from relay.redis.leases import Holder, is_superseded
 
 _ScriptCall = tuple[tuple[str, str], tuple[str | int, ...]]
 """The keys and the arguments of a script."""
 
 DELETED = -1
 """The version of a deleted channel."""
+UNLISTED = -2
+"""The reply to a post of a session that is not listed in the channel."""
 _DELETED_MS = 24 * 3600 * 1000
 
 KEY_MS = 5 * 60 * 1000
@@ -84,12 +87,14 @@ class SubscriberListing(msgspec.Struct, frozen=True):
     """The state of a channel when a subscriber was listed.
 
     `tip` is the id of the last message, `version` the membership version. `recovered` tells whether the log has
-    everything after the message that the subscriber received last; False if it named none.
+    everything after the message that the subscriber received last; False if it named none. `superseded` tells whether a
+    later connection had taken the subscriber's path by then: it has to be removed again.
     """
 
     tip: str
     version: int
     recovered: bool
+    superseded: bool
 
 
 class ChannelLog:
@@ -100,13 +105,25 @@ class ChannelLog:
         self._keys = keys
         self._retention = retention
         self._post_keys = lru_cache(_REMEMBERED_KEYS)(
-            lambda channel_id: (keys.log(channel_id), keys.head(channel_id), keys.live(channel_id))
+            lambda channel_id: (
+                *(keys.log(channel_id), keys.head(channel_id), keys.live(channel_id), keys.subscribers(channel_id)),
+            )
         )
 
     def append(
-        self, channel_id: str, sender: str, payload: bytes, *, version: int, key: str | None = None, trace: str = ""
+        self,
+        channel_id: str,
+        sender: str,
+        payload: bytes,
+        *,
+        connection: str,
+        version: int,
+        key: str | None = None,
+        trace: str = "",
     ) -> asyncio.Future[Any]:
         """Append a message of a session, whose path is `sender`, to the log and publish it, in one step.
+
+        `connection` is that of the session; if it is not listed in the channel, nothing is posted.
 
         `key` is an idempotency key: if the user posted a message here under it in the last five minutes, nothing is
         posted, and the id of that message is returned, whatever the payload is. `trace` is published with the message.
@@ -122,7 +139,7 @@ class ChannelLog:
             keys = (*keys, self._keys.sent(channel_id, sender.partition("/")[0], key))
         bounds = self._retention
         args = (sender, payload, bounds.rows, bounds.ms, GROUP_ROWS, bounds.group_bytes, version, KEY_MS, trace)
-        return self._client.run(scripts.POST, keys, *args)
+        return self._client.run(scripts.POST, keys, *args, connection)
 
     async def page(self, channel_id: str, after: str, *, rows: int, size: int, whole_ms: bool = False) -> LogPage:
         """Read what follows message `after`: up to `rows` rows and `size` bytes, one row at least.
@@ -164,15 +181,33 @@ class ChannelLog:
         return []
 
     async def add_subscriber(
-        self, channel_id: str, path: SessionPath, node: str, connection: str, *, since: str | None = None
+        self,
+        channel_id: str,
+        path: SessionPath,
+        holder: Holder,
+        *,
+        supersedes: Sequence[str] = (),
+        since: str | None = None,
     ) -> SubscriberListing | None:
-        """List a subscriber. None if the channel was deleted."""
+        """List a subscriber, and remove the earlier connections of its path. None if the channel was deleted.
+
+        The lease is read after the list was written. So a later connection has either been seen here, or sees this one
+        in the lease and removes it from the list when it is listed itself.
+        """
         keys = (self._keys.head(channel_id), self._keys.subscribers(channel_id), self._keys.log(channel_id))
-        reply, _ = await asyncio.gather(
-            self._client.run(scripts.ENTER, keys, connection, f"{node} {path}", since or "", self._retention.ms),
-            self._client.call("SADD", self._keys.channels(node), channel_id),
+        entry = f"{holder.node} {path}"
+        reply, _, lease = await asyncio.gather(
+            self._client.run(
+                scripts.ENTER, keys, holder.connection, entry, since or "", self._retention.ms, *supersedes
+            ),
+            self._client.call("SADD", self._keys.channels(holder.node), channel_id),
+            self._client.call("HGETALL", self._keys.lease(path)),
         )
-        return None if reply is None else SubscriberListing(bytes(reply[0]).decode(), int(reply[1]), bool(reply[2]))
+        if reply is None:
+            return None
+        tip, version, recovered = reply
+        superseded = is_superseded(lease, holder.generation)
+        return SubscriberListing(bytes(tip).decode(), int(version), bool(recovered), superseded)
 
     def remove_subscriber(self, channel_id: str, connection: str) -> asyncio.Future[Any]:
         """Remove a subscriber from the list, in the order of the calls. Raises, in the future: StoreUnavailable."""
@@ -212,8 +247,8 @@ class ChannelLog:
 def appended(reply: Any) -> str | int | None:
     """Read the reply of post.lua.
 
-    Returns the id of the message; the present version, if that is later than the caller's and nothing was posted; None
-    if the channel was deleted.
+    Returns the id of the message. If nothing was posted: the present version, which is later than the caller's;
+    UNLISTED; None if the channel was deleted.
     """
     return bytes(reply).decode() if isinstance(reply, bytes) else reply
 

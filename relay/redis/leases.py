@@ -82,6 +82,11 @@ class Leases:
         return sorted({bytes(path).decode() for paths in lists for path in paths})
 
 
+def is_superseded(lease: list[bytes], generation: int) -> bool:
+    """Tell whether a lease, as Redis sends it, names a holder with a later generation."""
+    return any(_holder(*row).generation > generation for row in pairs(lease))
+
+
 def _owns(owner: bytes | None, path: SessionPath) -> bool:
     """Tell whether a key belongs to the machine of this path. A revoked key may have been enrolled elsewhere since."""
     return owner is not None and bytes(owner).decode() == f"{path.user}/{path.machine}"

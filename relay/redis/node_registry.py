@@ -92,6 +92,11 @@ class NodeRegistry:
             if node != self.node and (beat < 0 or now - since > DEAD_AFTER_SECONDS)
         ]
 
+    async def is_evicted(self) -> bool:
+        """Return whether this node was declared dead, which its next heartbeat will notice."""
+        beat = await self._client.call("ZSCORE", self._keys.nodes, self.node)
+        return beat is None or float(beat) < 0
+
     async def alive(self) -> set[str]:
         """Return the nodes that sent a heartbeat in the last six seconds, and this one."""
         reply = await self._client.run(scripts.ALIVE, [self._keys.nodes], int(DEAD_AFTER_SECONDS * 1000))

@@ -16,12 +16,13 @@ from relay.model.errors import StoreUnavailable
 from relay.model.message import PAGE_BYTES, START, Message
 from relay.observability import tracing
 from relay.observability.metrics import Metrics
-from relay.redis.channel_log import ChannelLog, LogPage, appended
+from relay.redis.channel_log import UNLISTED, ChannelLog, LogPage, appended
 from relay.redis.directory import Directory
 from relay.redis.idempotency import IdempotencyKeys, IdempotencyRecord
 from relay.redis.inbox import Inbox, Whisper
 from relay.redis.leases import Leases
 from relay.redis.node_registry import NodeRegistry
+from relay.services.fencing import Fencing
 from relay.services.refusals import not_member, valid_key, valid_position
 from relay.sessions.session import Session
 
@@ -35,11 +36,13 @@ _ATTEMPTS = 5
 class PendingPost(msgspec.Struct, frozen=True):
     """A post that waits for Redis. `version` is the membership version of its channel that this node had applied.
 
-    `size` is that of the body, in bytes; `reply` is Redis' answer, which `appended` reads.
+    `relistings` are those of the session when the post began. `size` is that of the body, in bytes; `reply` is Redis'
+    answer, which `appended` reads.
     """
 
     channel_id: str
     version: int
+    relistings: int
     size: int
     reply: asyncio.Future[Any]
     began: float
@@ -58,6 +61,7 @@ class Messages:
         inbox: Inbox,
         idempotency_keys: IdempotencyKeys,
         registry: NodeRegistry,
+        fencing: Fencing,
         max_bytes: int,
         metrics: Metrics,
     ) -> None:
@@ -69,6 +73,7 @@ class Messages:
         self._inbox = inbox
         self._idempotency_keys = idempotency_keys
         self._registry = registry
+        self._fencing = fencing
         self._max_bytes = max_bytes
         self._metrics = metrics
 
@@ -93,9 +98,12 @@ class Messages:
                 raise not_member(channel)
             if isinstance(reply, str):
                 return self._posted(pending, reply)
+            if reply == UNLISTED:
+                await self._fencing.relist(session, channel_id)
+                continue
             # The membership has changed: apply that version, and post only if the session is still in the channel.
             await self._fanout.apply_version(channel_id, reply)
-        raise StoreUnavailable("the membership of the channel kept changing")
+        raise StoreUnavailable("the membership or the list of subscribers of the channel kept changing")
 
     def begin_post(
         self,
@@ -110,8 +118,8 @@ class Messages:
         """Begin what `post` does, if nothing has to be awaited before; else return None. Raises: Refusal.
 
         `in_flight` are the session's posts that Redis has not answered yet, the last one first. This one may follow one
-        to the same channel only at the same membership version: if that has changed, both fail, and are repeated in
-        their order.
+        to the same channel only at the same membership version, and if the session was not listed again in between: if
+        one fails, so does the other, and they are repeated in their order.
         """
         if key is not None:
             valid_key(key)
@@ -119,7 +127,9 @@ class Messages:
         if channel_id is None or size > self._max_bytes:
             return None
         previous = next((each for each in in_flight if each.channel_id == channel_id), None)
-        if previous is not None and previous.version != self._fanout.applied_version(channel_id):
+        if previous is not None and (
+            previous.version != self._fanout.applied_version(channel_id) or previous.relistings != session.relistings
+        ):
             return None
         return self._append(session, channel_id, payload, size, key=key)
 
@@ -131,9 +141,17 @@ class Messages:
     def _append(
         self, session: Session, channel_id: str, payload: bytes, size: int, *, key: str | None, trace: str = ""
     ) -> PendingPost:
-        version = self._fanout.applied_version(channel_id)
-        reply = self._log.append(channel_id, session.path_text, payload, version=version, key=key, trace=trace)
-        return PendingPost(channel_id, version, size, reply, time.monotonic())
+        version, relistings = self._fanout.applied_version(channel_id), session.relistings
+        reply = self._log.append(
+            channel_id,
+            session.path_text,
+            payload,
+            connection=session.connection,
+            version=version,
+            key=key,
+            trace=trace,
+        )
+        return PendingPost(channel_id, version, relistings, size, reply, time.monotonic())
 
     def _posted(self, pending: PendingPost, message_id: str) -> tuple[str, int]:
         self._metrics.publish_seconds.observe(time.monotonic() - pending.began)

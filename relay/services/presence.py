@@ -56,6 +56,7 @@ class Presence:
                 session.path, session.pubkey, node=node, connection=session.connection
             )
             session.generation = generation
+            session.supersedes = tuple(holder.connection for holder in holders)
             _check(enrolled=enrolled, same_node=self._registry.node == node)
             await asyncio.gather(*(self._inbox.send(holder.node, Supersede(holder.connection)) for holder in holders))
         except BaseException:

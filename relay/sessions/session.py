@@ -24,7 +24,8 @@ class Session:
 
     __slots__ = (
         *("_interrupt", "_whispers", "admin", "close_reason", "connection", "drained", "encoder", "generation"),
-        *("joined", "last_activity", "listed_in", "outbox", "path", "path_text", "pubkey", "replaying", "replays"),
+        *("joined", "last_activity", "listed_in", "outbox", "path", "path_text", "pubkey", "relistings"),
+        *("replaying", "replays", "supersedes"),
     )
 
     def __init__(
@@ -56,6 +57,11 @@ class Session:
         self.joined: dict[str, str] = {}
         self.listed_in: set[str] = set()
         """Ids of the channels that may list this session among their subscribers."""
+        self.relistings = 0
+        """The times that the node has written the session's listings again: posts on either side of one have to be
+        answered in their order, so they do not wait for Redis together."""
+        self.supersedes: tuple[str, ...] = ()
+        """The earlier connections of the path: what they are listed in is taken over by this session."""
         self.close_reason: CloseReason | None = None
         self.last_activity = asyncio.get_running_loop().time()
         """The time at which the client last sent or read something: seconds of the event loop's clock."""

@@ -10,7 +10,7 @@ from relay.redis import connect, scripts
 from relay.redis.channel_log import ChannelLog, Retention
 from relay.redis.client import RedisClient
 from relay.redis.keys import Keys
-from relay.redis.leases import Leases
+from relay.redis.leases import Holder, Leases
 from relay.redis.node_registry import NodeRegistry
 from tests.support.waiting import wait_until
 
@@ -29,8 +29,8 @@ class Cluster:
 
     async def session(self, member: NodeRegistry, path: SessionPath, connection: str) -> None:
         """Log in at a member, and join a channel there."""
-        await self.leases.take(path, "key", node=member.node, connection=connection)
-        await self.channels.add_subscriber("c1", path, member.node, connection)
+        generation, _, _ = await self.leases.take(path, "key", node=member.node, connection=connection)
+        await self.channels.add_subscriber("c1", path, Holder(connection, member.node, generation))
 
     async def names(self) -> set[str]:
         """Return the names of all keys."""

@@ -1,10 +1,11 @@
--- Append a message to a channel's log and publish it with the id of its predecessor. KEYS: log, head, live; and, for a
--- message with an idempotency key, the key that remembers it.
+-- Append a message to a channel's log and publish it with the id of its predecessor. KEYS: log, head, live, subs; and,
+-- for a message with an idempotency key, the key that remembers it.
 -- ARGV: from, payload, most messages kept, longest time kept (ms), most messages and most bytes in one millisecond, the
 -- membership version that the sender's node has applied, the time for which an idempotency key is
--- remembered (ms), the trace of the post, or ''. A trace is published after the version.
+-- remembered (ms), the trace of the post, or '', the sender's connection. A trace is published after the version.
 -- Returns the id of the message, or of the first one under its idempotency key; false if the channel was deleted; or a
--- later version, a number: the node has to apply it before it repeats the post.
+-- later version, a number: the node has to apply it before it repeats the post; or -2 if the connection is not listed in
+-- the channel: it may not post (docs/decisions/0014).
 --
 -- The id is Redis' clock in milliseconds and a count. It never goes back: Redis chooses one after the last entry of the
 -- log. A millisecond with as many messages as a page of history may have beyond its size is full, and the next message
@@ -21,7 +22,10 @@ local version = head[4] or '0'
 if tonumber(version) > tonumber(ARGV[7]) then
   return tonumber(version)
 end
-local sent = KEYS[4] and redis.call('GET', KEYS[4])
+if redis.call('HEXISTS', KEYS[4], ARGV[10]) == 0 then
+  return -2
+end
+local sent = KEYS[5] and redis.call('GET', KEYS[5])
 if sent then
   return sent
 end
@@ -53,8 +57,8 @@ redis.call('HSET', KEYS[2], 'tip', id, 'weight', weight)
 if tip == '0-0' then
   redis.call('HSET', KEYS[2], 'first', id)
 end
-if KEYS[4] then
-  redis.call('SET', KEYS[4], id, 'PX', ARGV[8])
+if KEYS[5] then
+  redis.call('SET', KEYS[5], id, 'PX', ARGV[8])
 end
 if ARGV[9] ~= '' then
   version = version .. ' ' .. ARGV[9]
