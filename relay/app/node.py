@@ -259,4 +259,5 @@ class Node:
         if len(self.parts.sessions):
             log.warning("node.sessions_cut", sessions=len(self.parts.sessions))
         with contextlib.suppress(StoreUnavailable):
+            await self.parts.inbox.close(self.name)
             await self.parts.registry.leave()

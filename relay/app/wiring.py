@@ -75,7 +75,6 @@ class Components:
         self.janitor = Janitor(
             registry=self.registry,
             announcements=self.announcements,
-            inbox=self.inbox,
             fanout=self.fanout,
             sessions=self.sessions,
             idle_seconds=config.idle_seconds,
@@ -95,7 +94,7 @@ class Components:
 
     def _services(self, config: NodeConfig) -> Services:
         directory, fanout, audit = self.directory, self.fanout, AuditLog(self.metrics)
-        fencing = Fencing(channel_log=self.channel_log, leases=self.leases, registry=self.registry)
+        fencing = Fencing(channel_log=self.channel_log, leases=self.leases, registry=self.registry, inbox=self.inbox)
         return Services(
             accounts=Accounts(
                 directory=directory,
@@ -110,6 +109,7 @@ class Components:
                 channel_log=self.channel_log,
                 fanout=fanout,
                 registry=self.registry,
+                fencing=fencing,
                 audit=audit,
                 resumes=self.metrics.resumes,
             ),

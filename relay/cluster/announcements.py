@@ -13,8 +13,9 @@ import structlog
 
 from relay.redis.channel_log import DELETED, ChannelLog
 from relay.redis.directory import Directory
-from relay.redis.inbox import Inbox, Revoke
+from relay.redis.inbox import Inbox
 from relay.redis.node_registry import NodeRegistry
+from relay.redis.signals import Revoke
 
 log = structlog.get_logger()
 

@@ -1,11 +1,10 @@
-"""Regular cleaning up: dead nodes, pending announcements, handled signals, idle channels and idle sessions."""
+"""Regular cleaning up: dead nodes, pending announcements, idle channels and idle sessions."""
 
 import asyncio
 
 from relay.channels.fanout import FanOut
 from relay.cluster.announcements import Announcements
 from relay.observability.metrics import Metrics
-from relay.redis.inbox import Inbox
 from relay.redis.node_registry import NodeRegistry
 from relay.sessions.registry import SessionRegistry
 
@@ -18,7 +17,6 @@ class Janitor:
         *,
         registry: NodeRegistry,
         announcements: Announcements,
-        inbox: Inbox,
         fanout: FanOut,
         sessions: SessionRegistry,
         idle_seconds: float,
@@ -27,7 +25,6 @@ class Janitor:
         """A session that sends nothing for `idle_seconds` is closed."""
         self._registry = registry
         self._announcements = announcements
-        self._inbox = inbox
         self._fanout = fanout
         self._sessions = sessions
         self._idle_seconds = idle_seconds
@@ -43,6 +40,5 @@ class Janitor:
             if await self._registry.remove_dead(node):
                 self._metrics.janitor_removed.inc()
         await self._announcements.publish_pending()
-        await self._inbox.trim()
         await self._fanout.unsubscribe_idle(self._registry.node)
         self._metrics.janitor_runs.inc()

@@ -39,6 +39,7 @@ class Membership:
         await self._probe.subscribe(self._registry.node)
         if former is not None:
             await self._records.reassert()
+            await self._inbox.close(former)
             await self._registry.remove(former)
         log.info("node.joined", node=self._registry.node)
 

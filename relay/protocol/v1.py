@@ -18,7 +18,7 @@ from relay.protocol.codec import Received
 from relay.protocol.framing import CLOSE, binary_frame
 from relay.protocol.message_requests import Post, ReadSince, Whisper
 from relay.protocol.stored_body import encode_payload
-from relay.redis import inbox
+from relay.redis import signals
 
 _REQUESTS = {frames.Admin, frames.ChannelMsg, frames.Whisper, frames.ReadSince} | operations.BY_FRAME.keys()
 
@@ -49,7 +49,7 @@ class V1Codec:
     def message(self, channel: str, message: Message) -> bytes:
         return binary_frame(_message_head(channel, message.sender) + message.payload)
 
-    def whisper(self, whisper: inbox.Whisper) -> bytes:
+    def whisper(self, whisper: signals.Whisper) -> bytes:
         payload = frames.RawPayload(whisper.payload)
         return _encode(frames.Whisper(path_of(whisper.sender), path_of(whisper.target), payload))
 

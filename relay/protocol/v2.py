@@ -22,7 +22,7 @@ from relay.protocol.codec import Received
 from relay.protocol.framing import close_frame, text_frame
 from relay.protocol.message_requests import Post, ReadHistory, Whisper
 from relay.protocol.stored_body import decode_body, decode_text, encode_body
-from relay.redis import inbox
+from relay.redis import signals
 from relay.redis.channel_log import LogPage
 
 _CODES = {
@@ -77,7 +77,7 @@ class V2Codec:
         event = _TextMessage(channel, message.sender, _Text(text), message.id, message.ts_ms)
         return text_frame(msgspec.json.encode(event))
 
-    def whisper(self, whisper: inbox.Whisper) -> bytes:
+    def whisper(self, whisper: signals.Whisper) -> bytes:
         return _event(events.Whispered(whisper.sender, decode_body(whisper.payload), whisper.id, whisper.ts))
 
     def left(self, channel: str, reason: str) -> bytes:

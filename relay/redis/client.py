@@ -26,6 +26,7 @@ from relay.redis import scripts
 from relay.redis.connection import Command, Connection, Reply, attach, pack
 from relay.redis.failures import CONNECTION_ERRORS, RECONNECT_SECONDS, describe, is_transient, reply_text
 from relay.redis.scripts import Script
+from relay.redis.unreadable import Unreadable
 
 log = structlog.get_logger()
 
@@ -74,6 +75,7 @@ class RedisClient:
         self._pool = make(socket_timeout=None, socket_connect_timeout=timeout).connection_pool
         self._timeout = timeout
         self._metrics = metrics
+        self.unreadable = Unreadable(metrics)
         self._script_seconds = {name: metrics.script_seconds.labels(script=name).observe for name in scripts.NAMES}
         self._connection: Connection | None = None
         self._waiting: deque[_Request] = deque()

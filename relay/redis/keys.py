@@ -38,10 +38,19 @@ Braces mark the hash slot, so that the same layout runs on Redis Cluster: all ke
 {n:<node>}     one node
   :sessions            hash     connection -> path
   :channels            set      ids of channels with subscribers on this node
-  :inbox               stream   signals to this node
+  :inbox               stream   signals to this node: s = signal. A node whose name has a version opens it
   :probe               pub/sub  the probes of this node
 {nodes}                zset     node -> last heartbeat (ms, Redis' clock)
 {nodes}:sweep:<node>   string   the node that is removing a dead one
+
+Nodes of several versions share these keys. A value that a node cannot read is counted, logged and skipped. Room for a
+later format is here; nodes from 0.4 on take no notice of it:
+
+:log, :inbox           further fields after `f` and `p`, beside `s`; an entry without them is a later format
+:live                  a first byte that is not a digit; the node then reads the message from the log
+:subs, {s:<path>}      further words after the last one of a value
+:due                   further words after the last one of an announcement; another first word is a later format
+<node>                 the version of the signals that the node reads, after a hyphen; without one it is 1
 """
 
 import re

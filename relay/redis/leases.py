@@ -70,16 +70,20 @@ class Leases:
             self._client.call("HDEL", self._keys.sessions(node), connection),
         )
 
-    async def holder(self, path: SessionPath, alive: set[str]) -> Holder | None:
-        """Return the holder of a path, among the nodes that are alive; None if there is none."""
-        rows = pairs(await self._client.call("HGETALL", self._keys.lease(path)))
-        holders = [holder for row in rows if (holder := _holder(*row)).node in alive]
-        return max(holders, key=lambda holder: holder.generation, default=None)
+    async def holders(self, path: SessionPath) -> list[Holder]:
+        """Return the holder of a path and the earlier ones that have not ended, in no particular order."""
+        return [_holder(*row) for row in pairs(await self._client.call("HGETALL", self._keys.lease(path)))]
 
     async def sessions(self, nodes: set[str]) -> list[str]:
         """Return the paths of all sessions on these nodes, each once, sorted."""
         lists = await asyncio.gather(*(self._client.call("HVALS", self._keys.sessions(node)) for node in nodes))
         return sorted({bytes(path).decode() for paths in lists for path in paths})
+
+
+def latest(holders: list[Holder], alive: set[str]) -> Holder | None:
+    """Return the holder of a path, among the nodes that are alive; None if there is none."""
+    living = (holder for holder in holders if holder.node in alive)
+    return max(living, key=lambda holder: holder.generation, default=None)
 
 
 def is_superseded(lease: list[bytes], generation: int) -> bool:
@@ -93,5 +97,5 @@ def _owns(owner: bytes | None, path: SessionPath) -> bool:
 
 
 def _holder(connection: bytes, value: bytes) -> Holder:
-    generation, _, node = bytes(value).decode().partition(" ")
+    generation, node, *_ = bytes(value).decode().split(" ")
     return Holder(bytes(connection).decode(), node, int(generation))

@@ -6,7 +6,6 @@ answers; no clocks are compared, so an outage of Redis declares no node dead. A 
 """
 
 import asyncio
-import secrets
 import time
 
 import structlog
@@ -17,6 +16,7 @@ from relay.redis.client import RedisClient
 from relay.redis.clock import RedisClock
 from relay.redis.connection import Reply, pairs
 from relay.redis.keys import Keys
+from relay.redis.node_names import new_node_name
 
 log = structlog.get_logger()
 
@@ -31,7 +31,7 @@ class NodeRegistry:
     def __init__(self, client: RedisClient, keys: Keys) -> None:
         self._client = client
         self._keys = keys
-        self.node = new_node_id()
+        self.node = new_node_name()
         """The name of this node in the cluster."""
         self._joined = False
         self._beats: dict[str, tuple[float, float]] = {}
@@ -51,7 +51,7 @@ class NodeRegistry:
         """Join the cluster; a node that was in it before gets a new name. Returns the former name."""
         former = self.node if self._joined else None
         if former is not None:
-            self.node = new_node_id()
+            self.node = new_node_name()
         await self._beat(join=True)
         self._joined = True
         return former
@@ -111,9 +111,9 @@ class NodeRegistry:
         await self.remove(self.node)
 
     async def remove(self, node: str) -> None:
-        """Remove a node's entry and its lists."""
-        keys = (self._keys.sessions(node), self._keys.channels(node), self._keys.inbox(node))
-        await self._client.call("DEL", *keys)
+        """Remove a node's entry and its lists. An inbox in which there is something stays until it expires."""
+        await self._client.call("DEL", self._keys.sessions(node), self._keys.channels(node))
+        await self._client.run(scripts.INBOX_DROP, [self._keys.inbox(node)])
         await self._client.call("ZREM", self._keys.nodes, node)
 
     async def remove_dead(self, node: str) -> bool:
@@ -157,7 +157,3 @@ class NodeRegistry:
 
 def _path(text: bytes) -> SessionPath:
     return SessionPath(*bytes(text).decode().split("/"))
-
-
-def new_node_id() -> str:
-    return secrets.token_hex(6)

@@ -13,6 +13,7 @@ from relay.redis.channel_log import ChannelLog
 from relay.redis.directory import Directory, Listing
 from relay.redis.node_registry import NodeRegistry
 from relay.services.authorization import AuditLog
+from relay.services.fencing import Fencing
 from relay.services.refusals import channel_not_found, private, revoked, valid_position
 from relay.sessions.session import Session
 
@@ -36,6 +37,7 @@ class Channels:
         channel_log: ChannelLog,
         fanout: FanOut,
         registry: NodeRegistry,
+        fencing: Fencing,
         audit: AuditLog,
         resumes: Labelled[Counter],
     ) -> None:
@@ -43,6 +45,7 @@ class Channels:
         self._log = channel_log
         self._fanout = fanout
         self._registry = registry
+        self._fencing = fencing
         self._audit = audit
         self._resumes = resumes
 
@@ -68,6 +71,7 @@ class Channels:
         """
         if since is not None:
             valid_position(since)
+        await self._fencing.check(session)
         decision = await self._directory.join(name, session.caller, token)
         if decision.verdict == "revoked":
             raise revoked()

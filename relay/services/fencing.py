@@ -2,12 +2,14 @@
 
 A session may post to a channel while its connection is listed there, which the script of a post checks. A later login
 on the same path removes the earlier connections from each channel that it joins, and the eviction of a node those of
-all its sessions (docs/decisions/0014).
+all its sessions (docs/decisions/0014). A node that was held up first reads its inbox and then carries out requests, so
+a signal that came before a request is acted upon before it, also where no channel shows it.
 """
 
 from relay.model.close_reason import CloseReason, Ended
 from relay.model.errors import StoreUnavailable
 from relay.redis.channel_log import ChannelLog
+from relay.redis.inbox import Inbox
 from relay.redis.leases import Holder, Leases
 from relay.redis.node_registry import NodeRegistry
 from relay.sessions.session import Session
@@ -16,12 +18,29 @@ _REASONS = {"superseded": CloseReason.SUPERSEDED, "revoked": CloseReason.REVOKED
 
 
 class Fencing:
-    """Decides what becomes of a session whose connection is not listed in a channel that it has joined."""
+    """Decides whether a session may still act."""
 
-    def __init__(self, *, channel_log: ChannelLog, leases: Leases, registry: NodeRegistry) -> None:
+    def __init__(self, *, channel_log: ChannelLog, leases: Leases, registry: NodeRegistry, inbox: Inbox) -> None:
         self._log = channel_log
         self._leases = leases
         self._registry = registry
+        self._inbox = inbox
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether `check` would wait for nothing."""
+        return self._inbox.is_current
+
+    async def check(self, session: Session) -> None:
+        """Wait until the signals of the last second are handled.
+
+        Raises:
+            Ended: if the session has ended, by one of them or before.
+            StoreUnavailable: if the inbox of this node cannot be read.
+        """
+        await self._inbox.catch_up()
+        if session.close_reason is not None:
+            raise Ended(session.close_reason)
 
     async def relist(self, session: Session, channel_id: str) -> None:
         """List a session again that still holds its path: a failover has lost its listing.

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from conclave.errors import Code, Refusal
 from conclave.model import SessionPath
@@ -19,11 +20,12 @@ from relay.observability.metrics import Metrics
 from relay.redis.channel_log import UNLISTED, ChannelLog, LogPage, appended
 from relay.redis.directory import Directory
 from relay.redis.idempotency import IdempotencyKeys, IdempotencyRecord
-from relay.redis.inbox import Inbox, Whisper
-from relay.redis.leases import Leases
+from relay.redis.inbox import Inbox
+from relay.redis.leases import Holder, Leases, latest
 from relay.redis.node_registry import NodeRegistry
+from relay.redis.signals import Whisper
 from relay.services.fencing import Fencing
-from relay.services.refusals import not_member, valid_key, valid_position
+from relay.services.refusals import not_member, undelivered, valid_key, valid_position
 from relay.sessions.session import Session
 
 PAGE_ROWS = 500
@@ -89,6 +91,7 @@ class Messages:
         if key is not None:
             valid_key(key)
         for _ in range(_ATTEMPTS):
+            await self._fencing.check(session)
             channel_id = await self._joined(session, channel)
             self._check_size(size)
             with tracing.post(channel_id) as trace:
@@ -124,7 +127,7 @@ class Messages:
         if key is not None:
             valid_key(key)
         channel_id = session.joined.get(channel)
-        if channel_id is None or size > self._max_bytes:
+        if channel_id is None or size > self._max_bytes or not self._fencing.is_certain:
             return None
         previous = next((each for each in in_flight if each.channel_id == channel_id), None)
         if previous is not None and (
@@ -163,6 +166,9 @@ class Messages:
     ) -> tuple[str, int]:
         """Send a message to one session, on whichever node it is. It is not stored.
 
+        When this returns, the whisper is in the outbox of a session of the target. If its node does not say so within
+        a few seconds, this is refused as `unavailable`: it may arrive, or have arrived.
+
         Returns its id and its time (ms of Redis' clock). With an idempotency `key` that the user has used for a whisper
         in the last five minutes these are those of the first one; it is not sent again if it is known to be sent.
         """
@@ -185,21 +191,40 @@ class Messages:
         self._check_size(size)
         if target == session.path:
             raise Refusal(Code.MALFORMED, "cannot whisper to your own session")
+        await self._fencing.check(session)
         record = IdempotencyRecord(secrets.token_hex(8), 0, sent=False)
         if key is not None:
             record = await self._idempotency_keys.reserve(session.path.user, key, record.id)
             if record.sent:
                 return record.id, record.ts
-        holder = await self._leases.holder(target, await self._registry.alive())
-        if holder is None:
-            raise Refusal(Code.NOT_FOUND, f"session `{shortened(str(target))}` is not online")
-        whisper = Whisper(
-            *(holder.connection, session.path_text, str(target), payload, record.id, record.ts, key is not None)
-        )
-        sent_at = await self._inbox.send(holder.node, whisper)
+        whisper = Whisper("", session.path_text, str(target), payload, record.id, record.ts, key is not None)
+        sent_at = await self._deliver(target, whisper)
         if key is not None:
             await self._idempotency_keys.mark_sent(session.path.user, key, record)
         return record.id, record.ts or sent_at
+
+    async def _deliver(self, target: SessionPath, whisper: Whisper) -> int:
+        """Send a whisper to the connection that holds a path. Returns its time. Raises: Refusal."""
+        gone: Holder | None = None
+        closed: Holder | None = None
+        for _ in range(_ATTEMPTS):
+            alive, holders = await asyncio.gather(self._registry.alive(), self._leases.holders(target))
+            holder = latest(holders, alive)
+            if holder is None or holder == gone:
+                raise Refusal(Code.NOT_FOUND, f"session `{shortened(str(target))}` is not online")
+            if holder == closed:
+                break
+            delivery = await self._inbox.whisper(holder.node, replace(whisper, connection=holder.connection))
+            match delivery.outcome:
+                case "taken":
+                    return delivery.ms
+                case "gone":  # the session may have logged in again meanwhile
+                    gone = holder
+                case "closed":  # its node may have got another name meanwhile
+                    closed = holder
+                case _:
+                    break
+        raise undelivered()
 
     async def history(
         self, session: Session, channel: str, *, after: str | int | None, before: str | None, limit: int | None

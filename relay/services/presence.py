@@ -9,9 +9,10 @@ from relay.model.close_reason import Ended
 from relay.model.errors import StoreUnavailable
 from relay.redis.channel_log import ChannelLog
 from relay.redis.directory import Directory
-from relay.redis.inbox import Inbox, Supersede
+from relay.redis.inbox import Inbox
 from relay.redis.leases import Leases
 from relay.redis.node_registry import NodeRegistry
+from relay.redis.signals import Supersede
 from relay.services.refusals import channel_not_found
 from relay.sessions.registry import SessionRegistry
 from relay.sessions.session import Session

@@ -6,6 +6,7 @@ from conclave.errors import Code, InvalidName, Refusal
 from conclave.model import SessionPath
 from conclave.names import NameKind, check_requested_name
 from conclave.text import shortened
+from relay.model.errors import RETRY_SECONDS
 
 _LONGEST_KEY = 64
 _POSITION = re.compile(r"(?:0|[1-9][0-9]{0,14})-(?:0|[1-9][0-9]{0,14})")
@@ -30,6 +31,12 @@ def private(channel: str) -> Refusal:
 def channel_not_found(channel: str) -> Refusal:
     """Return the refusal for a channel that is absent, and for one that is hidden from the caller."""
     return Refusal(Code.NOT_FOUND, f"channel `{shortened(channel)}` not found")
+
+
+def undelivered() -> Refusal:
+    """Return the refusal of a whisper of which nobody knows whether it has reached its session."""
+    text = "the session's node has not confirmed the whisper: it may have arrived; try again in a few seconds"
+    return Refusal(Code.UNAVAILABLE, text, retry_after=RETRY_SECONDS)
 
 
 def valid_position(value: str) -> str:

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from relay.model.close_reason import CloseReason
 from relay.model.message import Message
-from relay.redis.inbox import Whisper
+from relay.redis.signals import Whisper
 
 
 class EventEncoder(Protocol):

@@ -1,11 +1,13 @@
 """The sessions of this node, by connection, and the signals of other nodes to them."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from relay.model.close_reason import CloseReason
-from relay.redis.inbox import Revoke, Signal, Supersede, Whisper
+from relay.redis.signals import Revoke, Signal, Supersede, Whisper
 from relay.sessions.session import Session
+
+_REVOCATIONS = frozenset({CloseReason.REVOKED.value, CloseReason.USER_REMOVED.value})
 
 
 class SessionRegistry:
@@ -38,20 +40,29 @@ class SessionRegistry:
             self._empty.clear()
             await self._empty.wait()
 
-    def handle_signal(self, signal: Signal) -> None:
-        """Act on a signal from this node's inbox. A signal for a session that has ended is ignored."""
+    def handle_signal(self, signal: Signal) -> bool:
+        """Act on a signal from this node's inbox. Returns whether it was for a session that is here.
+
+        A signal for a session that has ended is ignored. A whisper has reached its session if it is in the outbox.
+        """
         match signal:
             case Supersede(connection):
-                if session := self._by_connection.get(connection):
-                    session.close(CloseReason.SUPERSEDED)
+                return self._close([self._by_connection.get(connection)], CloseReason.SUPERSEDED)
             case Whisper(connection):
                 session = self._by_connection.get(connection)
-                if session is not None and not (signal.repeatable and session.is_repeated(signal.id)):
-                    session.outbox.push(session.encoder.whisper(signal))
+                return session is not None and _whisper(session, signal)
             case Revoke(pubkey, reason):
-                for session in self:
-                    if session.pubkey == pubkey:
-                        session.close(CloseReason(reason))
+                # A reason that a later version knows is a revocation all the same.
+                known = CloseReason(reason) if reason in _REVOCATIONS else CloseReason.REVOKED
+                return self._close([session for session in self if session.pubkey == pubkey], known)
+            case _:
+                return False
+
+    def _close(self, sessions: Iterable[Session | None], reason: CloseReason) -> bool:
+        present = [session for session in sessions if session is not None]
+        for session in present:
+            session.close(reason)
+        return bool(present)
 
     def close_all(self, reason: CloseReason) -> None:
         """Close every session, and every one that is added later because its login was under way."""
@@ -64,3 +75,10 @@ class SessionRegistry:
         for session in self:
             if now - session.last_activity >= idle_seconds:
                 session.close(CloseReason.IDLE)
+
+
+def _whisper(session: Session, whisper: Whisper) -> bool:
+    """Put a whisper into the outbox, unless it is there from an earlier attempt. False if the session ends."""
+    if session.close_reason is None and not (whisper.repeatable and session.is_repeated(whisper.id)):
+        session.outbox.push(session.encoder.whisper(whisper))
+    return session.close_reason is None

@@ -10,7 +10,7 @@ from relay.redis import connect, scripts
 from relay.redis.channel_log import ChannelLog, Retention
 from relay.redis.client import RedisClient
 from relay.redis.keys import Keys
-from relay.redis.leases import Holder, Leases
+from relay.redis.leases import Holder, Leases, latest
 from relay.redis.node_registry import NodeRegistry
 from tests.support.waiting import wait_until
 
@@ -60,7 +60,7 @@ async def test_a_dead_node_leaves_nothing_in_redis(redis_url: str) -> None:
     """Leases have no lifetime of their own: what is not removed here stays for ever."""
     async with cluster(redis_url) as two:
         await two.session(two.dead, ANN, "c-ann")
-        assert await two.leases.holder(ANN, {two.dead.node}) is not None
+        assert latest(await two.leases.holders(ANN), {two.dead.node}) is not None
         assert await two.living.remove_dead(two.dead.node)
         assert await two.names() == {KEYS.nodes}
         assert await two.living.all_nodes() == {two.living.node}
@@ -74,7 +74,7 @@ async def test_sessions_of_other_nodes_stay(redis_url: str) -> None:
         await two.session(two.living, BOB, "c-bob")
         assert await two.living.remove_dead(two.dead.node)
         for path, connection in ((ANN, "c-ann"), (BOB, "c-bob")):
-            holder = await two.leases.holder(path, {two.living.node})
+            holder = latest(await two.leases.holders(path), {two.living.node})
             assert holder is not None
             assert holder.connection == connection
         assert sorted(await two.channels.subscribers("c1")) == [
@@ -94,4 +94,4 @@ async def test_a_node_that_sent_a_heartbeat_meanwhile_is_not_dead(redis_url: str
 
         await wait_until(beats_later, what="a heartbeat in a later millisecond")
         assert not await two.living.remove_dead(two.dead.node)
-        assert await two.leases.holder(ANN, {two.dead.node}) is not None
+        assert latest(await two.leases.holders(ANN), {two.dead.node}) is not None

@@ -279,6 +279,13 @@ async def test_a_dead_node_is_seen_and_removed(pair: tuple[str, str], redis_url:
     await wait_until(two, what="both know that there are two")
 
 
+async def test_what_another_version_wrote_is_seen(node: Node, redis_url: str) -> None:
+    """It is skipped, so nothing else shows it."""
+    with Redis.from_url(redis_url) as store:
+        store.xadd(KEYS.inbox(node.name), {"s": b"of a later version"})
+    assert await wait_for(url_of(node), "unreadable_total", more_than=0, where="inbox") == 1
+
+
 async def test_what_waits_for_a_slow_reader_is_seen(node: Node, peers: Peers) -> None:
     """Memory that a node spends on its clients."""
     url = url_of(node)
@@ -371,7 +378,7 @@ async def test_labels_are_few_and_name_no_user(pair: tuple[str, str], peers: Pee
     ann, _ = await conversation(pair, peers)
     await ann.whisper(ann.path.__class__("bob", "laptop", "main"), "psst")
     seen = await scrape(pair[0])
-    assert seen.labels <= {"le", "version", "outcome", "reason", "code", "operation", "script"}
+    assert seen.labels <= {"le", "version", "outcome", "reason", "code", "operation", "script", "where"}
     allowed = {value for row in rows() for values in row.labels.values() for value in values}
     allowed |= {*scripts.NAMES, *scripts.CHANNEL_OPERATIONS}
     for label in seen.labels - {"le"}:

@@ -8,7 +8,7 @@ from redis import Redis
 
 from conclave.protocol.v1 import admin, frames
 from relay.services.accounts import key_text
-from tests.support.blocking import inboxes_blocked
+from tests.support.blocking import signals_held
 from tests.support.directory import Store
 from tests.support.moderation import (
     NOT_ADMIN,
@@ -24,7 +24,7 @@ from tests.support.moderation import (
     refused,
 )
 from tests.support.nodes import node_object
-from tests.support.peer import Peer, Peers, Refused, are_served
+from tests.support.peer import Peer, Peers, Refused
 from tests.support.waiting import wait_until
 
 
@@ -108,45 +108,47 @@ async def _do_all(peer: Peer, token: str) -> None:
 
 
 async def test_a_revoked_session_can_do_nothing_before_its_node_gets_the_signal(
-    pair: tuple[str, str], peers: Peers, redis_url: str, store: Store
+    peers: Peers, redis_url: str, store: Store
 ) -> None:
     """A thief would add a key of tnew_bob own, or listen on; each step asks whether the key is still enrolled."""
-    ann, cid = await peers.register(pair[0], "ann"), await peers.register(pair[0], "cid")
-    key = SigningKey.generate()
-    await administer(ann, admin.MachineAdd("stolen", bytes(key.verify_key)))
-    thief = await peers.login(pair[1], key)
-    await ann.create("ops", PRIVATE)
-    token = await ann.invite("ops")
-    await ann.join("ops")
-    await thief.join("ops")
-    with inboxes_blocked(redis_url):
-        await wait_until(lambda: are_served(ann, thief), what="the nodes are back, and read no inbox")
-        await administer(ann, admin.MachineRemove("stolen"))
-        before = store.snapshot()
-        await cid.whisper(thief.path, "psst")
-        await assert_not_delivered(thief, ann, "ops", "secret")
-        fresh = bytes(SigningKey.generate().verify_key)
-        operations: list[admin.AdminOp] = [
-            admin.MachineAdd("mine", fresh),
-            admin.MachineRemove("laptop"),
-            admin.CreateChannel("mine", PUBLIC),
-            admin.AclAdd("ops", "eve"),
-            admin.DeleteChannel("ops"),
-            admin.InviteCreate("ops"),
-            admin.AclList("ops"),
-            admin.UserRemove("ann"),
-            admin.ServerInviteCreate(1),
-        ]
-        for operation in operations:
-            assert await refused(thief, operation) == REVOKED
-        for request in (frames.Join("ops"), frames.Join("ops", token)):
-            assert await thief.refusal(request) == REVOKED
-        await administer(thief, admin.InviteRevoke(token))
-        assert store.snapshot() == before
-        assert not thief.is_closed
-    assert await thief.wait_closed() == REVOKED
-    assert thief.bodies == []
-    assert thief.whispers == [], "a whisper after the revocation"
+    async with node_object(redis_url, admins=ROOT) as one, node_object(redis_url, admins=ROOT) as other:
+        one_url, other_url = f"ws://{one.address}/", f"ws://{other.address}/"
+        ann, cid = await peers.register(one_url, "ann"), await peers.register(one_url, "cid")
+        key = SigningKey.generate()
+        await administer(ann, admin.MachineAdd("stolen", bytes(key.verify_key)))
+        thief = await peers.login(other_url, key)
+        await ann.create("ops", PRIVATE)
+        token = await ann.invite("ops")
+        await ann.join("ops")
+        await thief.join("ops")
+        with signals_held(other):
+            await administer(ann, admin.MachineRemove("stolen"))
+            before = store.snapshot()
+            await cid.whisper(thief.path, "psst")
+            await assert_not_delivered(thief, ann, "ops", "secret")
+            fresh = bytes(SigningKey.generate().verify_key)
+            operations: list[admin.AdminOp] = [
+                admin.MachineAdd("mine", fresh),
+                admin.MachineRemove("laptop"),
+                admin.CreateChannel("mine", PUBLIC),
+                admin.AclAdd("ops", "eve"),
+                admin.DeleteChannel("ops"),
+                admin.InviteCreate("ops"),
+                admin.AclList("ops"),
+                admin.UserRemove("ann"),
+                admin.ServerInviteCreate(1),
+            ]
+            for operation in operations:
+                assert await refused(thief, operation) == REVOKED
+            for request in (frames.Join("ops"), frames.Join("ops", token)):
+                assert await thief.refusal(request) == REVOKED
+            await administer(thief, admin.InviteRevoke(token))
+            assert store.snapshot() == before
+            assert not thief.is_closed
+        assert await thief.wait_closed() == REVOKED
+        assert thief.bodies == []
+        assert thief.whispers == [], "a whisper after the revocation"
+        await peers.close()
 
 
 async def test_a_key_that_is_enrolled_anew_does_not_keep_its_old_session(

@@ -8,7 +8,7 @@ from nacl.signing import SigningKey
 from redis import Redis
 
 from relay.redis.channel_log import KEY_MS
-from relay.redis.scripts import POST
+from relay.redis.scripts import INBOX_SEND, POST
 from tests.support.blocking import BlockedCommand
 from tests.support.nodes import node_object, running_node
 from tests.support.v2_peer import V2Peer, V2Peers
@@ -84,7 +84,7 @@ async def test_a_whisper_that_may_have_been_sent_is_delivered_once(redis_url: st
         url = f"ws://{node.address}/"
         ann = await v2_peers.login(url, key, register=("ann", "laptop"))
         again, bob = await v2_peers.login(url, key, "second"), await v2_peers.register(url, "bob")
-        blocked = BlockedCommand(node, "XADD", answers=True)
+        blocked = BlockedCommand(node, INBOX_SEND, answers=True)
         asking = [asyncio.create_task(ann.ask("whisper", to=bob.path, body={"text": "1"}, key="k"))]
         await blocked.reached.wait()
         await wait_until(lambda: bob.of("whisper"), what="it was sent")

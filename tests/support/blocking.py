@@ -1,4 +1,4 @@
-"""Control of the order of events: commands of a node, subscriptions or inboxes are blocked until a test goes on."""
+"""Control of the order of events: commands of a node, subscriptions or signals are blocked until a test goes on."""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from redis import Redis
 
 from relay.app.node import Node
 from relay.redis.scripts import Script
+from relay.redis.signals import Signal
 
 
 class BlockedCommand:
@@ -58,12 +59,19 @@ def subscriptions_blocked(redis_url: str) -> Iterator[Redis]:
 
 
 @contextmanager
-def inboxes_blocked(redis_url: str) -> Iterator[Redis]:
-    """Let no node read its inbox, as with a broken connection until it is noticed."""
-    with Redis.from_url(redis_url) as store:
-        store.execute_command("ACL", "SETUSER", "default", "-xread")
-        try:
-            store.client_kill_filter(_type="normal", skipme=True)
-            yield store
-        finally:
-            store.execute_command("ACL", "SETUSER", "default", "+xread")
+def signals_held(node: Node) -> Iterator[None]:
+    """Have a node act on no signal, as if they were still on their way; it does so afterwards, in their order."""
+    inbox, held = node.parts.inbox, list[Signal]()
+    handle = inbox._handle
+
+    def hold(signal: Signal) -> bool:
+        held.append(signal)
+        return True
+
+    inbox._handle = hold
+    try:
+        yield
+    finally:
+        inbox._handle = handle
+        for signal in held:
+            handle(signal)

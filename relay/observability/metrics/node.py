@@ -19,6 +19,9 @@ _OPERATIONS = (
 """The audited operations that have a script of their own."""
 _VERDICTS = ("ok", "denied", "missing", "revoked", "taken", "named", "enrolled")
 
+_FORMATS = ("inbox", "live", "log", "lease", "sessions", "subscribers", "announcement")
+"""What other nodes write and this one reads."""
+
 _QUICK = (0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 _SECONDS = (0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
@@ -135,6 +138,12 @@ class Metrics(Table):
         self.probes_missed = self._counter(
             "pubsub_probes_missed",
             "Probes that had not arrived when the next one was due: the subscriber connection may deliver nothing.",
+        )
+        self.unreadable = self._counters(
+            "unreadable",
+            "Stored or transmitted values that this node could not read and has skipped: another version wrote them, "
+            "or another program.",
+            where=_FORMATS,
         )
         self.nodes = self._gauge("nodes", "Nodes in the registry, as this node saw it last.")
         self.janitor_runs = self._counter("janitor_runs", "Runs of the janitor.")
