@@ -12,6 +12,9 @@ BIND ?= 127.0.0.1:4390
 NODES ?= 3
 PYTEST_ARGS ?= -n auto --dist worksteal
 SECONDS ?= 60
+# The seed and the topology of `make chaos`: a seed at random, and one server.
+SEED ?=
+TOPOLOGY ?=
 # What `make bench` measures, in which size (smoke or full), and against which other tree of this project.
 SCENARIOS ?=
 SCALE ?= full
@@ -29,7 +32,7 @@ TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/conclave/tools
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve cluster test trials fuzz bench mutants check format lint types contracts docs lock clean \
+.PHONY: help install serve cluster test trials chaos fuzz bench mutants check format lint types contracts docs lock clean \
   deploy-tools deploy-test deploy-files
 
 help: ## Show this list
@@ -71,6 +74,9 @@ trials: $(STAMP) ## Run the trials: faults, races, attacks, properties, fuzzing 
 	TRIALS=$(TRIALS) $(BIN)/python -m pytest $(PYTEST_ARGS) -m "trial or long or hypothesis" \
 	  -o timeout=$(if $(filter full,$(TRIALS)),0,600)
 	$(MAKE) --no-print-directory fuzz SECONDS=$(if $(filter file,$(origin SECONDS)),10,$(SECONDS))
+
+chaos: $(STAMP) ## Break nodes, store and network at random while clients talk (SECONDS=, SEED=, TOPOLOGY=)
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(TOPOLOGY),--topology $(TOPOLOGY))
 
 fuzz: $(FUZZ) ## Fuzz what decodes the network (SECONDS= for each target, Linux only)
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)

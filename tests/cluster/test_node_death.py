@@ -10,6 +10,7 @@ from tests.support.nodes import NodeProcess, cluster
 from tests.support.peer import Peer, Peers, Refused
 from tests.support.redis_server import RedisProcess
 from tests.support.traffic import Traffic, assert_all_delivered, more_is_acknowledged, posting
+from tests.support.v2_peer import V2Peers
 from tests.support.waiting import pause, wait_until
 
 SUPERSEDED = "unauthorized: session superseded by a newer connection for the same session path"
@@ -97,6 +98,27 @@ async def test_a_node_evicted_while_it_was_stopped_joins_again(
     assert awake.peer.bodies == posted, "a session of the stopped node has missed nothing"
     await traffic.readers[1].whisper(awake.peer.path, "hi")
     await wait_until(lambda: len(awake.peer.whispers) == 3, what="a session of the stopped node gets all whispers")
+
+
+async def test_a_session_of_a_killed_node_resumes_at_another(nodes: list[NodeProcess]) -> None:
+    """Its last position is enough: what was posted meanwhile follows, once and in order."""
+    key = SigningKey.generate()
+    async with V2Peers() as peers:
+        ann = await peers.register(nodes[1].url, "ann")
+        await ann.create("ops")
+        await ann.join("ops")
+        bob = await peers.login(nodes[0].url, key, register=("bob", "laptop"))
+        await bob.join("ops")
+        acknowledged = [await ann.post("ops", "before")]
+        await wait_until(lambda: bob.ids("ops") == acknowledged, what="bob gets it")
+        await nodes[0].kill()
+        acknowledged += [await ann.post("ops", f"meanwhile {i}") for i in range(100)]
+        bob = await peers.login(nodes[2].url, key)
+        assert (await bob.join("ops", since=acknowledged[0]))["recovered"] is True
+        acknowledged.append(await ann.post("ops", "after"))
+        await wait_until(lambda: len(bob.ids("ops")) >= len(acknowledged) - 1, what="bob has got all")
+        assert bob.ids("ops") == acknowledged[1:]
+        assert bob.of("gap") == []
 
 
 async def test_no_sessions_are_left_after_the_whole_cluster_was_killed(redis_process: RedisProcess) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -31,16 +32,19 @@ class RedisProcess:
         durable: bool = True,
         password: str = "",
         settings: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """`settings` are further words for the server's command line, such as `("--maxmemory", "10mb")`.
 
-        A `password` is only that of the clients made here; the settings have to set it.
+        A `password` is only that of the clients made here; the settings have to set it. `environment` is added to that
+        of this process.
         """
         self.directory = directory
         self.port = free_port() if tcp else 0
         self._durable = durable
         self._password = password
         self._settings = settings
+        self._environment = environment or {}
         # Not in the test's own directory: a socket's path must be short.
         self._sockets = tempfile.TemporaryDirectory(prefix="redis-", dir="/tmp")
         self._process: subprocess.Popen[bytes] | None = None
@@ -62,6 +66,10 @@ class RedisProcess:
     def pid(self) -> int:
         assert self._process is not None, "the server is not running"
         return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     @property
     def log(self) -> str:
@@ -129,7 +137,8 @@ class RedisProcess:
             self._command(),
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=end_with_parent,  # noqa: PLW1509 - so that even a killed test run leaves no server behind
+            env={**os.environ, **self._environment},
+            preexec_fn=_begin,  # noqa: PLW1509 - so that even a killed test run leaves no server behind
         )
 
     def _command(self) -> list[str]:
@@ -152,3 +161,9 @@ class RedisProcess:
                 return bool(client.ping())
         except (RedisError, OSError):
             return False
+
+
+def _begin() -> None:
+    """In the child, before it becomes the server: end with the parent, and meet a full disk as an error."""
+    end_with_parent()
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.model.message import START
-from tests.support.delivery_check import Gap, JoinRequest, Row, Stay, flaws
+from tests.chaos.deliveries import Gap, JoinRequest, Losses, Row, Stay, flaws
 
 ME = "bob/laptop/main"
 LOG = [Row(f"{number}-0", ME if number == 4 else "ann/laptop/main") for number in range(1, 10)]
@@ -103,6 +103,69 @@ def test_a_session_that_forgets_is_a_flaw() -> None:
     """Of the test's own client: with a later `since` it would hide a hole."""
     stays = [stay("0-0", "1-0"), stay("5-0", *FOREIGN[4:])]
     assert flaws(ME, stays, LOG) == ["stay 1: came back with 5-0, but had handled 1-0"]
+
+
+LOST = ("5-0", "6-0")
+LOSSES = Losses(frozenset(LOST), frozenset(LOST))
+REST = [each for each in FOREIGN if each not in LOST]
+
+
+def joined_after_the_loss(*steps: str | Gap, recovered: bool) -> Stay:
+    """Make a stay that begins at 3-0, once the loss is known."""
+    return Stay(JoinRequest("3-0", START, START, LOSSES.known), "9-0", recovered, START, list(steps))
+
+
+@pytest.mark.parametrize(
+    "right",
+    [
+        stay("3-0", "5-0", "6-0", *REST[3:]),
+        stay("3-0", "5-0", "6-0", Gap("6-0", START), *REST[3:]),
+        stay("3-0", "5-0", Gap("5-0", START), *REST[3:]),
+        stay("3-0", Gap("3-0", START), *REST[3:]),
+        stay("5-0", Gap("5-0", START), *REST[3:], recovered=False),
+        joined_after_the_loss(Gap("3-0", START), *REST[3:], recovered=False),
+        stay("7-0", *REST[4:]),
+    ],
+)
+def test_what_a_failover_took_was_received_or_is_told(right: Stay) -> None:
+    """Live sessions may have got it; everybody else is told, and who joined after it is not concerned."""
+    assert flaws(ME, [right], LOG, LOSSES) == []
+
+
+@pytest.mark.parametrize(
+    ("flawed", "flaw"),
+    [
+        (stay("3-0", *REST[3:]), "2 from 5-0 to 6-0 lost before 7-0, and no gap tells so"),
+        (stay("3-0", "5-0", *REST[3:]), "1 from 6-0 to 6-0 lost before 7-0, and no gap tells so"),
+        (
+            joined_after_the_loss(Gap("3-0", START), *REST[3:], recovered=True),
+            "of what followed 3-0, 2 from 5-0 to 6-0 was lost, and yet it was recovered",
+        ),
+        (stay("7-0", Gap("7-0", START), "8-0", "9-0"), "a gap behind 7-0, where nothing was gone"),
+        (stay("7-0", "8-0", "9-0", recovered=False), "nothing behind 7-0 was gone, and yet it was not recovered"),
+        (stay("2-0", Gap("3-0", START), *REST[3:]), "1 from 3-0 to 3-0 missing before 3-0"),
+        (stay("3-0", Gap("6-0", START), *REST[3:]), "1 from 5-0 to 5-0 lost before 6-0, and no gap tells so"),
+        (stay("3-0", Gap("3-0", START), "8-0", "9-0"), "1 from 7-0 to 7-0 missing before 8-0"),
+        (stay("3-0", "5-0", "6-0", "5-0", *REST[3:]), "5-0 came again, or late, behind 6-0"),
+    ],
+)
+def test_every_flaw_of_a_failover_is_found(flawed: Stay, flaw: str) -> None:
+    """A loss that is hidden, a gap that is false, and rows that the log still has."""
+    assert f"stay 0: {flaw}" in flaws(ME, [flawed], LOG, LOSSES)
+
+
+def test_a_loss_that_nobody_could_know_need_not_be_told() -> None:
+    """A message that was neither acknowledged nor delivered is lost with the store that had it; it may be told."""
+    unknown = Losses(frozenset(LOST))
+    assert flaws(ME, [stay("3-0", *REST[3:])], LOG, unknown) == []
+    assert flaws(ME, [stay("3-0", Gap("3-0", START), *REST[3:])], LOG, unknown) == []
+
+
+def test_a_loss_at_the_end_is_told_too() -> None:
+    """Nothing follows that would show it."""
+    losses = Losses(frozenset({"9-0"}), frozenset({"9-0"}))
+    assert flaws(ME, [stay("7-0", "8-0")], LOG, losses) == ["at the end: 1 from 9-0 to 9-0 lost, and no gap tells so"]
+    assert flaws(ME, [stay("7-0", "8-0", Gap("8-0", START))], LOG, losses) == []
 
 
 @given(st.lists(st.integers(0, len(FOREIGN)), max_size=6), st.integers(0, len(FOREIGN) - 1), st.booleans())
