@@ -19,6 +19,7 @@ from relay.model.errors import NodeFailure
 from relay.processes.restart_policy import RestartPolicy
 from relay.store.binary import find_server
 from relay.store.data_directory import DataDirectory
+from relay.store.diagnosis import explain
 from relay.store.server_process import ServerProcess
 
 log = structlog.get_logger()
@@ -98,10 +99,12 @@ class PrivateServer:
         restarts = RestartPolicy(backoff, steady_seconds=timing.steady, give_up_after=timing.quick_deaths)
         while (death := await self._wait_for_death()) is not None:
             wait = restarts.died(death.lived)
-            log.error("store.died", code=death.code, lived=round(death.lived, 3), deaths=restarts.deaths)
+            reason = self._explain(death.last_lines)
+            log.error("store.died", code=death.code, lived=round(death.lived, 3), deaths=restarts.deaths, reason=reason)
             if wait is None:
                 raise NodeFailure(
-                    f"the private server died {restarts.deaths} times in a row; its last lines:\n{death.last_lines}"
+                    f"the private server died {restarts.deaths} times in a row{_because(reason)}; "
+                    f"its last lines:\n{death.last_lines}"
                 )
             if await self._stopped_within(wait):
                 return
@@ -166,13 +169,19 @@ class PrivateServer:
                 waited = loop.time() - process.started_at
                 if process.ended:
                     code = await process.wait()
-                    raise NodeFailure(f"the private server ended with status {code}:\n{process.last_lines}")
+                    why = _because(self._explain(process.last_lines))
+                    raise NodeFailure(
+                        f"the private server ended with status {code}{why}; its last lines:\n{process.last_lines}"
+                    )
                 if waited > (self._timing.load if loading else self._timing.answer):
                     raise NodeFailure(f"the private server gave no answer in {waited:.0f} s:\n{process.last_lines}")
                 if loop.time() >= next_notice:
                     log.info("store.waiting", seconds=round(waited), loading=loading)
                     next_notice += self._timing.progress
                 await asyncio.sleep(self._timing.poll)
+
+    def _explain(self, lines: str) -> str:
+        return explain(lines, self._directory.path, self._program)
 
     async def _lock_for_server(self) -> int:
         """Return the server's lock once no earlier server holds it: two servers never write to one file.
@@ -205,6 +214,10 @@ class PrivateServer:
             socket_timeout=2,
             socket_connect_timeout=2,
         )
+
+
+def _because(reason: str) -> str:
+    return f": {reason}" if reason else ""
 
 
 @dataclass(frozen=True, slots=True)
