@@ -27,7 +27,7 @@ _HALL, _DOOR = "hall", "door"
 """The channel of the residents, and that of the probes."""
 _RACERS = 6
 _RESIDENTS = 4
-_LONGEST_SECONDS = 60.0
+_LONGEST_SECONDS = 30.0
 """Nothing is waited for longer than this."""
 _ATTEMPT_SECONDS = 2.0
 _TICK_SECONDS = 0.02
@@ -252,7 +252,10 @@ class Run:
         return clock() - began
 
     def _took(self, what: str, seconds: float, promised: float) -> None:
-        flaws = self.summary.take(Duration(what, seconds, promised, self._lag.take()))
+        took = Duration(what, seconds, promised, self._lag.take())
+        if took.is_late:
+            self._settings.say(f"late: {what} after {seconds:.1f} s")
+        flaws = self.summary.take(took)
         self._flawed(flaws, "after the heal")
 
     def _note_failover(self, old: Any, new: Any) -> None:

@@ -57,7 +57,7 @@ async def _killed(topology: Topology, _: random.Random) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _everything_killed(topology: Topology, chance: random.Random) -> AsyncIterator[None]:
-    async with _killed(topology, chance), ended(topology, chance, nodes=every_node, end=NodeProcess.kill):
+    async with ended(topology, chance, nodes=every_node, end=NodeProcess.kill), _killed(topology, chance):
         yield
 
 

@@ -155,6 +155,7 @@ class _Line:
     def cut(self) -> None:
         for end in self._ends.values():
             end.transport.abort()
+        self.flowing.set()
 
     def half_close(self, way: Way) -> None:
         self.deaf.add(way)
