@@ -95,9 +95,7 @@ class Node:
             return "shutting down"
         if not self.parts.client.is_up or not self.parts.broker.is_connected:
             return "Redis is not reachable"
-        if not self._joined:
-            return "starting"
-        return None
+        return "starting" if not self._joined else self.parts.membership.state.value or None
 
     async def why_unready(self) -> str | None:
         """Return `unready_reason`."""
@@ -193,7 +191,7 @@ class Node:
         while not self._shutdown.requested.is_set():
             try:
                 self._cluster_id = await self.parts.directory.cluster_id()
-                await self.parts.membership.join()
+                await self.parts.membership.complete()
             except StoreUnavailable as error:
                 if error.why != logged or clock() >= log_again_at:
                     logged, log_again_at = error.why, clock() + _WAITING_LOG_SECONDS
@@ -217,22 +215,22 @@ class Node:
                 )
             )
             return
-        await self.parts.membership.revive()
+        self.parts.membership.interrupt()
 
     # --- Service, and its end ---
 
     async def _serve_sessions(self, tasks: asyncio.TaskGroup, background: list[asyncio.Task[None]]) -> None:
         """Serve sessions until a shutdown is requested, then drain."""
         background.append(tasks.create_task(self.parts.inbox.serve(self.parts.sessions.handle_signal)))
-        heartbeat = tasks.create_task(self.parts.membership.serve())
+        membership = tasks.create_task(self.parts.membership.serve())
         self._joined = True
         self.ready.set()
         event = "worker.ready" if self._is_worker else "conclave server listening"
         log.info(event, addr=self.address, cluster=self._cluster_id)
         await self._shutdown.requested.wait()
         await self._drain()
-        heartbeat.cancel()  # a later beat would find the node gone from the registry, and register it again
-        await asyncio.wait((heartbeat,))
+        membership.cancel()  # a later beat would find the node gone from the registry, and register it again
+        await asyncio.wait((membership,))
 
     async def _drain(self) -> None:
         """Be unready and keep serving until balancers know; then refuse new sessions and close the others evenly."""
@@ -259,5 +257,4 @@ class Node:
         if len(self.parts.sessions):
             log.warning("node.sessions_cut", sessions=len(self.parts.sessions))
         with contextlib.suppress(StoreUnavailable):
-            await self.parts.inbox.close(self.name)
-            await self.parts.registry.leave()
+            await self._shutdown.wait_for(self.parts.membership.leave(), _CLOSE_SECONDS)

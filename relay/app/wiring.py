@@ -15,6 +15,7 @@ from relay.redis.broker import Broker
 from relay.redis.channel_log import ChannelLog
 from relay.redis.client import RedisClient
 from relay.redis.connect import Make
+from relay.redis.dead_nodes import DeadNodes
 from relay.redis.directory import Directory
 from relay.redis.idempotency import IdempotencyKeys
 from relay.redis.inbox import Inbox
@@ -56,6 +57,9 @@ class Components:
         self.inbox = Inbox(self.client, keys)
         self.directory = Directory(self.client, keys)
         self.leases = Leases(self.client, keys)
+        self.records = SessionRecords(
+            sessions=self.sessions, leases=self.leases, channel_log=self.channel_log, registry=self.registry
+        )
         self.fanout = FanOut(
             broker=self.broker,
             directory=self.directory,
@@ -64,19 +68,19 @@ class Components:
             clock=self.registry.clock,
             flusher=self.flusher,
             metrics=self.metrics,
+            unlist=self.records.unlist,
         )
         self.announcements = Announcements(
             directory=self.directory, channel_log=self.channel_log, inbox=self.inbox, registry=self.registry
         )
-        self.records = SessionRecords(
-            sessions=self.sessions, leases=self.leases, channel_log=self.channel_log, registry=self.registry
-        )
         services = self._services(config)
         self.janitor = Janitor(
             registry=self.registry,
+            dead_nodes=DeadNodes(self.client, keys, self.registry),
             announcements=self.announcements,
             fanout=self.fanout,
             sessions=self.sessions,
+            records=self.records,
             idle_seconds=config.idle_seconds,
             metrics=self.metrics,
         )
@@ -106,7 +110,7 @@ class Components:
             moderation=Moderation(directory=directory, fanout=fanout, announcements=self.announcements, audit=audit),
             channels=Channels(
                 directory=directory,
-                channel_log=self.channel_log,
+                records=self.records,
                 fanout=fanout,
                 registry=self.registry,
                 fencing=fencing,

@@ -1,19 +1,19 @@
 """Access to channels: a new membership version is applied to the sessions that are in it."""
 
-import asyncio
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import structlog
 
 from relay.channels.local_channel import LocalChannel
 from relay.channels.recipients import Subscriber
-from relay.redis.channel_log import DELETED, ChannelLog
+from relay.redis.channel_log import DELETED
 from relay.redis.directory import Directory
 from relay.sessions.session import Session
 
 log = structlog.get_logger()
+
+Unlist = Callable[[Session, str], object]
+"""Removes a session from the subscribers of a channel (id) in Redis, at once or as soon as Redis is back."""
 
 _SESSIONS_PER_REVIEW = 500
 
@@ -21,12 +21,13 @@ _SESSIONS_PER_REVIEW = 500
 class Access:
     """Reviews subscribers and removes those that may not receive the channel any more."""
 
-    def __init__(
-        self, directory: Directory, channel_log: ChannelLog, on_removed: Callable[[LocalChannel], None]
-    ) -> None:
-        """`on_removed` is called after a subscriber of the channel was removed."""
+    def __init__(self, directory: Directory, unlist: Unlist, on_removed: Callable[[LocalChannel], None]) -> None:
+        """`unlist` removes a session from a channel's list of subscribers in Redis.
+
+        `on_removed` is called after a subscriber of the channel was removed.
+        """
         self._directory = directory
-        self._log = channel_log
+        self._unlist = unlist
         self._on_removed = on_removed
 
     async def apply(self, channel: LocalChannel, version: int) -> None:
@@ -69,14 +70,7 @@ class Access:
         session.forget_channel(channel.id)
         session.send_event(session.encoder.left(channel.name, reason))
         log.info("session.lost_channel", path=session.path_text, channel=channel.id, reason=reason)
-        session.listed_in.discard(channel.id)
         if reason == "deleted":
-            return  # the list of subscribers is deleted with the channel
-        removed = self._log.remove_subscriber(channel.id, session.connection)
-        removed.add_done_callback(partial(_relist, session, channel.id))
-
-
-def _relist(session: Session, channel_id: str, removed: "asyncio.Future[Any]") -> None:
-    """Leave it to the end of the session to remove an entry that Redis did not remove."""
-    if removed.cancelled() or removed.exception() is not None:
-        session.listed_in.add(channel_id)
+            session.listed_in.discard(channel.id)  # the list of subscribers is deleted with the channel
+        else:
+            self._unlist(session, channel.id)

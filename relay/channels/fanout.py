@@ -4,16 +4,18 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 
 import msgspec
 
-from relay.channels.access import Access
+from relay.channels.access import Access, Unlist
 from relay.channels.local_channel import LocalChannel
 from relay.channels.recovery import Recovery
 from relay.channels.replay import Replays
 from relay.model.close_reason import CloseReason
 from relay.model.message import Message
 from relay.observability.metrics import Metrics
+from relay.redis.batches import NAMES
 from relay.redis.broker import Broker
 from relay.redis.channel_log import ChannelLog, parse_live
 from relay.redis.clock import RedisClock
@@ -53,6 +55,7 @@ class FanOut:
         clock: RedisClock,
         flusher: Flusher,
         metrics: Metrics,
+        unlist: Unlist,
     ) -> None:
         self._broker = broker
         self._log = channel_log
@@ -66,7 +69,7 @@ class FanOut:
         self._observe_age = metrics.delivery_seconds.observe
         self._channels: dict[str, LocalChannel] = {}
         self._idle: dict[str, LocalChannel] = {}
-        self._access = Access(directory, channel_log, on_removed=self._check_idle)
+        self._access = Access(directory, unlist, on_removed=self._check_idle)
         self._recovery = Recovery(self._channels, self._access, channel_log, metrics)
         self._replays = Replays(channel_log, self._access)
         broker.on_resubscribed(self._recovery.interrupted)
@@ -111,7 +114,6 @@ class FanOut:
             return ChannelJoin(channel.position_of(subscriber))
         self._idle.pop(channel_id, None)
         channel.pending_joins += 1
-        session.listed_in.add(channel_id)
         try:
             _, listing = await asyncio.gather(
                 self._broker.subscribe(self._keys.live(channel_id), partial(self._receive, channel)),
@@ -158,16 +160,18 @@ class FanOut:
 
     async def unsubscribe_idle(self, node: str) -> None:
         """Unsubscribe from the channels to which no session has come back. Raises: StoreUnavailable."""
-        now = asyncio.get_running_loop().time()
-        for channel in list(self._idle.values()):
-            if self._idle.get(channel.id) is not channel:
-                continue  # a session has joined it, or another run has unsubscribed from it, during an earlier await
-            if channel.is_idle and now - channel.idle_since >= UNSUBSCRIBE_AFTER_SECONDS:
-                del self._idle[channel.id], self._channels[channel.id]
-                await self._broker.unsubscribe(self._keys.live(channel.id))
-                await self._log.remove_node_channel(node, channel.id)
-                if channel.id in self._channels:  # a session has joined it meanwhile
-                    await self._log.add_node_channel(node, channel.id)
+        while channel_ids := self._unsubscribe_some():
+            await self._log.remove_node_channels(node, channel_ids)
+
+    def _unsubscribe_some(self) -> list[str]:
+        """Unsubscribe from some of the idle channels, and return their ids. A later join subscribes again."""
+        before = asyncio.get_running_loop().time() - UNSUBSCRIBE_AFTER_SECONDS
+        idle = (each for each in self._idle.values() if each.is_idle and each.idle_since <= before)
+        channel_ids = [channel.id for channel in islice(idle, NAMES)]
+        for channel_id in channel_ids:
+            del self._idle[channel_id], self._channels[channel_id]
+        self._broker.unsubscribe(*map(self._keys.live, channel_ids))
+        return channel_ids
 
     # --- Live messages ---
 

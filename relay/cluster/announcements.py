@@ -8,9 +8,11 @@ twice does no harm.
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 import structlog
 
+from relay.redis.batches import pieces
 from relay.redis.channel_log import DELETED, ChannelLog
 from relay.redis.directory import Directory
 from relay.redis.inbox import Inbox
@@ -31,22 +33,26 @@ class Announcements:
         self._log = channel_log
         self._inbox = inbox
         self._registry = registry
+        self._seen: dict[str, str] = {}
+        """The announcements that were pending at the last look."""
 
     async def publish_pending(self) -> None:
-        """Make every pending announcement, whichever node left it. Raises: StoreUnavailable."""
-        await self.publish(await self._directory.pending_announcements())
+        """Make the announcements that were pending at the last call, too: their nodes have left them.
+
+        Raises: StoreUnavailable, and the rest is made by the next call.
+        """
+        seen, self._seen = self._seen, await self._directory.pending_announcements()
+        await self.publish({subject: text for subject, text in self._seen.items() if seen.get(subject) == text})
 
     async def publish(self, announcements: Mapping[str, str]) -> None:
-        """Make announcements, in no particular order, and remove them from those that are pending.
+        """Make announcements, in no particular order; then they are removed from those that are pending.
 
         No message that is posted after this returns reaches a session that lost its channel. Raises: StoreUnavailable,
         and what was not removed is announced again.
         """
-        pending = list(announcements.items())
-        for start in range(0, len(pending), _AT_ONCE):
-            batch = pending[start : start + _AT_ONCE]
-            await asyncio.gather(*(self._publish(subject, *text.split(" ")) for subject, text in batch))
-            await asyncio.gather(*(self._directory.remove_announcement(subject, text) for subject, text in batch))
+        for piece in pieces(announcements.items(), _AT_ONCE):
+            await asyncio.gather(*(self._publish(subject, *text.split(" ")) for subject, text in piece))
+            self._directory.remove_announcements(piece).add_done_callback(_ignore_failure)
 
     async def _publish(self, subject: str, kind: str, *arguments: str) -> None:
         match kind:
@@ -59,6 +65,12 @@ class Announcements:
                 await self._inbox.broadcast(await self._registry.all_nodes(), signal)
             case _:
                 log.error("due.unknown", what=kind)
+
+
+def _ignore_failure(removal: "asyncio.Future[Any]") -> None:
+    """Leave it to a janitor to repeat an announcement that Redis did not remove: twice does no harm."""
+    if not removal.cancelled():
+        removal.exception()
 
 
 def announced_version(announcements: Mapping[str, str], channel_id: str) -> int | None:

@@ -1,44 +1,86 @@
 """Regular cleaning up: dead nodes, pending announcements, idle channels and idle sessions."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
 
 from relay.channels.fanout import FanOut
 from relay.cluster.announcements import Announcements
+from relay.cluster.session_records import SessionRecords
+from relay.model.errors import StoreUnavailable
 from relay.observability.metrics import Metrics
-from relay.redis.node_registry import NodeRegistry
+from relay.redis.dead_nodes import DeadNodes
+from relay.redis.node_registry import BEAT_SECONDS, NodeRegistry
 from relay.sessions.registry import SessionRegistry
+
+log = structlog.get_logger()
 
 
 class Janitor:
-    """Cleans up after this node and after dead ones. Each step may be repeated, and resumes where it failed."""
+    """Cleans up after this node and after dead ones. Each chore may be repeated, and resumes where it failed.
+
+    The chores run beside each other, each in a task: none waits for a long one.
+    """
 
     def __init__(
         self,
         *,
         registry: NodeRegistry,
+        dead_nodes: DeadNodes,
         announcements: Announcements,
         fanout: FanOut,
         sessions: SessionRegistry,
+        records: SessionRecords,
         idle_seconds: float,
         metrics: Metrics,
     ) -> None:
         """A session that sends nothing for `idle_seconds` is closed."""
         self._registry = registry
+        self._dead_nodes = dead_nodes
         self._announcements = announcements
         self._fanout = fanout
         self._sessions = sessions
+        self._records = records
         self._idle_seconds = idle_seconds
         self._metrics = metrics
+        self._chores: tuple[Callable[[], Awaitable[None]], ...] = (
+            self.remove_dead_nodes,
+            self.announce,
+            self.unsubscribe,
+            self._records.settle,
+            self.close_idle_sessions,
+        )
 
-    def close_idle_sessions(self) -> None:
+    async def serve(self) -> None:
+        """Do every chore every two seconds, until cancelled. One that Redis refuses is tried again."""
+        async with asyncio.TaskGroup() as tasks:
+            for chore in self._chores:
+                tasks.create_task(self._repeat(chore))
+
+    async def _repeat(self, chore: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            try:
+                await chore()
+            except StoreUnavailable as error:
+                log.debug("janitor.interrupted", chore=chore.__name__, error=error.why)
+
+    async def remove_dead_nodes(self) -> None:
+        """Remove what dead nodes left in Redis. Raises: StoreUnavailable."""
+        for node, beat in self._registry.dead().items():
+            if await self._dead_nodes.remove(node, beat):
+                self._metrics.janitor_removed.inc()
+
+    async def announce(self) -> None:
+        """Make the announcements that other nodes have left. Raises: StoreUnavailable."""
+        await self._announcements.publish_pending()
+        self._metrics.janitor_runs.inc()
+
+    async def unsubscribe(self) -> None:
+        """Unsubscribe from the channels that no session is in any more. Raises: StoreUnavailable."""
+        await self._fanout.unsubscribe_idle(self._registry.node)
+
+    async def close_idle_sessions(self) -> None:
         """Close the sessions of this node that have been idle for too long."""
         self._sessions.close_idle(asyncio.get_running_loop().time(), self._idle_seconds)
-
-    async def run(self) -> None:
-        """Clean up once in Redis. Raises: StoreUnavailable."""
-        for node in self._registry.dead():
-            if await self._registry.remove_dead(node):
-                self._metrics.janitor_removed.inc()
-        await self._announcements.publish_pending()
-        await self._fanout.unsubscribe_idle(self._registry.node)
-        self._metrics.janitor_runs.inc()

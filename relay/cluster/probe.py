@@ -57,7 +57,7 @@ class Probe:
         await self._broker.subscribe(self._topic, self._receive)
         self._restart_timeout()
         if former:
-            await self._broker.unsubscribe(former)
+            self._broker.unsubscribe(former)
 
     async def send(self) -> None:
         """Publish a probe. Raises: StoreUnavailable."""

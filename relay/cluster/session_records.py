@@ -1,24 +1,31 @@
 """The records of this node's sessions in Redis: leases, the list of the node's sessions, and channels' subscribers.
 
-Redis may be away when a session ends, and a node may be evicted, which removes the records of all its sessions. So
-removals that failed are kept, and `reassert` makes the records agree with the sessions again.
+Redis may be away when a session ends, and a node may be evicted, which removes the records of all its sessions. So what
+is still to be written or removed is kept here until Redis has confirmed it, and is worked off in batches, by one caller
+at a time.
 """
 
 import asyncio
-from collections import deque
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 from conclave.model import SessionPath
+from relay.cluster.pending import Batch, Pending, V
 from relay.model.close_reason import CloseReason
 from relay.model.errors import StoreUnavailable
+from relay.redis.batches import IN_FLIGHT, pieces
 from relay.redis.channel_log import ChannelLog
-from relay.redis.leases import Holder, Leases
+from relay.redis.leases import Leases
 from relay.redis.node_registry import NodeRegistry
 from relay.sessions.registry import SessionRegistry
 from relay.sessions.session import Session
 
+_CLOSES = {"superseded": CloseReason.SUPERSEDED, "revoked": CloseReason.REVOKED}
+
 
 class SessionRecords:
-    """The removal and the repeated assertion of records."""
+    """What is recorded of the sessions of this node, and what is still to be."""
 
     def __init__(
         self, *, sessions: SessionRegistry, leases: Leases, channel_log: ChannelLog, registry: NodeRegistry
@@ -27,44 +34,131 @@ class SessionRecords:
         self._leases = leases
         self._log = channel_log
         self._registry = registry
-        self._to_remove: deque[tuple[SessionPath, str, str, frozenset[str]]] = deque()
+        self._settling = asyncio.Lock()
+        self._unrecorded: Pending[Session] = Pending()
+        """The sessions whose leases and listings are to be written again, by connection."""
+        self._ended: Pending[SessionPath] = Pending()
+        """The leases that are to be removed, by the name of the node that took them, and by connection."""
+        self._left: Pending[None] = Pending()
+        """The subscribers that are to be removed, by channel and connection."""
 
-    async def remove(self, path: SessionPath, *, node: str, connection: str, channels: frozenset[str]) -> None:
-        """Remove a session's records, those in these channels (ids) included; during an outage, once that is over."""
+    @property
+    def pending(self) -> int:
+        """The number of records that are still to be written or removed."""
+        return len(self._unrecorded) + len(self._ended) + len(self._left)
+
+    # --- One session ---
+
+    async def remove(self, session: Session, node: str) -> None:
+        """Remove the records of a session that took its lease at `node`; during an outage, once that is over."""
+        channel_ids = list(session.listed_in)
         try:
             await asyncio.gather(
-                self._leases.release(path, node=node, connection=connection),
-                *(self._log.remove_subscriber(channel_id, connection) for channel_id in channels),
+                self._leases.release(node, {session.connection: session.path}),
+                *(self._log.remove_subscribers(channel_id, session.connection) for channel_id in channel_ids),
             )
         except StoreUnavailable:
-            self._to_remove.append((path, node, connection, channels))
+            self._ended.add(node, session.connection, session.path)
+            for channel_id in channel_ids:
+                self._left.add(channel_id, session.connection, None)
 
-    async def reassert(self) -> None:
-        """Write the records of all sessions again, and remove those of sessions that have ended.
+    def expect_listing(self, session: Session, channel_id: str) -> None:
+        """Prepare for a session to be listed as a subscriber of a channel: an earlier removal is not repeated."""
+        session.listed_in.add(channel_id)
+        self._left.discard(channel_id, session.connection)
 
-        A session whose path was taken meanwhile, or whose key was revoked, is closed. Raises: StoreUnavailable.
+    def unlist(self, session: Session, channel_id: str) -> "asyncio.Future[Any]":
+        """Remove a session from the subscribers of a channel; during an outage, once that is over.
+
+        Raises, in the future: StoreUnavailable, if it is not removed yet.
         """
-        for _ in range(len(self._to_remove)):
-            path, node, connection, channels = self._to_remove.popleft()
-            await self.remove(path, node=node, connection=connection, channels=channels)
-        await asyncio.gather(*(self._reassert(session) for session in self._sessions))
+        session.listed_in.discard(channel_id)
+        removed = self._log.remove_subscribers(channel_id, session.connection)
+        removed.add_done_callback(partial(self._unlist_later, session.connection, channel_id))
+        return removed
 
-    async def _reassert(self, session: Session) -> None:
-        if not session.generation:
-            return  # its login is under way, and notices that the node has left the cluster
-        node = self._registry.node
-        holder = Holder(session.connection, node, session.generation)
-        match await self._leases.reassert(session.path, session.pubkey, holder):
-            case "superseded":
+    def _unlist_later(self, connection: str, channel_id: str, removed: "asyncio.Future[Any]") -> None:
+        if removed.cancelled() or removed.exception() is not None:
+            self._left.add(channel_id, connection, None)
+
+    # --- All sessions ---
+
+    def expect_all(self) -> None:
+        """Have the records of all sessions written again: they may be gone, or carry a former name of this node."""
+        for session in self._sessions:
+            self._unrecorded.add("", session.connection, session)
+
+    async def settle(self) -> None:
+        """Remove and write what is pending. A call that comes while another one works waits, and does the rest.
+
+        A session whose path was taken meanwhile, or whose key was revoked, is closed. Raises: StoreUnavailable; then
+        the rest stays pending.
+        """
+        async with self._settling:
+            while self._left:
+                await self._remove_subscribers()
+            while self._ended:
+                await self._release()
+            while self._unrecorded:
+                await self._record()
+
+    async def _remove_subscribers(self) -> None:
+        batch = self._left.batch()
+        await asyncio.gather(*(self._log.remove_subscribers(each, *gone) for each, gone in batch.items()))
+        self._left.done(batch)
+
+    async def _release(self) -> None:
+        batch = self._ended.batch()
+        for node, ended in batch.items():
+            await self._leases.release(node, {connection: entry.value for connection, entry in ended.items()})
+        self._ended.done(batch)
+
+    async def _record(self) -> None:
+        batch = self._unrecorded.batch(weight=lambda session: 1 + len(session.listed_in))
+        # A login that is under way has no generation yet. It fails if the node has left the cluster.
+        sessions = [each for each in _values(batch) if each in self._sessions and each.generation]
+        if sessions:
+            await self._list(await self._claim(sessions))
+        self._unrecorded.done(batch)
+
+    async def _claim(self, sessions: list[Session]) -> list[Session]:
+        """Write leases again, and return the sessions that still hold their paths. The others are closed."""
+        outcomes = await self._leases.reassert(self._registry.node, [session.claim for session in sessions])
+        for session, outcome in zip(sessions, outcomes, strict=True):
+            if outcome != "kept":
+                session.close(_CLOSES[outcome])
+        return [session for session, outcome in zip(sessions, outcomes, strict=True) if outcome == "kept"]
+
+    async def _list(self, sessions: list[Session]) -> None:
+        """List sessions in their channels again.
+
+        The leases are read after that. So a later connection on one of the paths has either been seen here, or sees
+        this one in the lease and removes it from each list in which it is listed itself.
+        """
+        by_channel: dict[str, list[Session]] = {}
+        for session in sessions:
+            session.relistings += 1
+            for channel_id in session.listed_in:
+                by_channel.setdefault(channel_id, []).append(session)
+        for piece in pieces(by_channel.items(), IN_FLIGHT):
+            await self._log.keep_subscribers(self._registry.node, self._present(piece))
+        superseded = await self._leases.superseded([session.claim for session in sessions])
+        for session, is_superseded in zip(sessions, superseded, strict=True):
+            if is_superseded:
                 session.close(CloseReason.SUPERSEDED)
-                return
-            case "revoked":
-                session.close(CloseReason.REVOKED)
-                return
-        await asyncio.gather(*(self._relist(session, channel_id, holder) for channel_id in session.joined.values()))
 
-    async def _relist(self, session: Session, channel_id: str, holder: Holder) -> None:
-        session.relistings += 1
-        listing = await self._log.add_subscriber(channel_id, session.path, holder)
-        if listing is not None and listing.superseded:
-            session.close(CloseReason.SUPERSEDED)
+    def _present(self, channels: Iterable[tuple[str, list[Session]]]) -> dict[str, dict[str, str]]:
+        """Return the connections and paths of those who are in each channel, or join it, at this moment."""
+        present = {
+            channel_id: {
+                each.connection: each.path_text
+                for each in sessions
+                if each in self._sessions and channel_id in each.listed_in
+            }
+            for channel_id, sessions in channels
+        }
+        return {channel_id: paths for channel_id, paths in present.items() if paths}
+
+
+def _values(batch: Batch[V]) -> list[V]:
+    return [entry.value for entries in batch.values() for entry in entries.values()]

@@ -5,7 +5,7 @@ subscribed again it calls those that registered with `on_resubscribed`, and they
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import structlog
@@ -13,6 +13,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as LostConnection
 
 from relay.model.errors import StoreUnavailable
+from relay.redis.batches import NAMES, pieces
 from relay.redis.connection import Connection, Reply, attach, pack
 from relay.redis.failures import CONNECTION_ERRORS, RECONNECT_SECONDS
 
@@ -81,7 +82,7 @@ class Broker:
         subscription = self._topics.get(name)
         if subscription is None:
             subscription = self._topics[name] = _Topic(handle)
-            self._send("SUBSCRIBE", name)
+            self._send("SUBSCRIBE", [name])
         else:
             subscription.handle = handle
         try:
@@ -90,11 +91,10 @@ class Broker:
         except TimeoutError:
             raise StoreUnavailable(f"subscription was not confirmed within {self._timeout:g} s") from None
 
-    async def unsubscribe(self, topic: str) -> None:
-        """End a subscription. The handler is not called from now on."""
-        name = topic.encode()
-        if self._topics.pop(name, None) is not None:
-            self._send("UNSUBSCRIBE", name)
+    def unsubscribe(self, *topics: str) -> None:
+        """End subscriptions. Their handlers are not called from now on."""
+        names = [topic.encode() for topic in topics]
+        self._send("UNSUBSCRIBE", [name for name in names if self._topics.pop(name, None) is not None])
 
     def drop(self, reason: str) -> None:
         """Give up the present connection, for instance because nothing arrives on it; `serve` makes a new one."""
@@ -129,10 +129,10 @@ class Broker:
         self._lost = True
         self._source.count_error()
 
-    def _send(self, command: str, *names: bytes) -> None:
-        """Write a command. If the connection is away, the next one subscribes to all of `_topics` anyway."""
+    def _send(self, command: str, names: Iterable[bytes]) -> None:
+        """Write a command, in pieces. If the connection is away, the next one subscribes to all of `_topics` anyway."""
         if self._connection is not None:
-            self._connection.write([pack((command, *names))])
+            self._connection.write([pack((command, *piece)) for piece in pieces(names, NAMES)])
 
     def _subscribe_all(self) -> None:
         loop = asyncio.get_running_loop()
@@ -141,7 +141,7 @@ class Broker:
                 topic.confirmed = loop.create_future()
         self._unconfirmed = set(self._topics)
         if self._unconfirmed:
-            self._send("SUBSCRIBE", *self._topics)
+            self._send("SUBSCRIBE", self._topics)
         else:
             self._resubscribed()
 

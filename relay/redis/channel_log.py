@@ -1,7 +1,7 @@
 """The log of a channel, its messages in one order, and the list of its subscribers."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Self
 
@@ -209,9 +209,25 @@ class ChannelLog:
         superseded = is_superseded(lease, holder.generation)
         return SubscriberListing(bytes(tip).decode(), int(version), bool(recovered), superseded)
 
-    def remove_subscriber(self, channel_id: str, connection: str) -> asyncio.Future[Any]:
-        """Remove a subscriber from the list, in the order of the calls. Raises, in the future: StoreUnavailable."""
-        return self._client.call("HDEL", self._keys.subscribers(channel_id), connection)
+    async def keep_subscribers(self, node: str, subscribers: Mapping[str, Mapping[str, str]]) -> None:
+        """List the subscribers of channels (ids) again, in the order of the calls: by channel, each connection's path.
+
+        There are up to some hundred of each. Those of a channel that was deleted are not listed.
+        """
+        if subscribers:
+            await asyncio.gather(
+                self._client.call("SADD", self._keys.channels(node), *subscribers),
+                *(self._keep_subscribers(node, channel_id, paths) for channel_id, paths in subscribers.items()),
+            )
+
+    def _keep_subscribers(self, node: str, channel_id: str, paths: Mapping[str, str]) -> asyncio.Future[Any]:
+        keys = (self._keys.head(channel_id), self._keys.subscribers(channel_id))
+        rows = (part for connection, path in paths.items() for part in (connection, f"{node} {path}"))
+        return self._client.run(scripts.SUBSCRIBERS_KEEP, keys, *rows)
+
+    def remove_subscribers(self, channel_id: str, *connections: str) -> asyncio.Future[Any]:
+        """Remove subscribers from the list, in the order of the calls. Raises, in the future: StoreUnavailable."""
+        return self._client.call("HDEL", self._keys.subscribers(channel_id), *connections)
 
     async def subscribers(self, channel_id: str) -> list[tuple[str, str]]:
         """Return (node, path) of every listed subscriber, those of dead nodes included."""
@@ -235,13 +251,9 @@ class ChannelLog:
         more = (self._keys.log(channel_id), self._keys.subscribers(channel_id))
         await self._client.run(scripts.ERASE, (*keys, *more), _DELETED_MS)
 
-    async def add_node_channel(self, node: str, channel_id: str) -> None:
-        """Record that a node has subscribers in a channel."""
-        await self._client.call("SADD", self._keys.channels(node), channel_id)
-
-    async def remove_node_channel(self, node: str, channel_id: str) -> None:
-        """Record that a node has no subscribers in a channel any more."""
-        await self._client.call("SREM", self._keys.channels(node), channel_id)
+    async def remove_node_channels(self, node: str, channel_ids: Sequence[str]) -> None:
+        """Record that a node has no subscribers in these channels any more."""
+        await self._client.call("SREM", self._keys.channels(node), *channel_ids)
 
 
 def appended(reply: Any) -> str | int | None:

@@ -2,8 +2,8 @@
 
 import asyncio
 import secrets
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import msgspec
 
@@ -23,10 +23,10 @@ Registration = Literal["open", "closed", "invite"]
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """The verdict on an operation, and what has to be announced before it is acknowledged.
+    """The verdict on an operation, and what has to be announced before it is acknowledged, by subject.
 
-    `announcements` are all that are pending, by subject, also those of earlier operations: a caller may be repeating an
-    operation whose first attempt ended before its announcement.
+    That is what is pending about the subjects of the operation, and everything that is pending if the operation found
+    nothing to do: a caller may be repeating one whose first attempt ended before its announcement.
     """
 
     verdict: Verdict
@@ -218,9 +218,12 @@ class Directory:
         """Return the announcements that were not made, or not removed: subject -> announcement."""
         return _hash(await self._client.call("HGETALL", self._keys.due))
 
-    async def remove_announcement(self, subject: str, announcement: str) -> None:
-        """Remove a pending announcement that was made, unless a later one about the same subject took its place."""
-        await self._client.run(scripts.SETTLED, self._dir, subject, announcement)
+    def remove_announcements(self, announcements: Iterable[tuple[str, str]]) -> asyncio.Future[Any]:
+        """Remove up to some hundred announcements that were made.
+
+        A later one about the same subject stays. Raises, in the future: StoreUnavailable.
+        """
+        return self._client.run(scripts.SETTLED, self._dir, *(part for each in announcements for part in each))
 
     async def visible_channel(self, name: str, caller: Caller) -> str | None:
         """Return the id of a channel whose subscribers the caller may see; None if there is no such channel."""

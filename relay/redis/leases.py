@@ -7,6 +7,7 @@ generation survives.
 """
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from conclave.model import SessionPath
 from relay.redis import scripts
 from relay.redis.client import RedisClient
-from relay.redis.connection import pairs
+from relay.redis.connection import Reply, pairs
 from relay.redis.keys import Keys
 
 
@@ -23,6 +24,15 @@ class Holder(msgspec.Struct, frozen=True):
 
     connection: str
     node: str
+    generation: int
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """The claim of a session to its path, with the generation that it was given."""
+
+    connection: str
+    path: SessionPath
+    pubkey: str
     generation: int
 
 
@@ -48,26 +58,37 @@ class Leases:
         )
         return int(generation), [_holder(*row) for row in pairs(rows)], _owns(owner, path)
 
-    async def reassert(
-        self, path: SessionPath, pubkey: str, holder: Holder
-    ) -> Literal["kept", "superseded", "revoked"]:
-        """Write again that a connection holds its path, unless the path was taken or the key revoked meanwhile."""
-        kept, _, owner = await asyncio.gather(
-            self._client.run(
-                scripts.LEASE_KEEP, [self._keys.lease(path)], holder.connection, holder.node, holder.generation
-            ),
-            self._client.call("HSET", self._keys.sessions(holder.node), holder.connection, str(path)),
-            self._client.call("HGET", self._keys.machine_keys, pubkey),
-        )
-        if not _owns(owner, path):
-            return "revoked"
-        return "kept" if kept else "superseded"
+    async def reassert(self, node: str, claims: Sequence[Claim]) -> list[Literal["kept", "superseded", "revoked"]]:
+        """Write again that connections hold their paths, and list their sessions at a node.
 
-    async def release(self, path: SessionPath, *, node: str, connection: str) -> None:
-        """Give a path up and take the session out of the list of its node."""
+        A path that was taken meanwhile, or whose key was revoked, is not kept. Several hundred claims are one turn.
+        """
+        rows = [part for claim in claims for part in (claim.connection, str(claim.path))]
+        kept, _, owners = await asyncio.gather(
+            asyncio.gather(*(self._keep(node, claim) for claim in claims)),
+            self._client.call("HSET", self._keys.sessions(node), *rows),
+            self._client.call("HMGET", self._keys.machine_keys, *(claim.pubkey for claim in claims)),
+        )
+        return [
+            "revoked" if not _owns(owner, claim.path) else "kept" if keeps else "superseded"
+            for claim, keeps, owner in zip(claims, kept, owners, strict=True)
+        ]
+
+    def _keep(self, node: str, claim: Claim) -> "asyncio.Future[Reply]":
+        return self._client.run(
+            scripts.LEASE_KEEP, [self._keys.lease(claim.path)], claim.connection, node, claim.generation
+        )
+
+    async def superseded(self, claims: Sequence[Claim]) -> list[bool]:
+        """Tell for each claim whether a later connection has taken the path."""
+        leases = await asyncio.gather(*(self._client.call("HGETALL", self._keys.lease(claim.path)) for claim in claims))
+        return [is_superseded(lease, claim.generation) for lease, claim in zip(leases, claims, strict=True)]
+
+    async def release(self, node: str, sessions: Mapping[str, SessionPath]) -> None:
+        """Give the paths of connections up, and take their sessions out of the list of their node."""
         await asyncio.gather(
-            self._client.call("HDEL", self._keys.lease(path), connection),
-            self._client.call("HDEL", self._keys.sessions(node), connection),
+            *(self._client.call("HDEL", self._keys.lease(path), each) for each, path in sessions.items()),
+            self._client.call("HDEL", self._keys.sessions(node), *sessions),
         )
 
     async def holders(self, path: SessionPath) -> list[Holder]:

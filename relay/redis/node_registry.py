@@ -1,16 +1,15 @@
-"""The registry of nodes: heartbeats, the nodes that are alive, and the removal of dead ones.
+"""The registry of nodes: heartbeats, and the nodes that are alive.
 
-A node sends a heartbeat every two seconds. The others declare it dead when its heartbeat stands still while Redis
-answers; no clocks are compared, so an outage of Redis declares no node dead. A node that was declared dead by mistake
-(it was stopped, or starved) learns that from its next heartbeat and joins again under a new name.
+A node sends a heartbeat every two seconds. The others declare it dead when its heartbeat stands still while their own
+are accepted; no clocks are compared, so an outage of Redis declares no node dead. A node that was declared dead by
+mistake (it was stopped, or starved) learns that from its next heartbeat and joins again under a new name.
 """
 
 import asyncio
 import time
 
-import structlog
+import msgspec
 
-from conclave.model import SessionPath
 from relay.redis import scripts
 from relay.redis.client import RedisClient
 from relay.redis.clock import RedisClock
@@ -18,11 +17,24 @@ from relay.redis.connection import Reply, pairs
 from relay.redis.keys import Keys
 from relay.redis.node_names import new_node_name
 
-log = structlog.get_logger()
-
 BEAT_SECONDS = 2.0
 DEAD_AFTER_SECONDS = 6.0
-_REMOVAL_LOCK_SECONDS = 30
+_LONGEST_GAP_SECONDS = 2 * BEAT_SECONDS
+"""A longer time without an accepted heartbeat of one's own says nothing about the heartbeats of others."""
+
+
+class _Seen(msgspec.Struct, frozen=True):
+    """The last heartbeat of a node: ms of Redis' clock, negative if the node was declared dead.
+
+    `still_for` is the time for which it has been the same, in seconds, without gaps of the observer.
+    """
+
+    beat: float
+    still_for: float = 0.0
+
+    def next(self, beat: float, seconds: float) -> "_Seen":
+        """Return what is seen `seconds` later."""
+        return _Seen(beat, self.still_for + seconds) if beat == self.beat else _Seen(beat)
 
 
 class NodeRegistry:
@@ -33,10 +45,9 @@ class NodeRegistry:
         self._keys = keys
         self.node = new_node_name()
         """The name of this node in the cluster."""
-        self._joined = False
-        self._beats: dict[str, tuple[float, float]] = {}
-        """Node -> its last heartbeat (ms, Redis' clock; negative if it was declared dead), and when this node first
-        saw that one (seconds of the event loop's clock)."""
+        self._nodes: dict[str, _Seen] = {}
+        self._seen_at: float | None = None
+        """The time of the last accepted heartbeat, by the event loop's clock; None if Redis was away since."""
         self.size = 0
         """The number of nodes as of the last heartbeat."""
         self.clock = RedisClock()
@@ -44,31 +55,36 @@ class NodeRegistry:
     @property
     def last_beat(self) -> float | None:
         """The time of this node's last heartbeat (ms, Redis' clock); None if that is not known."""
-        seen = self._beats.get(self.node)
-        return None if seen is None else seen[0]
+        seen = self._nodes.get(self.node)
+        return None if seen is None else seen.beat
 
-    async def join(self) -> str | None:
-        """Join the cluster; a node that was in it before gets a new name. Returns the former name."""
-        former = self.node if self._joined else None
-        if former is not None:
-            self.node = new_node_name()
-        await self._beat(join=True)
-        self._joined = True
+    def rename(self) -> str:
+        """Take a new name, under which this node has yet to join. Returns the former name."""
+        former, self.node = self.node, new_node_name()
         return former
+
+    async def join(self) -> None:
+        """Join the cluster under the present name, which no other node has used."""
+        await self._beat(join=True)
 
     async def beat(self) -> bool:
         """Send a heartbeat and read those of all nodes. False if this node was declared dead meanwhile."""
+        node = self.node
         reply = await self._beat(join=False)
         if reply is None:
-            return False
-        _, flat = reply
+            return node != self.node  # the name of before has ended meanwhile
         now = asyncio.get_running_loop().time()
-        beats = {bytes(node).decode(): float(beat) for node, beat in pairs(flat)}
-        self._beats = {
-            node: (beat, self._beats[node][1] if node in self._beats and self._beats[node][0] == beat else now)
-            for node, beat in beats.items()
-        }
+        beats = {bytes(name).decode(): float(beat) for name, beat in pairs(reply[1])}
+        self._observe(beats, now)
         return True
+
+    def _observe(self, beats: dict[str, float], now: float) -> None:
+        seen_at, self._seen_at = self._seen_at, now
+        if seen_at is None or now - seen_at > _LONGEST_GAP_SECONDS:
+            self._nodes = {node: _Seen(beat) for node, beat in beats.items()}
+        else:
+            former, seconds = self._nodes, now - seen_at
+            self._nodes = {node: former.get(node, _Seen(beat)).next(beat, seconds) for node, beat in beats.items()}
 
     async def _beat(self, *, join: bool) -> Reply:
         asked = time.monotonic()
@@ -80,17 +96,20 @@ class NodeRegistry:
 
     def restart_timeouts(self) -> None:
         """Forget for how long heartbeats have stood still: Redis was away, and no node could send one."""
-        self._beats.clear()
+        self._nodes.clear()
+        self._seen_at = None
         self.clock.forget()
 
-    def dead(self) -> list[str]:
-        """Return the nodes whose heartbeat has stood still for six seconds, or that were declared dead."""
-        now = asyncio.get_running_loop().time()
-        return [
-            node
-            for node, (beat, since) in self._beats.items()
-            if node != self.node and (beat < 0 or now - since > DEAD_AFTER_SECONDS)
-        ]
+    def dead(self) -> dict[str, float]:
+        """Return the nodes whose heartbeat has stood still for six seconds, or that were declared dead.
+
+        Each with its last heartbeat.
+        """
+        return {
+            node: seen.beat
+            for node, seen in self._nodes.items()
+            if node != self.node and (seen.beat < 0 or seen.still_for > DEAD_AFTER_SECONDS)
+        }
 
     async def is_evicted(self) -> bool:
         """Return whether this node was declared dead, which its next heartbeat will notice."""
@@ -106,54 +125,11 @@ class NodeRegistry:
         """Return every node in the registry, alive or not."""
         return {bytes(node).decode() for node in await self._client.call("ZRANGE", self._keys.nodes, 0, -1)}
 
-    async def leave(self) -> None:
-        """Take this node, which has no sessions any more, out of the cluster."""
-        await self.remove(self.node)
-
     async def remove(self, node: str) -> None:
-        """Remove a node's entry and its lists. An inbox in which there is something stays until it expires."""
+        """Remove a node's lists, and its entry at last: it shows that there is something to remove.
+
+        An inbox in which there is something stays until it expires.
+        """
         await self._client.call("DEL", self._keys.sessions(node), self._keys.channels(node))
         await self._client.run(scripts.INBOX_DROP, [self._keys.inbox(node)])
         await self._client.call("ZREM", self._keys.nodes, node)
-
-    async def remove_dead(self, node: str) -> bool:
-        """Remove a dead node with its sessions and subscribers. False if it lives, or another node is removing it.
-
-        The removal may fail at any point and be repeated: the entry that shows that there is something to remove is
-        deleted last.
-        """
-        lock = self._keys.sweep(node)
-        if not await self._client.call("SET", lock, self.node, "NX", "EX", _REMOVAL_LOCK_SECONDS):
-            return False
-        if not await self._client.run(scripts.EVICT, [self._keys.nodes], node, self._beats[node][0]):
-            await self._client.call("DEL", lock)
-            return False
-        rows = pairs(await self._client.call("HGETALL", self._keys.sessions(node)))
-        await asyncio.gather(
-            *(
-                self._client.run(scripts.LEASE_BURY, [self._keys.lease(_path(path))], connection, node)
-                for connection, path in rows
-            )
-        )
-        for channel_id in await self._client.call("SMEMBERS", self._keys.channels(node)):
-            await self._remove_subscribers(bytes(channel_id).decode(), node)
-        await self.remove(node)
-        await self._client.call("DEL", lock)
-        self._beats.pop(node, None)
-        log.warning("node.buried", dead=node, sessions=len(rows))
-        return True
-
-    async def _remove_subscribers(self, channel_id: str, node: str) -> None:
-        key = self._keys.subscribers(channel_id)
-        rows = pairs(await self._client.call("HGETALL", key))
-        await asyncio.gather(
-            *(
-                self._client.run(scripts.UNSET, [key], connection, value)
-                for connection, value in rows
-                if bytes(value).partition(b" ")[0].decode() == node
-            )
-        )
-
-
-def _path(text: bytes) -> SessionPath:
-    return SessionPath(*bytes(text).decode().split("/"))

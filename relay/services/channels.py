@@ -7,10 +7,11 @@ import msgspec
 from conclave.errors import Code, Refusal
 from conclave.model import Visibility
 from conclave.names import NameKind, check_requested_name
-from relay.channels.fanout import FanOut
+from relay.channels.fanout import ChannelJoin, FanOut
+from relay.cluster.session_records import SessionRecords
+from relay.model.errors import StoreUnavailable
 from relay.observability.metrics import Counter, Labelled
-from relay.redis.channel_log import ChannelLog
-from relay.redis.directory import Directory, Listing
+from relay.redis.directory import Directory, JoinDecision, Listing
 from relay.redis.node_registry import NodeRegistry
 from relay.services.authorization import AuditLog
 from relay.services.fencing import Fencing
@@ -34,7 +35,7 @@ class Channels:
         self,
         *,
         directory: Directory,
-        channel_log: ChannelLog,
+        records: SessionRecords,
         fanout: FanOut,
         registry: NodeRegistry,
         fencing: Fencing,
@@ -42,7 +43,7 @@ class Channels:
         resumes: Labelled[Counter],
     ) -> None:
         self._directory = directory
-        self._log = channel_log
+        self._records = records
         self._fanout = fanout
         self._registry = registry
         self._fencing = fencing
@@ -84,8 +85,7 @@ class Channels:
             await self._fanout.apply_latest_version(before)
             if session.joined.get(name) == before:
                 await self.leave(session, name)
-        node = self._registry.node
-        entry = await self._fanout.join(session, decision.channel_id, name, node, version=decision.version, since=since)
+        entry = await self._enter(session, decision, name, since)
         if entry is None:
             raise channel_not_found(name)
         session.joined[name] = decision.channel_id
@@ -93,11 +93,22 @@ class Channels:
             self._resumes.labels(outcome="recovered" if entry.recovered else "gap").inc()
         return Joined(entry.position, entry.recovered, decision.admin, entry.start_replay)
 
+    async def _enter(
+        self, session: Session, decision: JoinDecision, name: str, since: str | None
+    ) -> ChannelJoin | None:
+        channel_id, node = decision.channel_id, self._registry.node
+        self._records.expect_listing(session, channel_id)
+        try:
+            return await self._fanout.join(session, channel_id, name, node, version=decision.version, since=since)
+        except StoreUnavailable:
+            if channel_id not in session.joined.values():
+                self._records.unlist(session, channel_id)  # it may be listed nevertheless
+            raise
+
     async def leave(self, session: Session, name: str) -> None:
         """Stop delivering a channel to the session, from the moment of the call; no error if it is not in it."""
         check_requested_name(NameKind.CHANNEL, name)
         channel_id = session.joined.pop(name, None)
         if channel_id is not None:
             self._fanout.leave(session, channel_id)
-            await self._log.remove_subscriber(channel_id, session.connection)
-            session.listed_in.discard(channel_id)
+            await self._records.unlist(session, channel_id)

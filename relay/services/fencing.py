@@ -52,7 +52,7 @@ class Fencing:
         holder = Holder(session.connection, self._registry.node, session.generation)
         if await self._registry.is_evicted():
             raise StoreUnavailable("the node was evicted, and has not joined the cluster again")
-        state = await self._leases.reassert(session.path, session.pubkey, holder)
+        (state,) = await self._leases.reassert(holder.node, [session.claim])
         if state != "kept":
             raise _ended(session, _REASONS[state])
         session.relistings += 1

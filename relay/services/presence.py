@@ -62,7 +62,7 @@ class Presence:
             await asyncio.gather(*(self._inbox.send(holder.node, Supersede(holder.connection)) for holder in holders))
         except BaseException:
             self._sessions.remove(session)
-            await self._remove_records(session, node, frozenset())
+            await self._records.remove(session, node)
             raise
         if session.close_reason is not None:
             reason = session.close_reason
@@ -75,10 +75,7 @@ class Presence:
         for channel_id in session.joined.values():
             self._fanout.leave(session, channel_id)
         session.joined.clear()
-        await self._remove_records(session, self._registry.node, frozenset(session.listed_in))
-
-    async def _remove_records(self, session: Session, node: str, channels: frozenset[str]) -> None:
-        await self._records.remove(session.path, node=node, connection=session.connection, channels=channels)
+        await self._records.remove(session, self._registry.node)
 
     async def everybody(self, session: Session) -> list[str]:
         """Return the paths of all sessions that the caller may see, sorted. Raises: StoreUnavailable.

@@ -21,6 +21,9 @@ class SessionRegistry:
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._by_connection.values()))
 
+    def __contains__(self, session: object) -> bool:
+        return isinstance(session, Session) and self._by_connection.get(session.connection) is session
+
     def __len__(self) -> int:
         return len(self._by_connection)
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from conclave.model import SessionPath
 from relay.model.close_reason import CloseReason
 from relay.redis.directory import Caller
+from relay.redis.leases import Claim
 from relay.sessions.encoder import EventEncoder
 from relay.sessions.outbox import Outbox
 
@@ -75,6 +76,11 @@ class Session:
     @property
     def caller(self) -> Caller:
         return Caller(self.path_text, self.pubkey, self.path.user, self.admin)
+
+    @property
+    def claim(self) -> Claim:
+        """The session's claim to its path."""
+        return Claim(self.connection, self.path, self.pubkey, self.generation)
 
     def forget_channel(self, channel_id: str) -> list[str]:
         """Remove a channel from those that were joined. Returns the names that it had here."""

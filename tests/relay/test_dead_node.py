@@ -9,6 +9,7 @@ from relay.observability.metrics import Metrics
 from relay.redis import connect, scripts
 from relay.redis.channel_log import ChannelLog, Retention
 from relay.redis.client import RedisClient
+from relay.redis.dead_nodes import DeadNodes
 from relay.redis.keys import Keys
 from relay.redis.leases import Holder, Leases, latest
 from relay.redis.node_registry import NodeRegistry
@@ -26,6 +27,8 @@ class Cluster:
         self.leases = Leases(client, KEYS)
         self.channels = ChannelLog(client, KEYS, Retention(ms=3_600_000, rows=1000, group_bytes=1_000_000))
         self.dead, self.living = NodeRegistry(client, KEYS), NodeRegistry(client, KEYS)
+        self.seen = 0.0
+        """The heartbeat of the dead node that the other one has seen last."""
 
     async def session(self, member: NodeRegistry, path: SessionPath, connection: str) -> None:
         """Log in at a member, and join a channel there."""
@@ -35,6 +38,10 @@ class Cluster:
     async def names(self) -> set[str]:
         """Return the names of all keys."""
         return {bytes(key).decode() for key in await self.client.call("KEYS", "*")}
+
+    async def remove(self) -> bool:
+        """Have the living node remove the dead one, whose heartbeat it has seen last."""
+        return await DeadNodes(self.client, KEYS, self.living).remove(self.dead.node, self.seen)
 
     async def last_heartbeat(self, member: NodeRegistry) -> float:
         return float(await self.client.call("ZSCORE", KEYS.nodes, member.node))
@@ -49,6 +56,7 @@ async def cluster(url: str) -> AsyncIterator[Cluster]:
         for member in (two.dead, two.living):
             await member.join()
             await member.beat()
+        two.seen = await two.last_heartbeat(two.dead)
         yield two
     finally:
         serving.cancel()
@@ -61,7 +69,7 @@ async def test_a_dead_node_leaves_nothing_in_redis(redis_url: str) -> None:
     async with cluster(redis_url) as two:
         await two.session(two.dead, ANN, "c-ann")
         assert latest(await two.leases.holders(ANN), {two.dead.node}) is not None
-        assert await two.living.remove_dead(two.dead.node)
+        assert await two.remove()
         assert await two.names() == {KEYS.nodes}
         assert await two.living.all_nodes() == {two.living.node}
 
@@ -72,7 +80,7 @@ async def test_sessions_of_other_nodes_stay(redis_url: str) -> None:
         await two.session(two.dead, ANN, "c-ann")
         await two.session(two.living, ANN, "c-ann")
         await two.session(two.living, BOB, "c-bob")
-        assert await two.living.remove_dead(two.dead.node)
+        assert await two.remove()
         for path, connection in ((ANN, "c-ann"), (BOB, "c-bob")):
             holder = latest(await two.leases.holders(path), {two.living.node})
             assert holder is not None
@@ -93,5 +101,5 @@ async def test_a_node_that_sent_a_heartbeat_meanwhile_is_not_dead(redis_url: str
             return await two.dead.beat() and await two.last_heartbeat(two.dead) > seen
 
         await wait_until(beats_later, what="a heartbeat in a later millisecond")
-        assert not await two.living.remove_dead(two.dead.node)
+        assert not await two.remove()
         assert latest(await two.leases.holders(ANN), {two.dead.node}) is not None

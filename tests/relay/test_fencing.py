@@ -13,7 +13,6 @@ from redis.asyncio import Redis
 
 from conclave.protocol import close_texts
 from relay.app.node import Node
-from relay.redis.leases import Holder
 from relay.sessions.registry import SessionRegistry
 from tests.support.nodes import node_object
 from tests.support.v2_peer import V2Peer, V2Peers
@@ -119,8 +118,7 @@ async def test_a_listing_between_two_posts_does_not_have_the_second_overtake_the
     def append_then_list(*args: Any, **options: Any) -> "asyncio.Future[Any]":
         reply = append(*args, **options)
         if not listings:
-            holder = Holder(session.connection, two.one.name, session.generation)
-            listings.append(records._relist(session, session.joined["ops"], holder))
+            listings.append(records._list([session]))
             listings[0].send(None)  # it sends its commands now
         return reply
 

@@ -41,7 +41,8 @@ async def node(redis_url: str) -> AsyncIterator[Node]:
 @pytest.fixture
 def frequent_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nodes that send heartbeats and probes, and look for dead nodes, twenty times as often. Comes before the nodes."""
-    monkeypatch.setattr("relay.cluster.membership.BEAT_SECONDS", BEAT_SECONDS / 20)
+    for room in ("membership", "janitor"):
+        monkeypatch.setattr(f"relay.cluster.{room}.BEAT_SECONDS", BEAT_SECONDS / 20)
 
 
 def url_of(node: Node) -> str:

@@ -160,7 +160,7 @@ async def test_a_key_that_is_enrolled_anew_does_not_keep_its_old_session(
         ann = peers.keep(await Peer.login(f"ws://{node.address}/", key, register=("ann", "laptop")))
         with Redis.from_url(redis_url) as raw:  # as if the removal had been signalled while the node was cut off
             raw.hset("conclave:{dir}:keys", key_text(bytes(key.verify_key)), "eve/laptop")
-        await node.parts.membership.revive()
+        node.parts.membership.interrupt()
         assert await ann.wait_closed() == REVOKED
         with Redis.from_url(redis_url) as raw:
             raw.hset("conclave:{dir}:keys", key_text(bytes(key.verify_key)), "ann/laptop")

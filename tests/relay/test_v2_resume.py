@@ -403,7 +403,8 @@ async def slow_connection(url: str) -> AsyncIterator[str]:
 async def test_a_slow_but_steady_reader_keeps_its_session(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if it has sent a request: while the reply waits, no pings are read, but the client is not dead."""
     monkeypatch.setattr("relay.transport.stalls.CHECK_SECONDS", 0.1)
-    monkeypatch.setattr("relay.cluster.membership.BEAT_SECONDS", 0.2)
+    for room in ("membership", "janitor"):
+        monkeypatch.setattr(f"relay.cluster.{room}.BEAT_SECONDS", 0.2)
     monkeypatch.setattr(case.node.parts.janitor, "_idle_seconds", 1.5)
     posted = [await case.ann.post("ops", "x" * 900_000) for _ in range(2)]
     async with slow_connection(case.url) as url:

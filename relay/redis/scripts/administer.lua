@@ -1,5 +1,5 @@
 -- Carry out a channel operation. ARGV: operation, channel, caller's path, key, caller, role, inside, argument.
--- Returns a verdict ('ok', 'denied', 'missing', 'taken', 'revoked') and the pending announcements.
+-- Returns a verdict ('ok', 'denied', 'missing', 'taken', 'revoked') and the pending announcement of the channel.
 local operation, name, actor, key, user, role, inside, arg = unpack(ARGV)
 local id, row = find(name)
 
@@ -89,4 +89,4 @@ local target = name
 if operation ~= 'invite_create' and arg ~= '' then
   target = name .. ' ' .. arg
 end
-return with_due(audited(actor, operation, target, verdict))
+return with_due(audited(actor, operation, target, verdict), id)

@@ -68,16 +68,33 @@ local function drop_invite(id, token)
   redis.call('ZREM', dir .. ':expiring', token)
 end
 
+local due = {} -- the subjects of this operation
+
 -- Add a pending announcement: its subject and its text, with a stamp that makes it unique. It is written in the same
 -- step as the change and removed after it was made. If a node dies in between, it stays.
 local function owe(field, what)
   redis.call('HSET', dir .. ':due', field, what .. ' ' .. redis.call('INCR', dir .. ':clock'))
+  due[#due + 1] = field
 end
 
--- The verdict on an operation and, if it is 'ok', all pending announcements, subjects and texts. Those of earlier
--- operations are included, because a caller may be repeating one of these.
-local function with_due(verdict)
-  return { verdict, verdict == 'ok' and redis.call('HGETALL', dir .. ':due') or {} }
+-- The verdict on an operation and, if it is 'ok', what is pending: subjects and texts. For an operation on one channel
+-- (its id), about that one; else about all subjects of the operation. If it has none, everything that is pending: the
+-- caller may be repeating an operation that was not announced.
+local function with_due(verdict, id)
+  if verdict ~= 'ok' then
+    return { verdict, {} }
+  end
+  if not id and #due == 0 then
+    return { verdict, redis.call('HGETALL', dir .. ':due') }
+  end
+  local rows = {}
+  for _, field in ipairs(id and { id } or due) do
+    local what = redis.call('HGET', dir .. ':due', field)
+    if what then
+      rows[#rows + 1], rows[#rows + 2] = field, what
+    end
+  end
+  return { verdict, rows }
 end
 
 -- Begin a new membership version of a channel. Sessions that joined at an earlier one are reviewed before they receive

@@ -1,5 +1,7 @@
--- Remove a pending announcement that was made, unless another took its place. ARGV: subject, announcement.
-if redis.call('HGET', dir .. ':due', ARGV[1]) == ARGV[2] then
-  redis.call('HDEL', dir .. ':due', ARGV[1])
+-- Remove pending announcements that were made, unless others took their place. ARGV: subject, announcement, ...
+for i = 1, #ARGV, 2 do
+  if redis.call('HGET', dir .. ':due', ARGV[i]) == ARGV[i + 1] then
+    redis.call('HDEL', dir .. ':due', ARGV[i])
+  end
 end
 return 0

@@ -1,0 +1,26 @@
+"""Work over many things: so much of it is under way at a time that other commands do not wait long behind it."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+IN_FLIGHT = 256
+"""The commands of one piece of work that are under way at the same time."""
+NAMES = 500
+"""The most names in one command, and the entries that one script looks at."""
+
+T = TypeVar("T")
+
+
+def pieces(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Divide items into lists of up to `size`."""
+    iterator = iter(items)
+    while piece := list(islice(iterator, size)):
+        yield piece
+
+
+async def for_each(items: Sequence[T], call: Callable[[T], "asyncio.Future[Any]"]) -> None:
+    """Call for each item, `IN_FLIGHT` of them at a time. Raises what one of the calls does, and begins no more."""
+    for piece in pieces(items, IN_FLIGHT):
+        await asyncio.gather(*(call(item) for item in piece))

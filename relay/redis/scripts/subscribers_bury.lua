@@ -1,0 +1,13 @@
+-- Remove a dead node's subscribers from a piece of a channel's list. KEYS: subs. ARGV: node, cursor, entries to look at.
+-- Returns the cursor of the next piece, '0' after the last one.
+local cursor, rows = unpack(redis.call('HSCAN', KEYS[1], ARGV[2], 'COUNT', ARGV[3]))
+local prefix, gone = ARGV[1] .. ' ', {}
+for i = 1, #rows, 2 do
+  if string.sub(rows[i + 1], 1, #prefix) == prefix then
+    gone[#gone + 1] = rows[i]
+  end
+end
+for i = 1, #gone, 500 do
+  redis.call('HDEL', KEYS[1], unpack(gone, i, math.min(i + 499, #gone)))
+end
+return cursor
