@@ -1,18 +1,22 @@
 """Fencing: what a session still sends that has lost its path, its key or its node is not carried out.
 
-The signal that would end the session is on its way in these tests: nobody acts on signals.
+In the tests with `two` the signal that would end the session is on its way: nobody acts on signals.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, NamedTuple
 
 import pytest
 from nacl.signing import SigningKey
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 from conclave.protocol import close_texts
 from relay.app.node import Node
+from relay.redis.keys import Keys
+from relay.redis.signals import Supersede, encoded
 from relay.sessions.registry import SessionRegistry
 from tests.support.nodes import node_object
 from tests.support.v2_peer import V2Peer, V2Peers
@@ -145,3 +149,45 @@ async def test_the_sessions_of_an_evicted_node_post_again_when_it_has_joined_aga
         )
 
     await wait_until(posts, what="the session posts")
+
+
+async def test_a_node_that_was_held_up_reads_its_inbox_before_it_carries_requests_out(redis_url: str) -> None:
+    """A stopped process finds the requests of its clients and a supersede of one of them, both in its sockets."""
+    async with node_object(redis_url) as node, V2Peers() as peers:
+        ann, bob = await peers.register(url(node), "ann"), await peers.register(url(node), "bob")
+        await ann.create("ops")
+        await ann.join("ops")
+        await bob.join("ops")
+        connection = next(session.connection for session in node.parts.sessions if session.path.user == "ann")
+        await wait_until(lambda: node.parts.inbox.is_current, what="the inbox is read")
+        for request in ('"op": "send", "channel": "ops"', f'"op": "whisper", "to": "{bob.path}"'):
+            await ann.ws.send_str(f'{{"id": 1, {request}, "body": {{"text": "late"}}}}')
+        with SyncRedis.from_url(redis_url) as store:
+            time.sleep(1.2)  # noqa: ASYNC251 - nothing on this event loop goes on
+            store.xadd(Keys("conclave").inbox(node.name), {"s": encoded(Supersede(connection))})
+        code, _ = await ann.wait_closed()
+        assert code == 4001
+        await bob.post("ops", "afterwards")
+        assert [row["body"]["text"] for row in await bob.history("ops")] == ["afterwards"]
+        assert bob.of("whisper") == []
+
+
+async def test_requests_are_refused_while_the_inbox_cannot_be_read(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that was superseded long ago would go on, and nobody would know."""
+    monkeypatch.setattr("relay.redis.inbox._CATCH_UP_SECONDS", 0.3)
+    async with node_object(redis_url) as node, V2Peers() as peers:
+        ann = await peers.register(url(node), "ann")
+        await ann.create("ops")
+        await ann.join("ops")
+        with SyncRedis.from_url(redis_url) as store:
+            store.execute_command("ACL", "SETUSER", "default", "-xread")
+            try:
+                await wait_until(lambda: not node.parts.inbox.is_current, what="the inbox is not read any more")
+                refusal = await ann.refusal("send", channel="ops", body={"text": "hello"})
+                assert refusal.startswith("unavailable: ")
+            finally:
+                store.execute_command("ACL", "SETUSER", "default", "+xread")
+        await wait_until(lambda: node.parts.inbox.is_current, what="the inbox is read again")
+        await ann.post("ops", "hello")
