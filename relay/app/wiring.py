@@ -69,6 +69,7 @@ class Components:
             flusher=self.flusher,
             metrics=self.metrics,
             unlist=self.records.unlist,
+            unreadable=self.client.unreadable,
         )
         self.announcements = Announcements(
             directory=self.directory, channel_log=self.channel_log, inbox=self.inbox, registry=self.registry

@@ -22,6 +22,7 @@ from relay.redis.clock import RedisClock
 from relay.redis.directory import Directory
 from relay.redis.keys import Keys
 from relay.redis.leases import Holder
+from relay.redis.unreadable import Unreadable
 from relay.sessions.outbox import Flusher
 from relay.sessions.session import Session
 
@@ -56,6 +57,7 @@ class FanOut:
         flusher: Flusher,
         metrics: Metrics,
         unlist: Unlist,
+        unreadable: Unreadable,
     ) -> None:
         self._broker = broker
         self._log = channel_log
@@ -63,6 +65,7 @@ class FanOut:
         self._clock = clock
         self._flusher = flusher
         self._metrics = metrics
+        self._unreadable = unreadable
         self._count_deliveries = metrics.deliveries.inc
         self._observe_size = metrics.fanout_size.observe
         self._observe_seconds = metrics.fanout_seconds.observe
@@ -176,12 +179,17 @@ class FanOut:
     # --- Live messages ---
 
     def _receive(self, channel: LocalChannel, data: bytes) -> None:
-        """Take a live message, or the announcement of a new version, which has no content."""
-        if data:
-            if channel.receive(parse_live(data)):
-                self._metrics.gaps.inc()
-        else:
+        """Take a live message, or the announcement of a new version, which has no content.
+
+        What cannot be read is read from the log instead, so it keeps its place in the order.
+        """
+        message = parse_live(data) if data else None
+        if message is None:
             channel.ordering.require_log()
+            if data:
+                self._unreadable.count("live")
+        elif channel.receive(message):
+            self._metrics.gaps.inc()
         if channel.needs_recovery:
             self._recovery.schedule(channel)
 

@@ -272,21 +272,24 @@ def _messages(flat: list[bytes]) -> list[Message]:
     ]
 
 
-def parse_live(data: bytes) -> Message:
-    """Read a live message as post.lua publishes it."""
-    message_id, previous, version, sender, payload = data.split(b"\0", 4)
-    trace = b""
-    if b" " in version:
-        version, _, trace = version.partition(b" ")
-    return Message(
-        message_id.decode(),
-        _ms(message_id),
-        previous.decode(),
-        sender.decode(),
-        payload,
-        int(version),
-        trace.decode(),
-    )
+def parse_live(data: bytes) -> Message | None:
+    """Read a live message as post.lua publishes it. None if it is of a later format: its first byte is no digit."""
+    try:
+        message_id, previous, version, sender, payload = data.split(b"\0", 4)
+        trace = b""
+        if b" " in version:
+            version, _, trace = version.partition(b" ")
+        return Message(
+            message_id.decode(),
+            _ms(message_id),
+            previous.decode(),
+            sender.decode(),
+            payload,
+            int(version),
+            trace.decode(),
+        )
+    except ValueError:
+        return None
 
 
 def _ms(message_id: bytes) -> int:

@@ -2,7 +2,8 @@
 
 import base64
 import contextlib
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from redis import Redis
@@ -35,7 +36,9 @@ def test_a_canary_is_found_in_every_form() -> None:
 
 
 @contextlib.asynccontextmanager
-async def exporting_node(redis_process: RedisProcess, collector: Collector, form: str) -> AsyncIterator[NodeProcess]:
+async def exporting_node(
+    redis_process: RedisProcess, collector: Collector, form: str, program: Sequence[str] = ()
+) -> AsyncIterator[NodeProcess]:
     environment = {
         "CONCLAVE_LOG": "debug",
         "CONCLAVE_LOG_FORMAT": form,
@@ -46,6 +49,7 @@ async def exporting_node(redis_process: RedisProcess, collector: Collector, form
     node = NodeProcess(
         *("--redis-url", redis_process.url, "--admin", "root", "--registration", "invite", "--presence", "shared"),
         environment=environment,
+        program=program,
     )
     try:
         await node.start()
@@ -105,10 +109,23 @@ async def _audit_trail(redis_process: RedisProcess, root: V2Peer) -> bytes:
     return f"{kept}\n{await root.ask('audit', limit=1000)}".encode()
 
 
+_DEFECT = """
+import sys
+from relay.channels import fanout
+def defect(data):
+    int(data)
+fanout.parse_live = defect
+from cli.main import main
+sys.exit(main())
+"""
+"""A relay that cannot read live messages and ends by that."""
+
+
 async def test_a_crash_is_logged_with_its_place_and_without_values(redis_process: RedisProcess) -> None:
     """Python's own last line quotes the value that could not be handled, in no log format and at any level."""
     canaries, peers = Canaries(), Peers()
-    async with Collector() as collector, exporting_node(redis_process, collector, "text") as node:
+    program = (sys.executable, "-c", _DEFECT)
+    async with Collector() as collector, exporting_node(redis_process, collector, "text", program) as node:
         root = await peers.register(node.url, "root")
         await root.create("ops")
         await root.join("ops")
@@ -119,7 +136,7 @@ async def test_a_crash_is_logged_with_its_place_and_without_values(redis_process
         await peers.close()
         assert await node.stop() == 1
     logged = "\n".join(node.log)
-    assert "parse_live" in logged, "where it happened"
+    assert "defect" in logged, "where it happened"
     assert "ValueError" in logged
     assert any(record.body == "node.failed" for record in collector.records)
     assert canaries.found_in(logged.encode() + b"\n".join(collector.received)) == []

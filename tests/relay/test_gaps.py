@@ -223,6 +223,26 @@ async def test_what_was_acknowledged_around_a_restart_arrives_once_and_in_order(
         await peers.close()
 
 
+async def test_a_live_message_of_a_later_format_is_read_from_the_log(
+    pair: tuple[str, str], redis_url: str, peers: Peers
+) -> None:
+    """A rolling update may change what nodes publish; the nodes of this version go on, and keep the order."""
+    async with two_sessions(pair, peers) as (ann, bob):
+        with Redis.from_url(redis_url) as store:
+            (topic,) = [each for each in store.pubsub_channels() if each.endswith(b":live")]
+            (log,) = store.keys("*:log")
+            (head,) = store.keys("*:head")
+            (row,) = store.xrange(log)
+            fields = {**row[1], b"p": row[1][b"p"].replace(b"before", b"second")}
+            store.hset(head, "tip", store.xadd(log, fields))
+            for data in (b"v2 whatever", b"\xff\0\xff\0x\0y\0z", b"5-0\0", b"5-0\0x\0not a number\0from\0payload"):
+                store.publish(topic, data)
+        await wait_until(lambda: bob.bodies == ["before", "second"], what="bob gets it from the log")
+        await ann.post("ops", "third")
+        await wait_until(lambda: bob.bodies == ["before", "second", "third"], what="live delivery goes on")
+    assert all([await is_ready(url) for url in pair])
+
+
 async def test_a_server_that_hangs_is_given_up_and_found_again(redis_process: RedisProcess, peers: Peers) -> None:
     """Connections that stay open without an answer must not hold requests for ever."""
     async with running_node(redis_process.url, redis_timeout=0.3) as node:

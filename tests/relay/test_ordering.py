@@ -118,7 +118,9 @@ def test_many_small_messages_are_bounded_by_the_memory_that_they_occupy() -> Non
     tracemalloc.start()
     try:
         for number in range(2, 20_000):
-            ordering.receive(parse_live(row % (number, number - 1)))
+            message = parse_live(row % (number, number - 1))
+            assert message is not None
+            ordering.receive(message)
         ours = tracemalloc.take_snapshot().filter_traces(
             [tracemalloc.Filter(inclusive=True, filename_pattern="*/relay/*")]
         )

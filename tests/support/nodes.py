@@ -4,8 +4,9 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,20 @@ def resident_bytes(pid: int) -> int:
 
 
 class NodeProcess:
-    """`conclave serve` as a process: forked, or with `installed` as its user starts it."""
+    """`conclave serve` as a process: forked, or with `installed` as its user starts it, or as another program."""
 
-    def __init__(self, *arguments: str, environment: dict[str, str] | None = None, installed: bool = False) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+        installed: bool = False,
+        program: Sequence[str] = (),
+    ) -> None:
         self._arguments = arguments
         self._environment = environment or {}
-        self._launch = launch if installed else fork
+        self._launch: Callable[..., Awaitable[Process]] = launch if installed else fork
+        if program:
+            self._launch = partial(launch, program=program)
         self._process: Process | None = None
         self._logging: asyncio.Task[None] | None = None
         self.log: list[str] = []

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
@@ -79,9 +79,11 @@ async def _all(stream: asyncio.StreamReader | None) -> bytes:
     return b"" if stream is None else await stream.read()
 
 
-async def launch(*arguments: str, **settings: Any) -> asyncio.subprocess.Process:
-    """Start the installed `conclave` with these arguments; the rest as for `create_subprocess_exec`."""
-    return await asyncio.create_subprocess_exec(str(CONCLAVE), *arguments, **settings)
+async def launch(
+    *arguments: str, program: Sequence[str] = (str(CONCLAVE),), **settings: Any
+) -> asyncio.subprocess.Process:
+    """Start the installed `conclave`, or another program; the rest as for `create_subprocess_exec`."""
+    return await asyncio.create_subprocess_exec(*program, *arguments, **settings)
 
 
 async def fork(
