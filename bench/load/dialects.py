@@ -8,7 +8,7 @@ import base64
 import json
 import os
 from collections.abc import Generator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -66,6 +66,11 @@ class Dialect(Protocol):
     def ping(self) -> bytes:
         """Return a frame that keeps the session from being idle; nothing where none is needed."""
         ...
+
+
+@runtime_checkable
+class ReadingDialect(Dialect, Protocol):
+    """A protocol by which a session reads what a server knows."""
 
     def history(self, channel: str, limit: int) -> Conversation:
         """Read the newest page."""
@@ -257,12 +262,6 @@ class Bare:
 
     def ping(self) -> bytes:
         return b""
-
-    def history(self, channel: str, limit: int) -> Conversation:
-        raise NotImplementedError("nothing is kept")
-
-    def who(self, channel: str) -> Conversation:
-        raise NotImplementedError("nobody is known")
 
 
 def _position(reply: bytes) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from bench.load.candidates import Shape
-from bench.load.setup import Setup
+from bench.load.setup import NODE_PER_POST, Setup
 from bench.load.worker import Sender
 from cli.benchmark import percentile
 
@@ -62,27 +62,25 @@ def sparse_posts(setup: Setup) -> Measure:
 
 def pipelined_posts(setup: Setup) -> Measure:
     channel = setup.channel(0, leading=1)
-    seconds = setup.by_scale(0.2, 1.5)
-
-    def measure() -> Figures:
-        with setup.spent() as spent:
-            times = setup.swarm.times(
-                "window", senders=[Sender(0, (channel,))], in_flight=16, seconds=seconds, listeners=1
-            )
-        return {**setup.per_post(spent, times), POSTS: times.posts / times.seconds}
-
-    return measure
+    return _windows(setup, [Sender(0, (channel,))], in_flight=16, listeners=1)
 
 
 def many_senders(setup: Setup) -> Measure:
     channels = [setup.name("channel") for _ in range(_SENDERS)]
     setup.swarm.open([setup.sender(channel) for channel in channels])
     senders = [Sender(number, (channel,)) for number, channel in enumerate(channels)]
+    return _windows(setup, senders, in_flight=1, listeners=0)
+
+
+def _windows(setup: Setup, senders: list[Sender], *, in_flight: int, listeners: int) -> Measure:
+    """Return the measure of posts, so many in flight per sender: the cost of each, and their number in a second."""
     seconds = setup.by_scale(0.2, 1.5)
 
     def measure() -> Figures:
         with setup.spent() as spent:
-            times = setup.swarm.times("window", senders=senders, in_flight=1, seconds=seconds, listeners=0)
+            times = setup.swarm.times(
+                "window", senders=senders, in_flight=in_flight, seconds=seconds, listeners=listeners
+            )
         return {**setup.per_post(spent, times), POSTS: times.posts / times.seconds}
 
     return measure
@@ -117,17 +115,13 @@ def sparse_deliveries(listeners: int) -> Callable[[Setup], Measure]:
 def burst_deliveries(setup: Setup) -> Measure:
     count = setup.by_scale(20, 200)
     channel = setup.channel(count)
-    seconds = setup.by_scale(0.2, 1.5)
+    posts = _windows(setup, [Sender(0, (channel,))], in_flight=16, listeners=count)
 
     def measure() -> Figures:
-        with setup.spent() as spent:
-            times = setup.swarm.times(
-                "window", senders=[Sender(0, (channel,))], in_flight=16, seconds=seconds, listeners=count
-            )
-        deliveries = times.posts * count
+        figures = posts()
         return {
-            NODE_PER_DELIVERY: spent.nodes / deliveries * 1e6,
-            "deliveries a second": deliveries / times.seconds,
+            NODE_PER_DELIVERY: figures[NODE_PER_POST] / count,
+            "deliveries a second": figures[POSTS] * count,
         }
 
     return measure
@@ -270,16 +264,11 @@ def many_channels(setup: Setup) -> Measure:
     rings = [[channels[(number + at) % sessions] for at in range(each)] for number in range(sessions)]
     setup.swarm.open([], [setup.listener(*ring) for ring in rings])
     senders = [Sender(number, part) for number, part in enumerate(parts)]
-    seconds = setup.by_scale(0.2, 1.5)
+    posts = _windows(setup, senders, in_flight=1, listeners=each)
 
     def measure() -> Figures:
-        with setup.spent() as spent:
-            times = setup.swarm.times("window", senders=senders, in_flight=1, seconds=seconds, listeners=each)
-        return {
-            NODE_PER_DELIVERY: spent.nodes / times.posts / each * 1e6,
-            **setup.per_post(spent, times),
-            POSTS: times.posts / times.seconds,
-        }
+        figures = posts()
+        return {NODE_PER_DELIVERY: figures[NODE_PER_POST] / each, **figures}
 
     return measure
 
@@ -347,32 +336,25 @@ def more_channels(setup: Setup) -> Measure:
 def history_pages(setup: Setup) -> Measure:
     channel, limit = setup.channel(0), 100
     setup.swarm.times("posts", sender=Sender(0, (channel,)), count=2 * limit)
-    count = setup.by_scale(10, 200)
-
-    def measure() -> Figures:
-        with setup.spent() as spent:
-            times = setup.swarm.times("ask", session=0, what="history", channel=channel, limit=limit, count=count)
-        return {
-            "node CPU per page, us": spent.nodes / count * 1e6,
-            "Redis CPU per page, us": spent.store / count * 1e6,
-            "page p50, ms": percentile(times.replied, 0.5),
-        }
-
-    return measure
+    return _questions(setup, channel, "history", limit=limit, count=setup.by_scale(10, 200), answer="page")
 
 
 def presence(setup: Setup) -> Measure:
     sessions = setup.by_scale(50, 5_000)
     channel = setup.channel(sessions - 1)
-    count = setup.by_scale(3, 20)
+    return _questions(setup, channel, "who", limit=0, count=setup.by_scale(3, 20), answer="listing")
+
+
+def _questions(setup: Setup, channel: str, what: str, *, limit: int, count: int, answer: str) -> Measure:
+    """Return the measure of one question that is asked so often, one at a time: the cost and the time of an answer."""
 
     def measure() -> Figures:
         with setup.spent() as spent:
-            times = setup.swarm.times("ask", session=0, what="who", channel=channel, limit=0, count=count)
+            times = setup.swarm.times("ask", session=0, what=what, channel=channel, limit=limit, count=count)
         return {
-            "node CPU per listing, us": spent.nodes / count * 1e6,
-            "Redis CPU per listing, us": spent.store / count * 1e6,
-            "listing p50, ms": percentile(times.replied, 0.5),
+            f"node CPU per {answer}, us": spent.nodes / count * 1e6,
+            f"Redis CPU per {answer}, us": spent.store / count * 1e6,
+            f"{answer} p50, ms": percentile(times.replied, 0.5),
         }
 
     return measure

@@ -11,6 +11,8 @@ from bench.load.worker import Plan, Times
 
 T = TypeVar("T")
 
+NODE_PER_POST = "node CPU per post, us"
+
 
 class Spent:
     """CPU seconds in a block: of nodes, and of Redis."""
@@ -73,7 +75,7 @@ class Setup:
 
     def per_post(self, spent: Spent, times: Times) -> dict[str, float]:
         """Return the microseconds of CPU that each post has taken, of the nodes and of Redis."""
-        found = {"node CPU per post, us": spent.nodes / times.posts * 1e6}
+        found = {NODE_PER_POST: spent.nodes / times.posts * 1e6}
         if self.installation.store is not None:
             found["Redis CPU per post, us"] = spent.store / times.posts * 1e6
         return found

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from bench.load.dialects import Conversation, Dialect, Identity
+from bench.load.dialects import Conversation, Dialect, Identity, ReadingDialect
 from bench.load.frames import MARK, MARK_BYTES, Reader, body
 
 DEADLINE_SECONDS = 90.0
@@ -341,12 +341,13 @@ class Worker:
 
     def ask(self, session: int, what: str, channel: str, limit: int, count: int) -> Times:
         """Ask for a page of history, or who is there, several times, one after the other."""
-        asking = self._sessions[session]
+        asking, dialect = self._sessions[session], self._dialect
+        if not isinstance(dialect, ReadingDialect):
+            raise TypeError(f"a session cannot ask for {what} by this protocol")
         replied = []
         began = time.perf_counter()
         for _ in range(count):
             asked = time.perf_counter()
-            dialect = self._dialect
             asking.start(dialect.who(channel) if what == "who" else dialect.history(channel, limit))
             self._until(lambda: not asking.talks)
             replied.append((time.perf_counter() - asked) * 1000)
