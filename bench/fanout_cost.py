@@ -10,9 +10,7 @@ import argparse
 import asyncio
 import gc
 import itertools
-import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,9 +22,9 @@ from typing import Any, NamedTuple
 sys.path.append(str(Path(__file__).parents[1]))
 
 from bench import trees
+from bench.paired import MEASURE, ROOT, Tree, alternate
 from conclave.model import SessionPath  # of the tree that is measured, as all that `trees` loads
 
-ROOT = Path(__file__).parents[1]
 SIZES = (1, 10, 200, 2000)
 COUNTED = 5
 """The messages whose instructions are counted."""
@@ -152,38 +150,6 @@ async def measure(deliveries: int) -> None:
     await running
 
 
-class Tree:
-    """A process that measures in one tree."""
-
-    def __init__(self, path: Path, deliveries: int) -> None:
-        command = [sys.executable, "-P", __file__, "--measure", str(deliveries)]
-        environment = {**os.environ, "CONCLAVE_LOG": "warn", "PYTHONPATH": os.pathsep.join((str(path), str(ROOT)))}
-        self._process = subprocess.Popen(  # noqa: S603
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.steps = self._read()
-        self.found: list[list[float]] = []
-
-    def measure(self) -> list[float]:
-        """Return the microseconds per delivery, for each size."""
-        if self._process.stdin is None:
-            raise AssertionError("a pipe was asked for")
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return self._read()
-
-    def _read(self) -> list[float]:
-        if self._process.stdout is None:
-            raise AssertionError("a pipe was asked for")
-        figures = [float(each) for each in self._process.stdout.readline().split()]
-        if len(figures) != len(SIZES):
-            raise SystemExit("the measuring process has ended")
-        return figures
-
-    def close(self) -> None:
-        self._process.communicate()
-
-
 def main() -> None:
     """Alternate between the two trees."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -191,25 +157,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--deliveries", type=int, default=10_000)
     options = parser.parse_args()
-    here, there = (Tree(path, options.deliveries) for path in (ROOT, options.other.resolve()))
-    for turn in range(options.rounds + 1):
-        for tree in (here, there) if turn % 2 else (there, here):
-            figures = tree.measure()
-            if turn:  # the first round fills caches
-                tree.found.append(figures)
-    here.close()
-    there.close()
+    here, there = (
+        Tree(path, __file__, (str(options.deliveries),), len(SIZES)) for path in (ROOT, options.other.resolve())
+    )
+    steps = here.read(), there.read()
+    found = alternate(here, there, options.rounds)
     for at, size in enumerate(SIZES):
-        ours, theirs = (min(figures[at] for figures in tree.found) for tree in (here, there))
+        ours, theirs = (min(figures[at] for figures in rows) for rows in found)
+        here_steps, there_steps = (each[at] for each in steps)
         sys.stdout.write(
             f"{size:5} sessions: {ours:7.3f} us here, {theirs:7.3f} us there, ratio {ours / theirs:.3f}; "
-            f"instructions {here.steps[at]:6.1f} and {there.steps[at]:6.1f}, "
-            f"ratio {here.steps[at] / there.steps[at]:.3f}\n"
+            f"instructions {here_steps:6.1f} and {there_steps:6.1f}, ratio {here_steps / there_steps:.3f}\n"
         )
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--measure"]:
+    if sys.argv[1:2] == [MEASURE]:
         asyncio.run(measure(int(sys.argv[2])))
     else:
         main()

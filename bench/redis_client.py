@@ -9,13 +9,12 @@ kernel's share included, that of Redis for an append, and the ratios. Only ratio
 import argparse
 import asyncio
 import inspect
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,8 @@ from redis import Redis
 sys.path.append(str(Path(__file__).parents[1]))
 
 from bench import trees
+from bench.paired import MEASURE, ROOT, Tree, alternate
 
-ROOT = Path(__file__).parents[1]
 CALLERS = (1, 32)
 ROWS = ("append, 1 caller", "append, 32 callers", "live message", "Redis, append")
 PAYLOAD = b"x" * 200
@@ -92,39 +91,16 @@ async def measure(url: str, appends: int) -> None:
     await asyncio.wait(serving)
 
 
-class Tree:
-    """A process that measures in one tree."""
+def with_store(client: "Redis") -> Callable[[Tree], list[float]]:
+    """Return the measure of a tree that adds the microseconds of Redis per run of a script."""
 
-    def __init__(self, path: Path, url: str, appends: int) -> None:
-        command = [sys.executable, "-P", __file__, "--measure", url, str(appends)]
-        environment = {**os.environ, "CONCLAVE_LOG": "warn", "PYTHONPATH": os.pathsep.join((str(path), str(ROOT)))}
-        self._process = subprocess.Popen(  # noqa: S603
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self._redis = Redis.from_url(url)
-        self.found: list[list[float]] = []
+    def measured(tree: Tree) -> list[float]:
+        client.config_resetstat()
+        figures = tree.measure()
+        usage = client.info("commandstats")["cmdstat_evalsha"]
+        return [*figures, float(usage["usec"] / usage["calls"])]
 
-    def measure(self) -> list[float]:
-        """Return the microseconds of each row."""
-        if self._process.stdin is None or self._process.stdout is None:
-            raise AssertionError("pipes were asked for")
-        self._redis.config_resetstat()
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        figures = [float(each) for each in self._process.stdout.readline().split()]
-        figures.append(self._redis_cost())
-        if len(figures) != len(ROWS):
-            raise SystemExit("the measuring process has ended")
-        return figures
-
-    def _redis_cost(self) -> float:
-        """Return the microseconds of Redis per run of a script since the statistics were reset."""
-        usage = self._redis.info("commandstats")["cmdstat_evalsha"]
-        return float(usage["usec"] / usage["calls"])
-
-    def close(self) -> None:
-        self._process.communicate()
-        self._redis.close()
+    return measured
 
 
 @contextmanager
@@ -154,22 +130,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--appends", type=int, default=6_400, help="of each round, for each row")
     options = parser.parse_args()
-    with redis() as url:
-        here, there = (Tree(path, url, options.appends) for path in (ROOT, options.other.resolve()))
-        for turn in range(options.rounds + 1):
-            for tree in (here, there) if turn % 2 else (there, here):
-                figures = tree.measure()
-                if turn:  # the first round fills caches
-                    tree.found.append(figures)
-        here.close()
-        there.close()
+    with redis() as url, Redis.from_url(url) as client:
+        here, there = (
+            Tree(path, __file__, (url, str(options.appends)), len(ROWS) - 1) for path in (ROOT, options.other.resolve())
+        )
+        found = alternate(here, there, options.rounds, with_store(client))
     for at, row in enumerate(ROWS):
-        ours, theirs = (statistics.median(figures[at] for figures in tree.found) for tree in (here, there))
+        ours, theirs = (statistics.median(figures[at] for figures in rows) for rows in found)
         sys.stdout.write(f"{row:18} {ours:6.1f} us here, {theirs:6.1f} us there, ratio {ours / theirs:.3f}\n")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--measure"]:
+    if sys.argv[1:2] == [MEASURE]:
         uvloop.run(measure(sys.argv[2], int(sys.argv[3])))
     else:
         main()
