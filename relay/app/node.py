@@ -221,7 +221,8 @@ class Node:
 
     async def _serve_sessions(self, tasks: asyncio.TaskGroup, background: list[asyncio.Task[None]]) -> None:
         """Serve sessions until a shutdown is requested, then drain."""
-        background.append(tasks.create_task(self.parts.inbox.serve(self.parts.sessions.handle_signal)))
+        signals = self.parts.inbox.serve(self.parts.sessions.handle_signal, self.parts.membership.interrupt)
+        background.append(tasks.create_task(signals))
         membership = tasks.create_task(self.parts.membership.serve())
         self._joined = True
         self.ready.set()

@@ -72,7 +72,11 @@ class Components:
             unreadable=self.client.unreadable,
         )
         self.announcements = Announcements(
-            directory=self.directory, channel_log=self.channel_log, inbox=self.inbox, registry=self.registry
+            directory=self.directory,
+            channel_log=self.channel_log,
+            inbox=self.inbox,
+            registry=self.registry,
+            unreadable=self.client.unreadable,
         )
         services = self._services(config)
         self.janitor = Janitor(

@@ -7,10 +7,8 @@ twice does no harm.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import structlog
 
 from relay.redis.batches import pieces
 from relay.redis.channel_log import DELETED, ChannelLog
@@ -18,9 +16,9 @@ from relay.redis.directory import Directory
 from relay.redis.inbox import Inbox
 from relay.redis.node_registry import NodeRegistry
 from relay.redis.signals import Revoke
+from relay.redis.unreadable import Unreadable
 
-log = structlog.get_logger()
-
+_REVOCATIONS = frozenset({"revoked", "user_removed"})
 _AT_ONCE = 64
 """The announcements that are under way at the same time: the removal of a user may have thousands."""
 
@@ -28,11 +26,20 @@ _AT_ONCE = 64
 class Announcements:
     """The pending announcements of the cluster."""
 
-    def __init__(self, *, directory: Directory, channel_log: ChannelLog, inbox: Inbox, registry: NodeRegistry) -> None:
+    def __init__(
+        self,
+        *,
+        directory: Directory,
+        channel_log: ChannelLog,
+        inbox: Inbox,
+        registry: NodeRegistry,
+        unreadable: Unreadable,
+    ) -> None:
         self._directory = directory
         self._log = channel_log
         self._inbox = inbox
         self._registry = registry
+        self._unreadable = unreadable
         self._seen: dict[str, str] = {}
         """The announcements that were pending at the last look."""
 
@@ -51,20 +58,25 @@ class Announcements:
         and what was not removed is announced again.
         """
         for piece in pieces(announcements.items(), _AT_ONCE):
-            await asyncio.gather(*(self._publish(subject, *text.split(" ")) for subject, text in piece))
-            self._directory.remove_announcements(piece).add_done_callback(_ignore_failure)
+            made = await asyncio.gather(*(self._publish(subject, *text.split(" ")) for subject, text in piece))
+            done = [row for row, is_made in zip(piece, made, strict=True) if is_made]
+            if done:
+                self._directory.remove_announcements(done).add_done_callback(_ignore_failure)
 
-    async def _publish(self, subject: str, kind: str, *arguments: str) -> None:
-        match kind:
-            case "changed":
-                await self._log.publish_version(subject, int(arguments[0]))
-            case "deleted":
-                await self._log.delete(subject)
-            case "revoked" | "user_removed":
-                signal = Revoke(subject.removeprefix("key:"), kind)
-                await self._inbox.broadcast(await self._registry.all_nodes(), signal)
-            case _:
-                log.error("due.unknown", what=kind)
+    async def _publish(self, subject: str, kind: str, *arguments: str) -> bool:
+        """Make an announcement. False for one of a later format: it stays for a node that can read it."""
+        version = _version(kind, arguments)
+        if version == DELETED:
+            await self._log.delete(subject)
+        elif version is not None:
+            await self._log.publish_version(subject, version)
+        elif kind in _REVOCATIONS:
+            signal = Revoke(subject.removeprefix("key:"), kind)
+            await self._inbox.broadcast(await self._registry.all_nodes(), signal)
+        else:
+            self._unreadable.count("announcement")
+            return False
+        return True
 
 
 def _ignore_failure(removal: "asyncio.Future[Any]") -> None:
@@ -76,6 +88,11 @@ def _ignore_failure(removal: "asyncio.Future[Any]") -> None:
 def announced_version(announcements: Mapping[str, str], channel_id: str) -> int | None:
     """Return the membership version of a channel that is announced, DELETED included; None if none is."""
     kind, *arguments = announcements.get(channel_id, "").split(" ")
-    if kind == "changed":
+    return _version(kind, arguments)
+
+
+def _version(kind: str, arguments: Sequence[str]) -> int | None:
+    """Return the membership version that an announcement begins, DELETED included; None if it begins none."""
+    if kind == "changed" and arguments and arguments[0].isdecimal():
         return int(arguments[0])
     return DELETED if kind == "deleted" else None

@@ -137,10 +137,11 @@ class SessionRecords:
         """
         by_channel: dict[str, list[Session]] = {}
         for session in sessions:
-            session.relistings += 1
             for channel_id in session.listed_in:
                 by_channel.setdefault(channel_id, []).append(session)
         for piece in pieces(by_channel.items(), IN_FLIGHT):
+            for session in {each.connection: each for _, listed in piece for each in listed}.values():
+                session.relistings += 1  # in the turn in which the commands are sent
             await self._log.keep_subscribers(self._registry.node, self._present(piece))
         superseded = await self._leases.superseded([session.claim for session in sessions])
         for session, is_superseded in zip(sessions, superseded, strict=True):

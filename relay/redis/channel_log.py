@@ -12,7 +12,7 @@ from relay.model.message import Message
 from relay.redis import scripts
 from relay.redis.client import RedisClient
 from relay.redis.keys import Keys
-from relay.redis.leases import Holder, is_superseded
+from relay.redis.leases import Holder, holders_in, is_superseded
 
 _ScriptCall = tuple[tuple[str, str], tuple[str | int, ...]]
 """The keys and the arguments of a script."""
@@ -206,7 +206,7 @@ class ChannelLog:
         if reply is None:
             return None
         tip, version, recovered = reply
-        superseded = is_superseded(lease, holder.generation)
+        superseded = is_superseded(holders_in(lease, self._client.unreadable), holder.generation)
         return SubscriberListing(bytes(tip).decode(), int(version), bool(recovered), superseded)
 
     async def keep_subscribers(self, node: str, subscribers: Mapping[str, Mapping[str, str]]) -> None:
@@ -232,8 +232,7 @@ class ChannelLog:
     async def subscribers(self, channel_id: str) -> list[tuple[str, str]]:
         """Return (node, path) of every listed subscriber, those of dead nodes included."""
         values = await self._client.call("HVALS", self._keys.subscribers(channel_id))
-        pairs = (bytes(value).decode().split(" ", 1) for value in values)
-        return [(node, path) for node, path in pairs]
+        return self._client.unreadable.read_all("subscribers", _subscriber, values)
 
     async def version(self, channel_id: str) -> int:
         """Return the membership version of a channel that was announced last, or DELETED."""
@@ -263,6 +262,11 @@ def appended(reply: Any) -> str | int | None:
     UNLISTED; None if the channel was deleted.
     """
     return bytes(reply).decode() if isinstance(reply, bytes) else reply
+
+
+def _subscriber(value: bytes) -> tuple[str, str]:
+    node, path = bytes(value).partition(b"\0")[0].decode().split(" ", 1)  # names may contain spaces
+    return node, path
 
 
 def _messages(flat: list[bytes]) -> list[Message]:

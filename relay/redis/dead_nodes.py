@@ -10,6 +10,7 @@ from relay.redis.batches import IN_FLIGHT, NAMES, for_each, pieces
 from relay.redis.client import RedisClient
 from relay.redis.connection import Reply, pairs
 from relay.redis.keys import Keys
+from relay.redis.leases import session_path
 from relay.redis.node_registry import NodeRegistry
 
 log = structlog.get_logger()
@@ -41,8 +42,9 @@ class DeadNodes:
         if not await self._client.run(scripts.EVICT, [self._keys.nodes], node, beat):
             await self._client.call("DEL", lock)
             return False
-        sessions = await self._remove_leases(node, lock)
+        # The node may live. While a session is listed it may post, so nobody takes its path as a free one before that.
         await self._remove_subscribers(node, lock)
+        sessions = await self._remove_leases(node, lock)
         await self._registry.remove(node)
         await self._client.call("DEL", lock)
         log.warning("node.buried", dead=node, sessions=sessions)
@@ -55,7 +57,11 @@ class DeadNodes:
         while True:
             cursor, flat = await self._client.call("HSCAN", listed, cursor, "COUNT", NAMES)
             rows = pairs(flat)
-            await for_each(rows, lambda row: self._bury_lease(node, *row))
+            paths = [
+                (connection, self._client.unreadable.read("sessions", session_path, path)) for connection, path in rows
+            ]
+            known = [(connection, path) for connection, path in paths if path is not None]
+            await for_each(known, lambda row: self._bury_lease(node, *row))
             for piece in pieces(rows, NAMES):
                 await self._client.call("HDEL", listed, *(connection for connection, _ in piece))
             removed += len(rows)
@@ -63,9 +69,8 @@ class DeadNodes:
             if int(cursor) == 0:
                 return removed
 
-    def _bury_lease(self, node: str, connection: bytes, path: bytes) -> "asyncio.Future[Reply]":
-        lease = self._keys.lease(SessionPath(*bytes(path).decode().split("/")))
-        return self._client.run(scripts.LEASE_BURY, [lease], connection, node)
+    def _bury_lease(self, node: str, connection: bytes, path: SessionPath) -> "asyncio.Future[Reply]":
+        return self._client.run(scripts.LEASE_BURY, [self._keys.lease(path)], connection, node)
 
     async def _remove_subscribers(self, node: str, lock: str) -> None:
         """Remove the subscribers that a node has listed in its channels."""

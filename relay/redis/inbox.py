@@ -63,6 +63,7 @@ class Inbox:
         self._keys = keys
         self._node = ""
         self._handle: Handler = _nobody
+        self._on_lost: Callable[[], None] = _nothing
         self._handled = HandledSignals()
         self._pending = PendingReceipts()
         self._answers = Answers()
@@ -143,9 +144,12 @@ class Inbox:
         finally:
             self._catching_up.remove(current)
 
-    async def serve(self, handle: Handler) -> None:
-        """Pass every signal for this node to `handle`, each once and in order, until cancelled."""
-        self._handle = handle
+    async def serve(self, handle: Handler, on_lost: Callable[[], None]) -> None:
+        """Pass every signal for this node to `handle`, each once and in order, until cancelled.
+
+        `on_lost` is called when Redis has lost the inbox, and it is open again: nobody could send a signal meanwhile.
+        """
+        self._handle, self._on_lost = handle, on_lost
         lost = False
         while True:
             try:
@@ -197,6 +201,7 @@ class Inbox:
             self._handled.end_round()
         if not found:
             log.warning("inbox.reopened", node=node)
+            self._on_lost()
         return found
 
     def _set_current(self, asked: float) -> None:
@@ -262,6 +267,10 @@ def _note_failure(sending: "asyncio.Future[Reply]") -> None:
 def _nobody(_: Signal) -> bool:
     """Handle a signal of an inbox that is not served yet."""
     return False
+
+
+def _nothing() -> None:
+    """Do nothing about an inbox that is not served yet."""
 
 
 def _ms(entry_id: bytes) -> int:

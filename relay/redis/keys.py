@@ -48,7 +48,8 @@ later format is here; nodes from 0.4 on take no notice of it:
 
 :log, :inbox           further fields after `f` and `p`, beside `s`; an entry without them is a later format
 :live                  a first byte that is not a digit; the node then reads the message from the log
-:subs, {s:<path>}      further words after the last one of a value
+:subs, :sessions       what follows a zero byte in a value
+{s:<path>}             further words after the node
 :due                   further words after the last one of an announcement; another first word is a later format
 <node>                 the version of the signals that the node reads, after a hyphen; without one it is 1
 """

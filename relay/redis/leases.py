@@ -17,6 +17,7 @@ from relay.redis import scripts
 from relay.redis.client import RedisClient
 from relay.redis.connection import Reply, pairs
 from relay.redis.keys import Keys
+from relay.redis.unreadable import Unreadable
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -56,7 +57,7 @@ class Leases:
             self._client.call("HSET", self._keys.sessions(node), connection, str(path)),
             self._client.call("HGET", self._keys.machine_keys, pubkey),
         )
-        return int(generation), [_holder(*row) for row in pairs(rows)], _owns(owner, path)
+        return int(generation), holders_in(rows, self._client.unreadable), _owns(owner, path)
 
     async def reassert(self, node: str, claims: Sequence[Claim]) -> list[Literal["kept", "superseded", "revoked"]]:
         """Write again that connections hold their paths, and list their sessions at a node.
@@ -82,7 +83,8 @@ class Leases:
     async def superseded(self, claims: Sequence[Claim]) -> list[bool]:
         """Tell for each claim whether a later connection has taken the path."""
         leases = await asyncio.gather(*(self._client.call("HGETALL", self._keys.lease(claim.path)) for claim in claims))
-        return [is_superseded(lease, claim.generation) for lease, claim in zip(leases, claims, strict=True)]
+        holders = [holders_in(lease, self._client.unreadable) for lease in leases]
+        return [is_superseded(each, claim.generation) for each, claim in zip(holders, claims, strict=True)]
 
     async def release(self, node: str, sessions: Mapping[str, SessionPath]) -> None:
         """Give the paths of connections up, and take their sessions out of the list of their node."""
@@ -93,12 +95,23 @@ class Leases:
 
     async def holders(self, path: SessionPath) -> list[Holder]:
         """Return the holder of a path and the earlier ones that have not ended, in no particular order."""
-        return [_holder(*row) for row in pairs(await self._client.call("HGETALL", self._keys.lease(path)))]
+        return holders_in(await self._client.call("HGETALL", self._keys.lease(path)), self._client.unreadable)
 
     async def sessions(self, nodes: set[str]) -> list[str]:
         """Return the paths of all sessions on these nodes, each once, sorted."""
         lists = await asyncio.gather(*(self._client.call("HVALS", self._keys.sessions(node)) for node in nodes))
-        return sorted({bytes(path).decode() for paths in lists for path in paths})
+        values = (path for paths in lists for path in paths)
+        return sorted({str(path) for path in self._client.unreadable.read_all("sessions", session_path, values)})
+
+
+def session_path(value: bytes) -> SessionPath:
+    """Read a path in a list of sessions. Raises ValueError or TypeError if it is none."""
+    return SessionPath(*bytes(value).partition(b"\0")[0].decode().split("/"))
+
+
+def holders_in(lease: list[bytes], unreadable: Unreadable) -> list[Holder]:
+    """Read a lease as Redis sends it, without the holders that cannot be read."""
+    return unreadable.read_all("lease", _holder, pairs(lease))
 
 
 def latest(holders: list[Holder], alive: set[str]) -> Holder | None:
@@ -107,9 +120,9 @@ def latest(holders: list[Holder], alive: set[str]) -> Holder | None:
     return max(living, key=lambda holder: holder.generation, default=None)
 
 
-def is_superseded(lease: list[bytes], generation: int) -> bool:
-    """Tell whether a lease, as Redis sends it, names a holder with a later generation."""
-    return any(_holder(*row).generation > generation for row in pairs(lease))
+def is_superseded(holders: list[Holder], generation: int) -> bool:
+    """Tell whether a path has a holder with a later generation."""
+    return any(holder.generation > generation for holder in holders)
 
 
 def _owns(owner: bytes | None, path: SessionPath) -> bool:
@@ -117,6 +130,7 @@ def _owns(owner: bytes | None, path: SessionPath) -> bool:
     return owner is not None and bytes(owner).decode() == f"{path.user}/{path.machine}"
 
 
-def _holder(connection: bytes, value: bytes) -> Holder:
+def _holder(row: tuple[bytes, bytes]) -> Holder:
+    connection, value = row
     generation, node, *_ = bytes(value).decode().split(" ")
     return Holder(bytes(connection).decode(), node, int(generation))

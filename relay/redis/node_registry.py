@@ -74,8 +74,7 @@ class NodeRegistry:
         if reply is None:
             return node != self.node  # the name of before has ended meanwhile
         now = asyncio.get_running_loop().time()
-        beats = {bytes(name).decode(): float(beat) for name, beat in pairs(reply[1])}
-        self._observe(beats, now)
+        self._observe(dict(self._client.unreadable.read_all("nodes", _heartbeat, pairs(reply[1]))), now)
         return True
 
     def _observe(self, beats: dict[str, float], now: float) -> None:
@@ -119,11 +118,14 @@ class NodeRegistry:
     async def alive(self) -> set[str]:
         """Return the nodes that sent a heartbeat in the last six seconds, and this one."""
         reply = await self._client.run(scripts.ALIVE, [self._keys.nodes], int(DEAD_AFTER_SECONDS * 1000))
-        return {bytes(node).decode() for node in reply} | {self.node}
+        return self._names(reply) | {self.node}
 
     async def all_nodes(self) -> set[str]:
         """Return every node in the registry, alive or not."""
-        return {bytes(node).decode() for node in await self._client.call("ZRANGE", self._keys.nodes, 0, -1)}
+        return self._names(await self._client.call("ZRANGE", self._keys.nodes, 0, -1))
+
+    def _names(self, reply: list[bytes]) -> set[str]:
+        return set(self._client.unreadable.read_all("nodes", _name, reply))
 
     async def remove(self, node: str) -> None:
         """Remove a node's lists, and its entry at last: it shows that there is something to remove.
@@ -133,3 +135,12 @@ class NodeRegistry:
         await self._client.call("DEL", self._keys.sessions(node), self._keys.channels(node))
         await self._client.run(scripts.INBOX_DROP, [self._keys.inbox(node)])
         await self._client.call("ZREM", self._keys.nodes, node)
+
+
+def _name(node: bytes) -> str:
+    return bytes(node).decode()
+
+
+def _heartbeat(row: tuple[bytes, bytes]) -> tuple[str, float]:
+    node, beat = row
+    return _name(node), float(beat)

@@ -31,12 +31,17 @@ class Mailbox:
         self.redis = redis
         self.metrics = metrics
         self.handled: list[Signal] = []
+        self.lost = 0
+        """The times that the node was told of the loss of its inbox."""
 
     def handle(self, signal: Signal) -> bool:
         self.handled.append(signal)
         if signal == Supersede("defect"):
             raise ValueError("a defect")
         return True
+
+    def lose(self) -> None:
+        self.lost += 1
 
     async def gets(self, *connections: str) -> None:
         """Wait until the last signals were these, and no others."""
@@ -67,7 +72,7 @@ async def box(redis_url: str) -> AsyncIterator[Mailbox]:
         inbox = Inbox(client, Keys("conclave"))
         box = Mailbox(client, inbox, redis, metrics)
         await inbox.switch_to(NODE)
-        serving.append(asyncio.create_task(inbox.serve(box.handle)))
+        serving.append(asyncio.create_task(inbox.serve(box.handle, box.lose)))
         try:
             yield box
         finally:
@@ -115,6 +120,7 @@ async def test_nothing_is_put_into_an_inbox_that_is_not_open(box: Mailbox) -> No
     await wait_until(sends, what="the inbox is open again")
     await box.gets("one")
     assert await box.redis.ttl(KEY) > 0
+    assert box.lost == 1, "a supersede may be among what nobody could send: the leases tell"
 
 
 async def test_an_inbox_is_read_to_its_end_before_it_is_closed(box: Mailbox) -> None:

@@ -19,7 +19,7 @@ _OPERATIONS = (
 """The audited operations that have a script of their own."""
 _VERDICTS = ("ok", "denied", "missing", "revoked", "taken", "named", "enrolled")
 
-_FORMATS = ("inbox", "live", "log", "lease", "sessions", "subscribers", "announcement")
+_FORMATS = ("inbox", "live", "log", "lease", "sessions", "nodes", "subscribers", "announcement")
 """What other nodes write and this one reads."""
 
 _QUICK = (0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)

@@ -2,7 +2,7 @@
 -- ARGV: connection, node, generation. Returns 0 if a later connection holds the path.
 local holders = redis.call('HGETALL', KEYS[1])
 for i = 1, #holders, 2 do
-  if holders[i] ~= ARGV[1] and tonumber(string.match(holders[i + 1], '^%d+')) > tonumber(ARGV[3]) then
+  if holders[i] ~= ARGV[1] and tonumber(string.match(holders[i + 1], '^%d+') or '0') > tonumber(ARGV[3]) then
     redis.call('HDEL', KEYS[1], ARGV[1])
     return 0
   end

@@ -6,7 +6,7 @@ local time = redis.call('TIME')
 local generation = time[1] * 1000000 + time[2]
 local holders = redis.call('HGETALL', KEYS[1])
 for i = 2, #holders, 2 do
-  generation = math.max(generation, tonumber(string.match(holders[i], '^%d+')) + 1)
+  generation = math.max(generation, tonumber(string.match(holders[i], '^%d+') or '0') + 1)
 end
 generation = string.format('%.0f', generation)
 redis.call('HSET', KEYS[1], ARGV[1], generation .. ' ' .. ARGV[2])

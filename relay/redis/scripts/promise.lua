@@ -6,5 +6,5 @@ if not kept then
   kept = ARGV[1] .. ' ' .. string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)) .. ' 0'
   redis.call('SET', KEYS[1], kept, 'PX', ARGV[2])
 end
-local id, ms, sent = string.match(kept, '^(%S+) (%S+) (%S+)$')
+local id, ms, sent = string.match(kept, '^(%S+) (%S+) (%S+)')
 return { id, ms, sent }
