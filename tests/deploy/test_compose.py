@@ -33,6 +33,14 @@ def test_all_services_are_defined(compose: dict[str, Any]) -> None:
     }  # fmt: skip
 
 
+def test_the_image_is_built_once(compose: dict[str, Any]) -> None:
+    """Several services that export one tag at the same time end with "already exists"; and no registry has the image."""
+    nodes = [compose["services"][name] for name in _NODES]
+    assert {node["image"] for node in nodes} == {"conclave"}
+    assert [node.get("build") for node in nodes] == [{"context": "..", "dockerfile": "deploy/Dockerfile"}, None, None]
+    assert [node["pull_policy"] for node in nodes] == ["build", "never", "never"]
+
+
 def test_services_have_few_rights(compose: dict[str, Any]) -> None:
     """Users copy this file to production machines."""
     for name, service in compose["services"].items():

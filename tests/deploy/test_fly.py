@@ -64,5 +64,7 @@ def test_guide_names_every_secret() -> None:
 
 
 def test_image_exists(fly: dict[str, Any]) -> None:
-    """The path is relative to the file."""
+    """The paths are relative to the file. Without the second one the whole checkout is sent to the builder."""
     assert (_DEPLOY / fly["build"]["dockerfile"]).is_file()
+    assert fly["build"]["ignorefile"] == f"{fly['build']['dockerfile']}.dockerignore"
+    assert (_DEPLOY / fly["build"]["ignorefile"]).is_file()
