@@ -166,8 +166,8 @@ def command(context: click.Context, /, **flags: Any) -> None:
     """Run a relay, or one node of a cluster.
 
     Exactly one store is required: --data-dir, --redis-url or --ephemeral. A store on the command line overrides those
-    in the environment. SIGTERM or SIGINT closes the sessions, each with a reason, and ends the relay; a second signal
-    ends it immediately.
+    in the environment. CONCLAVE_REDIS_PASSWORD, which has no flag, is the password of a Redis URL without one. SIGTERM
+    or SIGINT closes the sessions, each with a reason, and ends the relay; a second signal ends it immediately.
     """
     if any(_is_typed(context, store) for store in _STORES):
         for store in _STORES:
@@ -189,7 +189,7 @@ def _run(flags: dict[str, Any]) -> None:
     from relay.observability import log_levels, logs  # noqa: PLC0415
 
     try:
-        config = parse_config(**flags)
+        config = parse_config(**flags, redis_password=os.environ.get("CONCLAVE_REDIS_PASSWORD"))
         log_levels.level(os.environ)
         logs.is_json(os.environ)
     except ConfigError as error:

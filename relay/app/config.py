@@ -11,7 +11,7 @@ import msgspec
 
 from conclave import urls
 from conclave.errors import ConfigError, InvalidUrl
-from relay.redis import connect
+from relay.redis import connect, store_url
 from relay.redis.channel_log import Retention
 from relay.redis.directory import Registration
 from relay.redis.store_url import SENTINEL_SCHEMES, SERVER_SCHEMES
@@ -111,6 +111,7 @@ def parse_config(
     bind: str = DEFAULT_BIND,
     redis_url: str | None = None,
     redis_read_url: str | None = None,
+    redis_password: str | None = None,
     data_dir: Path | None = None,
     ephemeral: bool = False,
     admins: Iterable[str] = (),
@@ -125,7 +126,7 @@ def parse_config(
     drain_seconds: float | None = None,
     max_gather_ms: float = DEFAULT_MAX_GATHER_MS,
 ) -> NodeConfig:
-    """Return the configuration that the command line gives.
+    """Return the configuration that the command line gives. `redis_password` is for URLs without one.
 
     Raises:
         ConfigError: a value is invalid; the text says what was expected.
@@ -136,6 +137,9 @@ def parse_config(
             f"invalid message limit {max_message_bytes} "
             f"(expected {_MESSAGE_BYTES.start} to {_MESSAGE_BYTES.stop - 1} bytes)"
         )
+    if redis_password and redis_url is not None:
+        redis_url = store_url.with_password(redis_url, redis_password)
+        redis_read_url = None if redis_read_url is None else store_url.with_password(redis_read_url, redis_password)
     store = _parse_store(redis_url, redis_read_url, data_dir, ephemeral=ephemeral)
     return NodeConfig(
         host=host,

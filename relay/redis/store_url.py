@@ -8,8 +8,9 @@ redis-py. The user and the password are those of the servers; Sentinels with use
 `sentinel_username=` and `sentinel_password=`.
 """
 
+import re
 from typing import Any, Literal
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import msgspec
 from redis.asyncio.connection import SSLConnection, parse_url
@@ -42,6 +43,16 @@ class StoreUrl(msgspec.Struct, frozen=True):
 def topology_of(url: str) -> Topology:
     """Return the kind of store that the scheme of a URL names."""
     return "sentinel" if url.partition("://")[0] in SENTINEL_SCHEMES else "server"
+
+
+def with_password(url: str, password: str) -> str:
+    """Return a URL with this password, unless it has one. The password is as it is, not as it is written in URLs."""
+    scheme, separator, rest = url.partition("://")
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    user, _, hosts = authority.rpartition("@")
+    if ":" in user:
+        return url
+    return f"{scheme}{separator}{user}:{quote(password, safe='')}@{hosts}{rest.removeprefix(authority)}"
 
 
 def parse_several(url: str) -> StoreUrl:

@@ -228,6 +228,13 @@ def test_the_policies_come_from_flags_or_from_the_environment(
     assert [(config.registration, config.presence) for config in started] == [policies]
 
 
+def test_the_password_of_redis_may_stand_alone(started: list[NodeConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other programs of an installation read the same Secret; a flag would show it to every user of the machine."""
+    monkeypatch.setenv("CONCLAVE_REDIS_PASSWORD", "p/w")
+    assert run(["serve", "--redis-url", "redis://a", "--redis-read-url", "redis://near"]) == 0
+    assert started[0].store == RedisUrl("redis://:p%2Fw@a", "redis://:p%2Fw@near")
+
+
 @pytest.mark.parametrize(
     ("flags", "environment", "origins"),
     [

@@ -3,7 +3,7 @@
 import pytest
 
 from relay.redis import connect
-from relay.redis.store_url import parse_several
+from relay.redis.store_url import parse_several, with_password
 
 
 def test_the_parts_of_a_sentinels_url() -> None:
@@ -33,3 +33,19 @@ def test_the_connections_of_a_sentinels_url_use_tls() -> None:
     """The class of the connection decides it."""
     made = connect.real("rediss+sentinel://a/main")().connection_pool.make_connection()  # type: ignore[no-untyped-call]
     assert type(made).__name__ == "SentinelManagedSSLConnection"
+
+
+@pytest.mark.parametrize(
+    ("url", "given"),
+    [
+        ("redis://a:6390/3", "redis://:p%2F%40%3A%25@a:6390/3"),
+        ("rediss://ann@a?ssl_ca_certs=/x@y.pem", "rediss://ann:p%2F%40%3A%25@a?ssl_ca_certs=/x@y.pem"),
+        ("redis+sentinel://a:1,[::1]:2/main?db=3", "redis+sentinel://:p%2F%40%3A%25@a:1,[::1]:2/main?db=3"),
+        ("unix:///run/redis.sock", "unix://:p%2F%40%3A%25@/run/redis.sock"),
+        ("redis://:own@a", "redis://:own@a"),
+        ("redis://ann:own@a", "redis://ann:own@a"),
+    ],
+)
+def test_a_password_of_its_own_may_have_any_characters(url: str, given: str) -> None:
+    """A Secret holds a password as a database's operator wrote it; one in the URL takes precedence."""
+    assert with_password(url, "p/@:%") == given
