@@ -14,7 +14,9 @@ def generated(deploy: Path) -> dict[Path, str]:
     """Return the content that each generated file below `deploy` must have. Writes nothing."""
     chart = deploy / "helm"
     values = read_values((chart / "values.yaml").read_text())
-    files = {chart / "files" / "rules.yaml": (deploy / "prometheus" / "rules.yaml").read_text()}
+    files = {
+        chart / "files" / name: (deploy / "prometheus" / name).read_text() for name in ("rules.yaml", "alertmanager.yaml")
+    }
     for name, dashboard in DASHBOARDS.items():
         text = _json(dashboard)
         files[deploy / "grafana" / f"{name}.json"] = text

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from tests.support.promtool import RULES, Scenario, alerts, metrics_of, rules, try_out
+from tests.support.promtool import RULES, Scenario, alerts, metrics_of, rules, try_link, try_out
 
 _OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 _A = 'namespace="chat", job="conclave", instance="a"'
 _B = 'namespace="chat", job="conclave", instance="b"'
 _OTHER = 'namespace="talk", job="conclave", instance="a"'
 _W0, _W1 = (f'{_A}, worker="{number}"' for number in (0, 1))
+_STORE = 'namespace="chat", job="redis", instance="r"'
 _EVER = 400
 
 Series = dict[str, str]
@@ -83,6 +84,29 @@ def _node(node: str = _A, **changed: Series) -> Series:
     return _join(kept, *changed.values())
 
 
+def _logins(**outcomes: float) -> Series:
+    """Logins per 30 seconds by their outcome."""
+    return _join(*(_growing("conclave_logins_total", n, more=f'outcome="{each}"') for each, n in outcomes.items()))
+
+
+def _deployment(wanted: int, available: int, name: str = "acme-conclave") -> Series:
+    deployment = f'namespace="chat", deployment="{name}"'
+    return _join(
+        _flat("kube_deployment_spec_replicas", wanted, deployment),
+        _flat("kube_deployment_status_replicas_available", available, deployment),
+    )
+
+
+def _redis(**values: float) -> Series:
+    """Series of redis_exporter, in the namespace of a node."""
+    return _join(_flat("conclave_redis_up"), *(_flat(f"redis_{name}", value, _STORE) for name, value in values.items()))
+
+
+_OUTAGE = _join(
+    _sample("conclave_posts_total", f"0+98x120 11760x20 11760+98x{_EVER}"),
+    _sample("conclave_refusals_total", f"0x120 98+98x19 1960x{_EVER}", more='code="unavailable"'),
+)
+"""Ten minutes in which every request fails, after an hour in which none did."""
 _GAPS = _growing("conclave_gaps_total", 0.1)
 _NO_LOSS = _growing("conclave_history_lost_total", 0)
 _SLOW = 'reason="slow_reader"'
@@ -105,6 +129,10 @@ SCENARIOS: dict[str, Scenario] = {
         ("ConclaveRequestsFailingFast: logins", _join(
             _growing("conclave_logins_total", 50, more='outcome="ok"'),
             _growing("conclave_logins_total", 5, more='outcome="internal"')), "90m", 1),
+        ("ConclaveRequestsFailingFast: two of four requests an hour", _requests(0.017, of=0.034), "90m", 0),
+        ("ConclaveRequestsFailingFast: all for ten minutes, over for six", _OUTAGE, "76m", 0),
+        ("ConclaveRequestsFailingFast: all for five minutes until now", _OUTAGE, "65m", 1),
+        ("ConclaveRequestsFailingSlow: all for ten minutes, over for an hour", _OUTAGE, "130m", 0),
         ("ConclaveRequestsFailingSlow: 0.3 %", _requests(0.3), "150m", 1),
         ("ConclaveRequestsFailingSlow: 0.05 %", _requests(0.05), "150m", 0),
         ("ConclaveDeliveriesLateFast: 20 %", _deliveries(20), "90m", 1),
@@ -114,6 +142,7 @@ SCENARIOS: dict[str, Scenario] = {
                _sample("conclave_delivery_seconds_count", "0+100x700")), "320m", 1),
         ("ConclaveDeliveriesLateFast: 3 %", _deliveries(3), "90m", 0),
         ("ConclaveDeliveriesLateFast: nobody says anything", _deliveries(0, of=0), "90m", 0),
+        ("ConclaveDeliveriesLateFast: one message an hour is late", _deliveries(0.008, of=0.008), "90m", 0),
         ("ConclaveDeliveriesLateSlow: 3 %", _deliveries(3), "150m", 1),
         ("ConclaveDeliveriesLateSlow: 0.5 %", _deliveries(0.5), "150m", 0),
         ("ConclaveHistoryLost: once", _sample("conclave_history_lost_total", f"0x20 1x{_EVER}"), "15m", 1),
@@ -142,7 +171,7 @@ SCENARIOS: dict[str, Scenario] = {
          _join(_node(_W0, pubsub_lag_seconds_count={}), _node(_W1)), "10m", 1),
         ("ConclaveDeafSubscriber: both workers", _join(
             _node(_W0, pubsub_lag_seconds_count=_flat("conclave_pubsub_lag_seconds_count", 9, _W0)),
-            _node(_W1, pubsub_lag_seconds_count=_flat("conclave_pubsub_lag_seconds_count", 9, _W1))), "10m", 2),
+            _node(_W1, pubsub_lag_seconds_count=_flat("conclave_pubsub_lag_seconds_count", 9, _W1))), "10m", 1),
         ("ConclaveDeafSubscriber: Redis is away from one worker", _join(
             _node(_W0, pubsub_lag_seconds_count=_flat("conclave_pubsub_lag_seconds_count", 9, _W0),
                   redis_up=_flat("conclave_redis_up", 0, _W0)), _node(_W1)), "10m", 0),
@@ -155,6 +184,14 @@ SCENARIOS: dict[str, Scenario] = {
             _flat("conclave_redis_up", 1, _B), _growing("conclave_janitor_runs_total", 15, _B)), "30m", 0),
         ("ConclaveJanitorStuck: Redis is away",
          _join(_flat("conclave_redis_up", 0), _flat("conclave_janitor_runs_total", 7)), "30m", 0),
+        ("ConclaveWrongPublicUrl: every login", _logins(wrong_url=1, ok=0), "20m", 1),
+        ("ConclaveWrongPublicUrl: one address of two", _logins(wrong_url=1, ok=0.5), "20m", 1),
+        ("ConclaveWrongPublicUrl: a client with an old address", _logins(wrong_url=1, ok=5), "20m", 0),
+        ("ConclaveWrongPublicUrl: other refusals", _logins(wrong_url=0, ok=0, unauthorized=5), "20m", 0),
+        ("ConclaveLoginsRefused: every login", _logins(unauthorized=1, ok=0), "40m", 1),
+        ("ConclaveLoginsRefused: clients of another version", _logins(version=1, ok=0.05), "40m", 1),
+        ("ConclaveLoginsRefused: one of two", _logins(unauthorized=1, ok=1), "40m", 0),
+        ("ConclaveLoginsRefused: three at night", _logins(unauthorized=0.1, ok=0), "40m", 0),
         ("ConclaveSlowReaders: 60 of 1,000", _join(
             _flat("conclave_sessions", 1000), _growing("conclave_session_closes_total", 2, more=_SLOW)), "40m", 1),
         ("ConclaveSlowReaders: 60 of 10,000", _join(
@@ -171,6 +208,7 @@ SCENARIOS: dict[str, Scenario] = {
          "10m", 1),
         ("ConclaveAllNodesDown: two clusters of two", _join(_flat("up", 0), _flat("up", 0, _OTHER)), "10m", 2),
         ("ConclaveNodeDown: one of two", _join(_flat("up", 0), _flat("up", 1, _B)), "10m", 1),
+        ("ConclaveNodeDown: two of two are one page", _join(_flat("up", 0), _flat("up", 0, _B)), "10m", 1),
         ("ConclaveNodeDown: restarted within a minute", _sample("up", f"1x10 0 0 1x{_EVER}"), "7m", 0),
         ("ConclaveNodeDown: another job", _flat("up", 0, 'job="redis", instance="a"'), "10m", 0),
         ("ConclaveNodeNotReady: for minutes", _node(ready=_flat("conclave_ready", 0)), "10m", 1),
@@ -193,22 +231,43 @@ SCENARIOS: dict[str, Scenario] = {
          _sample("conclave_worker_restarts_total", f"0+1x9 9x{_EVER}", _W0), "60m", 0),
         ("ConclaveNoNodeReady: none", _join(_flat("conclave_ready", 0), _flat("conclave_ready", 0, _B)), "5m", 1),
         ("ConclaveNoNodeReady: one", _join(_flat("conclave_ready", 0), _flat("conclave_ready", 1, _B)), "5m", 0),
+        ("ConclaveNodesMissing: two of three are available", _deployment(3, 2), "20m", 1),
+        ("ConclaveNodesMissing: none of three", _deployment(3, 0), "20m", 1),
+        ("ConclaveNodesMissing: all are", _deployment(3, 3), "20m", 0),
+        ("ConclaveNodesMissing: none is wanted", _deployment(0, 0), "20m", 0),
+        ("ConclaveNodesMissing: of something else", _deployment(3, 2, "postgres"), "20m", 0),
         ("ConclaveEventLoopStalls: 5 % late", _lag("conclave_event_loop_lag_seconds", 0.05), "30m", 1),
         ("ConclaveEventLoopStalls: 0.1 % late", _lag("conclave_event_loop_lag_seconds", 0.001), "30m", 0),
         ("ConclaveMemoryNearLimit: 95 %", _memory(0.95), "30m", 1),
         ("ConclaveMemoryNearLimit: 80 %", _memory(0.8), "30m", 0),
         ("ConclaveRedisDown: for a minute", _node(redis_up=_flat("conclave_redis_up", 0)), "2m", 1),
+        ("ConclaveRedisDown: for three nodes is one page",
+         _join(*(_flat("conclave_redis_up", 0, node) for node in (_A, _B, _W0))), "2m", 1),
+        ("ConclaveRedisDown: one node of three",
+         _join(_flat("conclave_redis_up", 0), _flat("conclave_redis_up", 1, _B), _flat("conclave_redis_up", 1, _W0)),
+         "2m", 0),
         ("ConclaveRedisDown: up", _node(), "2m", 0),
         ("ConclaveRedisErrors: one in six seconds", _growing("conclave_redis_errors_total", 5), "20m", 1),
         ("ConclaveRedisErrors: one in an hour", _sample("conclave_redis_errors_total", f"0x20 1x{_EVER}"), "20m", 0),
         ("ConclaveRedisReconnects: one a minute", _growing("conclave_redis_reconnects_total", 0.5), "20m", 1),
         ("ConclaveRedisReconnects: one", _sample("conclave_redis_reconnects_total", f"0x20 1x{_EVER}"), "20m", 0),
-        ("ConclaveRedisMemoryNearLimit: 90 %",
-         _join(_flat("redis_memory_used_bytes", 90), _flat("redis_memory_max_bytes", 100)), "20m", 1),
-        ("ConclaveRedisMemoryNearLimit: 50 %",
-         _join(_flat("redis_memory_used_bytes", 50), _flat("redis_memory_max_bytes", 100)), "20m", 0),
-        ("ConclaveRedisMemoryNearLimit: no limit",
-         _join(_flat("redis_memory_used_bytes", 50), _flat("redis_memory_max_bytes", 0)), "20m", 0),
+        ("ConclaveRedisReconnects: one outage of four connections",
+         _sample("conclave_redis_reconnects_total", f"0x20 4x{_EVER}"), "20m", 0),
+        ("ConclaveRedisMemoryNearLimit: 90 %", _redis(memory_used_bytes=90, memory_max_bytes=100), "20m", 1),
+        ("ConclaveRedisMemoryNearLimit: 50 %", _redis(memory_used_bytes=50, memory_max_bytes=100), "20m", 0),
+        ("ConclaveRedisMemoryNearLimit: no limit", _redis(memory_used_bytes=50, memory_max_bytes=0), "20m", 0),
+        ("ConclaveRedisReplicaLinkDown: for minutes", _redis(master_link_up=0), "10m", 1),
+        ("ConclaveRedisReplicaLinkDown: up", _redis(master_link_up=1), "10m", 0),
+        ("ConclaveRedisNotPersisting: a write failed", _redis(aof_last_write_status=0), "10m", 1),
+        ("ConclaveRedisNotPersisting: a rewrite failed", _redis(aof_last_bgrewrite_status=0), "10m", 1),
+        ("ConclaveRedisNotPersisting: a snapshot failed", _redis(rdb_last_bgsave_status=0), "10m", 1),
+        ("ConclaveRedisNotPersisting: all is written", _redis(
+            aof_last_write_status=1, aof_last_bgrewrite_status=1, rdb_last_bgsave_status=1), "10m", 0),
+        ("ConclaveRedisEvicts: once", _join(
+            _flat("conclave_redis_up"), _sample("redis_evicted_keys_total", f"0x20 1x{_EVER}", _STORE)), "15m", 1),
+        ("ConclaveRedisEvicts: never", _redis(evicted_keys_total=0), "15m", 0),
+        ("ConclaveRedisEvicts: the cache of another application", _join(_flat("conclave_redis_up"), _growing(
+            "redis_evicted_keys_total", 9, 'namespace="shop", job="redis", instance="r"')), "15m", 0),
     ]
 }  # fmt: skip
 
@@ -245,15 +304,28 @@ def test_alert_has_its_meaning_and_its_remedy(alert: dict[str, Any]) -> None:
     """An operator who is woken reads the summary on a small screen and then follows the link."""
     said = alert["annotations"]
     assert alert["labels"]["severity"] in {"critical", "warning"}
-    assert said.keys() == {"summary", "description", "runbook"}
+    assert said.keys() == {"summary", "description", "runbook_url"}
     assert len(said["summary"]) <= 120
     assert not said["summary"].endswith(".")
     assert said["description"].endswith(".")
-    page, anchor = said["runbook"].split("#")
-    assert page == "docs/operations.md"
+    page, anchor = said["runbook_url"].split("#")
+    assert page == '{{ or $externalLabels.runbooks "docs/operations.md" }}'
     section = _section(anchor)
     for word in ("**Users", "**Look", "**Do"):
         assert word in section, f"the runbook of {alert['alert']} lacks {word}"
+
+
+@pytest.mark.parametrize(
+    ("labels", "page"),
+    [
+        ({"runbooks": "https://git.example/operations.md"}, "https://git.example/operations.md"),
+        ({}, "docs/operations.md"),
+    ],
+)
+def test_link_of_an_alert_leads_to_the_operators_page(labels: dict[str, str], page: str, tmp_path: Path) -> None:
+    """A path in a repository cannot be clicked; the page is where the operators' copy of it is."""
+    done = try_link("ConclaveNoNodeReady", _flat("conclave_ready", 0), labels, page, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_section_belongs_to_an_alert() -> None:

@@ -17,12 +17,19 @@ _GRAFANA = Path(__file__).parents[2] / "deploy" / "grafana"
 _ELSEWHERE = {
     "up",  # Prometheus itself
     "container_memory_working_set_bytes",  # the kubelet
-    "kube_pod_container_resource_limits",  # kube-state-metrics
+    "kube_pod_container_resource_limits",  # from here on kube-state-metrics
+    "kube_deployment_spec_replicas",
+    "kube_deployment_status_replicas_available",
     "redis_memory_used_bytes",  # from here on redis_exporter
     "redis_memory_max_bytes",
     "redis_commands_processed_total",
     "redis_connected_clients",
     "redis_connected_slaves",
+    "redis_master_link_up",
+    "redis_aof_last_write_status",
+    "redis_aof_last_bgrewrite_status",
+    "redis_rdb_last_bgsave_status",
+    "redis_evicted_keys_total",
 }
 
 _OF_WORKERS = {"conclave_worker_up", "conclave_worker_restarts_total"}
