@@ -15,7 +15,8 @@ def generated(deploy: Path) -> dict[Path, str]:
     chart = deploy / "helm"
     values = read_values((chart / "values.yaml").read_text())
     files = {
-        chart / "files" / name: (deploy / "prometheus" / name).read_text() for name in ("rules.yaml", "alertmanager.yaml")
+        chart / "files" / name: (deploy / "prometheus" / name).read_text()
+        for name in ("rules.yaml", "alertmanager.yaml")
     }
     for name, dashboard in DASHBOARDS.items():
         text = _json(dashboard)

@@ -28,6 +28,47 @@ def test_no_value_is_a_secret() -> None:
     assert chart.of("Secret") is None
 
 
+def test_a_secret_may_hold_the_password_alone() -> None:
+    """A database's operator hands out passwords; the URL without one is no secret."""
+    redis = {"url": "rediss://ann@r:6390/3", "readUrl": "rediss://ann@near:6391", "passwordKey": "pw"}
+    chart = render({"redis": {**redis, "existingSecret": "r"}})
+    assert _environment(chart.container) == {
+        "CONCLAVE_REDIS_URL": "rediss://ann@r:6390/3",
+        "CONCLAVE_REDIS_READ_URL": "rediss://ann@near:6391",
+        "CONCLAVE_REDIS_PASSWORD": {"secretKeyRef": {"name": "r", "key": "pw"}},
+    }
+    assert _environment(render({"redis": {"url": "redis://r"}}).container) == {"CONCLAVE_REDIS_URL": "redis://r"}
+
+
+@pytest.mark.parametrize(
+    ("ca", "source"),
+    [({"secret": "s"}, {"secret": {"secretName": "s"}}), ({"configMap": "c"}, {"configMap": {"name": "c"}})],
+)
+def test_a_private_authority_is_mounted_and_used(ca: Object, source: Object) -> None:
+    """Without it, TLS to such a Redis fails. A directory is mounted, so a renewed certificate is read from there."""
+    chart = render({"redis": {"existingSecret": "r", "ca": {**ca, "key": "own.pem"}}})
+    [mount] = chart.container["volumeMounts"]
+    assert chart.pod["volumes"] == [{"name": mount["name"], **source}]
+    assert _environment(chart.container)["SSL_CERT_FILE"] == f"{mount['mountPath']}/own.pem"
+    assert "subPath" not in mount
+
+
+@pytest.mark.parametrize(
+    ("redis", "ports"),
+    [
+        ({"existingSecret": "r"}, [6379, 6380]),
+        ({"url": "rediss://ann@r:6390/3?timeout=1:2"}, [6379, 6380, 6390]),
+        ({"url": "redis://r", "readUrl": "redis://near:7000"}, [6379, 6380, 7000]),
+        ({"url": "redis+sentinel://a:26380,b,[::1]:26381/main?db=1"}, [6379, 6380, 26380, 26379, 26381]),
+        ({"url": "redis+cluster://a:7001,b:7002"}, [6379, 6380, 7001, 7002]),
+    ],
+)
+def test_network_policy_opens_the_ports_of_the_urls(redis: Object, ports: list[int]) -> None:
+    """A policy that blocks the Redis is a cluster that waits for it, with nothing that says why."""
+    _, egress = render({"redis": redis})["NetworkPolicy"]["spec"]["egress"]
+    assert [port["port"] for port in egress["ports"]] == ports
+
+
 def test_settings_reach_the_node() -> None:
     """A value without effect is worse than none."""
     chart = render(
@@ -298,6 +339,39 @@ def test_metrics_stay_inside() -> None:
 # --- Service, Ingress, Gateway ---
 
 
+def test_service_takes_class_ranges_families_and_labels() -> None:
+    """Load balancers of clouds are chosen and limited by them."""
+    given = {
+        "type": "LoadBalancer",
+        "labels": {"lb": "internal"},
+        "loadBalancerClass": "example.com/internal",
+        "loadBalancerSourceRanges": ["10.0.0.0/8"],
+        "ipFamilyPolicy": "RequireDualStack",
+        "ipFamilies": ["IPv6", "IPv4"],
+    }
+    service = render({"service": given})["Service"]
+    assert service["metadata"]["labels"]["lb"] == "internal"
+    assert {name: service["spec"][name] for name in given if name != "labels"} == {
+        name: value for name, value in given.items() if name != "labels"
+    }
+    assert not {"loadBalancerClass", "ipFamilies"} & render()["Service"]["spec"].keys()
+
+
+def test_ingress_has_several_hosts() -> None:
+    """Each with its certificate, and each a public URL."""
+    extra = [{"host": "b.example", "tlsSecret": "tls"}, {"host": "c.example", "tlsSecret": "c"}, {"host": "d.example"}]
+    chart = render({"ingress": {"enabled": True, "host": "a.example", "tlsSecret": "tls", "extraHosts": extra}})
+    spec = chart["Ingress"]["spec"]
+    assert [rule["host"] for rule in spec["rules"]] == ["a.example", "b.example", "c.example", "d.example"]
+    assert all(rule["http"] == spec["rules"][0]["http"] for rule in spec["rules"])
+    assert spec["tls"] == [
+        {"hosts": ["a.example", "b.example"], "secretName": "tls"},
+        {"hosts": ["c.example"], "secretName": "c"},
+    ]
+    urls = chart["ConfigMap"]["data"]["CONCLAVE_PUBLIC_URLS"].split(",")
+    assert urls[:4] == ["wss://a.example", "wss://b.example", "wss://c.example", "ws://d.example"]
+
+
 @pytest.mark.parametrize(
     ("controller", "annotation", "value"),
     [
@@ -377,7 +451,7 @@ def test_wildcard_is_no_public_url() -> None:
 def test_autoscaler_counts_cpu_and_sessions() -> None:
     """Sessions fill a node without traffic; and the Deployment must not fight the autoscaler."""
     chart = render({"autoscaling": {"enabled": True, "targetSessions": 3000, "minReplicas": 4, "maxReplicas": 9}})
-    assert "replicas" not in chart["Deployment"]["spec"]
+    assert chart["Deployment"]["spec"]["replicas"] == 4, "where no Deployment can be looked up"
     spec = chart["HorizontalPodAutoscaler"]["spec"]
     assert spec["scaleTargetRef"]["name"] == chart["Deployment"]["metadata"]["name"]
     assert (spec["minReplicas"], spec["maxReplicas"]) == (4, 9)
@@ -386,6 +460,49 @@ def test_autoscaler_counts_cpu_and_sessions() -> None:
     assert sessions["pods"]["metric"]["name"] == "conclave_sessions"
     assert sessions["pods"]["target"] == {"type": "AverageValue", "averageValue": "3000"}
     assert spec["behavior"]["scaleDown"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 120}]
+
+
+def test_no_node_runs_during_a_restore() -> None:
+    """Also with an autoscaler, which leaves a Deployment of 0 alone."""
+    for values in ({}, {"autoscaling": {"enabled": True}}):
+        assert render({**values, "replicas": 0})["Deployment"]["spec"]["replicas"] == 0
+
+
+def test_autoscaler_takes_metrics_and_behaviour_of_its_own() -> None:
+    """Each cluster has its own adapter for metrics."""
+    metric = {"type": "External", "external": {"metric": {"name": "m"}, "target": {"type": "Value", "value": "1"}}}
+    behavior = {"scaleDown": {"selectPolicy": "Disabled"}}
+    given = {"enabled": True, "targetCPUUtilizationPercentage": 0, "metrics": [metric], "behavior": behavior}
+    spec = render({"autoscaling": given})["HorizontalPodAutoscaler"]["spec"]
+    assert (spec["metrics"], spec["behavior"]) == ([metric], behavior)
+
+
+def test_alerts_name_the_deployment_and_link_to_the_operators_page() -> None:
+    """The page is where the operators of this cluster read it; the Deployment has the name of the release."""
+    page = "https://git.example/operations.md"
+    given = {"prometheusRule": {"enabled": True, "runbooks": page}}
+    rule = render({"metrics": given}).of("PrometheusRule", "metrics")
+    assert rule is not None
+    alerts = {each["alert"]: each for group in rule["spec"]["groups"] for each in group["rules"] if "alert" in each}
+    for name, alert in alerts.items():
+        assert alert["annotations"]["runbook_url"] == f"{page}#{name.lower()}"
+    assert 'deployment=~"acme-conclave"' in alerts["ConclaveNodesMissing"]["expr"]
+
+
+def test_service_monitor_takes_relabelings_and_a_time_out() -> None:
+    """Large installations drop series and add labels at the scrape."""
+    given = {
+        "enabled": True,
+        "scrapeTimeout": "10s",
+        "relabelings": [{"targetLabel": "cluster", "replacement": "eu"}],
+        "metricRelabelings": [{"action": "drop", "sourceLabels": ["__name__"], "regex": "x"}],
+    }
+    monitor = render({"metrics": {"serviceMonitor": given}}).of("ServiceMonitor", "metrics")
+    assert monitor is not None
+    [endpoint] = monitor["spec"]["endpoints"]
+    assert endpoint["scrapeTimeout"] == "10s"
+    assert [each["targetLabel"] for each in endpoint["relabelings"]] == ["job", "cluster"]
+    assert endpoint["metricRelabelings"] == given["metricRelabelings"]
 
 
 def test_alerts_and_dashboards_are_the_ones_of_deploy() -> None:
@@ -423,8 +540,39 @@ def test_version_is_that_of_the_program() -> None:
     assert render().container["image"] == f"conclave:{__version__}"
 
 
+def test_what_an_installation_needs_beside_the_chart_has_a_place() -> None:
+    """A missing value makes a fork of the chart."""
+    given = {
+        "deploymentAnnotations": {"reloader.example/auto": "true"},
+        "extraEnvFrom": [{"secretRef": {"name": "more"}}],
+        "extraInitContainers": [{"name": "first", "image": "busybox"}],
+        "extraContainers": [{"name": "beside", "image": "busybox"}],
+        "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]},
+        "hostAliases": [{"ip": "10.0.0.5", "hostnames": ["redis.example"]}],
+    }
+    chart = render(given)
+    assert chart["Deployment"]["metadata"]["annotations"] == given["deploymentAnnotations"]
+    conclave, beside = chart.pod["containers"]
+    assert conclave["name"] == "conclave"
+    assert [beside] == given["extraContainers"]
+    assert conclave["envFrom"] == [{"secretRef": {"name": "more"}}, {"configMapRef": {"name": "acme-conclave"}}], (
+        "of a name that both have, the last counts"
+    )
+    assert chart.pod["initContainers"] == given["extraInitContainers"]
+    assert chart.pod["dnsConfig"] == given["dnsConfig"]
+    assert chart.pod["hostAliases"] == given["hostAliases"]
+
+
+def test_extra_manifests_are_templates() -> None:
+    """They may refer to the release."""
+    text = "apiVersion: v1\nkind: Secret\nmetadata: {name: '{{ .Release.Name }}-text'}\n"
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": '{{ include "conclave.fullname" . }}-more'}}
+    found = [item for item in render({"extraManifests": [secret, text]}).objects if item["kind"] == "Secret"]
+    assert [item["metadata"]["name"] for item in found] == ["acme-conclave-more", "acme-text"]
+
+
 def test_extra_environment_volumes_and_mounts_reach_the_node() -> None:
-    """A certificate authority for rediss:// needs all three."""
+    """A client certificate for rediss:// needs all three."""
     volume = {"name": "ca", "configMap": {"name": "ca"}}
     mount = {"name": "ca", "mountPath": "/ca"}
     chart = render(

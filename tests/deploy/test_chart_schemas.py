@@ -1,30 +1,51 @@
 """Everything that the chart renders, over a matrix of values, is accepted by Kubernetes and its operators."""
 
-import os
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import jsonschema
 import kubernetes_validate
 import pytest
-import yaml
 
 from tests.support.chart import CHART, TRIAL, helm, render
+from tests.support.custom_resources import DEFINITIONS, read_definition
 
 _SECRET = {"redis": {"existingSecret": "conclave-redis", "readUrlKey": "read"}}
 _EVERYTHING: dict[str, Any] = {
-    **_SECRET,
+    "redis": {"existingSecret": "r", "url": "rediss://r:6390/0", "readUrl": "rediss://near", "ca": {"secret": "ca"}},
     "nameOverride": "talk",
     "commonLabels": {"team": "chat"},
     "image": {"repository": "registry.example:5000/chat/conclave", "digest": "sha256:" + "a" * 64},
     "imagePullSecrets": [{"name": "pull"}],
     "admins": {"existingSecret": "conclave-admins"},
     "relay": {"registration": "invite", "otlpEndpoint": "http://collector:4318", "publicUrls": ["wss://chat.example"]},
-    "service": {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "annotations": {"a": "b"}, "nodePort": 30001},
-    "ingress": {"enabled": True, "tlsSecret": "tls", "className": "nginx", "annotations": {"a": "b"}},
+    "service": {
+        "type": "LoadBalancer",
+        "externalTrafficPolicy": "Local",
+        "annotations": {"a": "b"},
+        "nodePort": 30001,
+        "labels": {"c": "d"},
+        "loadBalancerClass": "example.com/lb",
+        "ipFamilyPolicy": "PreferDualStack",
+        "loadBalancerSourceRanges": ["10.0.0.0/8", "fd00::/8"],
+        "ipFamilies": ["IPv6", "IPv4"],
+    },
+    "ingress": {
+        "enabled": True,
+        "tlsSecret": "tls",
+        "className": "nginx",
+        "annotations": {"a": "b"},
+        "extraHosts": [{"host": "b.example", "tlsSecret": "b"}, {"host": "c.example"}],
+    },
     "httpRoute": {"enabled": True, "parentRefs": [{"name": "gateway"}], "hostnames": ["chat.example"]},
-    "autoscaling": {"enabled": True, "targetSessions": 3000},
+    "autoscaling": {
+        "enabled": True,
+        "targetSessions": 3000,
+        "metrics": [
+            {"type": "External", "external": {"metric": {"name": "m"}, "target": {"type": "Value", "value": "1"}}}
+        ],
+        "behavior": {"scaleDown": {"stabilizationWindowSeconds": 60}},
+    },
     "podDisruptionBudget": {"maxUnavailable": "25%"},
     "rollingUpdate": {"maxSurge": "50%"},
     "networkPolicy": {
@@ -35,8 +56,19 @@ _EVERYTHING: dict[str, Any] = {
     },
     "serviceAccount": {"annotations": {"a": "b"}},
     "metrics": {
-        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-        "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+        "serviceMonitor": {
+            "enabled": True,
+            "labels": {"release": "prometheus"},
+            "scrapeTimeout": "10s",
+            "relabelings": [{"targetLabel": "cluster", "replacement": "eu"}],
+            "metricRelabelings": [{"action": "drop", "sourceLabels": ["__name__"], "regex": "x"}],
+        },
+        "prometheusRule": {
+            "enabled": True,
+            "labels": {"release": "prometheus"},
+            "runbooks": "https://git.example/o.md",
+        },
+        "alertmanagerConfig": {"enabled": True, "labels": {"release": "prometheus"}},
         "dashboards": {"enabled": True, "annotations": {"grafana_folder": "Conclave"}},
     },
     "podAnnotations": {"a": "b"},
@@ -51,6 +83,15 @@ _EVERYTHING: dict[str, Any] = {
     "extraEnv": [{"name": "TZ", "value": "UTC"}],
     "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
     "extraVolumeMounts": [{"name": "ca", "mountPath": "/ca"}],
+    "deploymentAnnotations": {"a": "b"},
+    "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]},
+    "hostAliases": [{"ip": "10.0.0.5", "hostnames": ["redis.example"]}],
+    "extraEnvFrom": [{"secretRef": {"name": "more", "optional": True}}],
+    "extraInitContainers": [{"name": "first", "image": "busybox", "command": ["true"]}],
+    "extraContainers": [{"name": "beside", "image": "busybox", "command": ["sleep", "inf"]}],
+    "extraManifests": [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-more"}, "data": {"a": "b"}}
+    ],
 }
 
 MATRIX: dict[str, dict[str, Any]] = {
@@ -74,11 +115,7 @@ MATRIX: dict[str, dict[str, Any]] = {
     "node port": {**_SECRET, "service": {"type": "NodePort"}},
 }
 KUBERNETES = ("1.27", "1.31", "1.35")
-_CUSTOM = {
-    "HTTPRoute": "gateway.networking.k8s.io_httproutes.yaml",
-    "ServiceMonitor": "monitoring.coreos.com_servicemonitors.yaml",
-    "PrometheusRule": "monitoring.coreos.com_prometheusrules.yaml",
-}
+_CUSTOM = {read_definition(name)["spec"]["names"]["kind"]: name for name in DEFINITIONS}
 
 
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX)
@@ -126,7 +163,7 @@ def test_long_names_fit() -> None:
 
 @cache
 def _custom_schema(kind: str, version: str) -> dict[str, Any]:
-    definition = yaml.safe_load((Path(os.environ["CRDS"]) / _CUSTOM[kind]).read_text())
+    definition = read_definition(_CUSTOM[kind])
     [schema] = [item["schema"] for item in definition["spec"]["versions"] if item["name"] == version]
     strict = schema["openAPIV3Schema"]
     _tighten(strict)
@@ -140,8 +177,8 @@ def _tighten(schema: Any) -> None:
         return
     if "properties" in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
         schema.setdefault("additionalProperties", False)
-    if "pattern" in schema:  # Go takes flags anywhere in a pattern, Python only at its beginning
-        schema["pattern"] = schema["pattern"].replace("^(?i)", "(?i)^")
+    if "(?i)" in schema.get("pattern", ""):  # Go takes flags anywhere in a pattern, Python only at its beginning
+        schema["pattern"] = "(?i)" + schema["pattern"].replace("(?i)", "")
     for child in schema.get("properties", {}).values():
         _tighten(child)
     _tighten(schema.get("items"))

@@ -37,7 +37,23 @@ def test_schema_and_values_have_the_same_names() -> None:
     ("values", "words"),
     [
         ({"replicas": "three"}, ["/replicas", "got string, want integer"]),
-        ({"replicas": 0}, ["/replicas", "minimum"]),
+        ({"replicas": -1}, ["/replicas", "minimum"]),
+        ({"redis": {"url": "redis://ann:secret@r"}, "valkey": {"enabled": False}}, ["/redis/url", "pattern"]),
+        ({"redis": {"url": "redis://r"}}, ["redis.url and valkey.enabled exclude each other"]),
+        ({"redis": {"readUrl": "redis://r"}}, ["redis.readUrl needs redis.url"]),
+        (
+            {"redis": {"url": "redis://r", "readUrlKey": "near"}, "valkey": {"enabled": False}},
+            ["redis.readUrlKey and redis.url exclude each other"],
+        ),
+        ({"redis": {"ca": {"secret": "a", "configMap": "b"}}}, ["redis.ca.secret and redis.ca.configMap exclude"]),
+        (
+            {"metrics": {"serviceMonitor": {"enabled": True, "scrapeTimeout": "16s"}}},
+            ["metrics.serviceMonitor.scrapeTimeout (16s) is more than metrics.serviceMonitor.interval (15s)"],
+        ),
+        ({"metrics": {"prometheusRule": {"runbooks": "docs/operations.md"}}}, ["/metrics/prometheusRule/runbooks"]),
+        ({"service": {"loadBalancerSourceRanges": ["10.0.0.1"]}}, ["/service/loadBalancerSourceRanges/0"]),
+        ({"ingress": {"extraHosts": [{"tlsSecret": "x"}]}}, ["/ingress/extraHosts/0", "host"]),
+        ({"extraContainers": [{"image": "x"}]}, ["/extraContainers/0", "name"]),
         ({"drain": {"seconds": -1}}, ["/drain/seconds", "minimum"]),
         ({"drain": {"marginSeconds": 1}}, ["/drain/marginSeconds", "minimum"]),
         ({"drian": {}}, ["'drian' not allowed"]),
@@ -136,6 +152,7 @@ def test_value_at_its_limit_or_without_effect_is_accepted(values: Object) -> Non
         ({"service": {"type": "LoadBalancer"}}, ["get service acme-conclave", "--server ws://ADDRESS "]),
         ({"service": {"type": "LoadBalancer", "port": 4390}}, ["--server ws://ADDRESS:4390 "]),
         ({"relay": {"publicUrls": ["wss://chat.example"]}}, ["is at wss://chat.example\n"]),
+        ({"redis": {"existingSecret": "r"}}, ["at the ports 6379, 6380 only: another port belongs in networkPolicy."]),
         ({}, ["The bundled Valkey is for trying out", "Nobody administers this server", "helm --namespace chat test"]),
     ],
     ids=str,
@@ -151,9 +168,9 @@ def test_notes_do_not_warn_of_what_is_configured(tmp_path: Path) -> None:
     """A warning that always appears is not read."""
     notes = _notes(
         tmp_path,
-        {"redis": {"existingSecret": "r"}, "admins": {"existingSecret": "a"}, "relay": {"registration": "invite"}},
+        {"redis": {"url": "redis://r"}, "admins": {"existingSecret": "a"}, "relay": {"registration": "invite"}},
     )
-    for word in ("Valkey", "administers", "Everybody"):
+    for word in ("Valkey", "administers", "Everybody", "networkPolicy"):
         assert word not in notes
 
 

@@ -34,7 +34,7 @@ def test_all_services_are_defined(compose: dict[str, Any]) -> None:
 
 
 def test_the_image_is_built_once(compose: dict[str, Any]) -> None:
-    """Several services that export one tag at the same time end with "already exists"; and no registry has the image."""
+    """Services that export one tag at the same time end with "already exists"; no registry has the image."""
     nodes = [compose["services"][name] for name in _NODES]
     assert {node["image"] for node in nodes} == {"conclave"}
     assert [node.get("build") for node in nodes] == [{"context": "..", "dockerfile": "deploy/Dockerfile"}, None, None]

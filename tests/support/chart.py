@@ -76,6 +76,7 @@ def refusal(values: Object) -> str:
     return done.stderr
 
 
-def _component(item: Object) -> str:
-    component: str = item["metadata"]["labels"]["app.kubernetes.io/component"]
-    return component
+def _component(item: Object) -> str | None:
+    """Extra manifests have none."""
+    labels: dict[str, str] = item["metadata"].get("labels", {})
+    return labels.get("app.kubernetes.io/component")
