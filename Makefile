@@ -33,7 +33,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help install serve cluster test trials chaos fuzz bench mutants check format lint types contracts docs lock clean \
-  deploy-tools deploy-test deploy-files
+  deploy-tools deploy-test deploy-files kube-test
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -108,11 +108,15 @@ docs: $(STAMP) ## Write what the documentation takes from the code: the table of
 	$(BIN)/python -m relay.observability.metrics docs/operations.md
 	$(BIN)/python -m tests.docs.recording
 
-deploy-tools: $(DEPLOY) ## Install what deploy-test needs: helm, promtool, prometheus, haproxy
+deploy-tools: $(DEPLOY) ## Install what deploy-test needs: helm, promtool, prometheus, alertmanager, haproxy
 	@.ci/deploy-tools "$(TOOLS)"
 
 deploy-test: deploy-tools ## Test all of deploy/: image, chart, alerts, dashboards
 	PATH="$(TOOLS)/bin:$$PATH" CRDS="$(TOOLS)/crds" $(BIN)/python -m pytest $(PYTEST_ARGS) tests/deploy
+
+kube-test: deploy-tools ## Test the chart on a real API server of Kubernetes, which is built once (half an hour)
+	@.ci/kube-tools "$(TOOLS)"
+	PATH="$(TOOLS)/bin:$$PATH" CRDS="$(TOOLS)/crds" $(BIN)/python -m pytest tests/kube
 
 deploy-files: $(DEPLOY) ## Write what is generated in deploy/: dashboards, the chart's copies and tables
 	$(BIN)/python -m deploy.generate
