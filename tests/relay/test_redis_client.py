@@ -16,7 +16,7 @@ from relay.observability.metrics import Metrics
 from relay.redis import connect, scripts
 from relay.redis.client import RedisClient
 from relay.redis.connection import SocketConnection
-from tests.support.certificate import Certificate, needs_openssl
+from tests.support.certificate import Certificate, behind_tls, needs_openssl
 from tests.support.redis_server import RedisProcess
 from tests.support.waiting import pause, wait_until
 
@@ -378,26 +378,6 @@ async def seal(url: str) -> None:
         await wait_until(lambda: not client.is_up, what="the connection is lost")
         await wait_until(lambda: client.is_up, what="it has connected again")
         assert await client.call("PING") == b"PONG"
-
-
-@asynccontextmanager
-async def behind_tls(url: str, certificate: Certificate) -> AsyncIterator[str]:
-    """Serve a server on a Unix socket with TLS."""
-
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inner_reader, inner_writer = await asyncio.open_unix_connection(url.removeprefix("unix://"))
-        await asyncio.gather(copy(reader, inner_writer), copy(inner_reader, writer))
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=certificate.context)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
-        yield f"rediss://127.0.0.1:{port}?ssl_ca_certs={certificate.path}"
 
 
 @needs_openssl

@@ -1,8 +1,11 @@
 """A certificate for servers of tests; it needs the openssl command."""
 
+import asyncio
 import shutil
 import ssl
 import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -21,3 +24,23 @@ class Certificate:
         subprocess.run(["openssl", "req", "-x509", *curve, *names, *files], check=True, capture_output=True)  # noqa: S607
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(self.path, self.key)
+
+
+@asynccontextmanager
+async def behind_tls(url: str, certificate: Certificate) -> AsyncIterator[str]:
+    """Serve a server on a Unix socket with TLS; yields its URL with the certificate as an option."""
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_unix_connection(url.removeprefix("unix://"))
+        await asyncio.gather(copy(reader, inner_writer), copy(inner_reader, writer))
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=certificate.context)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        yield f"rediss://127.0.0.1:{port}?ssl_ca_certs={certificate.path}"
