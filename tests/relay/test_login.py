@@ -278,7 +278,7 @@ async def test_logins_are_carried_out_in_turns_and_the_others_are_served_meanwhi
         await blocked.reached.wait()
         turns = node.parts.connections._logins._turns
         await wait_until(turns.locked, what="as many logins as may be are under way")
-        assert len(node.parts.sessions) == 1 + 64
+        assert len(node.parts.sessions) == 1 + 16
         await ann.ask(frames.Ping(), frames.Pong)
         blocked.release()
         await asyncio.gather(*arriving)
