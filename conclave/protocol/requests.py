@@ -103,12 +103,13 @@ class Page(msgspec.Struct, frozen=True, omit_defaults=True):
     """Retained messages, oldest first. `more`: there are more in the direction of the request.
 
     `lost`: messages between the position of the request and the first one here are gone, trimmed or lost in a failover.
-    A v1 server does not tell.
+    `gaps`: in a page of the newest messages, those after which messages are lost. A v1 server tells neither.
     """
 
     messages: tuple[Row, ...]
     more: bool
     lost: bool = False
+    gaps: tuple[str, ...] = ()
 
 
 class Machines(msgspec.Struct, frozen=True):

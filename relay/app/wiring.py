@@ -71,6 +71,7 @@ class Components:
             unlist=self.records.unlist,
             unreadable=self.client.unreadable,
         )
+        self.client.on_up(self.fanout.reconnected)
         self.announcements = Announcements(
             directory=self.directory,
             channel_log=self.channel_log,

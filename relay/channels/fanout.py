@@ -126,6 +126,7 @@ class FanOut:
                     Holder(session.connection, node, session.generation),
                     supersedes=session.supersedes,
                     since=since,
+                    seen=channel.unconfirmed,
                 ),
             )
         finally:
@@ -200,6 +201,24 @@ class FanOut:
         self._observe_seconds(now - began)
         if (age := self._clock.age(message.ts_ms, now)) is not None:
             self._observe_age(age)
+
+    # --- Posts, and the store to which they go ---
+
+    async def reconnected(self) -> None:
+        """Take in that commands go over a new connection, perhaps to another server: all logs are compared with it."""
+        self._clock.forget()
+        self._recovery.interrupted()
+
+    def post_terms(self, channel_id: str) -> tuple[int, str | None, int]:
+        """Return the `version`, `seen` and `not_before` with which a message is appended now."""
+        channel, not_before = self._channels.get(channel_id), self._clock.not_before()
+        return (0, None, not_before) if channel is None else (channel.version, channel.unconfirmed, not_before)
+
+    def acknowledge(self, channel_id: str, message_id: str) -> None:
+        """Note the id of a message that was posted here: its loss would be one."""
+        channel = self._channels.get(channel_id)
+        if channel is not None:
+            channel.acknowledge(message_id)
 
     # --- Membership versions ---
 

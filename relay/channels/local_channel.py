@@ -8,8 +8,9 @@ from relay.channels.catch_up import CatchUp, Gap
 from relay.channels.ordering import Ordering
 from relay.channels.recipients import Recipients, Subscriber
 from relay.channels.replayed_frames import ReplayedFrames
-from relay.model.message import Message, order
+from relay.model.message import START, Message, order
 from relay.observability import tracing
+from relay.redis.channel_log import Hole
 from relay.sessions.outbox import Flusher
 from relay.sessions.session import Session
 
@@ -41,6 +42,13 @@ class LocalChannel:
         """True if the subscriber connection was lost since the log was last read."""
         self.recovering = False
         """True while the log is being read, or is going to be."""
+        self.interruptions = 0
+        """The number of times that a connection to Redis was lost since the first session joined."""
+        self.confirmed = True
+        """False from an interruption until the log has, or has recorded as lost, what this node has seen."""
+        self._acknowledged = START
+        self._last_hole: str | None = None
+        """The last message of the last hole that the subscribers were told of, or have received."""
         self.reviewing = asyncio.Lock()
         """Held while a version is applied."""
         self._recipients = Recipients(flusher)
@@ -56,6 +64,28 @@ class LocalChannel:
         """True while the log has to be read and no reader was asked to."""
         return self.started and not self.ordering.is_live and not self.recovering
 
+    @property
+    def last_seen(self) -> str:
+        """The id of the last message of the log that this node has delivered, holds, or got as the reply to a post."""
+        return max(self.ordering.last_seen, self._acknowledged, key=order)
+
+    @property
+    def unconfirmed(self) -> str | None:
+        """The last seen message if it is not known that the log still has it, else None."""
+        return None if self.confirmed or not self.started else self.last_seen
+
+    def acknowledge(self, message_id: str) -> None:
+        """Note the id of a message that this node has posted."""
+        if order(message_id) > order(self._acknowledged):
+            self._acknowledged = message_id
+
+    def interrupt(self) -> None:
+        """Have the log read, and compared with what this node has seen: another server may be there."""
+        self.interrupted = self.interrupted or (self.started and self.ordering.is_live)
+        self.interruptions += 1
+        self.confirmed = False
+        self.ordering.require_log()
+
     def add_subscriber(
         self, session: Session, *, joined_at: int, announced: int, tip: str, since: str | None = None
     ) -> Subscriber:
@@ -66,7 +96,8 @@ class LocalChannel:
         reviewed.
         """
         self.remove_subscriber(session)
-        subscriber = self.subscribers[session.connection] = Subscriber(session, joined_at=joined_at, after=tip)
+        subscriber = Subscriber(session, joined_at=joined_at, after=tip, since=since)
+        self.subscribers[session.connection] = subscriber
         if not self.started:
             self.started = True
             self.version = joined_at
@@ -127,6 +158,24 @@ class LocalChannel:
             if subscriber.catch_up is None and not starts_later:
                 session = subscriber.session
                 session.send_event(session.encoder.gap(self.name, max(after, subscriber.after, key=order)))
+
+    def note_hole(self, hole: Hole, before: str) -> bool:
+        """Note the last hole of the log after a page from `before` on; tell the subscribers if it was found too late.
+
+        A hole is found late if messages behind it were delivered before it was recorded. Returns whether that is so.
+        """
+        if self._last_hole is not None and order(hole.last) <= order(self._last_hole):
+            return False
+        is_first, is_late = self._last_hole is None, order(before) > order(hole.last)
+        if is_late or order(self.ordering.position) >= order(hole.last):
+            self._last_hole = hole.last
+        if is_first or not is_late:
+            return False
+        for subscriber in self.subscribers.values():
+            if order(subscriber.begin) < order(hole.last) < order(self.position_of(subscriber)):
+                session = subscriber.session
+                session.send_event(session.encoder.gap(self.name, max(hole.after, subscriber.begin, key=order)))
+        return True
 
     def is_catching_up(self, subscriber: Subscriber, catch_up: CatchUp) -> bool:
         """Tell whether a subscriber is still in the channel, with this catch-up, and its session stays open."""

@@ -11,7 +11,8 @@ CONCURRENT_PAGES = 16
 """The number of pages that one reader requests at a time."""
 
 _PAGE_ROWS = 500
-_RETRY_SECONDS = 0.2
+RETRY_SECONDS = 0.2
+"""The time after which what Redis did not answer is tried again."""
 
 
 class LogReader:
@@ -48,6 +49,6 @@ class LogReader:
                 page = await self._log.page(channel.id, after, rows=_PAGE_ROWS, size=self._page_bytes)
             await self._access.apply(channel, page.version)
         except StoreUnavailable:
-            await asyncio.sleep(_RETRY_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)
             return None
         return page

@@ -32,6 +32,11 @@ class Ordering:
         """The memory that held live messages occupy."""
         return self._held.size_bytes
 
+    @property
+    def last_seen(self) -> str:
+        """The id of the last message that was put out or is held."""
+        return max(self.position, self._held.last.id, key=order) if self._held else self.position
+
     def start(self, position: str) -> None:
         """Begin after `position`. The log has to be read first: live delivery may have begun later than that."""
         self.position = position

@@ -18,15 +18,16 @@ class Subscriber:
 
     `joined_at` is the membership version at which the session joined, `reviewed_at` the last one at which a review let
     it stay. The session receives the messages after `after`. While it has a `catch_up`, it receives what that puts out,
-    and nothing else.
+    and nothing else. All that it receives follows `begin`.
     """
 
-    __slots__ = ("after", "catch_up", "joined_at", "reviewed_at", "session")
+    __slots__ = ("after", "begin", "catch_up", "joined_at", "reviewed_at", "session")
 
-    def __init__(self, session: Session, *, joined_at: int, after: str) -> None:
+    def __init__(self, session: Session, *, joined_at: int, after: str, since: str | None = None) -> None:
         self.session = session
         self.joined_at = self.reviewed_at = joined_at
         self.after = after
+        self.begin = after if since is None else since
         self.catch_up: CatchUp | None = None
 
 

@@ -7,7 +7,8 @@ import structlog
 
 from relay.channels.access import Access
 from relay.channels.local_channel import LocalChannel
-from relay.channels.log_reader import CONCURRENT_PAGES, LogReader
+from relay.channels.log_reader import CONCURRENT_PAGES, RETRY_SECONDS, LogReader
+from relay.model.errors import StoreUnavailable
 from relay.model.message import order
 from relay.observability.metrics import Metrics
 from relay.redis.channel_log import DELETED, ChannelLog, LogPage
@@ -38,10 +39,9 @@ class Recovery:
             self._queue.put_nowait(channel)
 
     def interrupted(self) -> None:
-        """Have the logs of all channels read: the subscriber connection was lost."""
+        """Have the logs of all channels read: a connection was lost."""
         for channel in self._channels.values():
-            channel.interrupted = channel.interrupted or (channel.started and channel.ordering.is_live)
-            channel.ordering.require_log()
+            channel.interrupt()
             self.schedule(channel)
 
     async def serve(self) -> None:
@@ -78,15 +78,34 @@ class Recovery:
 
     async def _recover(self, channel: LocalChannel) -> None:
         """Read the log from the position on until the order is live, or the node unsubscribes from the channel."""
+        recorded: str | None = None
         while not channel.ordering.is_live and self._channels.get(channel.id) is channel:
+            seen, interruptions = channel.last_seen, channel.interruptions
             page = await self._reader.read(channel, channel.ordering.position)
-            if page is not None:
-                self._deliver(channel, page)
+            if page is None:
+                continue
+            if seen != recorded and (not page.known or order(page.tip) < order(seen)):
+                recorded = seen if await self._record_hole(channel, seen) else None
+                continue
+            self._deliver(channel, page)
+            channel.confirmed = channel.confirmed or channel.interruptions == interruptions
+
+    async def _record_hole(self, channel: LocalChannel, seen: str) -> bool:
+        """Record that the log has lost what this node has seen, if that is so. False if Redis is away."""
+        try:
+            await self._log.record_hole(channel.id, seen)
+        except StoreUnavailable:
+            await asyncio.sleep(RETRY_SECONDS)
+            return False
+        return True
 
     def _deliver(self, channel: LocalChannel, page: LogPage) -> None:
         """Deliver what a page makes ready, and a gap at the place where messages are lost."""
         before = channel.ordering.position
         messages, lost = channel.ordering.add_page(page.rows, more=page.more, known=page.known, tip=page.tip)
+        if channel.note_hole(page.last_hole, before):
+            self._metrics.lost.inc()
+            log.error("channel.history_lost", channel=channel.id, after=page.last_hole.after, tip=page.last_hole.last)
         interrupted, channel.interrupted = channel.interrupted, False
         if interrupted and (page.rows or lost):
             self._metrics.gaps.inc()

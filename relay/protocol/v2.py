@@ -17,7 +17,7 @@ from conclave.protocol.v2.login import Limits, Ready
 from conclave.protocol.v2.server_login import ServerLogin
 from relay.model.close_reason import CloseReason, Ended
 from relay.model.errors import RETRY_SECONDS
-from relay.model.message import PAGE_BYTES, Message
+from relay.model.message import PAGE_BYTES, Message, order
 from relay.protocol.codec import Received
 from relay.protocol.framing import close_frame, text_frame
 from relay.protocol.message_requests import Post, ReadHistory, Whisper
@@ -208,6 +208,7 @@ class _EncodedPage(msgspec.Struct, frozen=True, omit_defaults=True):
     messages: list[msgspec.Raw]
     more: bool
     lost: bool = False
+    gaps: tuple[str, ...] = ()
 
 
 def _encoded_page(page: LogPage, *, newest: bool) -> _EncodedPage:
@@ -221,7 +222,15 @@ def _encoded_page(page: LogPage, *, newest: bool) -> _EncodedPage:
         for each in page.rows
     ]
     fitting = _fitting(rows[::-1])[::-1] if newest else _fitting(rows)
-    return _EncodedPage([msgspec.Raw(row) for row in fitting], page.more or len(fitting) < len(rows), not page.known)
+    more = page.more or len(fitting) < len(rows)
+    return _EncodedPage([msgspec.Raw(row) for row in fitting], more, not page.known, _gaps(page, len(fitting)))
+
+
+def _gaps(page: LogPage, sent: int) -> tuple[str, ...]:
+    """Return the gaps of a page of which only the newest messages are sent."""
+    if sent == len(page.rows):
+        return page.gaps
+    return tuple(gap for gap in page.gaps if order(gap) >= order(page.rows[-sent].id))
 
 
 def _fitting(rows: list[bytes]) -> list[bytes]:

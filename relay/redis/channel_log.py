@@ -8,7 +8,7 @@ from typing import Any, Self
 import msgspec
 
 from conclave.model import SessionPath
-from relay.model.message import Message
+from relay.model.message import START, Message
 from relay.redis import scripts
 from relay.redis.client import RedisClient
 from relay.redis.keys import Keys
@@ -41,12 +41,23 @@ class Retention(msgspec.Struct, frozen=True):
     group_bytes: int
 
 
+class Hole(msgspec.Struct, frozen=True):
+    """A place in a log where a failover has lost messages that were delivered: those after `after`, up to `last`."""
+
+    after: str
+    last: str
+
+
+NO_HOLE = Hole(START, START)
+
+
 class LogPage(msgspec.Struct, frozen=True):
     """A piece of a log, oldest message first. `more` is True if there are further ones in the direction of the request.
 
     `known` is False if the log is not known to continue from the position that was asked for: it was trimmed, or a
-    failover lost writes. `tip` is the id of the channel's last message. `version` is the membership version at the time
-    of the read, or DELETED.
+    failover lost writes. A page that is read forwards ends where a failover has lost messages, and the next one is not
+    known. `tip` is the id of the channel's last message. `version` is the membership version at the time of the read,
+    or DELETED.
     """
 
     rows: list[Message]
@@ -54,19 +65,25 @@ class LogPage(msgspec.Struct, frozen=True):
     known: bool
     tip: str
     version: int
+    last_hole: Hole = NO_HOLE
+    """The last hole of the log, wherever it is; for `page` only."""
+    gaps: tuple[str, ...] = ()
+    """The positions after which messages are lost, in a page of the newest messages."""
 
     @classmethod
     def parse(cls, reply: list[Any]) -> Self:
         """Read the reply of page.lua."""
-        known, more, tip, version, flat = reply
-        return cls(_messages(flat), bool(more), bool(known), bytes(tip).decode(), int(version))
+        known, more, tip, version, flat, hole = reply
+        last_hole = Hole(*bytes(hole).decode().split(" ")) if hole else NO_HOLE
+        return cls(_messages(flat), bool(more), bool(known), bytes(tip).decode(), int(version), last_hole)
 
     @classmethod
     def parse_history(cls, reply: list[Any], *, forwards: bool) -> Self:
         """Read the reply of history.lua, which is newest first unless `forwards`."""
-        more, known, tip, version, flat = reply
-        rows = _messages(flat)
-        return cls(rows if forwards else rows[::-1], bool(more), bool(known), bytes(tip).decode(), int(version))
+        more, known, tip, version, flat, holes = reply
+        rows, gaps = _messages(flat), tuple(bytes(each).decode() for each in holes)
+        tip = bytes(tip).decode()
+        return cls(rows if forwards else rows[::-1], bool(more), bool(known), tip, int(version), gaps=gaps)
 
 
 class LogTip(msgspec.Struct, frozen=True):
@@ -120,6 +137,8 @@ class ChannelLog:
         version: int,
         key: str | None = None,
         trace: str = "",
+        seen: str | None = None,
+        not_before: int = 0,
     ) -> asyncio.Future[Any]:
         """Append a message of a session, whose path is `sender`, to the log and publish it, in one step.
 
@@ -131,6 +150,9 @@ class ChannelLog:
         `version` is the membership version that the caller has applied. `appended` reads the reply in the future.
         Messages are appended in the order of the calls. Raises, in the future: StoreUnavailable.
 
+        `seen` is a message of the channel that this node has seen, if the log may have lost it since: then that is
+        recorded first, as `record_hole` does. `not_before` bounds the time in the message's id (Unix milliseconds).
+
         When the reply is an id, the message is in the log, and every node with subscribers receives it or finds it
         there.
         """
@@ -139,7 +161,17 @@ class ChannelLog:
             keys = (*keys, self._keys.sent(channel_id, sender.partition("/")[0], key))
         bounds = self._retention
         args = (sender, payload, bounds.rows, bounds.ms, GROUP_ROWS, bounds.group_bytes, version, KEY_MS, trace)
+        if seen is not None or not_before:
+            return self._client.run(scripts.POST, keys, *args, connection, seen or "", not_before)
         return self._client.run(scripts.POST, keys, *args, connection)
+
+    async def record_hole(self, channel_id: str, seen: str) -> None:
+        """Record that the log has lost messages, if it does not have a message that this node has seen.
+
+        Every later message has an id after that one. Nodes with subscribers are told to read the log. Nothing is
+        recorded for a message that the log has, or that it had before it was trimmed.
+        """
+        await self._client.run(scripts.HOLE, self._post_keys(channel_id), seen, self._retention.ms)
 
     async def page(self, channel_id: str, after: str, *, rows: int, size: int, whole_ms: bool = False) -> LogPage:
         """Read what follows message `after`: up to `rows` rows and `size` bytes, one row at least.
@@ -188,18 +220,19 @@ class ChannelLog:
         *,
         supersedes: Sequence[str] = (),
         since: str | None = None,
+        seen: str | None = None,
     ) -> SubscriberListing | None:
         """List a subscriber, and remove the earlier connections of its path. None if the channel was deleted.
+
+        For `seen` see `append`.
 
         The lease is read after the list was written. So a later connection has either been seen here, or sees this one
         in the lease and removes it from the list when it is listed itself.
         """
-        keys = (self._keys.head(channel_id), self._keys.subscribers(channel_id), self._keys.log(channel_id))
-        entry = f"{holder.node} {path}"
+        log, head, live, listed = self._post_keys(channel_id)
+        args = (holder.connection, f"{holder.node} {path}", since or "", self._retention.ms, seen or "")
         reply, _, lease = await asyncio.gather(
-            self._client.run(
-                scripts.ENTER, keys, holder.connection, entry, since or "", self._retention.ms, *supersedes
-            ),
+            self._client.run(scripts.ENTER, (head, listed, log, live), *args, *supersedes),
             self._client.call("SADD", self._keys.channels(holder.node), channel_id),
             self._client.call("HGETALL", self._keys.lease(path)),
         )

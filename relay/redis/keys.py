@@ -27,7 +27,8 @@ Braces mark the hash slot, so that the same layout runs on Redis Cluster: all ke
 {c:<id>}       one channel
   :log                 stream   messages; f = from, p = payload
   :head                hash     first, tip (first and last message id), weight (bytes in the tip's millisecond),
-                                version, gone
+                                version, gone; holes: `after last` of each place at which a failover lost messages;
+                                base, next: a message that is not in the log, and the one that follows it
   :live                pub/sub  live messages
   :subs                hash     connection -> `node` `path`
   :sent:<user>/<key>   string   id of the message that a user has posted under an idempotency key

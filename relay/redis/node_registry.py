@@ -89,7 +89,8 @@ class NodeRegistry:
         asked = time.monotonic()
         reply = await self._client.run(scripts.BEAT, [self._keys.nodes], self.node, int(join))
         if reply is not None:
-            self.clock.record(reply[0], asked, time.monotonic())
+            latest = max(float(beat) for _, beat in pairs(reply[1]))
+            self.clock.record(reply[0], asked, time.monotonic(), latest_ms=latest)
             self.size = len(reply[1]) // 2
         return reply
 

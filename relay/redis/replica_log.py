@@ -38,7 +38,8 @@ class ReplicaLog(ChannelLog):
             )
             page = None if reply is None else LogPage.parse(reply)
             if page is not None and page.known and (page.more or _is_complete(page, primary, whole_ms=whole_ms)):
-                return msgspec.structs.replace(page, version=_later(page.version, primary.version))
+                tip = max(page.tip, primary.tip, key=order)
+                return msgspec.structs.replace(page, tip=tip, version=_later(page.version, primary.version))
         return await super().page(channel_id, after, rows=rows, size=size, whole_ms=whole_ms)
 
     @override
@@ -62,15 +63,18 @@ class ReplicaLog(ChannelLog):
     async def delivered_tips(self, channel_ids: Sequence[str]) -> list[LogTip]:
         tips: list[LogTip] = []
         for start in range(0, len(channel_ids), _CONCURRENT_TIPS):
-            keys = [self._keys.head(each) for each in channel_ids[start : start + _CONCURRENT_TIPS]]
-            replies = await asyncio.gather(*(self._replica.run(scripts.MARK, [key]) for key in keys))
+            keys = [self._mark_keys(each) for each in channel_ids[start : start + _CONCURRENT_TIPS]]
+            replies = await asyncio.gather(*(self._replica.run(scripts.MARK, each) for each in keys))
             if None in replies:
                 break
             tips += [LogTip.parse(reply) for reply in replies]
         return tips
 
     async def _primary_tip(self, channel_id: str) -> LogTip:
-        return LogTip.parse(await self._client.run(scripts.MARK, [self._keys.head(channel_id)]))
+        return LogTip.parse(await self._client.run(scripts.MARK, self._mark_keys(channel_id)))
+
+    def _mark_keys(self, channel_id: str) -> tuple[str, str]:
+        return self._keys.head(channel_id), self._keys.log(channel_id)
 
 
 def _is_complete(page: LogPage, primary: LogTip, *, whole_ms: bool) -> bool:

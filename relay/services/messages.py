@@ -144,7 +144,8 @@ class Messages:
     def _append(
         self, session: Session, channel_id: str, payload: bytes, size: int, *, key: str | None, trace: str = ""
     ) -> PendingPost:
-        version, relistings = self._fanout.applied_version(channel_id), session.relistings
+        version, seen, not_before = self._fanout.post_terms(channel_id)
+        relistings = session.relistings
         reply = self._log.append(
             channel_id,
             session.path_text,
@@ -153,12 +154,15 @@ class Messages:
             version=version,
             key=key,
             trace=trace,
+            seen=seen,
+            not_before=not_before,
         )
         return PendingPost(channel_id, version, relistings, size, reply, time.monotonic())
 
     def _posted(self, pending: PendingPost, message_id: str) -> tuple[str, int]:
         self._metrics.publish_seconds.observe(time.monotonic() - pending.began)
         self._metrics.posts.inc()
+        self._fanout.acknowledge(pending.channel_id, message_id)
         return message_id, int(message_id.partition("-")[0])
 
     async def whisper(

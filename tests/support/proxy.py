@@ -73,6 +73,10 @@ class Proxy:
                 line.cut()
         self.flow()
 
+    def point_to(self, host: str, port: int) -> None:
+        """Pass new connections on to another server."""
+        self._target = (host, port)
+
     def stall(self) -> None:
         """Hold back all data of the existing connections, without loss, until `flow`."""
         for line in self._lines:

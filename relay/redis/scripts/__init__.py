@@ -8,9 +8,9 @@ from importlib.resources import files
 class Script:
     """A Lua script, and the SHA-1 by which Redis runs it."""
 
-    def __init__(self, name: str, *, prelude: str | None = None) -> None:
+    def __init__(self, name: str, *, preludes: tuple[str, ...] = ()) -> None:
         self.name = name
-        self.text = "\n".join(_read(part) for part in (prelude, name) if part is not None)
+        self.text = "\n".join(_read(part) for part in (*preludes, name))
         self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -19,11 +19,15 @@ def _read(name: str) -> str:
 
 
 def _directory(name: str) -> Script:
-    return Script(name, prelude="directory")
+    return Script(name, preludes=("directory",))
 
 
 def _channel(name: str) -> Script:
-    return Script(name, prelude="channel")
+    return Script(name, preludes=("channel",))
+
+
+def _holes(name: str) -> Script:
+    return Script(name, preludes=("holes",))
 
 
 ENROLL = _directory("enroll")
@@ -47,11 +51,12 @@ LEASE_KEEP = Script("lease_keep")
 LEASE_BURY = Script("lease_bury")
 SUBSCRIBERS_KEEP = Script("subscribers_keep")
 SUBSCRIBERS_BURY = Script("subscribers_bury")
-ENTER = _channel("enter")
-POST = Script("post")
+ENTER = Script("enter", preludes=("holes", "channel"))
+POST = _holes("post")
 PAGE = _channel("page")
 HISTORY = _channel("history")
 MARK = Script("mark")
+HOLE = _holes("hole")
 PROMISE = Script("promise")
 INBOX_SEND = Script("inbox_send")
 INBOX_KEEP = Script("inbox_keep")

@@ -2,7 +2,9 @@
 -- for a message with an idempotency key, the key that remembers it.
 -- ARGV: from, payload, most messages kept, longest time kept (ms), most messages and most bytes in one millisecond, the
 -- membership version that the sender's node has applied, the time for which an idempotency key is
--- remembered (ms), the trace of the post, or '', the sender's connection. A trace is published after the version.
+-- remembered (ms), the trace of the post, or '', the sender's connection. A trace is published after the version. After an
+-- interruption also a message that the sender's node has seen, or '', and a time (ms): if the log has lost the one, that
+-- is recorded first, and the id is not earlier than the other.
 -- Returns the id of the message, or of the first one under its idempotency key; false if the channel was deleted; or a
 -- later version, a number: the node has to apply it before it repeats the post; or -2 if the connection is not listed in
 -- the channel: it may not post (docs/decisions/0014).
@@ -29,7 +31,22 @@ local sent = KEYS[5] and redis.call('GET', KEYS[5])
 if sent then
   return sent
 end
-local tip, size = head[1] or '0-0', #payload
+local floor = 0
+if ARGV[11] then
+  floor = tonumber(ARGV[12])
+  if ARGV[11] ~= '' then
+    record_hole(KEYS[1], KEYS[2], KEYS[3], ARGV[11], tonumber(ARGV[4]))
+    head = redis.call('HMGET', KEYS[2], 'tip', 'weight')
+  end
+  if tonumber(string.match(head[1] or '0-0', '^%d+')) < floor then
+    head[2] = ARGV[6] -- as if the last millisecond was full
+  end
+end
+local tip, size = head[1], #payload
+if not tip then
+  local row = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+  tip = row and row[1] or '0-0'
+end
 local last, count = string.match(tip, '^(%d+)-(%d+)$')
 local weight = tonumber(head[2] or '0') + size
 local id
@@ -37,10 +54,13 @@ if tonumber(count) + 1 < tonumber(ARGV[5]) and weight <= tonumber(ARGV[6]) then
   id = redis.call('XADD', KEYS[1], 'NOMKSTREAM', 'MAXLEN', '~', ARGV[3], '*', 'f', from, 'p', payload)
 end
 local explicit = not id
-if explicit then -- the last millisecond is full, or there is no log to continue from
+if explicit then -- the last millisecond is full, the clock is behind, or there is no log to continue from
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  id = string.format('%.0f-0', math.max(now, tonumber(last) + 1))
+  id = string.format('%.0f-0', math.max(now, tonumber(last) + 1, floor))
+  if tip ~= '0-0' and (redis.call('HGET', KEYS[2], 'base') == tip or redis.call('EXISTS', KEYS[1]) == 0) then
+    redis.call('HSET', KEYS[2], 'base', tip, 'next', id)
+  end
   redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], id, 'f', from, 'p', payload)
 end
 local ms = string.match(id, '^%d+')
