@@ -7,6 +7,9 @@ ConclaveError
 │   ├── VersionRefusal         client and server speak different versions of the protocol
 │   ├── ClosedLogin            a server refused the login and closed the connection with a code
 │   ├── StoreUnavailable       Redis does not answer (relay.model.errors)
+│   │   ├── StoreRefused       Redis refuses a command for the moment (relay.model.errors)
+│   │   ├── StoreOverloaded    too many commands wait for Redis (relay.model.errors)
+│   │   └── StoreDefect        a script or a command of the relay is wrong (relay.model.errors)
 │   └── Ended                  the session was ended while it logged in (relay.model.close_reason)
 ├── FrameError                 bytes that are not a message of the protocol
 ├── Violation                  bytes that are not the WebSocket protocol (relay.transport.frame_reader)

@@ -57,6 +57,7 @@ class Node:
         self._cluster_id = ""
         self.parts = Components(config, make, make_replica)
         """The node's components, for tests that reach inside."""
+        self.parts.cluster.on_other(self._lose_cluster)
         self._connect_gauges(self.parts.metrics)
         app = make_app(
             serve=lambda request: self.parts.connections.serve(request, self._cluster_id, self.name),
@@ -94,7 +95,8 @@ class Node:
         if self._closed:
             return "shutting down"
         if not self.parts.client.is_up or not self.parts.broker.is_connected:
-            return "Redis is not reachable"
+            refusal = self.parts.client.refusal
+            return "Redis is not reachable" if refusal is None else f"Redis refuses commands: {refusal}"
         return "starting" if not self._joined else self.parts.membership.state.value or None
 
     async def why_unready(self) -> str | None:
@@ -190,7 +192,7 @@ class Node:
         logged, log_again_at = "", 0.0
         while not self._shutdown.requested.is_set():
             try:
-                self._cluster_id = await self.parts.directory.cluster_id()
+                await self._find_cluster()
                 await self.parts.membership.complete()
             except StoreUnavailable as error:
                 if error.why != logged or clock() >= log_again_at:
@@ -204,17 +206,22 @@ class Node:
             return True
         return False
 
-    async def _rejoin_cluster(self) -> None:
-        """Take up the membership again after Redis was away; fail if another cluster's data is there now."""
-        cluster = await self.parts.directory.cluster_id()
-        if cluster != self._cluster_id:
-            self.fail(
-                NodeFailure(
-                    f"Redis now holds cluster `{cluster}` instead of `{self._cluster_id}`: "
-                    "the node ends, so that its clients do not talk to the wrong one"
-                )
-            )
+    async def _find_cluster(self) -> None:
+        """Learn the id of the cluster, once: from then on, Redis has to hold it. Raises: StoreUnavailable."""
+        if self._cluster_id:
             return
+        found = await self.parts.directory.cluster_id()
+        if found is None:
+            self.fail(_without_id(self.parts.cluster.key))
+            raise StoreUnavailable("Redis has users and no cluster id")
+        self._cluster_id = self.parts.cluster.expected = found
+
+    def _lose_cluster(self, found: str | None) -> None:
+        """End because Redis holds another cluster's data, or none."""
+        self.fail(_other_cluster(self._cluster_id, found, self.parts.cluster.key))
+
+    async def _rejoin_cluster(self) -> None:
+        """Take up the membership again: Redis was away, and may have lost what this node has told it."""
         self.parts.membership.interrupt()
 
     # --- Service, and its end ---
@@ -259,3 +266,24 @@ class Node:
             log.warning("node.sessions_cut", sessions=len(self.parts.sessions))
         with contextlib.suppress(StoreUnavailable):
             await self._shutdown.wait_for(self.parts.membership.leave(), _CLOSE_SECONDS)
+
+
+def _other_cluster(own: str, found: str | None, key: str) -> NodeFailure:
+    if found is not None:
+        return NodeFailure(
+            f"Redis now holds cluster `{found}` instead of `{own}`: "
+            "the node ends, so that its clients do not talk to the wrong one"
+        )
+    return NodeFailure(
+        f"Redis no longer holds cluster `{own}`: it was replaced or emptied, or its key `{key}` was lost. "
+        f"If the data is still there, `SET {key} {own} NX` puts the id back; otherwise restore a backup. "
+        "The node ends, so that its clients do not talk to another cluster"
+    )
+
+
+def _without_id(key: str) -> NodeFailure:
+    return NodeFailure(
+        f"Redis has users, but no cluster id: the key `{key}` was deleted or evicted. `SET {key} ID NX` puts it back; "
+        "each node has logged the ID at its start, as `cluster`. "
+        "The node ends, because with another id clients would not trust it"
+    )

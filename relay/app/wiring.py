@@ -18,6 +18,7 @@ from relay.redis.connect import Make
 from relay.redis.dead_nodes import DeadNodes
 from relay.redis.directory import Directory
 from relay.redis.idempotency import IdempotencyKeys
+from relay.redis.identity import ClusterCheck
 from relay.redis.inbox import Inbox
 from relay.redis.keys import Keys
 from relay.redis.leases import Leases
@@ -45,12 +46,13 @@ class Components:
         self.metrics = Metrics(scripts.NAMES, scripts.CHANNEL_OPERATIONS)
         self.sessions = SessionRegistry()
         self.flusher = Flusher(self.metrics.sent_bytes.inc, FlushPolicy(config.max_gather_seconds))
+        self.cluster = ClusterCheck(keys.cluster)
         self.client = self._redis_client(config, make)
         self.registry = NodeRegistry(self.client, keys)
         self.replica: ReadReplica | None = None
         self.channel_log = ChannelLog(self.client, keys, config.retention)
         if make_replica is not None:
-            replica = self._redis_client(config, make_replica, "replica")
+            replica = self._redis_client(config, make_replica, replica=True)
             self.replica = ReadReplica(self.client, replica, keys, self.registry)
             self.channel_log = ReplicaLog(self.client, keys, config.retention, self.replica)
         self.broker = Broker(self.replica or self.client, confirm_timeout=config.redis_timeout)
@@ -99,8 +101,10 @@ class Components:
         )
         self.connections = self._connections(config, services)
 
-    def _redis_client(self, config: NodeConfig, make: Make, server: str = "primary") -> RedisClient:
-        return RedisClient(make, timeout=config.redis_timeout, metrics=self.metrics, server=server)
+    def _redis_client(self, config: NodeConfig, make: Make, *, replica: bool = False) -> RedisClient:
+        return RedisClient(
+            make, timeout=config.redis_timeout, metrics=self.metrics, cluster=self.cluster, replica=replica
+        )
 
     def _services(self, config: NodeConfig) -> Services:
         directory, fanout, audit = self.directory, self.fanout, AuditLog(self.metrics)

@@ -3,28 +3,40 @@
 Every command goes through `call` or `run`. It is packed when it is called, and written with the others of the same turn
 of the event loop; the replies come back in the same order (docs/decisions/0002).
 
-After a connection error or a time-out the client is *down*: calls fail immediately with `StoreUnavailable`, which
-carries the error of the last attempt, while the client tries to connect every 100 ms. When Redis answers, the client is
-up again and the `on_up` callbacks run.
+After a connection error, or when nothing is received for twice the time-out, the client is *down*: calls fail
+immediately with the error of the last attempt, while the client tries to connect every 100 ms. When Redis answers, the
+client is up again and the `on_up` callbacks run.
+
+Every new connection, also those that others ask for (`connection`), is asked for the identity of its server before it
+is used. All of them lead to one run of one server: the data of two servers may differ.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 
 import structlog
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ConnectionError as LostConnection
-from redis.exceptions import InvalidResponse, NoScriptError, ResponseError
+from redis.exceptions import InvalidResponse
 
-from relay.model.errors import StoreUnavailable
+from relay.model.errors import StoreDefect, StoreOverloaded, StoreRefused, StoreUnavailable
 from relay.observability.metrics import Metrics
 from relay.redis import scripts
 from relay.redis.connection import Command, Connection, Reply, attach, pack
-from relay.redis.failures import CONNECTION_ERRORS, RECONNECT_SECONDS, describe, is_transient, reply_text
+from relay.redis.connector import Connector
+from relay.redis.failures import (
+    CONNECTION_ERRORS,
+    MUST_RECONNECT,
+    RECONNECT_SECONDS,
+    ErrorReply,
+    failed_connection,
+    failed_reply,
+)
+from relay.redis.identity import ClusterCheck, StoreIdentity
 from relay.redis.scripts import Script
 from relay.redis.unreadable import Unreadable
 
@@ -64,20 +76,32 @@ class RedisClient:
     """
 
     def __init__(
-        self, make: Callable[..., "Redis"], *, timeout: float, metrics: Metrics, server: str = "primary"
+        self,
+        make: Callable[..., "Redis"],
+        *,
+        timeout: float,
+        metrics: Metrics,
+        cluster: ClusterCheck | None = None,
+        replica: bool = False,
     ) -> None:
-        """`make(**options)` builds a redis-py client.
+        """`make(**options)` builds a redis-py client. `cluster` checks the data that a connection leads to, if given.
 
-        `timeout`, in seconds, bounds the time that a command waits to be sent, and the time that its reply takes.
-        `server` names the server in the logs.
+        `timeout`, in seconds, bounds the time that a command waits to be sent, and the time for which Redis executes
+        it. A command that waits for slower ones before it fails after twice that time at the latest. `replica` allows
+        a replica, and any number of them behind the address.
         """
-        self._server = server
-        self._pool = make(socket_timeout=None, socket_connect_timeout=timeout).connection_pool
+        self._server = "replica" if replica else "primary"
+        self._is_replica = replica
+        self._connector = Connector(make, timeout=timeout, cluster=cluster, replica=replica)
         self._timeout = timeout
         self._metrics = metrics
         self.unreadable = Unreadable(metrics)
         self._script_seconds = {name: metrics.script_seconds.labels(script=name).observe for name in scripts.NAMES}
         self._connection: Connection | None = None
+        self.identity: StoreIdentity | None = None
+        """The identity of the server that carries the commands; None while there is none."""
+        self._lent: list[tuple[AbstractConnection, str]] = []
+        """The connections that others have opened here, each with the run of its server."""
         self._waiting: deque[_Request] = deque()
         self._waiting_bytes = 0
         self._is_flushing = False
@@ -89,13 +113,23 @@ class RedisClient:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._down_since: float | None = None
-        self._down_why = ""
+        self._down = StoreUnavailable("not connected yet")
         self._ended = False
         self._on_up: list[Callable[[], Awaitable[None]]] = []
 
     @property
     def is_up(self) -> bool:
         return self._down_since is None
+
+    @property
+    def cluster_id(self) -> str:
+        """The id of the cluster that Redis has to hold; empty as long as any will do."""
+        return self._connector.cluster.expected
+
+    @property
+    def refusal(self) -> str | None:
+        """The code of the error, such as `LOADING`, with which Redis refuses every connection now; else None."""
+        return self._down.word if not self.is_up and isinstance(self._down, StoreRefused) else None
 
     def on_up(self, callback: Callable[[], Awaitable[None]]) -> None:
         """Have `callback` awaited, in the order of registration, after each outage of Redis."""
@@ -118,8 +152,29 @@ class RedisClient:
         self._metrics.redis_reconnects.inc()
 
     async def connection(self) -> AbstractConnection:
-        """Open a connection of the caller's own, without a read time-out. Raises: StoreUnavailable."""
-        return await self._open(())
+        """Open a connection of the caller's own, without a read time-out, to the server that carries the commands.
+
+        It is closed when the commands go to another server. Raises: StoreUnavailable.
+        """
+        opened, identity = await self._connector.open()
+        try:
+            self._compare(identity)
+            self._check(identity.cluster)
+        except StoreUnavailable:
+            await opened.disconnect(nowait=True)
+            raise
+        self._lent = [(each, run) for each, run in self._lent if each.is_connected]
+        self._lent.append((opened, identity.run_id))
+        return opened
+
+    async def confirm_cluster(self) -> None:
+        """Check that Redis still holds this node's cluster: it may have been emptied while connections stayed.
+
+        Raises: StoreUnavailable, also if it does not; then every later call does, too.
+        """
+        if self.cluster_id:
+            found = await self.call("GET", self._connector.cluster.key)
+            self._check(None if found is None else bytes(found).decode())
 
     async def serve(self) -> None:
         """Carry commands until cancelled. Commands that wait then fail, and so does every later call."""
@@ -130,7 +185,7 @@ class RedisClient:
                 try:
                     await self._serve_connection()
                 except StoreUnavailable as error:
-                    self._mark_down(error.why)
+                    self._mark_down(error)
                 await asyncio.sleep(began + RECONNECT_SECONDS - clock())
         finally:
             self._ended = True
@@ -140,19 +195,23 @@ class RedisClient:
 
     # --- Connections ---
 
-    async def _open(self, load: Sequence[Script]) -> AbstractConnection:
-        """Open a connection and prepare it. Raises: StoreUnavailable."""
-        connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
+    def _compare(self, identity: StoreIdentity) -> None:
+        """Have all connections made again if this one leads to another server than the commands.
+
+        Raises: StoreUnavailable.
+        """
+        if self.identity is not None and not self._is_replica and identity.run_id != self.identity.run_id:
+            error = StoreUnavailable("the address leads to another server than before")
+            self._give_up(error)
+            raise error
+
+    def _check(self, cluster: str | None) -> None:
+        """Have all connections end if Redis holds another cluster than this node's. Raises: StoreUnavailable."""
         try:
-            async with asyncio.timeout(self._timeout):
-                await connection.connect()  # type: ignore[no-untyped-call]
-                await _prepare(connection, load)
-        except BaseException as error:
-            await connection.disconnect(nowait=True)
-            if isinstance(error, CONNECTION_ERRORS):
-                raise StoreUnavailable(describe(error)) from error
+            self._connector.check(cluster)
+        except StoreUnavailable as error:
+            self._give_up(error)
             raise
-        return connection
 
     async def _serve_connection(self) -> None:
         """Carry commands over a new connection until it is lost.
@@ -160,17 +219,36 @@ class RedisClient:
         Raises:
             StoreUnavailable: if there is none, or one of the callbacks has failed.
         """
-        opened = await self._open(scripts.ALL)
-        self._connection = connection = attach(opened, self._receive, self._lose, self._flush)
+        opened, identity = await self._connector.open(scripts.ALL)
         try:
+            self._check(identity.cluster)
+        except StoreUnavailable:
+            await opened.disconnect(nowait=True)
+            raise
+        self._connection = connection = attach(opened, self._receive, self._lose, self._flush)
+        self.identity = identity
+        try:
+            await self._end_lent(other_than=identity.run_id)
             self._flush()
             await self._come_up()
             error = await connection.lost
         finally:
-            self._connection = None
+            self._connection = self.identity = None
             await connection.close()
+        if isinstance(error, ErrorReply):
+            await self._end_lent()
         if not isinstance(error, CONNECTION_ERRORS):
             raise error
+
+    async def _end_lent(self, *, other_than: str | None = None) -> None:
+        """End the connections of others, except those to that run of the server."""
+        if self._is_replica:
+            return
+        kept = [(each, run) for each, run in self._lent if run == other_than]
+        ended = [each for each, run in self._lent if run != other_than]
+        self._lent = kept
+        for each in ended:
+            await each.disconnect(nowait=True)
 
     async def _come_up(self) -> None:
         """End the outage, if there is one. Raises StoreUnavailable if a callback does."""
@@ -184,17 +262,22 @@ class RedisClient:
             await callback()
 
     def _lose(self, error: Exception) -> None:
-        """Give the connection up; `serve` makes a new one."""
-        self._connection = None
-        self._mark_down(describe(error))
+        """Take the loss of the connection; `serve` makes a new one."""
+        self._connection = self.identity = None
+        self._mark_down(failed_connection(error))
 
-    def _mark_down(self, why: str) -> None:
-        self._down_why = why
+    def _give_up(self, error: StoreUnavailable) -> None:
+        """End the connection that carries commands."""
+        if self._connection is not None:
+            self._connection.abort(error)
+
+    def _mark_down(self, error: StoreUnavailable) -> None:
+        self._down = error
         if self._down_since is None:
             self._down_since = asyncio.get_running_loop().time()
             self.count_error()
-            log.error("redis.down", server=self._server, error=why)
-        self._fail_all(StoreUnavailable(why))
+            log.error("redis.down", server=self._server, error=error.why)
+        self._fail_all(error)
 
     def _fail_all(self, error: StoreUnavailable) -> None:
         """Fail every command that has not been answered."""
@@ -213,9 +296,10 @@ class RedisClient:
         if self._ended:
             reply.set_exception(StoreUnavailable(_ENDING))
         elif self._down_since is not None:
-            reply.set_exception(StoreUnavailable(self._down_why))
+            reply.set_exception(_again(self._down))
         elif len(self._waiting) >= _WAITING_COMMANDS or self._waiting_bytes >= _WAITING_BYTES:
-            reply.set_exception(StoreUnavailable("too many commands are waiting"))
+            self._metrics.redis_overloads.inc()
+            reply.set_exception(StoreOverloaded("too many commands are waiting"))
         else:
             if script is None:
                 request = _Request(str(command[0]), pack(command), None, reply)
@@ -267,7 +351,7 @@ class RedisClient:
         except IndexError:
             raise InvalidResponse("a reply to no command") from None
         self._in_flight_bytes -= len(request.packed)
-        if isinstance(reply, Exception):
+        if isinstance(reply, ErrorReply):
             self._refuse(request, reply)
         elif not request.reply.done():
             if request.script is not None:
@@ -278,21 +362,19 @@ class RedisClient:
         elif self._waiting:
             self._flush_soon()
 
-    def _refuse(self, request: _Request, reply: Exception) -> None:
-        if isinstance(reply, LostConnection):  # Redis is loading, or does not accept this user any more
-            _fail([request], StoreUnavailable(describe(reply)))
-            raise reply
-        if isinstance(reply, NoScriptError) and request.script is not None and not request.repeated:
+    def _refuse(self, request: _Request, reply: ErrorReply) -> None:
+        if reply.code == "NOSCRIPT" and request.script is not None and not request.repeated:
             self._unknown.append(request)
             return
+        error = failed_reply(reply)
+        _fail([request], error)
+        if reply.code in MUST_RECONNECT:
+            raise reply
         self.count_error()
-        text = reply_text(reply)
-        if isinstance(reply, ResponseError) and not is_transient(reply):
-            # A script or a command of ours is wrong: a defect, not an outage.
-            log.error("redis.error", server=self._server, command=request.name, error=text)
+        if isinstance(error, StoreDefect):
+            log.error("redis.error", server=self._server, command=request.name, error=error.why)
         else:
-            log.warning("redis.refused", server=self._server, command=request.name, error=text)
-        _fail([request], StoreUnavailable(text))
+            log.warning("redis.refused", server=self._server, command=request.name, error=error.why)
 
     # --- Scripts that Redis does not know ---
 
@@ -328,35 +410,47 @@ class RedisClient:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._check_time)
 
     def _check_time(self) -> None:
-        """Fail what has waited for too long, give up a connection that does not answer, and come back in time."""
+        """Fail what has waited for too long, give up a connection that is silent, and come back in time."""
         self._timer = None
         now = time.monotonic()
         if now - self._timer_due > _LATE_SECONDS:
             self._check_time_in(_LATE_SECONDS)
             return
-        overdue = now - self._timeout
-        while self._waiting and self._waiting[0].asked <= overdue:
+        due = min(self._fail_unsent(now), self._fail_unanswered(now))
+        if due < math.inf:
+            self._check_time_in(due - now)
+
+    def _fail_unsent(self, now: float) -> float:
+        """Fail the commands that were not sent in time. Returns the time at which that has to be looked at again."""
+        while self._waiting and self._waiting[0].asked + self._timeout <= now:
             request = self._waiting.popleft()
             self._waiting_bytes -= len(request.packed)
             _fail([request], StoreUnavailable(f"not sent within {self._timeout:g} s"))
-        if self._connection is not None and self._in_flight and self._in_flight[0].sent <= overdue:
+        return self._waiting[0].asked + self._timeout if self._waiting else math.inf
+
+    def _fail_unanswered(self, now: float) -> float:
+        """Fail the commands that take too long, and the connection if it is silent. Returns when to look again.
+
+        Redis executes one command after the other, so the time of a command begins with the reply to the one before
+        it: the commands behind a slow one are not slow.
+        """
+        if not self._in_flight or self._connection is None:
+            return math.inf
+        began = max(self._in_flight[0].sent, self._connection.heard_at)
+        if began + 2 * self._timeout <= now:
             self._connection.abort(TimeoutError())
-        since = [request.sent for request in islice(self._in_flight, 1)]
-        since += [request.asked for request in islice(self._waiting, 1)]
-        if since:
-            self._check_time_in(min(since) - overdue)
+            return math.inf
+        slow = began + self._timeout <= now
+        late = list(islice(self._in_flight, int(slow)))
+        late += takewhile(lambda request: request.asked + 2 * self._timeout <= now, self._in_flight)
+        _fail(late, StoreUnavailable(f"not answered within {self._timeout:g} s"))
+        oldest = next((request.asked for request in self._in_flight if not request.reply.done()), now)
+        return min(began + self._timeout * (2 if slow else 1), oldest + 2 * self._timeout)
 
 
-async def _prepare(connection: AbstractConnection, load: Sequence[Script]) -> None:
-    """Check a new connection before it is used, and load scripts. Every connection comes through here."""
-    await connection.send_command("PING")
-    await connection.read_response()
-    for script in load:
-        await connection.send_command("SCRIPT", "LOAD", script.text)
-    for _ in load:
-        await connection.read_response()
-    if await connection.can_read():
-        raise LostConnection("Connection closed by server.")
+def _again(error: StoreUnavailable) -> StoreUnavailable:
+    """Return an equal error: each one that is raised collects a traceback."""
+    return StoreRefused(error.word, error.why) if isinstance(error, StoreRefused) else StoreUnavailable(error.why)
 
 
 def _load(script: Script) -> _Request:

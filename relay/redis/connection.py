@@ -6,21 +6,22 @@ the event loop, so neither a burst nor a long reply keeps other callbacks waitin
 """
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import hiredis
-from redis.asyncio.connection import AbstractConnection, DefaultParser
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as LostConnection
 from redis.exceptions import InvalidResponse, ResponseError
 from typing_extensions import override
 
-from relay.redis.failures import CONNECTION_ERRORS
+from relay.redis.failures import CONNECTION_ERRORS, ErrorReply, code_of
 
 Command = tuple[bytes | str | int | float, ...]
 Reply = Any
-"""A reply of Redis: bytes, int, None, or a list of these. An error reply is an exception, and is not raised."""
+"""A reply of Redis: bytes, int, None, or a list of these. An error reply is an `ErrorReply`, and is not raised."""
 
 OnReply = Callable[[Reply], None]
 OnLost = Callable[[Exception], None]
@@ -61,6 +62,8 @@ class Connection(ABC):
         """The error that `on_lost` is called with, once it is."""
         self.can_write = True
         """False while the peer does not read what was written. `on_writable` is called when it does again."""
+        self.heard_at = time.monotonic()
+        """The time at which anything was received last, a part of a reply included (`time.monotonic`)."""
 
     @abstractmethod
     def write(self, packed: Sequence[bytes]) -> None:
@@ -95,7 +98,7 @@ class SocketConnection(Connection, asyncio.BufferedProtocol):
         self._transport = transport
         self._on_writable = on_writable
         self._buffer = memoryview(bytearray(_READ_BYTES))
-        self._reader = hiredis.Reader(InvalidResponse, DefaultParser.parse_error, notEnoughData=_INCOMPLETE)
+        self._reader = hiredis.Reader(InvalidResponse, ErrorReply, notEnoughData=_INCOMPLETE)
         self._is_paused = False
         self._loop = asyncio.get_running_loop()
         transport.set_protocol(self)
@@ -120,6 +123,7 @@ class SocketConnection(Connection, asyncio.BufferedProtocol):
 
     @override
     def buffer_updated(self, nbytes: int) -> None:
+        self.heard_at = time.monotonic()
         self._reader.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type]  # it takes any buffer
         self._hand_over()
 
@@ -180,7 +184,9 @@ class InProcessConnection(Connection):
     async def _read(self) -> None:
         try:
             while True:
-                self._on_reply(await self._next_reply())
+                reply = await self._next_reply()
+                self.heard_at = time.monotonic()
+                self._on_reply(reply)
         except Exception as error:  # noqa: BLE001 - the owner decides what it means
             self.abort(error)
 
@@ -188,7 +194,8 @@ class InProcessConnection(Connection):
         try:
             return await self._opened.read_response()
         except ResponseError as error:
-            return error
+            code, text = code_of(error), str(error)
+            return ErrorReply(text if code is None or text.startswith(code) else f"{code} {text}")
 
 
 def attach(

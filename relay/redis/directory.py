@@ -1,6 +1,5 @@
 """The directory: users, channels and their permissions. Every check and its action are one script."""
 
-import asyncio
 import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
@@ -17,6 +16,9 @@ from relay.redis.timestamps import rfc3339
 Verdict = Literal["ok", "denied", "missing", "taken", "revoked"]
 """`denied`: the caller may know of the channel but not do this; `missing`: it is absent, or hidden from the caller;
 `taken`: another channel has the name; `revoked`: the caller's key was revoked, alone or with its user."""
+
+_FINAL = frozenset({"revoked", "missing", "elsewhere"})
+"""The answers that an empty directory gives, too."""
 
 Registration = Literal["open", "closed", "invite"]
 """The right to register: everybody's, that of the admins whom the operator named, or that of users with an invite."""
@@ -74,18 +76,19 @@ class Directory:
         self._keys = keys
         self._dir = [keys.directory]
 
-    async def cluster_id(self) -> str:
-        """Return the id of the cluster: 24 random bytes as base64url, chosen by its first node."""
-        _, stored = await asyncio.gather(
-            self._client.call("SET", self._keys.cluster, secrets.token_urlsafe(24), "NX"),
-            self._client.call("GET", self._keys.cluster),
-        )
-        return _text(stored)
+    async def cluster_id(self) -> str | None:
+        """Return the id of the cluster: 24 random bytes as base64url, chosen by its first node.
+
+        None if there are users without an id: it was lost.
+        """
+        stored = await self._client.run(scripts.CLUSTER, self._dir, secrets.token_urlsafe(24))
+        return None if stored is None else _text(stored)
 
     async def owner_of(self, pubkey: str) -> tuple[str, str] | None:
         """Return the user and the machine for which a public key is enrolled, or None."""
         found = await self._client.call("HGET", self._keys.machine_keys, pubkey)
         if found is None:
+            await self._client.confirm_cluster()
             return None
         user, _, machine = bytes(found).decode().partition("/")
         return user, machine
@@ -94,7 +97,8 @@ class Directory:
         self, user: str, machine: str, pubkey: str, *, policy: Registration, invite: str
     ) -> Literal["ok", "taken", "enrolled", "closed", "uninvited"]:
         """Claim a username together with its first machine, or neither."""
-        return await self._text(scripts.ENROLL, user, machine, pubkey, policy, invite)  # type: ignore[return-value]
+        args = (user, machine, pubkey, policy, invite, self._client.cluster_id)
+        return await self._text(scripts.ENROLL, *args)  # type: ignore[return-value]
 
     async def create_server_invite(self, caller: Caller, token: str, uses: int | None, seconds: int | None) -> Verdict:
         args = (caller.path, caller.pubkey, caller.role, token, _or_dash(uses), _or_dash(seconds))
@@ -232,13 +236,27 @@ class Directory:
 
     async def _outcome(self, script: scripts.Script, *args: str | int) -> Outcome:
         verdict, announcements = await self._client.run(script, self._dir, *args)
+        await self._confirm(_text(verdict))
         return Outcome(_text(verdict), _hash(announcements))  # type: ignore[arg-type]
 
     async def _text(self, script: scripts.Script, *args: str | int) -> str:
-        return _text(await self._client.run(script, self._dir, *args))
+        text = _text(await self._client.run(script, self._dir, *args))
+        await self._confirm(text)
+        return text
 
     async def _texts(self, script: scripts.Script, *args: str | int) -> list[str]:
-        return _texts(await self._client.run(script, self._dir, *args))
+        texts = _texts(await self._client.run(script, self._dir, *args))
+        await self._confirm(*texts)
+        return texts
+
+    async def _confirm(self, *answer: str) -> None:
+        """Check that it is this cluster's directory which does not know a key or a channel.
+
+        An answer is final for a client, and one that Redis gives after it was emptied must not be.
+        Raises: StoreUnavailable.
+        """
+        if not answer or not _FINAL.isdisjoint(answer):
+            await self._client.confirm_cluster()
 
 
 def _invite(token: str, terms: str) -> InviteInfo:

@@ -7,7 +7,7 @@ generation survives.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -57,7 +57,8 @@ class Leases:
             self._client.call("HSET", self._keys.sessions(node), connection, str(path)),
             self._client.call("HGET", self._keys.machine_keys, pubkey),
         )
-        return int(generation), holders_in(rows, self._client.unreadable), _owns(owner, path)
+        (enrolled,) = await self._enrolled([(owner, path)])
+        return int(generation), holders_in(rows, self._client.unreadable), enrolled
 
     async def reassert(self, node: str, claims: Sequence[Claim]) -> list[Literal["kept", "superseded", "revoked"]]:
         """Write again that connections hold their paths, and list their sessions at a node.
@@ -70,10 +71,21 @@ class Leases:
             self._client.call("HSET", self._keys.sessions(node), *rows),
             self._client.call("HMGET", self._keys.machine_keys, *(claim.pubkey for claim in claims)),
         )
+        owned = await self._enrolled((owner, claim.path) for owner, claim in zip(owners, claims, strict=True))
         return [
-            "revoked" if not _owns(owner, claim.path) else "kept" if keeps else "superseded"
-            for claim, keeps, owner in zip(claims, kept, owners, strict=True)
+            "revoked" if not owns else "kept" if keeps else "superseded"
+            for owns, keeps in zip(owned, kept, strict=True)
         ]
+
+    async def _enrolled(self, keys: Iterable[tuple[bytes | None, SessionPath]]) -> list[bool]:
+        """Tell for each owner of a key whether it is this path's machine. That one is not is confirmed first.
+
+        Raises: StoreUnavailable, also if Redis does not hold this cluster any more.
+        """
+        owned = [_owns(owner, path) for owner, path in keys]
+        if not all(owned):
+            await self._client.confirm_cluster()
+        return owned
 
     def _keep(self, node: str, claim: Claim) -> "asyncio.Future[Reply]":
         return self._client.run(

@@ -87,7 +87,8 @@ class NodeRegistry:
 
     async def _beat(self, *, join: bool) -> Reply:
         asked = time.monotonic()
-        reply = await self._client.run(scripts.BEAT, [self._keys.nodes], self.node, int(join))
+        beat = self._client.run(scripts.BEAT, [self._keys.nodes], self.node, int(join))
+        reply, _ = await asyncio.gather(beat, self._client.confirm_cluster())
         if reply is not None:
             latest = max(float(beat) for _, beat in pairs(reply[1]))
             self.clock.record(reply[0], asked, time.monotonic(), latest_ms=latest)

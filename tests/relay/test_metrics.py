@@ -242,6 +242,22 @@ async def test_coming_in_and_changes_of_membership_are_no_gaps(pair: tuple[str, 
     assert [(await scrape(url))("gaps_total") for url in pair] == [0, 0]
 
 
+async def test_an_overload_is_counted_and_is_no_outage(
+    node: Node, peers: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller learns that the relay has too much to do, and nobody else is disturbed."""
+    ann = await peers.register(url_of(node), "ann")
+    monkeypatch.setattr("relay.redis.client._WAITING_COMMANDS", 0)
+    assert await ann.refusal(frames.Who()) == (
+        "internal error: the relay has too much to do; try again in a few seconds"
+    )
+    monkeypatch.undo()
+    seen = await scrape(url_of(node))
+    assert seen("redis_overloads_total") >= 1
+    assert (seen("redis_up"), seen("redis_errors_total")) == (1, 0)
+    assert await ann.who() == [str(ann.path)]
+
+
 async def test_an_outage_of_redis_shows(redis_process: RedisProcess, peers: Peers) -> None:
     """Not ready, not up; and each of the three connections is made anew once."""
     async with running_node(redis_process.url) as url:

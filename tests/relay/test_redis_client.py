@@ -245,7 +245,8 @@ async def stall(process: RedisProcess) -> None:
             await pause(delay / 20)  # the timer runs since the first call
             process.pause()
             async with asyncio.timeout(20):
-                assert await failure(client.call("PING")) == "TimeoutError"
+                assert await failure(client.call("PING")) == "not answered within 0.3 s"
+                await wait_until(lambda: not client.is_up, what="the connection is given up")
                 await failure(client.call("PING"))
             process.resume()
 

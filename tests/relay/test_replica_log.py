@@ -57,7 +57,7 @@ def test_a_page_is_complete_if_it_leads_to_the_primarys_end(
 @asynccontextmanager
 async def replica_log(pair: Pair) -> AsyncIterator[ReplicaLog]:
     primary = RedisClient(connect.real(pair.primary.url), timeout=2.0, metrics=Metrics(scripts.NAMES))
-    replica = RedisClient(connect.real(pair.replica.url), timeout=2.0, metrics=Metrics(scripts.NAMES), server="replica")
+    replica = RedisClient(connect.real(pair.replica.url), timeout=2.0, metrics=Metrics(scripts.NAMES), replica=True)
     keys = Keys("conclave")
     near = ReadReplica(primary, replica, keys, NodeRegistry(primary, keys))
     retention = Retention(ms=3_600_000, rows=1000, group_bytes=1_000_000)

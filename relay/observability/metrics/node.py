@@ -121,6 +121,9 @@ class Metrics(Table):
         self.redis_errors = self._counter(
             "redis_errors", "Commands that Redis refused, and connections that broke or did not answer."
         )
+        self.redis_overloads = self._counter(
+            "redis_overloads", "Commands that were refused because too many waited for Redis already."
+        )
         self.redis_reconnects = self._counter(
             "redis_reconnects", "Repeated connections to Redis: for commands, topics, or the inbox."
         )

@@ -30,6 +30,7 @@ def _holes(name: str) -> Script:
     return Script(name, preludes=("holes",))
 
 
+CLUSTER = _directory("cluster")
 ENROLL = _directory("enroll")
 SERVER_INVITE = _directory("server_invite")
 USER_REMOVE = _directory("user_remove")

@@ -1,7 +1,10 @@
 -- Claim a username with its first machine, or neither.
--- ARGV: user, machine, public key, policy ('open', 'closed', 'invite'), invite ('' for none).
--- Returns 'ok', 'taken', 'enrolled', 'closed' or 'uninvited'.
-local user, machine, key, policy, invite = unpack(ARGV)
+-- ARGV: user, machine, public key, policy ('open', 'closed', 'invite'), invite ('' for none), cluster id ('' for any).
+-- Returns 'ok', 'taken', 'enrolled', 'closed', 'uninvited' or 'elsewhere': Redis does not hold that cluster.
+local user, machine, key, policy, invite, cluster = unpack(ARGV)
+if cluster ~= '' and redis.call('GET', dir .. ':cluster') ~= cluster then -- it was emptied: every name would be free
+  return 'elsewhere'
+end
 if policy == 'closed' then
   return 'closed'
 end
