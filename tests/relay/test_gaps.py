@@ -249,11 +249,15 @@ async def test_a_server_that_hangs_is_given_up_and_found_again(redis_process: Re
         ann = await peers.register(node, "ann")
         redis_process.pause()
         assert await ann.refusal(frames.Who()) == AWAY
-        assert await status(node, "/ready") == 503
+        await wait_until(lambda: is_unready(node), what="the silence lasts, and is an outage")
         redis_process.resume()
         await wait_until(lambda: is_ready(node), what="the node is back")
         await wait_until(lambda: is_here(ann), what="the session is present")
         await peers.close()
+
+
+async def is_unready(node: str) -> bool:
+    return await status(node, "/ready") == 503
 
 
 async def is_here(peer: Peer) -> bool:
