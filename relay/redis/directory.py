@@ -1,5 +1,6 @@
 """The directory: users, channels and their permissions. Every check and its action are one script."""
 
+import asyncio
 import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal

@@ -256,9 +256,5 @@ async def test_a_server_that_hangs_is_given_up_and_found_again(redis_process: Re
         await peers.close()
 
 
-async def is_unready(node: str) -> bool:
-    return await status(node, "/ready") == 503
-
-
 async def is_here(peer: Peer) -> bool:
     return str(peer.path) in await peer.who()

@@ -12,8 +12,12 @@ from redis import Redis
 from conclave.protocol import close_texts
 from relay.app.config import NodeConfig, RedisUrl
 from relay.app.node import Node
-from relay.model.errors import NodeFailure
-from relay.redis import connect
+from relay.model.errors import NodeFailure, StoreUnavailable
+from relay.observability.metrics import Metrics
+from relay.redis import connect, scripts
+from relay.redis.client import RedisClient
+from relay.redis.directory import Directory
+from relay.redis.identity import ClusterCheck
 from relay.redis.keys import Keys
 from relay.services.server_admins import ServerAdmins
 from tests.support.nodes import node_object
@@ -187,6 +191,17 @@ class Failover(Pair):
             store.execute_command("REPLICAOF", *map(str, self.replica.address))
 
 
+def run_of(server: RedisProcess) -> str:
+    with Redis.from_url(server.url) as store:
+        return str(store.info("server")["run_id"])
+
+
+def is_at(run: str, node: Node) -> bool:
+    """Tell if a node is ready, and sends its commands to this run of a server."""
+    identity = node.parts.client.identity
+    return node.is_ready and identity is not None and identity.run_id == run
+
+
 @pytest.fixture
 async def servers(tmp_path: Path) -> AsyncIterator[Failover]:
     async with replicated(tmp_path) as pair, Proxy(*pair.primary.address) as address:
@@ -208,8 +223,8 @@ async def test_an_old_primary_that_became_a_replica_is_left(servers: Failover, p
         await servers.in_step()
         servers.promote()
         servers.demote()
-        await wait_until(lambda: not any(node.is_ready for node in nodes), what="the nodes have noticed")
-        await wait_until(lambda: all(node.is_ready for node in nodes), what="the nodes have found the new primary")
+        run = run_of(servers.replica)
+        await wait_until(lambda: all(is_at(run, node) for node in nodes), what="the nodes are at the new primary")
         await ann.post("ops", "after")
         await wait_until(lambda: bob.bodies == ["after"], what="the message arrives")
         await wait_until(lambda: _who(ann, ann, bob), what="both are present")
@@ -249,8 +264,8 @@ async def test_a_session_that_the_new_primary_does_not_know_is_said_again(server
         await late.join("ops")
         servers.promote()
         servers.primary.kill()
-        await wait_until(lambda: not one.is_ready and not other.is_ready, what="the nodes have noticed")
-        await wait_until(lambda: one.is_ready and other.is_ready, what="the nodes are at the new primary")
+        run = run_of(servers.replica)
+        await wait_until(lambda: is_at(run, one) and is_at(run, other), what="the nodes are at the new primary")
         await wait_until(lambda: _who(bob, first, late, bob), what="the session is present")
         assert await bob.who("ops") == [str(late.path)]
         await bob.whisper(late.path, "hi")
@@ -282,12 +297,20 @@ async def test_a_connection_to_another_server_has_all_of_them_made_again(servers
         await peers.close()
 
 
-async def test_a_registration_is_refused_elsewhere(redis_url: str, peers: Peers) -> None:
-    """The check and the claim of the name are one step."""
-    async with node_object(redis_url) as node:
-        node.parts.cluster.expected = "another"
-        with pytest.raises(Refused, match="cannot reach its store"):
-            await peers.register(f"ws://{node.address}/", "ann")
+async def test_a_name_is_not_claimed_elsewhere(redis_url: str) -> None:
+    """The check of the cluster and the claim of the name are one step."""
+    cluster = ClusterCheck(KEYS.cluster)
+    client = RedisClient(connect.real(redis_url), timeout=5.0, metrics=Metrics(scripts.NAMES), cluster=cluster)
+    directory = Directory(client, KEYS)
+    serving = asyncio.create_task(client.serve())
+    try:
+        cluster.expected = str(await directory.cluster_id())
+        assert await directory.enroll("ann", "laptop", "key", policy="open", invite="") == "ok"
         with Redis.from_url(redis_url) as store:
+            store.flushall()
+            with pytest.raises(StoreUnavailable):
+                await directory.enroll("ann", "laptop", "key", policy="open", invite="")
             assert not store.exists(KEYS.users)
-        node._failure = None
+    finally:
+        serving.cancel()
+        await asyncio.wait([serving])
