@@ -236,6 +236,9 @@ SCENARIOS: dict[str, Scenario] = {
         ("ConclaveNodesMissing: all are", _deployment(3, 3), "20m", 0),
         ("ConclaveNodesMissing: none is wanted", _deployment(0, 0), "20m", 0),
         ("ConclaveNodesMissing: of something else", _deployment(3, 2, "postgres"), "20m", 0),
+        ("ConclaveUnreadable: for long", _growing("conclave_unreadable_total", 1, more='where="live"'), "90m", 1),
+        ("ConclaveUnreadable: during a rolling update", _sample(
+            "conclave_unreadable_total", f"0x20 0+5x19 100x{_EVER}", more='where="live"'), "34m", 0),
         ("ConclaveEventLoopStalls: 5 % late", _lag("conclave_event_loop_lag_seconds", 0.05), "30m", 1),
         ("ConclaveEventLoopStalls: 0.1 % late", _lag("conclave_event_loop_lag_seconds", 0.001), "30m", 0),
         ("ConclaveMemoryNearLimit: 95 %", _memory(0.95), "30m", 1),
