@@ -32,7 +32,7 @@ CYCLES = by_form(15, 150, 5_000)
 MISSED = "x" * 2_000
 """The text of a missed message: the frames that replays share reach their bound within the warm-up of the full form."""
 BYTES_PER_CYCLE = 512
-"""The permitted growth of a node's resident memory. A session has several thousand bytes, a cycle ten sessions."""
+"""The permitted growth of a node's resident memory. A session has several thousand bytes, a cycle seven sessions."""
 SPARE_BYTES = by_form(16, 16, 2) * 1024 * 1024
 """The growth that does not come from the number of cycles: caches that are not full yet, and fragmented memory."""
 
