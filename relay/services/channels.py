@@ -9,6 +9,7 @@ from conclave.model import Visibility
 from conclave.names import NameKind, check_requested_name
 from relay.channels.fanout import ChannelJoin, FanOut
 from relay.cluster.session_records import SessionRecords
+from relay.model.close_reason import Ended
 from relay.model.errors import StoreUnavailable
 from relay.observability.metrics import Counter, Labelled
 from relay.redis.directory import Directory, JoinDecision, Listing
@@ -87,7 +88,7 @@ class Channels:
                 await self.leave(session, name)
         entry = await self._enter(session, decision, name, since)
         if entry is None:
-            raise channel_not_found(name)
+            raise channel_not_found(name) if session.close_reason is None else Ended(session.close_reason)
         session.joined[name] = decision.channel_id
         if entry.recovered is not None:
             self._resumes.labels(outcome="recovered" if entry.recovered else "gap").inc()

@@ -89,7 +89,7 @@ async def test_a_superseded_session_cannot_come_back_into_a_channel_of_its_succe
     await two.ann.create("dev")
     newer = await two.newer_ann()
     await newer.join("dev")
-    assert await two.ann.refusal("join", channel="dev") == "not_found: channel `dev` not found"
+    assert await two.ann.refusal("join", channel="dev") == SUPERSEDED
     await wait_until(lambda: two.ann.is_closed, what="the superseded session is closed")
     await newer.post("dev", "new")
 

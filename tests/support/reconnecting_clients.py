@@ -82,8 +82,8 @@ class ReconnectingClient:
 class Reader(ReconnectingClient):
     """Reads a channel from its beginning, and resumes at its last message."""
 
-    def __init__(self, url: str, user: str, scale: float) -> None:
-        super().__init__(url, user, scale)
+    def __init__(self, urls: str | Sequence[str], user: str, scale: float) -> None:
+        super().__init__(urls, user, scale)
         self.received: list[str] = []
         """The ids of all messages, in the order in which they came."""
         self.gaps = 0
@@ -107,8 +107,8 @@ class Reader(ReconnectingClient):
 class Sender(ReconnectingClient):
     """Sends messages, each with an idempotency key until it is acknowledged."""
 
-    def __init__(self, url: str, user: str, scale: float) -> None:
-        super().__init__(url, user, scale)
+    def __init__(self, urls: str | Sequence[str], user: str, scale: float) -> None:
+        super().__init__(urls, user, scale)
         self.acknowledged: list[tuple[str | None, str]] = []
         """Ids and texts."""
 
