@@ -52,7 +52,7 @@ class _Several(click.ParamType[str]):
     envvar="CONCLAVE_REDIS_URL",
     show_envvar=True,
     metavar="URL",
-    help="Run one node of a cluster on this Redis: redis://, rediss:// or unix://, or redis+sentinel://.",
+    help="Run one node of a cluster on this Redis: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://.",
 )
 @click.option(
     "--redis-read-url",

@@ -14,7 +14,7 @@ from conclave.errors import ConfigError, InvalidUrl
 from relay.redis import connect, store_url
 from relay.redis.channel_log import Retention
 from relay.redis.directory import Registration
-from relay.redis.store_url import SENTINEL_SCHEMES, SERVER_SCHEMES
+from relay.redis.store_url import CLUSTER_SCHEMES, SENTINEL_SCHEMES, SERVER_SCHEMES, topology_of
 from relay.services.server_admins import ServerAdmins
 
 DEFAULT_BIND = "0.0.0.0:4390"
@@ -47,7 +47,10 @@ TWO_STORES = "`--data-dir`, `--redis-url` and `--ephemeral` exclude each other: 
 
 
 class RedisUrl(msgspec.Struct, frozen=True):
-    """An existing Redis, alone or behind Sentinels (relay.redis.store_url). `read_url` is a read replica of it."""
+    """An existing Redis: a server, one behind Sentinels, or a Cluster (relay.redis.store_url).
+
+    `read_url` is a read replica of it.
+    """
 
     url: str
     read_url: str | None = None
@@ -176,9 +179,11 @@ def _parse_address(bind: str) -> tuple[str, int]:
 
 def _parse_store(redis_url: str | None, read_url: str | None, data_dir: Path | None, *, ephemeral: bool) -> Store:
     if redis_url is not None:
-        _check_redis_url("--redis-url", redis_url, (*SERVER_SCHEMES, *SENTINEL_SCHEMES))
+        _check_redis_url("--redis-url", redis_url, (*SERVER_SCHEMES, *SENTINEL_SCHEMES, *CLUSTER_SCHEMES))
     if read_url is not None:
         _check_redis_url("--redis-read-url", read_url, SERVER_SCHEMES)
+    if read_url is not None and redis_url is not None and topology_of(redis_url) == "cluster":
+        raise ConfigError("`--redis-read-url` is for a replica of one server, and `--redis-url` names a Cluster")
     given: list[Store] = []
     if redis_url is not None:
         given.append(RedisUrl(redis_url, read_url))

@@ -18,7 +18,7 @@ from relay.model.errors import NodeFailure, StoreUnavailable, bind_failure
 from relay.observability import logs
 from relay.observability.event_loop_lag import watch_lag
 from relay.observability.metrics import Metrics
-from relay.redis.connect import Make
+from relay.redis.connect import Make, Members
 from relay.transport.http import STATUS_GOODBYE_SECONDS, Status, make_app, open_status_port
 
 log = structlog.get_logger()
@@ -37,13 +37,13 @@ class Node:
     def __init__(
         self,
         config: NodeConfig,
-        make: Make,
+        make: Make | Members,
         make_replica: Make | None = None,
         *,
         sockets: Sequence[socket.socket] = (),
         status: Status | None = None,
     ) -> None:
-        """`make` builds redis-py clients for the cluster's Redis, `make_replica` for a read replica of it.
+        """`make` builds redis-py clients for the store, which may be a Redis Cluster, and `make_replica` for a replica.
 
         A worker, which is one of several processes behind a port, is given the bound `sockets` to listen on and the
         `status` of all workers to serve at /ready and /metrics.

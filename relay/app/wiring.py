@@ -11,10 +11,11 @@ from relay.observability.metrics import Metrics
 from relay.protocol.v1 import V1Codec
 from relay.protocol.v2 import V2Codec
 from relay.redis import scripts
-from relay.redis.broker import Broker
+from relay.redis.broker import Broker, Topics
 from relay.redis.channel_log import ChannelLog
 from relay.redis.client import RedisClient
-from relay.redis.connect import Make
+from relay.redis.cluster_client import ClusterClient
+from relay.redis.connect import Make, Members
 from relay.redis.dead_nodes import DeadNodes
 from relay.redis.directory import Directory
 from relay.redis.idempotency import IdempotencyKeys
@@ -25,6 +26,8 @@ from relay.redis.leases import Leases
 from relay.redis.node_registry import NodeRegistry
 from relay.redis.read_replica import ReadReplica
 from relay.redis.replica_log import ReplicaLog
+from relay.redis.sharded_broker import ShardedBroker
+from relay.redis.store import Store
 from relay.services.accounts import Accounts
 from relay.services.authorization import AuditLog
 from relay.services.channels import Channels
@@ -41,13 +44,13 @@ from relay.transport.connection import Connections
 class Components:
     """The objects of a node, from its Redis client up to its connections."""
 
-    def __init__(self, config: NodeConfig, make: Make, make_replica: Make | None) -> None:
+    def __init__(self, config: NodeConfig, make: Make | Members, make_replica: Make | None) -> None:
         self._keys = keys = Keys(config.key_prefix)
         self.metrics = Metrics(scripts.NAMES, scripts.CHANNEL_OPERATIONS)
         self.sessions = SessionRegistry()
         self.flusher = Flusher(self.metrics.sent_bytes.inc, FlushPolicy(config.max_gather_seconds))
         self.cluster = ClusterCheck(keys.cluster)
-        self.client = self._redis_client(config, make)
+        self.client: Store = self._redis_client(config, make) if callable(make) else self._cluster_client(config, make)
         self.registry = NodeRegistry(self.client, keys)
         self.replica: ReadReplica | None = None
         self.channel_log = ChannelLog(self.client, keys, config.retention)
@@ -55,7 +58,7 @@ class Components:
             replica = self._redis_client(config, make_replica, replica=True)
             self.replica = ReadReplica(self.client, replica, keys, self.registry)
             self.channel_log = ReplicaLog(self.client, keys, config.retention, self.replica)
-        self.broker = Broker(self.replica or self.client, confirm_timeout=config.redis_timeout)
+        self.broker = self._broker(config)
         self.inbox = Inbox(self.client, keys)
         self.directory = Directory(self.client, keys)
         self.leases = Leases(self.client, keys)
@@ -105,6 +108,19 @@ class Components:
         return RedisClient(
             make, timeout=config.redis_timeout, metrics=self.metrics, cluster=self.cluster, replica=replica
         )
+
+    def _cluster_client(self, config: NodeConfig, members: Members) -> ClusterClient:
+        def needed() -> tuple[str, ...]:
+            return self._keys.nodes, self._keys.directory, self._keys.inbox(self.registry.node)
+
+        return ClusterClient(
+            members, timeout=config.redis_timeout, metrics=self.metrics, cluster=self.cluster, needed=needed
+        )
+
+    def _broker(self, config: NodeConfig) -> Topics:
+        if isinstance(self.client, ClusterClient) and self.client.is_sharded:
+            return ShardedBroker(self.client, confirm_timeout=config.redis_timeout)
+        return Broker(self.replica or self.client, confirm_timeout=config.redis_timeout)
 
     def _services(self, config: NodeConfig) -> Services:
         directory, fanout, audit = self.directory, self.fanout, AuditLog(self.metrics)

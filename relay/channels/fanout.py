@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
 
@@ -16,7 +16,7 @@ from relay.model.close_reason import CloseReason
 from relay.model.message import Message
 from relay.observability.metrics import Metrics
 from relay.redis.batches import NAMES
-from relay.redis.broker import Broker
+from relay.redis.broker import Topics
 from relay.redis.channel_log import ChannelLog, parse_live
 from relay.redis.clock import RedisClock
 from relay.redis.directory import Directory
@@ -49,7 +49,7 @@ class FanOut:
     def __init__(
         self,
         *,
-        broker: Broker,
+        broker: Topics,
         directory: Directory,
         channel_log: ChannelLog,
         keys: Keys,
@@ -75,7 +75,7 @@ class FanOut:
         self._access = Access(directory, unlist, on_removed=self._check_idle)
         self._recovery = Recovery(self._channels, self._access, channel_log, metrics)
         self._replays = Replays(channel_log, self._access)
-        broker.on_resubscribed(self._recovery.interrupted)
+        broker.on_resubscribed(self._interrupted)
 
     def __len__(self) -> int:
         return len(self._channels)
@@ -179,6 +179,11 @@ class FanOut:
 
     # --- Live messages ---
 
+    def _interrupted(self, topics: Iterable[bytes]) -> None:
+        """Have the logs of the channels read whose topics were interrupted."""
+        found = (self._channels.get(self._keys.channel_of(topic)) for topic in topics)
+        self._recovery.interrupted(channel for channel in found if channel is not None)
+
     def _receive(self, channel: LocalChannel, data: bytes) -> None:
         """Take a live message, or the announcement of a new version, which has no content.
 
@@ -207,7 +212,7 @@ class FanOut:
     async def reconnected(self) -> None:
         """Take in that commands go over a new connection, perhaps to another server: all logs are compared with it."""
         self._clock.forget()
-        self._recovery.interrupted()
+        self._recovery.interrupted(self._channels.values())
 
     def post_terms(self, channel_id: str) -> tuple[int, str | None, int]:
         """Return the `version`, `seen` and `not_before` with which a message is appended now."""

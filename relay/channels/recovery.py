@@ -1,7 +1,7 @@
 """Recovery: where live delivery lost messages, the log is read until every message was delivered or reported lost."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import structlog
 
@@ -38,9 +38,9 @@ class Recovery:
             channel.recovering = True
             self._queue.put_nowait(channel)
 
-    def interrupted(self) -> None:
-        """Have the logs of all channels read: a connection was lost."""
-        for channel in self._channels.values():
+    def interrupted(self, channels: Iterable[LocalChannel]) -> None:
+        """Have the logs of channels read: a connection was lost, or their subscriptions were interrupted."""
+        for channel in channels:
             channel.interrupt()
             self.schedule(channel)
 

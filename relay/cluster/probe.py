@@ -4,10 +4,10 @@ import asyncio
 import time
 
 from relay.observability.metrics import Metrics
-from relay.redis.broker import Broker
-from relay.redis.client import RedisClient
+from relay.redis.broker import Topics
 from relay.redis.keys import Keys
 from relay.redis.node_registry import DEAD_AFTER_SECONDS
+from relay.redis.store import Store
 
 
 class ProbeMeter:
@@ -41,14 +41,14 @@ class ProbeMeter:
 class Probe:
     """Publishes probes to the node's own topic and has a connection replaced on which they do not arrive."""
 
-    def __init__(self, *, client: RedisClient, keys: Keys, broker: Broker, metrics: Metrics) -> None:
+    def __init__(self, *, client: Store, keys: Keys, broker: Topics, metrics: Metrics) -> None:
         self._client = client
         self._keys = keys
         self._broker = broker
         self._meter = ProbeMeter(metrics)
         self._topic = ""
         self._received_at = 0.0
-        broker.on_resubscribed(self._restart_timeout)
+        broker.on_resubscribed(lambda _: self._restart_timeout())
 
     async def subscribe(self, node: str) -> None:
         """Use the topic of this node from now on, instead of an earlier one. Raises: StoreUnavailable."""

@@ -23,6 +23,35 @@ Handler = Callable[[bytes], None]
 """Takes the messages of one topic in the order of publication. It must not block or raise."""
 
 
+class Topics(Protocol):
+    """The subscriptions of one node."""
+
+    @property
+    def is_connected(self) -> bool:
+        """True while every topic is subscribed on a working connection; of a Cluster, those of the needed masters."""
+
+    def on_resubscribed(self, callback: Callable[[Iterable[bytes]], None]) -> None:
+        """Have `callback` called with topics that are subscribed again after an interruption.
+
+        Messages that were published to them meanwhile were not delivered.
+        """
+
+    async def subscribe(self, topic: str, handle: Handler) -> None:
+        """Subscribe to a topic; `handle` gets every message that is published after this returns.
+
+        A topic has one handler: that of the last call. Raises: StoreUnavailable.
+        """
+
+    def unsubscribe(self, *topics: str) -> None:
+        """End subscriptions. Their handlers are not called from now on."""
+
+    def drop(self, reason: str) -> None:
+        """Give up the present connections, for instance because nothing arrives; `serve` makes new ones."""
+
+    async def serve(self) -> None:
+        """Keep connections and hand their messages to the topics' handlers, until cancelled."""
+
+
 class Source(Protocol):
     """The server at which topics are subscribed."""
 
@@ -47,7 +76,7 @@ class _Topic:
 
 
 class Broker:
-    """The subscriptions of one node."""
+    """The subscriptions of one node, at one server."""
 
     def __init__(self, source: Source, *, confirm_timeout: float) -> None:
         """`confirm_timeout` bounds the time that a subscription may stay unconfirmed, in seconds."""
@@ -55,7 +84,7 @@ class Broker:
         self._timeout = confirm_timeout
         self._connection: Connection | None = None
         self._topics: dict[bytes, _Topic] = {}
-        self._on_resubscribed: list[Callable[[], None]] = []
+        self._on_resubscribed: list[Callable[[Iterable[bytes]], None]] = []
         self._connected = False
         self._lost = False
         self._unconfirmed: set[bytes] = set()
@@ -66,8 +95,8 @@ class Broker:
         """True while every topic is subscribed on a working connection."""
         return self._connected
 
-    def on_resubscribed(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called each time that every topic is subscribed on a new connection.
+    def on_resubscribed(self, callback: Callable[[Iterable[bytes]], None]) -> None:
+        """Have `callback` called each time that every topic is subscribed on a new connection, with all of them.
 
         Messages that were published while there was none were not delivered.
         """
@@ -175,4 +204,4 @@ class Broker:
             self._source.count_reconnect()
         log.debug("broker.connected", topics=len(self._topics))
         for callback in self._on_resubscribed:
-            callback()
+            callback(self._topics)

@@ -10,9 +10,9 @@ import msgspec
 from conclave.model import SessionPath
 from relay.model.message import START, Message
 from relay.redis import scripts
-from relay.redis.client import RedisClient
 from relay.redis.keys import Keys
 from relay.redis.leases import Holder, holders_in, is_superseded
+from relay.redis.store import Store
 
 _ScriptCall = tuple[tuple[str, str], tuple[str | int, ...]]
 """The keys and the arguments of a script."""
@@ -117,7 +117,7 @@ class SubscriberListing(msgspec.Struct, frozen=True):
 class ChannelLog:
     """The logs and subscribers of all channels. Every method raises StoreUnavailable."""
 
-    def __init__(self, client: RedisClient, keys: Keys, retention: Retention) -> None:
+    def __init__(self, client: Store, keys: Keys, retention: Retention) -> None:
         self._client = client
         self._keys = keys
         self._retention = retention

@@ -49,19 +49,37 @@ _WAITING_BYTES = 64 * 1024 * 1024
 _LATE_SECONDS = 0.1
 """A timer that is later than this shows that the process was held up: replies may have come in the meantime."""
 _ENDING = "the node is shutting down"
+_ASKING = pack(("ASKING",))
 
 
-class _Request:
-    __slots__ = ("asked", "name", "packed", "repeated", "reply", "script", "sent")
+class Request:
+    """A command on its way: how it is sent, and the future of its reply."""
 
-    def __init__(self, name: str, packed: bytes, script: Script | None, reply: asyncio.Future[Reply]) -> None:
+    __slots__ = ("asked", "name", "packed", "redirects", "repeated", "reply", "script", "sent", "slot")
+
+    def __init__(
+        self, name: str, packed: bytes, script: Script | None, reply: asyncio.Future[Reply], slot: int = -1
+    ) -> None:
         self.name = name
         """The name of the script or of the command."""
         self.packed = packed
         self.script = script
         self.reply = reply
+        self.slot = slot
+        """The slot of its keys in a Cluster."""
         self.repeated = False
+        self.redirects = 0
+        """The number of times that a server of a Cluster has redirected it."""
         self.asked = self.sent = time.monotonic()
+
+    def fail(self, error: StoreUnavailable) -> None:
+        """End it with an error, unless it has ended."""
+        if not self.reply.done():
+            self.reply.set_exception(error)
+
+
+Redirect = Callable[[Request, ErrorReply], bool]
+"""Takes a request and its error reply."""
 
 
 class RedisClient:
@@ -83,14 +101,22 @@ class RedisClient:
         metrics: Metrics,
         cluster: ClusterCheck | None = None,
         replica: bool = False,
+        server: str = "",
+        redirect: Redirect | None = None,
+        load: Sequence[Script] = scripts.ALL,
     ) -> None:
         """`make(**options)` builds a redis-py client. `cluster` checks the data that a connection leads to, if given.
 
         `timeout`, in seconds, bounds the time that a command waits to be sent, and the time for which Redis executes
         it. A command that waits for slower ones before it fails after twice that time at the latest. `replica` allows
         a replica, and any number of them behind the address.
+
+        For a member of a Cluster, `server` names it in the logs, and `redirect` is offered every error reply: it
+        returns True if it takes the request over. `load` are the scripts that a connection for commands loads.
         """
-        self._server = "replica" if replica else "primary"
+        self._server = server or ("replica" if replica else "primary")
+        self._redirect = redirect
+        self._load = load
         self._is_replica = replica
         self._connector = Connector(make, timeout=timeout, cluster=cluster, replica=replica)
         self._timeout = timeout
@@ -102,13 +128,13 @@ class RedisClient:
         """The identity of the server that carries the commands; None while there is none."""
         self._lent: list[tuple[AbstractConnection, str]] = []
         """The connections that others have opened here, each with the run of its server."""
-        self._waiting: deque[_Request] = deque()
+        self._waiting: deque[Request] = deque()
         self._waiting_bytes = 0
         self._is_flushing = False
         """True while `_flush` is due at the end of this turn of the event loop."""
-        self._in_flight: deque[_Request] = deque()
+        self._in_flight: deque[Request] = deque()
         self._in_flight_bytes = 0
-        self._unknown: list[_Request] = []
+        self._unknown: list[Request] = []
         """The runs of scripts that Redis does not know. Nothing is sent until all commands in flight are answered."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
@@ -151,7 +177,7 @@ class RedisClient:
         """Count a connection that was made again."""
         self._metrics.redis_reconnects.inc()
 
-    async def connection(self) -> AbstractConnection:
+    async def connection(self, key: str | None = None) -> AbstractConnection:  # noqa: ARG002 - only a Cluster needs it
         """Open a connection of the caller's own, without a read time-out, to the server that carries the commands.
 
         It is closed when the commands go to another server. Raises: StoreUnavailable.
@@ -219,7 +245,7 @@ class RedisClient:
         Raises:
             StoreUnavailable: if there is none, or one of the callbacks has failed.
         """
-        opened, identity = await self._connector.open(scripts.ALL)
+        opened, identity = await self._connector.open(self._load)
         try:
             self._check(identity.cluster)
         except StoreUnavailable:
@@ -291,26 +317,36 @@ class RedisClient:
     # --- Out ---
 
     def _submit(self, command: Command, script: Script | None) -> asyncio.Future[Reply]:
-        loop = asyncio.get_running_loop()
-        reply: asyncio.Future[Reply] = loop.create_future()
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        if script is None:
+            self.submit(Request(str(command[0]), pack(command), None, reply))
+        else:
+            self.submit(Request(script.name, pack(("EVALSHA", script.sha, *command)), script, reply))
+        return reply
+
+    def submit(self, request: Request, *, asking: bool = False) -> None:
+        """Send a request, or fail it if that is impossible now. `asking` is the answer to an ASK of a Cluster."""
         if self._ended:
-            reply.set_exception(StoreUnavailable(_ENDING))
+            request.fail(StoreUnavailable(_ENDING))
         elif self._down_since is not None:
-            reply.set_exception(_again(self._down))
+            request.fail(_again(self._down))
         elif len(self._waiting) >= _WAITING_COMMANDS or self._waiting_bytes >= _WAITING_BYTES:
             self._metrics.redis_overloads.inc()
-            reply.set_exception(StoreOverloaded("too many commands are waiting"))
+            request.fail(StoreOverloaded("too many commands are waiting"))
         else:
-            if script is None:
-                request = _Request(str(command[0]), pack(command), None, reply)
-            else:
-                request = _Request(script.name, pack(("EVALSHA", script.sha, *command)), script, reply)
-            self._waiting.append(request)
-            self._waiting_bytes += len(request.packed)
+            self._waiting.extend((_asking(), request) if asking else (request,))
+            self._waiting_bytes += len(request.packed) + asking * len(_ASKING)
             self._flush_soon()
             if self._timer is None:
                 self._check_time_in(self._timeout)
-        return reply
+
+    def requests_of(self, slot: int) -> list[Request]:
+        """Return the requests of a slot that are not answered yet, in the order of the calls."""
+        return [each for each in (*self._unknown, *self._in_flight, *self._waiting) if each.slot == slot]
+
+    def busy_slots(self) -> set[int]:
+        """Return the slots of the requests that are not answered yet."""
+        return {each.slot for each in (*self._unknown, *self._in_flight, *self._waiting)}
 
     def _flush_soon(self) -> None:
         """Send at the end of this turn of the event loop: with everything else that is called in it."""
@@ -323,7 +359,7 @@ class RedisClient:
         self._is_flushing = False
         if self._connection is None or not self._connection.can_write or self._unknown:
             return
-        requests: list[_Request] = []
+        requests: list[Request] = []
         room, size = _IN_FLIGHT_COMMANDS - len(self._in_flight), self._in_flight_bytes
         while self._waiting and len(requests) < room and size < _IN_FLIGHT_BYTES:
             request = self._waiting.popleft()
@@ -334,7 +370,7 @@ class RedisClient:
         if requests:
             self._send(self._connection, requests)
 
-    def _send(self, connection: Connection, requests: list[_Request]) -> None:
+    def _send(self, connection: Connection, requests: list[Request]) -> None:
         now = time.monotonic()
         for request in requests:
             request.sent = now
@@ -362,7 +398,9 @@ class RedisClient:
         elif self._waiting:
             self._flush_soon()
 
-    def _refuse(self, request: _Request, reply: ErrorReply) -> None:
+    def _refuse(self, request: Request, reply: ErrorReply) -> None:
+        if self._redirect is not None and self._redirect(request, reply):
+            return
         if reply.code == "NOSCRIPT" and request.script is not None and not request.repeated:
             self._unknown.append(request)
             return
@@ -378,14 +416,14 @@ class RedisClient:
 
     # --- Scripts that Redis does not know ---
 
-    def _hold(self, answered: _Request) -> None:
+    def _hold(self, answered: Request) -> None:
         """Go on with the commands in flight; send nothing more before the unknown scripts are loaded."""
         if answered is not self._unknown[-1]:
             self._fail_overtaken(answered)
         if not self._in_flight:
             self._repeat_unknown()
 
-    def _fail_overtaken(self, later: _Request) -> None:
+    def _fail_overtaken(self, later: Request) -> None:
         """Fail the runs that would come after a later run of the same script: another client has just loaded it."""
         overtaken = [request for request in self._unknown if request.script is later.script]
         self._unknown = [request for request in self._unknown if request.script is not later.script]
@@ -453,14 +491,20 @@ def _again(error: StoreUnavailable) -> StoreUnavailable:
     return StoreRefused(error.word, error.why) if isinstance(error, StoreRefused) else StoreUnavailable(error.why)
 
 
-def _load(script: Script) -> _Request:
+def _load(script: Script) -> Request:
     """Return a request to load a script. Nobody waits for the reply: a failure shows in the run that follows."""
     nobody: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
     nobody.cancel()
-    return _Request("SCRIPT LOAD", pack(("SCRIPT", "LOAD", script.text)), None, nobody)
+    return Request("SCRIPT LOAD", pack(("SCRIPT", "LOAD", script.text)), None, nobody)
 
 
-def _fail(requests: Iterable[_Request], error: StoreUnavailable) -> None:
+def _asking() -> Request:
+    """Return a request to carry out the next one although its slot is still being moved. Nobody waits for the reply."""
+    nobody: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    nobody.add_done_callback(lambda reply: reply.cancelled() or reply.exception())
+    return Request("ASKING", _ASKING, None, nobody)
+
+
+def _fail(requests: Iterable[Request], error: StoreUnavailable) -> None:
     for request in requests:
-        if not request.reply.done():
-            request.reply.set_exception(error)
+        request.fail(error)

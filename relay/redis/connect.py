@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from relay.redis.sentinel import Sentinels
-from relay.redis.store_url import StoreUrl, parse_several, topology_of
+from relay.redis.store_url import Address, StoreUrl, parse_several, topology_of
 
 Make = Callable[..., Redis]
 
@@ -44,18 +44,46 @@ def _by_sentinels(url: StoreUrl) -> Make:
     return make
 
 
+class Members:
+    """The members of a Cluster: some of their addresses, and factories of clients for any of them."""
+
+    def __init__(self, url: StoreUrl) -> None:
+        self.seeds = url.addresses
+        self.sharded = not url.is_classic
+        """True if messages are published within the shard of their channel only."""
+        self._options = dict(url.options)
+        self._kind = SSLConnection if self._options.pop("ssl", False) else Connection
+
+    def at(self, address: Address) -> Make:
+        """Return a factory of clients for the member at an address."""
+        host, port = address
+
+        def make(**options: Any) -> Redis:
+            pool = ConnectionPool(self._kind, host=host, port=port, **_OPTIONS, **{**options, **self._options})
+            return Redis(connection_pool=pool)
+
+        return make
+
+
+def store(url: str) -> Make | Members:
+    """Return how to make clients for the store that a URL names."""
+    return Members(parse_several(url)) if topology_of(url) == "cluster" else real(url)
+
+
 def is_usable(url: str) -> bool:
     """Tell whether clients can be made for a URL with all of its options. Nothing is connected."""
     try:
-        real(url)().connection_pool.make_connection()  # type: ignore[no-untyped-call]  # this uses the options
+        found = store(url)
+        make = found.at(found.seeds[0]) if isinstance(found, Members) else found
+        make().connection_pool.make_connection()  # type: ignore[no-untyped-call]  # this uses the options
     except Exception:  # noqa: BLE001 - of any type, depending on the option; the text may quote a part of a password
         return False
     return True
 
 
-def with_replica(url: str, read_url: str | None) -> tuple[Make, Make | None]:
-    """Return the factories for a server and for its replica, if there is one."""
-    return real(url), None if read_url is None else real(read_url)
+def with_replica(url: str, read_url: str | None) -> tuple[Make | Members, Make | None]:
+    """Return the factories for a store and for its replica, if there is one."""
+    return store(url), None if read_url is None else real(read_url)
 
 
 def in_process() -> Make:

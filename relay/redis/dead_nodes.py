@@ -7,11 +7,11 @@ import structlog
 from conclave.model import SessionPath
 from relay.redis import scripts
 from relay.redis.batches import IN_FLIGHT, NAMES, for_each, pieces
-from relay.redis.client import RedisClient
 from relay.redis.connection import Reply, pairs
 from relay.redis.keys import Keys
 from relay.redis.leases import session_path
 from relay.redis.node_registry import NodeRegistry
+from relay.redis.store import Store
 
 log = structlog.get_logger()
 
@@ -25,7 +25,7 @@ class DeadNodes:
     node.
     """
 
-    def __init__(self, client: RedisClient, keys: Keys, registry: NodeRegistry) -> None:
+    def __init__(self, client: Store, keys: Keys, registry: NodeRegistry) -> None:
         self._client = client
         self._keys = keys
         self._registry = registry

@@ -9,9 +9,9 @@ import msgspec
 
 from conclave.model import AuditEntry, InviteInfo, MachineInfo, Visibility
 from relay.redis import scripts
-from relay.redis.client import RedisClient
 from relay.redis.connection import pairs
 from relay.redis.keys import Keys
+from relay.redis.store import Store
 from relay.redis.timestamps import rfc3339
 
 Verdict = Literal["ok", "denied", "missing", "taken", "revoked"]
@@ -72,10 +72,10 @@ class Caller(msgspec.Struct, frozen=True):
 class Directory:
     """Users, machine keys, channels, members, invites. Every method raises StoreUnavailable."""
 
-    def __init__(self, client: RedisClient, keys: Keys) -> None:
+    def __init__(self, client: Store, keys: Keys) -> None:
         self._client = client
         self._keys = keys
-        self._dir = [keys.directory]
+        self._dir = (keys.directory, keys.cluster)
 
     async def cluster_id(self) -> str | None:
         """Return the id of the cluster: 24 random bytes as base64url, chosen by its first node.

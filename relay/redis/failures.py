@@ -74,6 +74,8 @@ def failed_connection(error: BaseException) -> StoreUnavailable:
 
 def reply_text(reply: BaseException) -> str:
     """Return the text of an error reply, without the arguments that it quotes of an unknown command."""
+    if code_of(reply) in ("MOVED", "ASK"):
+        return "this server is a member of a Cluster: its URL has to begin with redis+cluster:// or rediss+cluster://"
     return str(reply).partition(", with args")[0]
 
 
@@ -81,6 +83,6 @@ def describe(error: BaseException) -> str:
     """Return the type and the text of an exception, without the text where that quotes what was received."""
     if isinstance(error, InvalidResponse):
         return type(error).__name__
-    if isinstance(error, ErrorReply):
+    if isinstance(error, ErrorReply) or code_of(error) == "MOVED":
         return reply_text(error)
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

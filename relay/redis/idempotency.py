@@ -9,8 +9,8 @@ import msgspec
 
 from relay.redis import scripts
 from relay.redis.channel_log import KEY_MS
-from relay.redis.client import RedisClient
 from relay.redis.keys import Keys
+from relay.redis.store import Store
 
 
 class IdempotencyRecord(msgspec.Struct, frozen=True):
@@ -24,7 +24,7 @@ class IdempotencyRecord(msgspec.Struct, frozen=True):
 class IdempotencyKeys:
     """The keys of the last five minutes. Every method raises StoreUnavailable."""
 
-    def __init__(self, client: RedisClient, keys: Keys) -> None:
+    def __init__(self, client: Store, keys: Keys) -> None:
         self._client = client
         self._keys = keys
 

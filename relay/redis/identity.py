@@ -58,14 +58,15 @@ class ClusterCheck:
 
 
 async def read_identity(connection: AbstractConnection, cluster_key: str) -> StoreIdentity:
-    """Ask a new connection for the identity of its server, in one round trip.
+    """Ask a new connection for the identity of its server, in one round trip. Without a key no cluster id is read.
 
     Raises the errors of redis-py, if the cluster id cannot be read.
     """
-    await connection.send_command("GET", cluster_key)
+    if cluster_key:
+        await connection.send_command("GET", cluster_key)
     await connection.send_command("INFO", "server")
     await connection.send_command("INFO", "replication")
-    cluster = await connection.read_response()
+    cluster = await connection.read_response() if cluster_key else None
     server, replication = await _info(connection), await _info(connection)
     return StoreIdentity(
         cluster=None if cluster is None else bytes(cluster).decode(),

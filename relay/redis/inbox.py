@@ -16,13 +16,13 @@ from redis.asyncio.connection import AbstractConnection
 
 from relay.model.errors import StoreUnavailable
 from relay.redis import scripts
-from relay.redis.client import RedisClient
 from relay.redis.connection import Reply
 from relay.redis.failures import CONNECTION_ERRORS, RECONNECT_SECONDS
 from relay.redis.keys import Keys
 from relay.redis.node_names import signals_version
 from relay.redis.receipts import Answers, PendingReceipts
 from relay.redis.signals import FIELD, HandledSignals, Receipts, Signal, Whisper, decoded, encoded
+from relay.redis.store import Store
 
 log = structlog.get_logger()
 
@@ -58,7 +58,7 @@ class Delivery(msgspec.Struct, frozen=True):
 class Inbox:
     """Sends to the inbox of any node, and reads that of this node."""
 
-    def __init__(self, client: RedisClient, keys: Keys) -> None:
+    def __init__(self, client: Store, keys: Keys) -> None:
         self._client = client
         self._keys = keys
         self._node = ""
@@ -153,7 +153,7 @@ class Inbox:
         lost = False
         while True:
             try:
-                connection = await self._client.connection()
+                connection = await self._client.connection(self._keys.inbox(self._node))
                 if lost:
                     lost = False
                     self._client.count_reconnect()

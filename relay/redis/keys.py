@@ -60,6 +60,7 @@ import re
 from conclave.errors import ConfigError
 from conclave.model import SessionPath
 
+_LIVE = re.compile(rb"\{c:([^}]+)\}:live$")
 _PREFIX = re.compile(r"[A-Za-z0-9:._-]{1,64}")
 
 
@@ -91,6 +92,12 @@ class Keys:
 
     def live(self, channel_id: str) -> str:
         return f"{self._prefix}:{{c:{channel_id}}}:live"
+
+    @staticmethod
+    def channel_of(topic: bytes) -> str:
+        """Return the id of the channel of a `live` topic; empty for any other topic."""
+        found = _LIVE.search(topic)
+        return "" if found is None else found[1].decode()
 
     def subscribers(self, channel_id: str) -> str:
         return f"{self._prefix}:{{c:{channel_id}}}:subs"

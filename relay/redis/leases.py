@@ -14,9 +14,9 @@ import msgspec
 
 from conclave.model import SessionPath
 from relay.redis import scripts
-from relay.redis.client import RedisClient
 from relay.redis.connection import Reply, pairs
 from relay.redis.keys import Keys
+from relay.redis.store import Store
 from relay.redis.unreadable import Unreadable
 
 
@@ -40,7 +40,7 @@ class Claim(msgspec.Struct, frozen=True):
 class Leases:
     """The leases, and the list of sessions of each node. Every method raises StoreUnavailable."""
 
-    def __init__(self, client: RedisClient, keys: Keys) -> None:
+    def __init__(self, client: Store, keys: Keys) -> None:
         self._client = client
         self._keys = keys
 

@@ -11,11 +11,11 @@ import time
 import msgspec
 
 from relay.redis import scripts
-from relay.redis.client import RedisClient
 from relay.redis.clock import RedisClock
 from relay.redis.connection import Reply, pairs
 from relay.redis.keys import Keys
 from relay.redis.node_names import new_node_name
+from relay.redis.store import Store
 
 BEAT_SECONDS = 2.0
 DEAD_AFTER_SECONDS = 6.0
@@ -40,7 +40,7 @@ class _Seen(msgspec.Struct, frozen=True):
 class NodeRegistry:
     """This node's entry, and its view of the other nodes. Every method raises StoreUnavailable."""
 
-    def __init__(self, client: RedisClient, keys: Keys) -> None:
+    def __init__(self, client: Store, keys: Keys) -> None:
         self._client = client
         self._keys = keys
         self.node = new_node_name()

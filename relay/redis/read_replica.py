@@ -21,6 +21,7 @@ from relay.redis.connection import Reply
 from relay.redis.keys import Keys
 from relay.redis.node_registry import BEAT_SECONDS, NodeRegistry
 from relay.redis.scripts import Script
+from relay.redis.store import Store
 
 log = structlog.get_logger()
 
@@ -35,7 +36,7 @@ resets the required checks."""
 class ReadReplica:
     """Chooses between the replica and the primary."""
 
-    def __init__(self, primary: RedisClient, replica: RedisClient, keys: Keys, registry: NodeRegistry) -> None:
+    def __init__(self, primary: Store, replica: RedisClient, keys: Keys, registry: NodeRegistry) -> None:
         self._primary = primary
         self._replica = replica
         self._keys = keys

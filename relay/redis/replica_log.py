@@ -9,9 +9,9 @@ from typing_extensions import override
 from relay.model.message import order
 from relay.redis import scripts
 from relay.redis.channel_log import DELETED, ChannelLog, LogPage, LogTip, Retention
-from relay.redis.client import RedisClient
 from relay.redis.keys import Keys
 from relay.redis.read_replica import ReadReplica
+from relay.redis.store import Store
 
 _CONCURRENT_TIPS = 200
 
@@ -25,7 +25,7 @@ class ReplicaLog(ChannelLog):
     is the later one of both: a message in the page may have been posted after the primary replied.
     """
 
-    def __init__(self, client: RedisClient, keys: Keys, retention: Retention, replica: ReadReplica) -> None:
+    def __init__(self, client: Store, keys: Keys, retention: Retention, replica: ReadReplica) -> None:
         super().__init__(client, keys, retention)
         self._replica = replica
 

@@ -5,6 +5,7 @@ asks anew. The Sentinels are asked one after the other; the first that knows the
 is asked first the next time.
 """
 
+import asyncio
 from typing import Any, cast
 
 from redis.asyncio import Redis
@@ -21,9 +22,9 @@ class Sentinels(Sentinel):
 
     def __init__(self, url: StoreUrl, *, timeout: float, **common: Any) -> None:
         """`timeout`, in seconds, bounds the time until the last Sentinel has been asked."""
-        each = timeout / (len(url.addresses) + 1)
-        times = {"socket_connect_timeout": each, "socket_timeout": each}
-        super().__init__(url.addresses, sentinel_kwargs={**common, **url.sentinel_options, **times})  # type: ignore[no-untyped-call]
+        self._timeout = timeout / (len(url.addresses) + 1)
+        options = {**common, **url.sentinel_options, "socket_timeout": None}  # with one, it may swallow a cancellation
+        super().__init__(url.addresses, sentinel_kwargs=options)  # type: ignore[no-untyped-call]
 
     @override
     async def discover_master(self, service_name: str) -> Address:
@@ -31,7 +32,8 @@ class Sentinels(Sentinel):
         reasons: dict[str, list[str]] = {}
         for sentinel in tuple(self.sentinels):
             try:
-                state = await _state(sentinel, service_name)
+                async with asyncio.timeout(self._timeout):
+                    state = await _state(sentinel, service_name)
             except CONNECTION_ERRORS as error:
                 reason = _refusal(error)
             else:

@@ -71,7 +71,7 @@ async def test_a_dropped_connection_is_replaced(redis_url: str) -> None:
     """Its topics are subscribed again, and the callbacks that fill gaps run."""
     async with subscribed(connect.real(redis_url)) as (broker, received):
         again: list[bool] = []
-        broker.on_resubscribed(lambda: again.append(broker.is_connected))
+        broker.on_resubscribed(lambda _: again.append(broker.is_connected))
         broker.drop("it is deaf")
         assert not broker.is_connected
         await wait_until(lambda: again, what="the topic is subscribed again")

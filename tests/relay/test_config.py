@@ -34,6 +34,7 @@ DIRECTORY = Path("/var/lib/conclave")
             RedisUrl("redis://far", read_url="rediss://near"),
         ),
         ({"redis_url": "redis+sentinel://a,b:1/main"}, RedisUrl("redis+sentinel://a,b:1/main")),
+        ({"redis_url": "redis+cluster://a,b:1"}, RedisUrl("redis+cluster://a,b:1")),
         ({"data_dir": DIRECTORY}, DataDir(DIRECTORY)),
         ({"ephemeral": True}, Ephemeral()),
     ],
@@ -69,7 +70,7 @@ def test_stores_exclude_each_other(given: dict[str, Any]) -> None:
 @pytest.mark.parametrize("url", ["", "localhost:6379", "http://localhost", "REDIS://a"])
 def test_a_url_of_something_else_is_refused(url: str) -> None:
     """The text lists the valid ones, and repeats no password."""
-    every = r"expected redis://, rediss://, unix://, redis\+sentinel:// or rediss\+sentinel://"
+    every = r"expected redis://, rediss://, unix://, redis\+sentinel://, .*redis\+cluster:// or rediss\+cluster://"
     with pytest.raises(ConfigError, match=every) as caught:
         parse_config(redis_url=url)
     with pytest.raises(ConfigError, match="expected redis://, rediss:// or unix://"):
@@ -81,6 +82,8 @@ def test_a_read_replica_is_one_server() -> None:
     """Of several behind Sentinels, the one that is checked might not be the one that delivers."""
     with pytest.raises(ConfigError, match="expected redis://, rediss:// or unix://"):
         parse_config(redis_url="redis+sentinel://a/main", redis_read_url="redis+sentinel://a/main")
+    with pytest.raises(ConfigError, match="`--redis-url` names a Cluster"):
+        parse_config(redis_url="redis+cluster://a", redis_read_url="redis://a")
 
 
 @pytest.mark.parametrize(
@@ -122,9 +125,14 @@ def test_a_url_that_cannot_be_read_is_refused_without_its_password(url: str) -> 
         "redis+sentinel://:hunter2@a:1/main?db=one",
         "redis+sentinel://a:1/main?ssl_ca_certs=/hunter2.pem",
         "rediss+sentinel://:hunter2/x@a:1/main",
+        "redis+cluster://:hunter2@a:1/1",
+        "redis+cluster://:hunter2@a:x",
+        "redis+cluster://:hunter2@",
+        "redis+cluster://:hunter2@a:1?pubsub=none",
+        "redis+cluster://:hunter2@a:1?foo=x",
     ],
 )
-def test_a_url_of_sentinels_that_cannot_be_read_is_refused(url: str) -> None:
+def test_a_url_of_several_servers_that_cannot_be_read_is_refused(url: str) -> None:
     """Neither the password nor a part of it is repeated."""
     with pytest.raises(ConfigError, match="invalid Redis URL in `--redis-url`: its address") as caught:
         parse_config(redis_url=url)
@@ -139,6 +147,8 @@ def test_a_url_of_sentinels_that_cannot_be_read_is_refused(url: str) -> None:
         "unix:///run/redis.sock?db=2",
         "redis+sentinel://user:p%2Fw@a:1,[::1]:2,b/main?db=3&sentinel_username=x&sentinel_password=p%2Fw",
         "rediss+sentinel://a/main?ssl_ca_certs=/nowhere.pem",
+        "redis+cluster://user:p%2Fw@a:1,[::1]:2,b/?socket_keepalive=yes&pubsub=classic",
+        "rediss+cluster://a?ssl_ca_certs=/nowhere.pem&pubsub=sharded",
     ],
 )
 def test_a_url_with_options_is_taken(url: str) -> None:

@@ -17,7 +17,7 @@ from relay.redis import scripts
 from relay.redis.scripts import Script
 from relay.services.messages import Messages, PendingPost
 from relay.transport.login import Logins
-from tests.support.nodes import node_object, running_node
+from tests.support.nodes import client_of, node_object, running_node
 from tests.support.v2_peer import V2Peer, V2Peers
 
 NOT_AWAITED = {scripts.SETTLED.name}
@@ -55,7 +55,7 @@ class Measured:
     def __init__(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
         self.url = f"ws://{node.address}/"
         self.waits: dict[object, Waits] = {}
-        client = node.parts.client
+        client = client_of(node)
         submit, answer, log_in = client._submit, operations.OPERATIONS, Logins.log_in
 
         def noting(command: Any, script: Script | None) -> "asyncio.Future[Any]":

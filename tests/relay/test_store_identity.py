@@ -20,7 +20,7 @@ from relay.redis.directory import Directory
 from relay.redis.identity import ClusterCheck
 from relay.redis.keys import Keys
 from relay.services.server_admins import ServerAdmins
-from tests.support.nodes import node_object
+from tests.support.nodes import client_of, node_object
 from tests.support.peer import Peer, Peers, Refused
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisProcess
@@ -198,7 +198,7 @@ def run_of(server: RedisProcess) -> str:
 
 def is_at(run: str, node: Node) -> bool:
     """Tell if a node is ready, and sends its commands to this run of a server."""
-    identity = node.parts.client.identity
+    identity = client_of(node).identity
     return node.is_ready and identity is not None and identity.run_id == run
 
 
@@ -279,6 +279,7 @@ async def test_a_session_that_the_new_primary_does_not_know_is_said_again(server
 async def test_a_connection_to_another_server_has_all_of_them_made_again(servers: Failover, peers: Peers) -> None:
     """Only the subscriber connection is lost, and the address leads elsewhere by now: two servers would be in use."""
     async with node_object(f"redis://127.0.0.1:{servers.address.port}") as node:
+        client = client_of(node)
         ann = await peers.register(f"ws://{node.address}/", "ann")
         await servers.in_step()
         servers.promote()
@@ -286,9 +287,7 @@ async def test_a_connection_to_another_server_has_all_of_them_made_again(servers
         with Redis.from_url(servers.replica.url) as store:
             run = store.info("server")["run_id"]
         await wait_until(
-            lambda: (
-                node.is_ready and node.parts.client.identity is not None and node.parts.client.identity.run_id == run
-            ),
+            lambda: node.is_ready and client.identity is not None and client.identity.run_id == run,
             what="the commands go to the new primary",
         )
         await wait_until(lambda: _who(ann, ann), what="the session is present there")

@@ -1,6 +1,7 @@
 """The parts of a URL that names several servers."""
 
 import pytest
+from redis.asyncio import SSLConnection
 
 from relay.redis import connect
 from relay.redis.store_url import parse_several, with_password
@@ -29,10 +30,26 @@ def test_a_sentinels_url_names_a_service(path: str) -> None:
         parse_several(f"redis+sentinel://a{path}")
 
 
-def test_the_connections_of_a_sentinels_url_use_tls() -> None:
+def test_the_parts_of_a_clusters_url() -> None:
+    """Any members are enough, and a Cluster has one database."""
+    url = parse_several("redis+cluster://ann:pw@a:1,b?pubsub=classic")
+    assert url.addresses == (("a", 1), ("b", 6379))
+    assert url.options == {"username": "ann", "password": "pw"}
+    assert url.is_classic
+    assert not parse_several("redis+cluster://a/0").is_classic
+    with pytest.raises(ValueError, match="one database"):
+        parse_several("redis+cluster://a/1")
+
+
+def test_the_connections_of_a_tls_url_use_tls() -> None:
     """The class of the connection decides it."""
     made = connect.real("rediss+sentinel://a/main")().connection_pool.make_connection()  # type: ignore[no-untyped-call]
     assert type(made).__name__ == "SentinelManagedSSLConnection"
+    members = connect.store("rediss+cluster://:pw@a")
+    assert isinstance(members, connect.Members)
+    made = members.at(("b", 1))().connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    assert isinstance(made, SSLConnection)
+    assert (made.host, made.port) == ("b", 1)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from relay.services.accounts import Accounts
 from tests.support.blocking import BlockedCommand
 from tests.support.metrics import scrape
 from tests.support.moderation import ROOT
-from tests.support.nodes import node_object, running_node
+from tests.support.nodes import client_of, node_object, running_node
 from tests.support.peer import Peer, Peers, Refused
 from tests.support.v2_peer import V2Closed, V2Peer, V2Peers, origin_of, proof_of
 from tests.support.waiting import wait_until
@@ -108,11 +108,11 @@ async def test_a_login_while_redis_is_away_is_told_when_to_retry(redis_url: str)
         url = f"ws://{node.address}/"
         peer = await V2Peer.dial(url)
         challenge = await peer.hello("main", origin_of(url))
-        node.parts.client._down_since = 1.0
+        client_of(node)._down_since = 1.0
         await peer.send({"op": "auth", **proof_of(KEY, "auth", origin_of(url), challenge)})
         with pytest.raises(V2Closed) as refused:
             await peer.read()
-        node.parts.client._down_since = None
+        client_of(node)._down_since = None
         await peer.close()
         assert refused.value.code == 1013
         assert refused.value.event == {

@@ -15,7 +15,7 @@ from conclave.protocol.v1 import frames
 from relay.protocol import v2
 from relay.protocol.operations import OPERATIONS
 from tests.support.moderation import ROOT
-from tests.support.nodes import node_object, running_node
+from tests.support.nodes import client_of, node_object, running_node
 from tests.support.peer import Peers, text
 from tests.support.v2_peer import V2Peer, V2Peers, V2Refused, b64
 from tests.support.waiting import wait_until
@@ -94,10 +94,10 @@ async def test_a_store_that_is_away_is_reported_with_the_time_of_a_retry(redis_u
     """`unavailable`, and the session stays."""
     async with node_object(redis_url) as node:
         ann = await v2_peers.register(f"ws://{node.address}/", "ann")
-        node.parts.client._down_since = 1.0
+        client_of(node)._down_since = 1.0
         with pytest.raises(V2Refused) as refused:
             await ann.ask("who")
-        node.parts.client._down_since = None
+        client_of(node)._down_since = None
         assert (refused.value.code, refused.value.retry_after) == ("unavailable", 1)
         assert await ann.ask("ping") == {}
         await v2_peers.close()

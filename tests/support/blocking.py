@@ -10,6 +10,7 @@ from redis import Redis
 from relay.app.node import Node
 from relay.redis.scripts import Script
 from relay.redis.signals import Signal
+from tests.support.nodes import client_of
 
 
 class BlockedCommand:
@@ -19,12 +20,13 @@ class BlockedCommand:
         """With `answers`, the script runs, and its reply is held."""
         self.reached = asyncio.Event()
         """Set as soon as a command, or an answer, is held."""
-        self._client = node.parts.client
+        self._client = client_of(node)
         self._what = what
         self._answers = answers
         self._released = asyncio.Event()
-        self._submit = node.parts.client._submit
-        node.parts.client._submit = self._hold  # type: ignore[method-assign]
+        client = client_of(node)
+        self._submit = client._submit
+        client._submit = self._hold  # type: ignore[method-assign]
 
     def release(self) -> None:
         """Let the held calls go on, and hold no more."""

@@ -15,6 +15,7 @@ import aiohttp
 from relay.app.config import NodeConfig, RedisUrl
 from relay.app.node import Node
 from relay.redis import connect
+from relay.redis.client import RedisClient
 from relay.redis.connect import Make
 from relay.services.server_admins import ServerAdmins
 from tests.support.programs import DEVNULL, PIPE, Process, fork, launch
@@ -30,7 +31,7 @@ async def node_object(
     settings.setdefault("port", 0)
     config = NodeConfig(host="127.0.0.1", store=RedisUrl(redis_url, read_url), **settings)
     near = None if read_url is None else connect.real(read_url)
-    node = Node(config, make or connect.real(redis_url), near)
+    node = Node(config, make or connect.store(redis_url), near)
     running = asyncio.create_task(node.run())
     try:
         await wait_until(lambda: running.done() or node.is_ready, what="the node is ready")
@@ -40,6 +41,13 @@ async def node_object(
     finally:
         node.stop()
         await running
+
+
+def client_of(node: Node) -> RedisClient:
+    """Return the client of a node whose store is one server."""
+    client = node.parts.client
+    assert isinstance(client, RedisClient)
+    return client
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from relay.app.node import Node
 from relay.model.errors import StoreUnavailable
 from relay.services.server_admins import ServerAdmins
 from tests.support.directory import Snapshot, Store
-from tests.support.nodes import node_object, running_node
+from tests.support.nodes import client_of, node_object, running_node
 from tests.support.peer import Peer, Peers, Refused
 from tests.support.redis_server import RedisProcess
 from tests.support.trials import by_form
@@ -35,11 +35,12 @@ class Fault:
     """
 
     def __init__(self, node: Node) -> None:
-        self._submit = node.parts.client._submit
+        client = client_of(node)
+        self._submit = client._submit
         self._left: int | None = None
         self._late = False
         self.struck = False
-        node.parts.client._submit = self._pass  # type: ignore[method-assign, assignment]
+        client._submit = self._pass  # type: ignore[method-assign, assignment]
 
     def arm(self, passes: int, *, late: bool) -> None:
         """With `late` the failing command is carried out and only its reply is lost."""

@@ -2,7 +2,10 @@
 
 import hashlib
 import re
+from copy import copy
+from functools import cached_property
 from importlib.resources import files
+from typing import Self
 
 
 class Script:
@@ -11,7 +14,19 @@ class Script:
     def __init__(self, name: str, *, preludes: tuple[str, ...] = ()) -> None:
         self.name = name
         self.text = "\n".join(_read(part) for part in (*preludes, name))
-        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+        self.sha = _sha(self.text)
+
+    @cached_property
+    def sharded(self) -> Self:
+        """The same script for a Cluster with sharded publish/subscribe: it publishes within the shard of its keys."""
+        script = copy(self)
+        script.text = self.text.replace("'PUBLISH'", "'SPUBLISH'")
+        script.sha = _sha(script.text)
+        return script
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def _read(name: str) -> str:
