@@ -26,7 +26,7 @@ FOLLOWS = {
     "ConclaveRedisDown": DURING | {"ConclaveNodesMissing", "ConclaveRequestsFailingSlow"},
     "ConclaveRedisNotPersisting": {"ConclaveNoNodeReady", "ConclaveRedisErrors"},
     "ConclaveAllNodesDown": {"ConclaveNodeDown", "ConclaveNodesMissing"},
-    "ConclaveNoNodeReady": {"ConclaveNodeNotReady", "ConclaveNodesMissing"},
+    "ConclaveNoNodeReady": {"ConclaveNodeNotReady", "ConclaveNodesMissing", "ConclaveRedisErrors"},
     "ConclaveNodeDown": {"ConclaveNodesMissing"},
     "ConclaveWrongPublicUrl": {"ConclaveLoginsRefused"},
     "ConclaveRequestsFailingFast": {"ConclaveRequestsFailingSlow"},
