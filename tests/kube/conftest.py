@@ -18,6 +18,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeApi]:
     try:
         server.start()
         asyncio.run(wait_until(server.is_ready, timeout=120, what="the API server is ready"))
+        server.start_controllers()
         server.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "chat"}})
         for name in DEFINITIONS:
             server.apply(read_definition(name))

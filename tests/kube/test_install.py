@@ -10,8 +10,23 @@ import pytest
 from tests.deploy.test_chart_schemas import MATRIX
 from tests.support.chart import CHART, TRIAL, Object, render
 from tests.support.kube_api import KubeApi, Refused
+from tests.support.waiting import wait_until
 
 _SECRET = {"redis": {"existingSecret": "conclave-redis"}}
+
+
+def _reason(api: KubeApi, name: str) -> str | None:
+    """The reason why an autoscaler acts or does not; None if it has not said so yet."""
+    status = api.get("HorizontalPodAutoscaler", name, version="autoscaling/v2").get("status", {})
+    found = [each["reason"] for each in status.get("conditions") or () if each["type"] == "ScalingActive"]
+    return found[0] if found else None
+
+
+def _is_seen(api: KubeApi, name: str) -> bool:
+    """Tell whether the controllers of a Deployment and of its autoscaler have acted on their present form."""
+    deployment = api.get("Deployment", name)
+    is_new = deployment["status"].get("observedGeneration") == deployment["metadata"]["generation"]
+    return is_new and _reason(api, name) is not None
 
 
 class Release:
@@ -86,6 +101,29 @@ def test_turning_the_autoscaler_on_keeps_the_nodes(api: KubeApi) -> None:
     release.upgrade(automatic)
     assert release.nodes == 3
     assert api.get("HorizontalPodAutoscaler", "scaled-conclave", version="autoscaling/v2")["spec"]["minReplicas"] == 2
+
+
+async def test_no_node_stops_when_the_autoscaler_is_turned_on(api: KubeApi) -> None:
+    """By the controllers' own doing: the pods stay the same ones."""
+    release = Release(api, "steady")
+    release.upgrade(_SECRET)
+    await wait_until(lambda: len(api.pods("steady")) == 3, what="there are three pods")
+    before = api.pods("steady")
+    release.upgrade({**_SECRET, "autoscaling": {"enabled": True}})
+    await wait_until(lambda: _is_seen(api, "steady-conclave"), what="both controllers have seen the upgrade")
+    assert api.pods("steady") == before
+
+
+async def test_an_autoscaler_leaves_a_restore_alone(api: KubeApi) -> None:
+    """It would otherwise start nodes on a Redis that is being restored."""
+    release = Release(api, "paused")
+    automatic = {**_SECRET, "autoscaling": {"enabled": True}}
+    release.upgrade(automatic)
+    await wait_until(lambda: len(api.pods("paused")) == 3, what="there are three pods")
+    release.upgrade({**automatic, "replicas": 0})
+    await wait_until(lambda: _reason(api, "paused-conclave") == "ScalingDisabled", what="the autoscaler pauses")
+    await wait_until(lambda: not api.pods("paused"), what="no node is left")
+    assert release.nodes == 0
 
 
 def test_an_upgrade_keeps_the_number_that_the_autoscaler_has_chosen(api: KubeApi) -> None:

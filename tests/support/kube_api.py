@@ -1,4 +1,4 @@
-"""A real API server of Kubernetes with its etcd, and no controllers: objects are checked and stored, nothing runs."""
+"""A real API server of Kubernetes with the controllers of Deployments and autoscalers: pods are made, and none runs."""
 
 import json
 import ssl
@@ -39,7 +39,7 @@ class KubeApi:
         return self._directory / "kubeconfig"
 
     def start(self) -> None:
-        """Start both programs; `is_ready` tells when they answer."""
+        """Start etcd and the API server; `is_ready` tells when they answer."""
         etcd, peers = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
         self._spawn(
             "etcd",
@@ -70,6 +70,17 @@ class KubeApi:
             f"--service-account-key-file={key}",
         )
 
+    def start_controllers(self) -> None:
+        """Start the controllers, once the API server answers."""
+        self._spawn(
+            "kube-controller-manager",
+            f"--kubeconfig={self.kubeconfig}",
+            "--controllers=deployment-controller,replicaset-controller,horizontal-pod-autoscaler-controller",
+            "--horizontal-pod-autoscaler-sync-period=1s",
+            "--leader-elect=false",
+            "--secure-port=0",
+        )
+
     def is_ready(self) -> bool:
         for process in self._processes:
             assert process.poll() is None, f"a program ended: see the logs in {self._directory}"
@@ -87,6 +98,12 @@ class KubeApi:
     def get(self, kind: str, name: str, namespace: str = "chat", version: str = "apps/v1") -> Object:
         """Raises: Refused."""
         return self._request("GET", self._path(kind, version, namespace, name))
+
+    def pods(self, release: str) -> set[str]:
+        """Return the names of a release's nodes that are not being deleted."""
+        query = f"?labelSelector=app.kubernetes.io/component=relay,app.kubernetes.io/instance={release}"
+        found = self._request("GET", f"/api/v1/namespaces/chat/pods{query}")["items"]
+        return {pod["metadata"]["name"] for pod in found if "deletionTimestamp" not in pod["metadata"]}
 
     def apply(self, item: Object, *, dry_run: bool = False) -> Object:
         """Apply one object on the server, which checks every field of it. Raises: Refused."""
