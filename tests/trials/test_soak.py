@@ -40,7 +40,7 @@ BOUNDED = (ReplayedFrames, type(lru_cache(print)))
 """Caches with a bound of their own, which a short run does not reach."""
 FOREIGN = (type, ModuleType, asyncio.AbstractEventLoop, float)
 """What is not followed or counted. The first figure of each metric is a float that was not there before."""
-PASSING = (b":audit", b":joined:")
+KNOWN = (b":audit", b":joined:")
 """Parts of keys: the audit trail has a bound, and a user's `joined` still names channels that were deleted."""
 
 
@@ -164,7 +164,7 @@ def _is_ours(task: "asyncio.Task[Any]") -> bool:
 
 
 async def held_in(store: "Redis") -> Counter[str]:
-    """Count what is in Redis for good, by key: its elements, or 1 for a string."""
+    """Count what is in Redis for good: keys, and by their names up to the last colon elements (1 for a string)."""
     sizes: dict[Any, Any] = {
         b"hash": store.hlen,
         b"set": store.scard,
@@ -174,10 +174,10 @@ async def held_in(store: "Redis") -> Counter[str]:
     }
     found: Counter[str] = Counter()
     async for key in store.scan_iter():
-        if await store.ttl(key) == -1 and not any(each in key for each in PASSING):
+        if await store.ttl(key) == -1 and not any(each in key for each in KNOWN):
             size = sizes.get(await store.type(key))
             found["keys"] += 1
-            found[key.decode()] += 1 if size is None else await size(key)
+            found[key.decode().rpartition(":")[0]] += 1 if size is None else await size(key)
     return found
 
 
