@@ -10,8 +10,10 @@ import pytest
 from redis import Redis
 
 from relay.model.message import order
+from relay.redis.scripts import ENTER, HOLE, PAGE, POST, Script
+from tests.support.blocking import BlockedCommand
 from tests.support.failover import FailoverStore, failover_store
-from tests.support.nodes import running_node
+from tests.support.nodes import node_object, running_node
 from tests.support.v2_peer import Json, V2Closed, V2Peer, V2Peers, V2Refused
 from tests.support.waiting import wait_until
 
@@ -232,3 +234,47 @@ async def test_a_loss_at_the_end_is_told_without_a_further_message(case: Case) -
     answer = await dan.ask("history", channel="ops", after=case.ids[4])
     assert (answer["messages"], answer["more"], answer["lost"]) == ([], False, True)
     assert case.cid.of("gap") == []
+
+
+async def test_a_message_of_which_only_the_poster_knows_is_a_loss(case: Case) -> None:
+    """It was acknowledged, and the primary died before the message reached any node."""
+    with Redis.from_url(case.store.primary_url) as store:
+        store.execute_command("ACL", "SETUSER", "default", "-subscribe")
+        store.client_kill_filter(_type="pubsub")
+        await case.post()
+    case.store.fail_over()
+    first, lost = case.ids[:5], case.ids[5]
+    for peer in (case.cid, case.bob):
+        await wait_until(lambda peer=peer: peer.of("gap"), what="the loss is told")  # type: ignore[misc]
+    (new,) = await case.post()
+    await case.received(case.cid, case.bob)
+    assert story(case.cid) == story(case.bob) == [*first, f"gap {first[4]}", new]
+    assert await case.events_since(first[2]) == (False, [*first[3:], f"gap {first[4]}", new])
+    assert await case.events_since(lost) == (True, [new])
+
+
+@pytest.mark.parametrize("script", [POST, ENTER])
+async def test_a_post_or_a_join_is_not_earlier_than_what_its_node_has_seen(
+    tmp_path: Path, v2_peers: V2Peers, script: Script
+) -> None:
+    """It may reach the new primary before the node has read the log there."""
+    async with failover_store(tmp_path, nodes=2) as store, node_object(store.url(0)) as node:
+        case = Case(store, [f"ws://{node.address}/"] * 2, v2_peers)
+        await case.begin()
+        lost = await case.post(2)
+        await case.received(case.cid)
+        blocked = [BlockedCommand(node, each) for each in (PAGE, HOLE)]
+        store.fail_over()
+        if script is POST:
+            (new,) = await case.post()
+            assert order(new) > order(lost[-1])
+        dan = await case.newcomer()
+        joined = await dan.join("ops", since=lost[-1])
+        assert (joined["position"], joined["recovered"]) == (case.ids[-1], True)
+        for each in reversed(blocked):
+            each.release()
+        await case.post()
+        await case.received(case.cid, case.bob)
+        assert story(case.cid) == story(case.bob) == case.ids
+        await wait_until(lambda: story(dan) == case.ids[7:], what="dan has received what follows")
+        await v2_peers.close()
