@@ -158,7 +158,7 @@ class BridgeSession(Incoming):
         if level is Level.MUTE and missed.count:
             tracker.skip(missed, live_from)
             return
-        if lost and level is not Level.MUTE:
+        if level is not Level.MUTE and (0 in lost or (lost and missed.count > SHOWN_ROWS)):
             self.notice(server, presentation.lost(name))
         if missed.count > SHOWN_ROWS:
             tracker.skip(missed, live_from)
@@ -169,8 +169,10 @@ class BridgeSession(Incoming):
         if missed.rows:
             these = "1 message" if missed.count == 1 else f"{missed.count} messages"
             self.notice(server, f"{these} missed in #{presentation.name(name)}; shown now.")
-        for row in missed.rows:
+        for shown, row in enumerate(missed.rows, 1):
             self._show(server, name, level, row)
+            if shown in lost:
+                self.notice(server, presentation.lost(name))
         self._mark(server, name)
 
     def _leave_unread(self, server: Server, tracker: DeliveryTracker, refusal: Refusal) -> None:
@@ -259,15 +261,18 @@ class BridgeSession(Incoming):
 
 def _count_missed(
     server: Server, channel: str, tracker: DeliveryTracker, keep: int
-) -> Effects[tuple[MissedRows, bool, bool]]:
-    """Count what was missed, up to a bound; return the count, if rows are lost, and if there are more.
+) -> Effects[tuple[MissedRows, list[int], bool]]:
+    """Count what was missed, up to a bound; return the count, after how many rows some are lost, and if there are more.
 
     The tracker does not move.
     """
     missed = tracker.missed(server.path, keep)
-    lost, more = False, True
+    lost: list[int] = []
+    more = True
     while more and missed.count < COUNTED_ROWS:
         page: Page = yield history_after(channel, missed.end)
+        if page.lost:
+            lost.append(len(missed.rows))
         missed.add(page.messages)
-        lost, more = lost or page.lost, page.more and bool(page.messages)
+        more = page.more and bool(page.messages)
     return missed, lost, more

@@ -219,6 +219,17 @@ def test_a_channel_that_is_gone_is_forgotten(offline: OfflineBridge) -> None:
     assert len(offline.events.contents) == 4
 
 
+def test_a_gap_among_missed_messages_is_shown_in_its_place(offline: OfflineBridge) -> None:
+    """After a reconnect, the history of what was missed ends a page where a failover has lost messages."""
+    server = offline.servers[0]
+    offline.run("join_channel", [Joined("ops", "5-0", admin=False)], channel="ops")
+    pages = [Page(rows(6, 7), more=True), Page(rows(20, 20), more=True, lost=True), Page((), more=False, lost=True)]
+    run_offline(offline.session.rejoin(server), [Joined("ops", "30-0", admin=False), *pages])
+    shown = [content.splitlines()[-1] for content in offline.events.contents]
+    lost = "Messages in #ops are lost: the server does not have them any more."
+    assert shown == ["3 messages missed in #ops; shown now.", "text 6", "text 7", lost, "text 20", lost]
+
+
 @pytest.mark.parametrize("name", [pytest.param(name, id=f"{n}") for n, name in enumerate(NAMES)])
 def test_notices_about_channels_of_any_name_are_harmless(offline: OfflineBridge, name: str) -> None:
     """That one was taken away, renamed, has lost messages, or cannot be joined again: one line of ours each."""
