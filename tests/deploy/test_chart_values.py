@@ -45,6 +45,11 @@ def test_schema_and_values_have_the_same_names() -> None:
             {"redis": {"url": "redis://r", "readUrlKey": "near"}, "valkey": {"enabled": False}},
             ["redis.readUrlKey and redis.url exclude each other"],
         ),
+        (
+            {"redis": {"url": "redis+cluster://a,b", "readUrl": "redis://near"}, "valkey": {"enabled": False}},
+            ["redis.readUrl and a Cluster in redis.url exclude each other"],
+        ),
+        ({"redis": {"url": "redis://r", "readUrl": "redis+sentinel://a/b"}}, ["/redis/readUrl", "pattern"]),
         ({"redis": {"ca": {"secret": "a", "configMap": "b"}}}, ["redis.ca.secret and redis.ca.configMap exclude"]),
         (
             {"metrics": {"serviceMonitor": {"enabled": True, "scrapeTimeout": "16s"}}},

@@ -58,6 +58,7 @@ def test_the_connections_of_a_tls_url_use_tls() -> None:
         ("redis://a:6390/3", "redis://:p%2F%40%3A%25@a:6390/3"),
         ("rediss://ann@a?ssl_ca_certs=/x@y.pem", "rediss://ann:p%2F%40%3A%25@a?ssl_ca_certs=/x@y.pem"),
         ("redis+sentinel://a:1,[::1]:2/main?db=3", "redis+sentinel://:p%2F%40%3A%25@a:1,[::1]:2/main?db=3"),
+        ("rediss+cluster://ann@a,b:1?pubsub=classic", "rediss+cluster://ann:p%2F%40%3A%25@a,b:1?pubsub=classic"),
         ("unix:///run/redis.sock", "unix://:p%2F%40%3A%25@/run/redis.sock"),
         ("redis://:own@a", "redis://:own@a"),
         ("redis://ann:own@a", "redis://ann:own@a"),

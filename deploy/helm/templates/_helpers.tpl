@@ -255,6 +255,9 @@ ws://{{ include "conclave.fullname" . }}.{{ .Release.Namespace }}.svc:{{ .Values
 {{- if and .Values.redis.readUrl (not .Values.redis.url) }}
 {{- fail "redis.readUrl needs redis.url: a Secret with URLs holds that of the replica, too (redis.readUrlKey)" }}
 {{- end }}
+{{- if and .Values.redis.readUrl (contains "+cluster:" .Values.redis.url) }}
+{{- fail "redis.readUrl and a Cluster in redis.url exclude each other: nodes read from the masters of a Cluster" }}
+{{- end }}
 {{- if and .Values.redis.readUrlKey .Values.redis.url }}
 {{- fail "redis.readUrlKey and redis.url exclude each other: beside redis.url, the replica is redis.readUrl" }}
 {{- end }}
