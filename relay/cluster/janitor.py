@@ -44,11 +44,13 @@ class Janitor:
         self._records = records
         self._idle_seconds = idle_seconds
         self._metrics = metrics
+        self._looked_at: float | None = None
+        """The time of the last look for idle sessions."""
         self._chores: tuple[Callable[[], Awaitable[None]], ...] = (
             self.remove_dead_nodes,
             self.announce,
             self.unsubscribe,
-            self._records.settle,
+            self.settle_records,
             self.close_idle_sessions,
         )
 
@@ -81,6 +83,13 @@ class Janitor:
         """Unsubscribe from the channels that no session is in any more. Raises: StoreUnavailable."""
         await self._fanout.unsubscribe_idle(self._registry.node)
 
+    async def settle_records(self) -> None:
+        """Remove stray records, and write and remove what is pending of the sessions. Raises: StoreUnavailable."""
+        await self._records.find_strays()
+        await self._records.settle()
+
     async def close_idle_sessions(self) -> None:
-        """Close the sessions of this node that have been idle for too long."""
-        self._sessions.close_idle(asyncio.get_running_loop().time(), self._idle_seconds)
+        """Close the sessions of this node that have been idle for too long, by the time for which the node ran."""
+        now = asyncio.get_running_loop().time()
+        looked_at, self._looked_at = self._looked_at or now, now
+        self._sessions.close_idle(now, self._idle_seconds, held_up=max(0.0, now - looked_at - BEAT_SECONDS))

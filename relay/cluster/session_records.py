@@ -21,6 +21,8 @@ from relay.redis.node_registry import NodeRegistry
 from relay.sessions.registry import SessionRegistry
 from relay.sessions.session import Session
 
+_LATE_SECONDS = 30.0
+"""The time after an interruption within which Redis may get what was sent before."""
 _CLOSES = {"superseded": CloseReason.SUPERSEDED, "revoked": CloseReason.REVOKED}
 
 
@@ -41,6 +43,8 @@ class SessionRecords:
         """The leases that are to be removed, by the name of the node that took them, and by connection."""
         self._left: Pending[None] = Pending()
         """The subscribers that are to be removed, by channel and connection."""
+        self._strays_at: list[float] = []
+        """The times of the next looks for stray records."""
 
     @property
     def pending(self) -> int:
@@ -87,6 +91,33 @@ class SessionRecords:
         """Have the records of all sessions written again: they may be gone, or carry a former name of this node."""
         for session in self._sessions:
             self._unrecorded.add("", session.connection, session)
+        now = asyncio.get_running_loop().time()
+        self._strays_at = [now, now + _LATE_SECONDS]
+
+    async def find_strays(self) -> None:
+        """Have records removed that this node has written, and that belong to no session. Raises: StoreUnavailable.
+
+        Redis may carry out what it got over a lost connection behind what it gets over the next one: a login or a join
+        behind its end. So this looks twice after each interruption, the second time half a minute later.
+        """
+        if not self._strays_at or asyncio.get_running_loop().time() < self._strays_at[0]:
+            return
+        due, node = self._strays_at, self._registry.node
+        async for sessions in self._leases.node_sessions(node):
+            for connection, path in sessions.items():
+                if self._sessions.get(connection) is None:
+                    self._ended.add(node, connection, path)
+        async for subscribers in self._log.node_subscribers(node):
+            for channel_id, connections in subscribers.items():
+                for connection in connections:
+                    if not self._is_listed(connection, channel_id):
+                        self._left.add(channel_id, connection, None)
+        due.pop(0)
+
+    def _is_listed(self, connection: str, channel_id: str) -> bool:
+        """Tell whether a session is in a channel, or joins it."""
+        session = self._sessions.get(connection)
+        return session is not None and channel_id in session.listed_in
 
     async def settle(self) -> None:
         """Remove and write what is pending. A call that comes while another one works waits, and does the rest.
@@ -152,9 +183,7 @@ class SessionRecords:
         """Return the connections and paths of those who are in each channel, or join it, at this moment."""
         present = {
             channel_id: {
-                each.connection: each.path_text
-                for each in sessions
-                if each in self._sessions and channel_id in each.listed_in
+                each.connection: each.path_text for each in sessions if self._is_listed(each.connection, channel_id)
             }
             for channel_id, sessions in channels
         }

@@ -1,9 +1,8 @@
 """Work over many things: so much of it is under way at a time that other commands do not wait long behind it."""
 
-import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 IN_FLIGHT = 256
 """The commands of one piece of work that are under way at the same time."""
@@ -18,9 +17,3 @@ def pieces(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while piece := list(islice(iterator, size)):
         yield piece
-
-
-async def for_each(items: Sequence[T], call: Callable[[T], "asyncio.Future[Any]"]) -> None:
-    """Call for each item, `IN_FLIGHT` of them at a time. Raises what one of the calls does, and begins no more."""
-    for piece in pieces(items, IN_FLIGHT):
-        await asyncio.gather(*(call(item) for item in piece))

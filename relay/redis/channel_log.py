@@ -1,7 +1,7 @@
 """The log of a channel, its messages in one order, and the list of its subscribers."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Self
 
@@ -10,8 +10,10 @@ import msgspec
 from conclave.model import SessionPath
 from relay.model.message import START, Message
 from relay.redis import scripts
+from relay.redis.batches import IN_FLIGHT, pieces
 from relay.redis.keys import Keys
 from relay.redis.leases import Holder, holders_in, is_superseded
+from relay.redis.scanning import scan, scan_subscribers
 from relay.redis.store import Store
 
 _ScriptCall = tuple[tuple[str, str], tuple[str | int, ...]]
@@ -282,6 +284,12 @@ class ChannelLog:
         keys = (self._keys.head(channel_id), self._keys.live(channel_id))
         more = (self._keys.log(channel_id), self._keys.subscribers(channel_id))
         await self._client.run(scripts.ERASE, (*keys, *more), _DELETED_MS)
+
+    async def node_subscribers(self, node: str) -> AsyncIterator[dict[str, list[str]]]:
+        """Yield the connections that a node has listed in its channels, by channel, in pieces."""
+        async for channel_ids in scan(self._client, "SSCAN", self._keys.channels(node)):
+            for piece in pieces((bytes(each).decode() for each in channel_ids), IN_FLIGHT):
+                yield await scan_subscribers(self._client, self._keys, scripts.SUBSCRIBERS_OF, node, piece)
 
     async def remove_node_channels(self, node: str, channel_ids: Sequence[str]) -> None:
         """Record that a node has no subscribers in these channels any more."""

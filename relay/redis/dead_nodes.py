@@ -4,13 +4,13 @@ import asyncio
 
 import structlog
 
-from conclave.model import SessionPath
 from relay.redis import scripts
-from relay.redis.batches import IN_FLIGHT, NAMES, for_each, pieces
-from relay.redis.connection import Reply, pairs
+from relay.redis.batches import IN_FLIGHT, pieces
+from relay.redis.connection import pairs
 from relay.redis.keys import Keys
 from relay.redis.leases import session_path
 from relay.redis.node_registry import NodeRegistry
+from relay.redis.scanning import scan, scan_subscribers
 from relay.redis.store import Store
 
 log = structlog.get_logger()
@@ -53,45 +53,26 @@ class DeadNodes:
     async def _remove_leases(self, node: str, lock: str) -> int:
         """Remove the leases of a node's sessions, and return how many there were."""
         listed = self._keys.sessions(node)
-        removed, cursor = 0, b"0"
-        while True:
-            cursor, flat = await self._client.call("HSCAN", listed, cursor, "COUNT", NAMES)
-            rows = pairs(flat)
-            paths = [
-                (connection, self._client.unreadable.read("sessions", session_path, path)) for connection, path in rows
-            ]
-            known = [(connection, path) for connection, path in paths if path is not None]
-            await for_each(known, lambda row: self._bury_lease(node, *row))
-            for piece in pieces(rows, NAMES):
-                await self._client.call("HDEL", listed, *(connection for connection, _ in piece))
-            removed += len(rows)
-            await self._client.call("EXPIRE", lock, _LOCK_SECONDS)
-            if int(cursor) == 0:
-                return removed
+        removed = 0
+        async for flat in scan(self._client, "HSCAN", listed):
+            for rows in pieces(pairs(flat), IN_FLIGHT):
+                await asyncio.gather(*(self._bury_lease(node, *row) for row in rows))
+                await self._client.call("HDEL", listed, *(connection for connection, _ in rows))
+                await self._client.call("EXPIRE", lock, _LOCK_SECONDS)
+                removed += len(rows)
+        return removed
 
-    def _bury_lease(self, node: str, connection: bytes, path: SessionPath) -> "asyncio.Future[Reply]":
-        return self._client.run(scripts.LEASE_BURY, [self._keys.lease(path)], connection, node)
+    async def _bury_lease(self, node: str, connection: bytes, text: bytes) -> None:
+        path = self._client.unreadable.read("sessions", session_path, text)
+        if path is not None:
+            await self._client.run(scripts.LEASE_BURY, [self._keys.lease(path)], connection, node)
 
     async def _remove_subscribers(self, node: str, lock: str) -> None:
         """Remove the subscribers that a node has listed in its channels."""
-        listed, cursor = self._keys.channels(node), b"0"
-        while True:
-            cursor, ids = await self._client.call("SSCAN", listed, cursor, "COUNT", NAMES)
-            for piece in pieces(ids, IN_FLIGHT):
-                await self._bury_subscribers(node, piece)
+        listed = self._keys.channels(node)
+        async for channel_ids in scan(self._client, "SSCAN", listed):
+            for piece in pieces(channel_ids, IN_FLIGHT):
+                names = [bytes(channel_id).decode() for channel_id in piece]
+                await scan_subscribers(self._client, self._keys, scripts.SUBSCRIBERS_BURY, node, names)
                 await self._client.call("SREM", listed, *piece)
                 await self._client.call("EXPIRE", lock, _LOCK_SECONDS)
-            if int(cursor) == 0:
-                return
-
-    async def _bury_subscribers(self, node: str, channel_ids: list[bytes]) -> None:
-        lists = [self._keys.subscribers(bytes(channel_id).decode()) for channel_id in channel_ids]
-        cursors: dict[str, bytes] = dict.fromkeys(lists, b"0")
-        while cursors:
-            replies = await asyncio.gather(
-                *(
-                    self._client.run(scripts.SUBSCRIBERS_BURY, [key], node, cursor, NAMES)
-                    for key, cursor in cursors.items()
-                )
-            )
-            cursors = {key: cursor for key, cursor in zip(cursors, replies, strict=True) if int(cursor) != 0}

@@ -7,7 +7,7 @@ generation survives.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -16,6 +16,7 @@ from conclave.model import SessionPath
 from relay.redis import scripts
 from relay.redis.connection import Reply, pairs
 from relay.redis.keys import Keys
+from relay.redis.scanning import scan
 from relay.redis.store import Store
 from relay.redis.unreadable import Unreadable
 
@@ -108,6 +109,12 @@ class Leases:
     async def holders(self, path: SessionPath) -> list[Holder]:
         """Return the holder of a path and the earlier ones that have not ended, in no particular order."""
         return holders_in(await self._client.call("HGETALL", self._keys.lease(path)), self._client.unreadable)
+
+    async def node_sessions(self, node: str) -> AsyncIterator[dict[str, SessionPath]]:
+        """Yield the sessions in the list of a node, each path by its connection, in pieces."""
+        async for flat in scan(self._client, "HSCAN", self._keys.sessions(node)):
+            paths = ((each, self._client.unreadable.read("sessions", session_path, path)) for each, path in pairs(flat))
+            yield {bytes(connection).decode(): path for connection, path in paths if path is not None}
 
     async def sessions(self, nodes: set[str]) -> list[str]:
         """Return the paths of all sessions on these nodes, each once, sorted."""

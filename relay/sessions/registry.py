@@ -24,6 +24,9 @@ class SessionRegistry:
     def __contains__(self, session: object) -> bool:
         return isinstance(session, Session) and self._by_connection.get(session.connection) is session
 
+    def get(self, connection: str) -> Session | None:
+        return self._by_connection.get(connection)
+
     def __len__(self) -> int:
         return len(self._by_connection)
 
@@ -73,9 +76,13 @@ class SessionRegistry:
         for session in self:
             session.close(reason)
 
-    def close_idle(self, now: float, idle_seconds: float) -> None:
-        """Close the sessions whose last activity is that long ago. `now` is by the event loop's clock."""
+    def close_idle(self, now: float, idle_seconds: float, *, held_up: float) -> None:
+        """Close the sessions whose last activity is that long ago. `now` is by the event loop's clock.
+
+        The `held_up` seconds before `now` do not count: the process did not run, and has not read what clients sent.
+        """
         for session in self:
+            session.last_activity = min(now, session.last_activity + held_up)
             if now - session.last_activity >= idle_seconds:
                 session.close(CloseReason.IDLE)
 
