@@ -63,7 +63,11 @@ class Components:
         self.directory = Directory(self.client, keys)
         self.leases = Leases(self.client, keys)
         self.records = SessionRecords(
-            sessions=self.sessions, leases=self.leases, channel_log=self.channel_log, registry=self.registry
+            sessions=self.sessions,
+            leases=self.leases,
+            channel_log=self.channel_log,
+            directory=self.directory,
+            registry=self.registry,
         )
         self.fanout = FanOut(
             broker=self.broker,
@@ -74,6 +78,7 @@ class Components:
             flusher=self.flusher,
             metrics=self.metrics,
             unlist=self.records.unlist,
+            unnote=self.records.unnote,
             unreadable=self.client.unreadable,
         )
         self.client.on_up(self.fanout.reconnected)
@@ -87,7 +92,7 @@ class Components:
         services = self._services(config)
         self.janitor = Janitor(
             registry=self.registry,
-            dead_nodes=DeadNodes(self.client, keys, self.registry),
+            dead_nodes=DeadNodes(self.client, keys, self.registry, self.directory),
             announcements=self.announcements,
             fanout=self.fanout,
             sessions=self.sessions,

@@ -21,13 +21,18 @@ _SESSIONS_PER_REVIEW = 500
 class Access:
     """Reviews subscribers and removes those that may not receive the channel any more."""
 
-    def __init__(self, directory: Directory, unlist: Unlist, on_removed: Callable[[LocalChannel], None]) -> None:
-        """`unlist` removes a session from a channel's list of subscribers in Redis.
+    def __init__(
+        self, directory: Directory, unlist: Unlist, unnote: Unlist, on_removed: Callable[[LocalChannel], None]
+    ) -> None:
+        """`unlist` removes a session from a channel's list of subscribers in Redis, and the directory's note of it.
+
+        `unnote` removes the note alone.
 
         `on_removed` is called after a subscriber of the channel was removed.
         """
         self._directory = directory
         self._unlist = unlist
+        self._unnote = unnote
         self._on_removed = on_removed
 
     async def apply(self, channel: LocalChannel, version: int) -> None:
@@ -72,5 +77,6 @@ class Access:
         log.info("session.lost_channel", path=session.path_text, channel=channel.id, reason=reason)
         if reason == "deleted":
             session.listed_in.discard(channel.id)  # the list of subscribers is deleted with the channel
+            self._unnote(session, channel.id)
         else:
             self._unlist(session, channel.id)

@@ -57,6 +57,7 @@ class FanOut:
         flusher: Flusher,
         metrics: Metrics,
         unlist: Unlist,
+        unnote: Unlist,
         unreadable: Unreadable,
     ) -> None:
         self._broker = broker
@@ -72,7 +73,7 @@ class FanOut:
         self._observe_age = metrics.delivery_seconds.observe
         self._channels: dict[str, LocalChannel] = {}
         self._idle: dict[str, LocalChannel] = {}
-        self._access = Access(directory, unlist, on_removed=self._check_idle)
+        self._access = Access(directory, unlist, unnote, on_removed=self._check_idle)
         self._recovery = Recovery(self._channels, self._access, channel_log, metrics)
         self._replays = Replays(channel_log, self._access)
         broker.on_resubscribed(self._interrupted)

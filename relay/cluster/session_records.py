@@ -10,12 +10,15 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from conclave.model import SessionPath
 from relay.cluster.pending import Batch, Pending, V
 from relay.model.close_reason import CloseReason
 from relay.model.errors import StoreUnavailable
-from relay.redis.batches import IN_FLIGHT, pieces
+from relay.redis.batches import IN_FLIGHT, NAMES, pieces
 from relay.redis.channel_log import ChannelLog
+from relay.redis.directory import EVERY_CHANNEL, Directory
 from relay.redis.leases import Leases
 from relay.redis.node_registry import NodeRegistry
 from relay.sessions.registry import SessionRegistry
@@ -26,12 +29,26 @@ _LATE_SECONDS = 30.0
 _CLOSES = {"superseded": CloseReason.SUPERSEDED, "revoked": CloseReason.REVOKED}
 
 
+class Ended(msgspec.Struct, frozen=True):
+    """A session that has ended, and the ids of the channels in which the directory may note it."""
+
+    path: SessionPath
+    noted_in: list[str]
+
+
 class SessionRecords:
     """What is recorded of the sessions of this node, and what is still to be."""
 
     def __init__(
-        self, *, sessions: SessionRegistry, leases: Leases, channel_log: ChannelLog, registry: NodeRegistry
+        self,
+        *,
+        sessions: SessionRegistry,
+        leases: Leases,
+        channel_log: ChannelLog,
+        directory: Directory,
+        registry: NodeRegistry,
     ) -> None:
+        self._directory = directory
         self._sessions = sessions
         self._leases = leases
         self._log = channel_log
@@ -39,8 +56,8 @@ class SessionRecords:
         self._settling = asyncio.Lock()
         self._unrecorded: Pending[Session] = Pending()
         """The sessions whose leases and listings are to be written again, by connection."""
-        self._ended: Pending[SessionPath] = Pending()
-        """The leases that are to be removed, by the name of the node that took them, and by connection."""
+        self._ended: Pending[Ended] = Pending()
+        """The leases and notes that are to be removed, by the name of the node that took them, and by connection."""
         self._left: Pending[None] = Pending()
         """The subscribers that are to be removed, by channel and connection."""
         self._strays_at: list[float] = []
@@ -55,19 +72,29 @@ class SessionRecords:
 
     async def remove(self, session: Session, node: str) -> None:
         """Remove the records of a session that took its lease at `node`; during an outage, once that is over."""
-        channel_ids = list(session.listed_in)
+        channel_ids, noted_in = list(session.listed_in), list(session.noted_in)
         try:
             await asyncio.gather(
                 self._leases.release(node, {session.connection: session.path}),
                 *(self._log.remove_subscribers(channel_id, session.connection) for channel_id in channel_ids),
+                self._forget_joins(session.path, session.connection, noted_in),
             )
         except StoreUnavailable:
-            self._ended.add(node, session.connection, session.path)
+            self._ended.add(node, session.connection, Ended(session.path, noted_in))
             for channel_id in channel_ids:
                 self._left.add(channel_id, session.connection, None)
 
+    async def _forget_joins(self, path: SessionPath, connection: str, channel_ids: list[str]) -> None:
+        for piece in pieces(channel_ids, NAMES):
+            await self._directory.forget_joins(path, connection, piece)
+
+    def expect_note(self, session: Session) -> None:
+        """Prepare for a session to be noted in a channel whose id is not known."""
+        session.noted_in.add(EVERY_CHANNEL)
+
     def expect_listing(self, session: Session, channel_id: str) -> None:
         """Prepare for a session to be listed as a subscriber of a channel: an earlier removal is not repeated."""
+        session.noted_in.add(channel_id)
         session.listed_in.add(channel_id)
         self._left.discard(channel_id, session.connection)
 
@@ -79,11 +106,18 @@ class SessionRecords:
         session.listed_in.discard(channel_id)
         removed = self._log.remove_subscribers(channel_id, session.connection)
         removed.add_done_callback(partial(self._unlist_later, session.connection, channel_id))
+        self.unnote(session, channel_id)
         return removed
 
     def _unlist_later(self, connection: str, channel_id: str, removed: "asyncio.Future[Any]") -> None:
         if removed.cancelled() or removed.exception() is not None:
             self._left.add(channel_id, connection, None)
+
+    def unnote(self, session: Session, channel_id: str) -> None:
+        """Remove the directory's note that a session is in a channel: now, or else with the session."""
+        session.noted_in.discard(channel_id)
+        forgotten = self._directory.forget_joins(session.path, session.connection, [channel_id])
+        forgotten.add_done_callback(partial(_note_again, session, channel_id))
 
     # --- All sessions ---
 
@@ -106,7 +140,7 @@ class SessionRecords:
         async for sessions in self._leases.node_sessions(node):
             for connection, path in sessions.items():
                 if self._sessions.get(connection) is None:
-                    self._ended.add(node, connection, path)
+                    self._ended.add(node, connection, Ended(path, [EVERY_CHANNEL]))
         async for subscribers in self._log.node_subscribers(node):
             for channel_id, connections in subscribers.items():
                 for connection in connections:
@@ -141,7 +175,9 @@ class SessionRecords:
     async def _release(self) -> None:
         batch = self._ended.batch()
         for node, ended in batch.items():
-            await self._leases.release(node, {connection: entry.value for connection, entry in ended.items()})
+            await self._leases.release(node, {connection: entry.value.path for connection, entry in ended.items()})
+            for connection, entry in ended.items():
+                await self._forget_joins(entry.value.path, connection, entry.value.noted_in)
         self._ended.done(batch)
 
     async def _record(self) -> None:
@@ -174,6 +210,12 @@ class SessionRecords:
             for session in {each.connection: each for _, listed in piece for each in listed}.values():
                 session.relistings += 1  # in the turn in which the commands are sent
             await self._log.keep_subscribers(self._registry.node, self._present(piece))
+        await self._directory.keep_joins(
+            (each.path, each.connection, channel_id)
+            for each in sessions
+            if each in self._sessions
+            for channel_id in list(each.listed_in)
+        )
         superseded = await self._leases.superseded([session.claim for session in sessions])
         for session, is_superseded in zip(sessions, superseded, strict=True):
             if is_superseded:
@@ -188,6 +230,12 @@ class SessionRecords:
             for channel_id, sessions in channels
         }
         return {channel_id: paths for channel_id, paths in present.items() if paths}
+
+
+def _note_again(session: Session, channel_id: str, forgotten: "asyncio.Future[Any]") -> None:
+    """Leave it to the end of the session to remove a note that was not removed."""
+    if forgotten.cancelled() or forgotten.exception() is not None:
+        session.noted_in.add(channel_id)
 
 
 def _values(batch: Batch[V]) -> list[V]:

@@ -289,7 +289,8 @@ class ChannelLog:
         """Yield the connections that a node has listed in its channels, by channel, in pieces."""
         async for channel_ids in scan(self._client, "SSCAN", self._keys.channels(node)):
             for piece in pieces((bytes(each).decode() for each in channel_ids), IN_FLIGHT):
-                yield await scan_subscribers(self._client, self._keys, scripts.SUBSCRIBERS_OF, node, piece)
+                found = await scan_subscribers(self._client, self._keys, scripts.SUBSCRIBERS_OF, node, piece)
+                yield {channel_id: list(connections) for channel_id, connections in found.items()}
 
     async def remove_node_channels(self, node: str, channel_ids: Sequence[str]) -> None:
         """Record that a node has no subscribers in these channels any more."""

@@ -7,6 +7,7 @@ import structlog
 from relay.redis import scripts
 from relay.redis.batches import IN_FLIGHT, pieces
 from relay.redis.connection import pairs
+from relay.redis.directory import Directory
 from relay.redis.keys import Keys
 from relay.redis.leases import session_path
 from relay.redis.node_registry import NodeRegistry
@@ -25,10 +26,11 @@ class DeadNodes:
     node.
     """
 
-    def __init__(self, client: Store, keys: Keys, registry: NodeRegistry) -> None:
+    def __init__(self, client: Store, keys: Keys, registry: NodeRegistry, directory: Directory) -> None:
         self._client = client
         self._keys = keys
         self._registry = registry
+        self._directory = directory
 
     async def remove(self, node: str, beat: float) -> bool:
         """Remove a node whose last heartbeat was `beat`. False if it lives, or another node is removing it.
@@ -73,6 +75,16 @@ class DeadNodes:
         async for channel_ids in scan(self._client, "SSCAN", listed):
             for piece in pieces(channel_ids, IN_FLIGHT):
                 names = [bytes(channel_id).decode() for channel_id in piece]
+                await self._lose_joins(node, names)
                 await scan_subscribers(self._client, self._keys, scripts.SUBSCRIBERS_BURY, node, names)
                 await self._client.call("SREM", listed, *piece)
                 await self._client.call("EXPIRE", lock, _LOCK_SECONDS)
+
+    async def _lose_joins(self, node: str, channel_ids: list[str]) -> None:
+        found = await scan_subscribers(self._client, self._keys, scripts.SUBSCRIBERS_OF, node, channel_ids)
+        await self._directory.lose_joins(
+            (path, connection, channel_id)
+            for channel_id, texts in found.items()
+            for connection, text in texts.items()
+            if (path := self._client.unreadable.read("subscribers", session_path, text)) is not None
+        )

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from conclave.model import AuditEntry, InviteInfo, MachineInfo, Visibility
+from conclave.model import AuditEntry, InviteInfo, MachineInfo, SessionPath, Visibility
 from relay.redis import scripts
+from relay.redis.batches import NAMES, pieces
 from relay.redis.connection import pairs
 from relay.redis.keys import Keys
 from relay.redis.store import Store
@@ -23,6 +24,10 @@ _FINAL = frozenset({"revoked", "missing", "elsewhere"})
 
 Registration = Literal["open", "closed", "invite"]
 """The right to register: everybody's, that of the admins whom the operator named, or that of users with an invite."""
+
+
+EVERY_CHANNEL = "*"
+"""Stands for the ids of all channels that a session may be noted in."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -156,13 +161,36 @@ class Directory:
             key=lambda channel: channel.name,
         )
 
-    async def join(self, name: str, caller: Caller, token: str | None) -> JoinDecision:
-        """Decide on a join. A valid invite makes the user a member in the same step."""
-        args = (name, caller.path, caller.pubkey, caller.user, caller.role, token or "")
+    async def join(self, name: str, caller: Caller, connection: str, token: str | None) -> JoinDecision:
+        """Decide on a join, and note it. A valid invite makes the user a member in the same step.
+
+        The note stays until `forget_joins`: it tells what to review when the user or the machine is removed.
+        """
+        args = (name, caller.path, caller.pubkey, caller.user, caller.role, token or "", connection)
         verdict, *more = await self._texts(scripts.JOIN, *args)
         if not more:
             return JoinDecision(verdict)  # type: ignore[arg-type]
         return JoinDecision("ok", more[0], int(more[1]), more[2] == "1")
+
+    def forget_joins(self, path: SessionPath, connection: str, channel_ids: Iterable[str]) -> asyncio.Future[Any]:
+        """Remove the notes that a session is in these channels, or in any (`EVERY_CHANNEL`).
+
+        Raises, in the future: StoreUnavailable.
+        """
+        return self._client.run(scripts.PRESENCE_DROP, self._dir, path.user, path.machine, connection, *channel_ids)
+
+    async def keep_joins(self, joins: Iterable[tuple[SessionPath, str, str]]) -> None:
+        """Note again that sessions are in channels: each a path, a connection and the id of a channel."""
+        await self._note(scripts.PRESENCE_KEEP, joins)
+
+    async def lose_joins(self, joins: Iterable[tuple[SessionPath, str, str]]) -> None:
+        """Note that these sessions have probably ended with their node."""
+        await self._note(scripts.PRESENCE_LOSE, joins)
+
+    async def _note(self, script: scripts.Script, joins: Iterable[tuple[SessionPath, str, str]]) -> None:
+        for piece in pieces(joins, NAMES):
+            rows = (part for path, *rest in piece for part in (path.user, path.machine, *rest))
+            await self._client.run(script, self._dir, *rows)
 
     async def administer(
         self, operation: str, name: str, caller: Caller, *, inside: str, argument: str = ""

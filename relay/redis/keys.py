@@ -15,7 +15,9 @@ Braces mark the hash slot, so that the same layout runs on Redis Cluster: all ke
   :removed:<id>        hash     user, path or `/` (every non-member) -> `version` `reason`
   :created:<user>, :member:<user>, :administers:<user>, :banned:<user>
                        set      channel ids, the reverse of the above
-  :joined:<user>       set      channel ids that the user has ever joined
+  :in:<user>           zset     `channel id` `connection` `machine` of each session that is in a channel -> 0
+  :lost:<user>         zset     those whose node died in the last hour -> the time at which that was found out (ms)
+  :joined:<user>       set      the ids of these channels, for nodes that do not know the two
   :listed              set      ids of public channels
   :invites:<id>        hash     token -> `uses left or -` `expires (ms) or -`
   :tokens              hash     token -> channel id

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal
 
 from relay.redis.batches import NAMES
+from relay.redis.connection import pairs
 from relay.redis.keys import Keys
 from relay.redis.scripts import Script
 from relay.redis.store import Store
@@ -26,19 +27,19 @@ async def scan(client: Store, command: Literal["HSCAN", "SSCAN"], key: str) -> A
 
 async def scan_subscribers(
     client: Store, keys: Keys, script: Script, node: str, channel_ids: Sequence[str]
-) -> dict[str, list[str]]:
-    """Run a script over the lists of subscribers of some hundred channels, and return what it finds in each.
+) -> dict[str, dict[str, bytes]]:
+    """Run a script over a node's subscribers in the lists of some hundred channels.
 
-    Raises: StoreUnavailable.
+    Returns what the script does: for each channel the texts of the paths by connection. Raises: StoreUnavailable.
     """
-    found: dict[str, list[str]] = {channel_id: [] for channel_id in channel_ids}
+    found: dict[str, dict[str, bytes]] = {channel_id: {} for channel_id in channel_ids}
     cursors = dict.fromkeys(channel_ids, b"0")
     while cursors:
         replies = await asyncio.gather(
             *(client.run(script, [keys.subscribers(each)], node, cursor, NAMES) for each, cursor in cursors.items())
         )
         for channel_id, (cursor, *rows) in zip(list(cursors), replies, strict=True):
-            found[channel_id] += [bytes(row).decode() for row in rows]
+            found[channel_id].update((bytes(each).decode(), bytes(text)) for each, text in pairs(rows))
             if int(cursor) == 0:
                 del cursors[channel_id]
             else:

@@ -74,7 +74,7 @@ class Channels:
         if since is not None:
             valid_position(since)
         await self._fencing.check(session)
-        decision = await self._directory.join(name, session.caller, token)
+        decision = await self._decide(session, name, token)
         if decision.verdict == "revoked":
             raise revoked()
         if decision.verdict == "private":
@@ -94,17 +94,29 @@ class Channels:
             self._resumes.labels(outcome="recovered" if entry.recovered else "gap").inc()
         return Joined(entry.position, entry.recovered, decision.admin, entry.start_replay)
 
+    async def _decide(self, session: Session, name: str, token: str | None) -> JoinDecision:
+        try:
+            return await self._directory.join(name, session.caller, session.connection, token)
+        except StoreUnavailable:
+            self._records.expect_note(session)
+            raise
+
     async def _enter(
         self, session: Session, decision: JoinDecision, name: str, since: str | None
     ) -> ChannelJoin | None:
         channel_id, node = decision.channel_id, self._registry.node
         self._records.expect_listing(session, channel_id)
         try:
-            return await self._fanout.join(session, channel_id, name, node, version=decision.version, since=since)
+            entry = await self._fanout.join(session, channel_id, name, node, version=decision.version, since=since)
         except StoreUnavailable:
             if channel_id not in session.joined.values():
                 self._records.unlist(session, channel_id)  # it may be listed nevertheless
             raise
+        if entry is not None and channel_id not in session.listed_in:  # it lost the channel in the meantime
+            self._fanout.leave(session, channel_id)
+            self._records.unlist(session, channel_id)
+            raise StoreUnavailable("the session lost the channel while it joined it")
+        return entry
 
     async def leave(self, session: Session, name: str) -> None:
         """Stop delivering a channel to the session, from the moment of the call; no error if it is not in it."""

@@ -25,7 +25,7 @@ class Session:
 
     __slots__ = (
         *("_interrupt", "_whispers", "admin", "close_reason", "connection", "drained", "encoder", "generation"),
-        *("joined", "last_activity", "listed_in", "outbox", "path", "path_text", "pubkey", "relistings"),
+        *("joined", "last_activity", "listed_in", "noted_in", "outbox", "path", "path_text", "pubkey", "relistings"),
         *("replaying", "replays", "supersedes"),
     )
 
@@ -57,7 +57,9 @@ class Session:
         """The fencing generation of the session's lease; 0 while its login is under way."""
         self.joined: dict[str, str] = {}
         self.listed_in: set[str] = set()
-        """Ids of the channels that may list this session among their subscribers."""
+        """Ids of the channels that this session is in, or joins: they list it among their subscribers."""
+        self.noted_in: set[str] = set()
+        """Ids of the channels in which the directory may note this session."""
         self.relistings = 0
         """The times that the node has written the session's listings again: posts on either side of one have to be
         answered in their order, so they do not wait for Redis together."""

@@ -10,6 +10,7 @@ from relay.redis import connect, scripts
 from relay.redis.channel_log import ChannelLog, Retention
 from relay.redis.client import RedisClient
 from relay.redis.dead_nodes import DeadNodes
+from relay.redis.directory import Directory
 from relay.redis.keys import Keys
 from relay.redis.leases import Holder, Leases, latest
 from relay.redis.node_registry import NodeRegistry
@@ -41,7 +42,9 @@ class Cluster:
 
     async def remove(self) -> bool:
         """Have the living node remove the dead one, whose heartbeat it has seen last."""
-        return await DeadNodes(self.client, KEYS, self.living).remove(self.dead.node, self.seen)
+        return await DeadNodes(self.client, KEYS, self.living, Directory(self.client, KEYS)).remove(
+            self.dead.node, self.seen
+        )
 
     async def last_heartbeat(self, member: NodeRegistry) -> float:
         return float(await self.client.call("ZSCORE", KEYS.nodes, member.node))

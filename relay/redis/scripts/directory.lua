@@ -121,6 +121,51 @@ local function remove(id, who, reason)
   end
 end
 
+-- Note that a session is in a channel: the channel has to be reviewed when the user or the machine is removed.
+local function enter(user, id, connection, machine)
+  redis.call('ZADD', dir .. ':in:' .. user, 0, id .. ' ' .. connection .. ' ' .. machine)
+  redis.call('SADD', dir .. ':joined:' .. user, id)
+end
+
+-- Remove a note, and the channel from the set that other nodes know, if no other session of the user is noted in it.
+local function forget(user, note)
+  local inside = dir .. ':in:' .. user
+  if redis.call('ZREM', inside, note) == 1 then
+    local id = string.match(note, '^%S+')
+    if #redis.call('ZRANGEBYLEX', inside, '[' .. id .. ' ', '(' .. id .. '!', 'LIMIT', 0, 1) == 0 then
+      redis.call('SREM', dir .. ':joined:' .. user, id)
+    end
+    return true
+  end
+end
+
+-- Begin a new membership version of every channel that sessions of a user are in, or of one machine of the user; and of
+-- those that only nodes know of which note no machine.
+local function change_joined(user, machine)
+  local ids, noted = {}, {}
+  for _, key in ipairs({ ':in:', ':lost:' }) do
+    for _, note in ipairs(redis.call('ZRANGE', dir .. key .. user, 0, -1)) do
+      local id, its_machine = string.match(note, '^(%S+) %S+ (.*)$')
+      noted[id] = true
+      if not machine or machine == its_machine then
+        ids[id] = true
+      end
+    end
+  end
+  for _, id in ipairs(redis.call('SMEMBERS', dir .. ':joined:' .. user)) do
+    if not noted[id] then
+      ids[id] = true
+    end
+  end
+  for id in pairs(ids) do
+    if redis.call('EXISTS', dir .. ':channel:' .. id) == 1 then
+      change(id)
+    else
+      redis.call('SREM', dir .. ':joined:' .. user, id)
+    end
+  end
+end
+
 local function drop_channel(id, row)
   for _, user in ipairs(redis.call('SMEMBERS', dir .. ':acl:' .. id)) do
     redis.call('SREM', dir .. ':member:' .. user, id)

@@ -1,7 +1,7 @@
 -- Decide whether a user may join a channel. A valid invite makes the user a member and is used up in the same step.
--- ARGV: name, path, key, user, role, token ('' for none).
+-- ARGV: name, path, key, user, role, token ('' for none), connection.
 -- Returns {'ok', id, version, '1' if the user may administer it}, {'private'}, {'missing'} or {'revoked'}.
-local name, path, key, user, role, token = unpack(ARGV)
+local name, path, key, user, role, token, connection = unpack(ARGV)
 if not enrolled(path, key) then
   return { 'revoked' }
 end
@@ -30,6 +30,5 @@ if row.visibility == 'private' and not is_member(id, user) then
   end
   add_member(id, user)
 end
--- The channels to review when the user or one of their machines is removed. Some may have been left long ago.
-redis.call('SADD', dir .. ':joined:' .. user, id)
+enter(user, id, connection, string.match(path, '^[^/]+/([^/]+)'))
 return { 'ok', id, redis.call('HGET', dir .. ':channel:' .. id, 'version'), rules(id, row, user, role) and '1' or '0' }

@@ -16,9 +16,5 @@ local key = string.match(row, '^%S+')
 redis.call('HDEL', dir .. ':machines:' .. user, machine)
 redis.call('HDEL', dir .. ':keys', key)
 owe('key:' .. key, 'revoked')
-for _, id in ipairs(redis.call('SMEMBERS', dir .. ':joined:' .. user)) do
-  if redis.call('EXISTS', dir .. ':channel:' .. id) == 1 then
-    change(id)
-  end
-end
+change_joined(user, machine)
 return with_due(audited(actor, 'machine_remove', target, 'ok'))

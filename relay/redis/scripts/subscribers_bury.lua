@@ -1,14 +1,13 @@
 -- Remove a dead node's subscribers from a piece of a channel's list. KEYS: subs. ARGV: node, cursor, entries to look at.
--- Returns {cursor of the next piece, '0' after the last one; connection and path of each one that was removed, ...}.
+-- Returns {cursor of the next piece, '0' after the last one}.
 local cursor, rows = unpack(redis.call('HSCAN', KEYS[1], ARGV[2], 'COUNT', ARGV[3]))
-local prefix, gone, answer = ARGV[1] .. ' ', {}, { cursor }
+local prefix, gone = ARGV[1] .. ' ', {}
 for i = 1, #rows, 2 do
   if string.sub(rows[i + 1], 1, #prefix) == prefix then
     gone[#gone + 1] = rows[i]
-    answer[#answer + 1], answer[#answer + 2] = rows[i], string.sub(rows[i + 1], #prefix + 1)
   end
 end
 for i = 1, #gone, 500 do
   redis.call('HDEL', KEYS[1], unpack(gone, i, math.min(i + 499, #gone)))
 end
-return answer
+return { cursor }

@@ -26,12 +26,8 @@ for i = 1, #machines, 2 do
   redis.call('HDEL', dir .. ':keys', key)
   owe('key:' .. key, 'user_removed')
 end
-for _, id in ipairs(redis.call('SMEMBERS', dir .. ':joined:' .. user)) do
-  if redis.call('EXISTS', dir .. ':channel:' .. id) == 1 then
-    change(id)
-  end
-end
+change_joined(user)
 redis.call('HDEL', dir .. ':users', user)
 redis.call('DEL', dir .. ':machines:' .. user, dir .. ':administers:' .. user, dir .. ':banned:' .. user,
-  dir .. ':joined:' .. user)
+  dir .. ':joined:' .. user, dir .. ':in:' .. user, dir .. ':lost:' .. user)
 return with_due(audited(actor, 'user_remove', user, 'ok'))
