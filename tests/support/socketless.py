@@ -53,8 +53,8 @@ class Socketless:
         with Redis.from_url(self._redis_url) as store, store.pipeline(transaction=False) as pipe:
             for user in names:
                 pipe.hset(f"{KEYS.directory}:users", user, 0)
-                pipe.hset(KEYS.machine_keys, f"key of {user}/{machine}", f"{user}/{machine}")
-                pipe.hset(KEYS.machines(user), machine, f"key of {user}/{machine} 0")
+                pipe.hset(KEYS.machine_keys, f"key-of-{user}/{machine}", f"{user}/{machine}")
+                pipe.hset(KEYS.machines(user), machine, f"key-of-{user}/{machine} 0")
             await asyncio.to_thread(pipe.execute)
         return await at_once(names, lambda user: self._open(SessionPath(user, machine, "main")))
 
@@ -64,7 +64,7 @@ class Socketless:
         outbox.open()
         session = Session(
             path=path,
-            pubkey=f"key of {path.user}/{path.machine}",
+            pubkey=f"key-of-{path.user}/{path.machine}",
             admin=False,
             connection=f"{self._node.name}.{self._count}",
             encoder=self._codec,
