@@ -256,16 +256,16 @@ async def test_the_removal_of_a_dead_node_goes_on_where_it_failed(redis_url: str
         await store.sadd(KEYS.channels(ghost), *channel_ids)
         with refused(redis_url, "srem"):
             await store.zadd(KEYS.nodes, {ghost: -1})
-            await wait_until(lambda: _no_leases(store), what="the leases are removed")
-            assert await store.exists(KEYS.channels(ghost))
+            await wait_until(lambda: _no_subscribers(store), what="the subscribers are removed")
+            assert await store.exists(KEYS.channels(ghost), KEYS.sessions(ghost)) == 2
         await store.delete(KEYS.sweep(ghost))
         await wait_until(lambda: _no_keys_of(store, ghost), what="everything is removed")
-        assert not [key async for key in store.scan_iter("conclave:{c:*}:subs")]
+        assert not [key async for key in store.scan_iter("conclave:{s:*}")], "leases are left"
         assert other.is_ready
 
 
-async def _no_leases(store: Any) -> bool:
-    return not [key async for key in store.scan_iter("conclave:{s:*}")]
+async def _no_subscribers(store: Any) -> bool:
+    return not [key async for key in store.scan_iter("conclave:{c:*}:subs")]
 
 
 async def _no_keys_of(store: Any, node: str) -> bool:
