@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from nacl.signing import SigningKey
 
+from conclave import base64url
 from conclave.protocol import requests
 from relay.app.node import Node
 from relay.protocol import operations
@@ -123,8 +124,15 @@ async def test_requests_wait_for_redis_as_rarely_as_they_can(
         cid = await v2_peers.register(other, "cid")
         await cid.join("ops")
         await ann.ask("kick", channel="ops", target="cid")
-        found[requests.Kick] = measured.waits[requests.Kick]
+        await ann.ask("ban", channel="ops", user="cid")
+        thief = SigningKey.generate()
+        await ann.ask("machine.add", machine="stolen", pubkey=base64url.encode(bytes(thief.verify_key)))
+        stolen = await V2Peer.login(other, thief)
+        await stolen.join("ops")
+        await ann.ask("machine.remove", machine="stolen")
+        found |= {asked: measured.waits[asked] for asked in (requests.Kick, requests.Ban, requests.MachineRemove)}
         await v2_peers.close()
-    most = {requests.Ping: 0, Post: 1, "login": 2, requests.Join: 2, requests.Kick: 3}
+    most = {requests.Ping: 0, Post: 1, "login": 2, requests.Join: 2, requests.Kick: 3, requests.Ban: 3}
+    most |= {requests.MachineRemove: 3}
     counted = {asked: found[asked].count for asked in most}
     assert counted == most, {asked: found[asked].commands for asked in most}
