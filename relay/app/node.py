@@ -171,6 +171,7 @@ class Node:
         metrics.sessions.set_function(lambda: len(self.parts.sessions))
         metrics.channels.set_function(lambda: len(self.parts.fanout))
         metrics.subscriptions.set_function(lambda: self.parts.fanout.subscriptions)
+        metrics.records_pending.set_function(lambda: self.parts.records.pending)
         metrics.outbox_bytes.set_function(lambda: sum(session.outbox.buffered for session in self.parts.sessions))
 
     async def _open_status_port(self) -> web.AppRunner | None:

@@ -125,14 +125,18 @@ class Membership:
         self._probe.check()
 
     async def _come_back(self) -> None:
+        logged = ""
         while True:
             await self._interrupted.wait()
             try:
                 await self.complete()
             except StoreUnavailable as error:
-                log.debug("node.rejoining", state=self._state.name, error=error.why)
+                if error.why != logged:
+                    logged = error.why
+                    log.warning("node.rejoining", state=self._state.name, error=error.why)
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
+                logged = ""
                 self._interrupted.clear()
                 log.info("node.serving", node=self._registry.node)
 

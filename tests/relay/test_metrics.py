@@ -261,9 +261,11 @@ async def test_an_overload_is_counted_and_is_no_outage(
 async def test_an_outage_of_redis_shows(redis_process: RedisProcess, peers: Peers) -> None:
     """Not ready, not up; and each of the three connections is made anew once."""
     async with running_node(redis_process.url) as url:
-        ann = await peers.register(url, "ann")
+        ann, bob = await peers.register(url, "ann"), await peers.register(url, "bob")
         redis_process.kill()
         assert await wait_for(url, "redis_errors_total") >= 1
+        await bob.close()
+        assert await wait_for(url, "records_pending") >= 1
         await ann.refusal(frames.Who())
         seen = await scrape(url)
         assert (seen("redis_up"), seen("ready"), seen("sessions")) == (0, 0, 1)

@@ -55,6 +55,9 @@ class Metrics(Table):
         self.subscriptions = self._gauge(
             "subscriptions", "Sessions of this node in channels, summed over the channels."
         )
+        self.records_pending = self._gauge(
+            "records_pending", "Records of sessions (leases, lists) that are still to be written to Redis, or removed."
+        )
         self.outbox_bytes = self._gauge("outbox_bytes", "Bytes that wait for the sockets of all sessions.")
         self.logins = self._counters(
             "logins",
