@@ -130,6 +130,7 @@ async def test_requests_wait_for_redis_as_rarely_as_they_can(
         stolen = await V2Peer.login(other, thief)
         await stolen.join("ops")
         await ann.ask("machine.remove", machine="stolen")
+        await stolen.close()
         found |= {asked: measured.waits[asked] for asked in (requests.Kick, requests.Ban, requests.MachineRemove)}
         await v2_peers.close()
     most = {requests.Ping: 0, Post: 1, "login": 2, requests.Join: 2, requests.Kick: 3, requests.Ban: 3}
