@@ -286,14 +286,16 @@ async def test_thousands_of_channels_are_left_in_a_few_commands(
         await socketless.create(session, names)
         await socketless.join(session, names)
         removals: list[Any] = []
-        submit = node.parts.client._submit
+        client = node.parts.client
+        assert isinstance(client, RedisClient)
+        submit = client._submit
 
         def noting(command: Any, script: Any) -> Any:
             if script is None and command[0] == "SREM":
                 removals.append(command)
             return submit(command, script)
 
-        monkeypatch.setattr(node.parts.client, "_submit", noting)
+        monkeypatch.setattr(client, "_submit", noting)
         await socketless.services.presence.close(session)
         await wait_until(lambda: len(node.parts.fanout) == 0, what="the node has unsubscribed from all of them")
         with Redis.from_url(redis_url) as store:
