@@ -220,11 +220,11 @@ class FanOut:
         channel, not_before = self._channels.get(channel_id), self._clock.not_before()
         return (0, None, not_before) if channel is None else (channel.version, channel.unconfirmed, not_before)
 
-    def acknowledge(self, channel_id: str, message_id: str) -> None:
-        """Note the id of a message that was posted here: its loss would be one."""
+    def acknowledge(self, channel_id: str, message_id: str, ms: int) -> None:
+        """Note the id of a message that was posted here, and the id's milliseconds: its loss would be one."""
         channel = self._channels.get(channel_id)
         if channel is not None:
-            channel.acknowledge(message_id)
+            channel.acknowledge(message_id, ms)
 
     # --- Membership versions ---
 

@@ -46,7 +46,7 @@ class LocalChannel:
         """The number of times that a connection to Redis was lost since the first session joined."""
         self.confirmed = True
         """False from an interruption until the log has, or has recorded as lost, what this node has seen."""
-        self._acknowledged = START
+        self._acknowledged, self._acknowledged_ms = START, 0
         self._last_hole: str | None = None
         """The last message of the last hole that the subscribers were told of, or have received."""
         self.reviewing = asyncio.Lock()
@@ -74,10 +74,10 @@ class LocalChannel:
         """The last seen message if it is not known that the log still has it, else None."""
         return None if self.confirmed or not self.started else self.last_seen
 
-    def acknowledge(self, message_id: str) -> None:
-        """Note the id of a message that this node has posted."""
-        if order(message_id) > order(self._acknowledged):
-            self._acknowledged = message_id
+    def acknowledge(self, message_id: str, ms: int) -> None:
+        """Note the id of a message that this node has posted, and the id's milliseconds."""
+        if ms > self._acknowledged_ms or order(message_id) > order(self._acknowledged):
+            self._acknowledged, self._acknowledged_ms = message_id, ms
 
     def interrupt(self) -> None:
         """Have the log read, and compared with what this node has seen: another server may be there."""

@@ -162,8 +162,9 @@ class Messages:
     def _posted(self, pending: PendingPost, message_id: str) -> tuple[str, int]:
         self._metrics.publish_seconds.observe(time.monotonic() - pending.began)
         self._metrics.posts.inc()
-        self._fanout.acknowledge(pending.channel_id, message_id)
-        return message_id, int(message_id.partition("-")[0])
+        ms = int(message_id.partition("-")[0])
+        self._fanout.acknowledge(pending.channel_id, message_id, ms)
+        return message_id, ms
 
     async def whisper(
         self, session: Session, target: SessionPath, payload: bytes, size: int, *, key: str | None = None
