@@ -10,7 +10,7 @@ import sys
 
 from tests.chaos.faults import FAULTS
 from tests.chaos.run import Settings, run
-from tests.chaos.topology import TOPOLOGIES
+from tests.chaos.topologies import TOPOLOGIES
 from tests.support.programs import end_fork_server
 
 

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from tests.chaos import judge
 from tests.chaos.actors import Listener, Talker, Urls
 from tests.chaos.channel_log import ChannelLog
-from tests.chaos.deliveries import Gap, flaws
+from tests.chaos.deliveries import Gap, Row, flaws
 from tests.support.waiting import pause, wait_until
 
 Store = Callable[[], AbstractContextManager[Any]]
@@ -67,10 +67,9 @@ class Conversation:
                 await wait_until(self._all_have_received, timeout=_CATCH_UP_SECONDS)
             self._is_over = True
 
-    def fail_over(self, old: Any, new: Any) -> int:
-        """Note what a failover from one store to another takes from the log; returns the number of messages."""
-        delivered = {each for listener in self.listeners for each in listener.delivered}
-        return self.log.lose(self.log.read(old), self.log.read(new), delivered)
+    def lose(self, before: dict[str, Row], after: dict[str, Row]) -> None:
+        """Note what a failover takes: what the log had before, and what it has after it."""
+        self.log.lose(before, after, {each for listener in self.listeners for each in listener.delivered})
 
     def check(self) -> list[str]:
         """Compare what each client received with the channel's log; returns what is wrong."""

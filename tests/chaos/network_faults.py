@@ -14,7 +14,7 @@ def _fronts(topology: Topology) -> list[Proxy]:
 
 
 def _backs(topology: Topology) -> list[Proxy]:
-    return [node.back for node in topology.nodes]
+    return topology.backs
 
 
 def _network(
@@ -35,7 +35,14 @@ def _network(
             for proxy in chosen:
                 proxy.mend()
 
-    return Fault(f"{place.value}: {name}", place, seconds, apply, ends_connections=place is Place.CLIENTS)
+    return Fault(
+        f"{place.value}: {name}",
+        place,
+        seconds,
+        apply,
+        ends_connections=place is Place.CLIENTS,
+        fits=lambda topology: bool(proxies(topology)),
+    )
 
 
 def _networks(place: Place) -> Iterator[Fault]:

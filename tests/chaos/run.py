@@ -19,7 +19,8 @@ from tests.chaos.conversation import Conversation
 from tests.chaos.fault import Chosen, Fault, rounds
 from tests.chaos.faults import FAULTS
 from tests.chaos.judge import PRESENCE_SECONDS, SERVICE_SECONDS, Duration, RaceOutcome, Summary
-from tests.chaos.topology import TOPOLOGIES, RelayNode, Topology
+from tests.chaos.topologies import TOPOLOGIES
+from tests.chaos.topology import Note, RelayNode, Topology
 from tests.support.v2_peer import V2Peer
 from tests.support.waiting import pause, wait_until
 
@@ -258,9 +259,15 @@ class Run:
         flaws = self.summary.take(took)
         self._flawed(flaws, "after the heal")
 
-    def _note_failover(self, old: Any, new: Any) -> None:
-        for each in self._conversations:
-            each.fail_over(old, new)
+    def _note_failover(self, old: Any) -> Note:
+        """Note what each channel has; returns what notes the loss."""
+        had = [(each, each.log.read(old)) for each in self._conversations]
+
+        def note(new: Any) -> None:
+            for each, rows in had:
+                each.lose(rows, each.log.read(new))
+
+        return note
 
 
 class _Race:

@@ -29,6 +29,19 @@ _TOLD = (
 """What a server can be told: a name, the longest time in seconds, the command, and the one that undoes it."""
 
 
+def _always(_: Topology) -> bool:
+    return True
+
+
+def _has_clocks(topology: Topology) -> bool:
+    return topology.has_clocks
+
+
+def _is_alone(topology: Topology) -> bool:
+    """Tell whether nobody else decides which server is the primary."""
+    return not topology.is_watched
+
+
 def _told(name: str, longest: float, command: str, undo: str) -> Fault:
     @asynccontextmanager
     async def apply(topology: Topology, _: random.Random) -> AsyncIterator[None]:
@@ -42,17 +55,14 @@ def _told(name: str, longest: float, command: str, undo: str) -> Fault:
                 with store.client() as client:
                     client.execute_command(*undo.split())
 
-    return Fault(f"store: {name}", Place.STORE, (0.2 * longest, longest), apply)
+    fits = _is_alone if command.startswith("REPLICAOF") else _always
+    return Fault(f"store: {name}", Place.STORE, (0.2 * longest, longest), apply, fits=fits)
 
 
 @asynccontextmanager
 async def _killed(topology: Topology, _: random.Random) -> AsyncIterator[None]:
-    store = topology.primary
-    store.process.kill()
-    try:
+    async with topology.without_primary():
         yield
-    finally:
-        await store.restart()
 
 
 @asynccontextmanager
@@ -74,12 +84,15 @@ async def _stopped(topology: Topology, _: random.Random) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _busy(topology: Topology, _: random.Random) -> AsyncIterator[None]:
     """Run a script of somebody else that does not end by itself."""
-    async with AsyncRedis.from_url(topology.primary.process.url, socket_timeout=None) as client:
+    store = topology.primary
+    with store.client() as settings:
+        settings.config_set("busy-reply-threshold", 100)
+    async with AsyncRedis.from_url(store.process.url, socket_timeout=None) as client:
         running = asyncio.ensure_future(client.eval("while true do end", 0))
         try:
             yield
         finally:
-            with topology.store() as killer:
+            with store.client() as killer:
                 while not running.done():
                     try:
                         killer.script_kill()
@@ -107,7 +120,7 @@ async def _disk_full(topology: Topology, _: random.Random, *, fsync: str) -> Asy
             with store.client() as client:
                 client.config_set("appendfsync", "always")
         else:
-            await store.restart()
+            await store.process.restart()
 
 
 @asynccontextmanager
@@ -124,10 +137,10 @@ async def _clock(topology: Topology, chance: random.Random) -> AsyncIterator[Non
 STORE_FAULTS = (
     Fault("store: kill -9", Place.STORE, (0.0, 1.5), _killed),
     Fault("store and all nodes: kill -9", Place.STORE, (0.0, 0.5), _everything_killed, True, is_alone=True),
-    Fault("store: SIGSTOP", Place.STORE, (0.2, 3.0), _stopped),
+    Fault("store: SIGSTOP", Place.STORE, (0.2, 3.0), _stopped, fits=_is_alone),
     *(_told(*row) for row in _TOLD),
-    Fault("store: busy with a script", Place.STORE, (0.3, 3), _busy),
+    Fault("store: busy with a script", Place.STORE, (0.3, 3), _busy, fits=_is_alone),
     Fault("store: disk full, it refuses", Place.STORE, (0.5, 3), partial(_disk_full, fsync="everysec")),
-    Fault("store: disk full, it ends", Place.STORE, (0.5, 2), partial(_disk_full, fsync="always")),
-    Fault("store: the clock jumps and jumps back", Place.STORE, (1.5, 4), _clock, fits=lambda all_: all_.has_clocks),
+    Fault("store: disk full, it ends", Place.STORE, (0.5, 2), partial(_disk_full, fsync="always"), fits=_is_alone),
+    Fault("store: the clock jumps and jumps back", Place.STORE, (1.5, 4), _clock, fits=_has_clocks),
 )

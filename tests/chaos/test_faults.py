@@ -33,7 +33,7 @@ NAMED = {fault.name: fault for fault in FAULTS}
 @pytest.fixture
 async def topology(tmp_path: Path) -> AsyncIterator[Topology]:
     """A durable server without nodes."""
-    store = Store(tmp_path / "store")
+    store = Store.durable(tmp_path / "store")
     try:
         await store.process.start()
         yield Topology([], [store])

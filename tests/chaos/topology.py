@@ -1,18 +1,15 @@
-"""What is broken: relay nodes, each behind a proxy and with one before its store, and the store in one of its forms."""
+"""What is broken: relay nodes, each behind a proxy and with one before its store, and servers of a store."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
-
-from redis import Redis
+from typing import Any, Self
 
 from tests.support.nodes import NodeProcess
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisProcess
-from tests.support.waiting import pause, wait_until
 
 NODES = 3
 _RESTART_SECONDS = 40.0
@@ -23,7 +20,8 @@ _FAKETIME = [Path(f"/usr/lib/{machine}/faketime/libfaketime.so.1") for machine i
 class RelayNode:
     """A node; clients reach it through `front`, and it reaches the store through `back`."""
 
-    def __init__(self, process: NodeProcess, front: Proxy, back: Proxy) -> None:
+    def __init__(self, process: NodeProcess, front: Proxy, back: Proxy | None) -> None:
+        """`back` is None where the nodes find the servers of the store by themselves."""
         self.process = process
         self.front = front
         self.back = back
@@ -75,23 +73,24 @@ class Clock:
 
 
 class Store:
-    """One server of the store."""
+    """One server of the store; `clock` is None if it has that of the machine."""
 
-    def __init__(self, directory: Path, *settings: str) -> None:
+    def __init__(self, process: RedisProcess, clock: Clock | None = None) -> None:
+        self.process = process
+        self.clock = clock
+
+    @classmethod
+    def durable(cls, directory: Path, *settings: str) -> Self:
+        """Make a server that writes before it replies, with a clock of its own if there can be one."""
         directory.mkdir(parents=True)
-        self.clock = Clock.of(directory)
-        self.process = RedisProcess(
-            directory,
-            tcp=True,
-            settings=("--busy-reply-threshold", "100", *settings),
-            environment=self.clock.environment if self.clock else {},
-        )
+        clock = Clock.of(directory)
+        environment = clock.environment if clock else {}
+        return cls(RedisProcess(directory, tcp=True, settings=settings, environment=environment), clock)
 
     @contextmanager
     def client(self, timeout: float = 5.0) -> Iterator[Any]:
         """Open a client that no fault of the network concerns."""
-        url = self.process.url
-        with Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=None) as client:
+        with self.process.client(timeout) as client:
             yield client
 
     async def restart(self) -> None:
@@ -99,141 +98,89 @@ class Store:
         await self.process.restart()
 
 
+Note = Callable[[Any], None]
+"""Called with a client of the new primary."""
+
+
 class Topology:
     """Nodes on one server."""
 
-    name = "server"
     loses = False
     """A failover may take acknowledged messages."""
+    fails_over = False
+    is_watched = False
+    """Somebody replaces a primary that does not answer."""
 
     def __init__(self, nodes: list[RelayNode], stores: list[Store]) -> None:
         self.nodes = nodes
         self.stores = stores
-        self.on_failover: list[Callable[[Any, Any], None]] = []
-        """Called with clients of the old and of the new primary while nobody can write to either."""
+        self.on_failover: list[Callable[[Any], Note]] = []
+        """Called with a client of the old primary once nobody can write to it any more."""
 
     @property
     def primary(self) -> Store:
-        """The server that takes writes."""
+        """The server that takes writes, or one of them."""
         return self.stores[0]
 
     @property
     def has_clocks(self) -> bool:
         return all(store.clock for store in self.stores)
 
+    @property
+    def backs(self) -> list[Proxy]:
+        """The proxies between the nodes and the store."""
+        return [node.back for node in self.nodes if node.back is not None]
+
     @contextmanager
     def store(self) -> Iterator[Any]:
-        """Open a client of the primary."""
+        """Open a client of the whole store."""
         with self.primary.client() as client:
             yield client
+
+    @asynccontextmanager
+    async def without_primary(self) -> AsyncIterator[None]:
+        """Kill the primary, and start it again at the end."""
+        store = self.primary
+        store.process.kill()
+        try:
+            yield
+        finally:
+            await store.process.restart()
+
+    async def fail_over(self, *, lag: float, keeps_old_connections: bool = False) -> None:
+        """Make another server the primary, which has received nothing for `lag` seconds.
+
+        The nodes' connections break, or with `keeps_old_connections` stay with the old primary, a replica from now on.
+        """
+        raise NotImplementedError
 
     def urls(self) -> list[str]:
         """The URLs of the nodes that run."""
         return [node.url for node in self.nodes if node.process.is_running]
 
 
-class Pair(Topology):
-    """Nodes on a primary with a replica; a failover is made by hand, and the nodes' proxies follow it."""
-
-    name = "pair"
-    loses = True
-
-    def __init__(self, nodes: list[RelayNode], stores: list[Store], links: list[Proxy]) -> None:
-        """`links[i]` leads to `stores[i]`: the other one replicates through it."""
-        super().__init__(nodes, stores)
-        self._links = links
-        self._primary = 0
-
-    @property
-    def primary(self) -> Store:
-        return self.stores[self._primary]
-
-    @property
-    def standby(self) -> Store:
-        """The server that copies the primary."""
-        return self.stores[1 - self._primary]
-
-    async def replicate(self) -> None:
-        """Have the other server copy the primary, and wait until it is in step."""
-        with self.standby.client() as replica:
-            replica.replicaof("127.0.0.1", str(self._links[self._primary].port))
-        await self.in_step()
-
-    async def in_step(self) -> None:
-        await wait_until(self._is_in_step, timeout=30, what="the replica is in step")
-
-    async def fail_over(self, *, lag: float, keeps_old_connections: bool) -> None:
-        """Promote the replica, which has not received anything for `lag` seconds.
-
-        The nodes' connections break, or with `keeps_old_connections` stay with the old primary, a replica from now on.
-        """
-        old, new = self.primary, self.standby
-        if lag:
-            self._links[self._primary].stall()
-            await pause(lag)
-        else:
-            await self.in_step()
-        for node in self.nodes:
-            node.back.lead_to(*new.process.address)
-            if not keeps_old_connections:
-                node.back.cut()
-        with old.client() as before, new.client() as after:
-            before.replicaof("127.0.0.1", "1")  # nobody can write to it any more; it keeps what it has
-            after.replicaof("NO", "ONE")
-            for note in self.on_failover:
-                note(before, after)
-        self._links[self._primary].reset()
-        self._primary = 1 - self._primary
-        for node in self.nodes:
-            node.back.mend()
-        await self.replicate()
-
-    def _is_in_step(self) -> bool:
-        with self.store() as primary, self.standby.client() as replica:
-            link, source = replica.info("replication"), primary.info("replication")
-        return bool(
-            link.get("master_link_status") == "up"
-            and link["master_replid"] == source["master_replid"]
-            and link["slave_repl_offset"] >= source["master_repl_offset"]
-        )
-
-
-@asynccontextmanager
-async def one_server(directory: Path, *, installed: bool = False) -> AsyncIterator[Topology]:
-    """Run nodes on one durable server."""
-    async with AsyncExitStack() as stack:
-        store = await _start(stack, Store(directory / "store"))
-        yield Topology(await _nodes(stack, store, installed=installed), [store])
-
-
-@asynccontextmanager
-async def pair(directory: Path, *, installed: bool = False) -> AsyncIterator[Topology]:
-    """Run nodes on a primary, and a replica beside it."""
-    async with AsyncExitStack() as stack:
-        settings = ("--repl-diskless-sync-delay", "0", "--repl-backlog-size", "1mb")
-        stores = [await _start(stack, Store(directory / f"store{i}", *settings)) for i in range(2)]
-        links = [await stack.enter_async_context(Proxy(*store.process.address)) for store in stores]
-        topology = Pair(await _nodes(stack, stores[0], installed=installed), stores, links)
-        await topology.replicate()
-        yield topology
-
-
-TOPOLOGIES = {"server": one_server, "pair": pair}
-
-
-async def _start(stack: AsyncExitStack, store: Store) -> Store:
+async def started(stack: AsyncExitStack, store: Store) -> Store:
+    """Start a server, which ends with the stack."""
     stack.callback(store.process.close)
     await store.process.start()
     return store
 
 
-async def _nodes(stack: AsyncExitStack, store: Store, *, installed: bool) -> list[RelayNode]:
-    return list(await asyncio.gather(*(_node(stack, store, installed=installed) for _ in range(NODES))))
+async def nodes_at(stack: AsyncExitStack, url: str, *, installed: bool) -> list[RelayNode]:
+    """Start nodes that find the store by themselves; they end with the stack."""
+    return list(await asyncio.gather(*(_node(stack, url, None, installed=installed) for _ in range(NODES))))
 
 
-async def _node(stack: AsyncExitStack, store: Store, *, installed: bool) -> RelayNode:
-    back = await stack.enter_async_context(Proxy(*store.process.address))
-    process = NodeProcess("--redis-url", f"redis://127.0.0.1:{back.port}", installed=installed)
+async def nodes_behind_proxies(stack: AsyncExitStack, store: Store, *, installed: bool) -> list[RelayNode]:
+    """Start nodes, each with a proxy between it and one server; they end with the stack."""
+    backs = [await stack.enter_async_context(Proxy(*store.process.address)) for _ in range(NODES)]
+    urls = [f"redis://127.0.0.1:{back.port}" for back in backs]
+    nodes = (_node(stack, url, back, installed=installed) for url, back in zip(urls, backs, strict=True))
+    return list(await asyncio.gather(*nodes))
+
+
+async def _node(stack: AsyncExitStack, url: str, back: Proxy | None, *, installed: bool) -> RelayNode:
+    process = NodeProcess("--redis-url", url, installed=installed)
     stack.push_async_callback(process.close)
     await process.start()
     front = await stack.enter_async_context(Proxy(*process.host_and_port))

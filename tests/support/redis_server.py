@@ -100,9 +100,9 @@ class RedisProcess:
             self.kill()
         await self.start()
 
-    def client(self) -> "Redis":
+    def client(self, timeout: float = 1.0) -> "Redis":
         """Return a client for the test's own questions."""
-        return Redis.from_url(self.url, socket_timeout=1, retry=None)
+        return Redis.from_url(self.url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=None)
 
     def flush(self) -> None:
         """Empty it, scripts included."""

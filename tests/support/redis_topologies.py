@@ -106,13 +106,15 @@ class Sentinels:
 
 
 @asynccontextmanager
-async def sentinels(directory: Path) -> AsyncIterator[Sentinels]:
-    """Run a primary, two replicas that are in step with it, and three Sentinels."""
+async def sentinels(directory: Path, *, durable: bool = False) -> AsyncIterator[Sentinels]:
+    """Run a primary, two replicas that are in step with it, and three Sentinels.
+
+    A server that is not `durable` is empty when it comes back.
+    """
     async with AsyncExitStack() as stack:
-        primary = _server(directory / "primary")
-        replicas = [
-            _server(directory / f"replica{number}", "--replicaof", "127.0.0.1", str(primary.port)) for number in (1, 2)
-        ]
+        primary = _server(directory / "primary", durable=durable)
+        source = ("--replicaof", "127.0.0.1", str(primary.port))
+        replicas = [_server(directory / f"replica{number}", *source, durable=durable) for number in (1, 2)]
         watchers = [SentinelProcess(directory / f"sentinel{number}", primary) for number in range(3)]
         for process in (primary, *replicas, *watchers):
             stack.callback(process.close)
@@ -123,9 +125,9 @@ async def sentinels(directory: Path) -> AsyncIterator[Sentinels]:
         yield topology
 
 
-def _server(directory: Path, *settings: str) -> RedisProcess:
+def _server(directory: Path, *settings: str, durable: bool) -> RedisProcess:
     common = ("--requirepass", PASSWORD, "--masterauth", PASSWORD, "--repl-diskless-sync-delay", "0")
-    return RedisProcess(directory, tcp=True, durable=False, password=PASSWORD, settings=(*common, *settings))
+    return RedisProcess(directory, tcp=True, durable=durable, password=PASSWORD, settings=(*common, *settings))
 
 
 class Member(RedisProcess):
