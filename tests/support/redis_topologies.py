@@ -29,8 +29,9 @@ _QUORUM = 2
 class SentinelProcess(RedisProcess):
     """One Sentinel, which watches a primary at a port of 127.0.0.1."""
 
-    def __init__(self, directory: Path, primary: RedisProcess) -> None:
+    def __init__(self, directory: Path, primary: RedisProcess, *, down_after_ms: int) -> None:
         super().__init__(directory, tcp=True, password=SENTINEL_PASSWORD)
+        self._down_after_ms = down_after_ms
         self._primary = primary
 
     @override
@@ -47,7 +48,7 @@ class SentinelProcess(RedisProcess):
                 f"sentinel sentinel-pass {SENTINEL_PASSWORD}",
                 f"sentinel monitor {SERVICE} {host} {port} {_QUORUM}",
                 f"sentinel auth-pass {SERVICE} {PASSWORD}",
-                f"sentinel down-after-milliseconds {SERVICE} {_DOWN_AFTER_MS}",
+                f"sentinel down-after-milliseconds {SERVICE} {self._down_after_ms}",
                 f"sentinel failover-timeout {SERVICE} {_FAILOVER_MS}",
             )
             conf.write_text("\n".join(lines) + "\n")
@@ -55,7 +56,7 @@ class SentinelProcess(RedisProcess):
 
 
 class Sentinels:
-    """A primary, two replicas and three Sentinels, which replace the primary half a second after it is gone."""
+    """A primary, two replicas and three Sentinels, which replace a primary soon after it is gone."""
 
     def __init__(self, servers: list[RedisProcess], sentinels: list[SentinelProcess]) -> None:
         self.servers = servers
@@ -106,7 +107,9 @@ class Sentinels:
 
 
 @asynccontextmanager
-async def sentinels(directory: Path, *, durable: bool = False) -> AsyncIterator[Sentinels]:
+async def sentinels(
+    directory: Path, *, durable: bool = False, down_after_ms: int = _DOWN_AFTER_MS
+) -> AsyncIterator[Sentinels]:
     """Run a primary, two replicas that are in step with it, and three Sentinels.
 
     A server that is not `durable` is empty when it comes back.
@@ -115,7 +118,10 @@ async def sentinels(directory: Path, *, durable: bool = False) -> AsyncIterator[
         primary = _server(directory / "primary", durable=durable)
         source = ("--replicaof", "127.0.0.1", str(primary.port))
         replicas = [_server(directory / f"replica{number}", *source, durable=durable) for number in (1, 2)]
-        watchers = [SentinelProcess(directory / f"sentinel{number}", primary) for number in range(3)]
+        watchers = [
+            SentinelProcess(directory / f"sentinel{number}", primary, down_after_ms=down_after_ms)
+            for number in range(3)
+        ]
         for process in (primary, *replicas, *watchers):
             stack.callback(process.close)
         await primary.start()
