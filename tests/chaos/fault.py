@@ -1,5 +1,6 @@
 """A fault: a name, a place, the time that it lasts, what it excuses, and how it is applied and healed; the choice."""
 
+import asyncio
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -9,6 +10,9 @@ import msgspec
 
 from tests.chaos.topology import Topology
 from tests.support.waiting import pause
+
+_FAULTS_PER_ROUND = (1, 2, 4, 6, 8)
+_MOST_IN_A_PLACE = 3
 
 Applied = Callable[[Topology, random.Random], AbstractAsyncContextManager[None]]
 """Applies a fault when it is entered, and heals it when it is left."""
@@ -55,7 +59,7 @@ class Chosen(msgspec.Struct, frozen=True):
 
 
 def rounds(topology: Topology, kinds: Sequence[Fault], seed: int) -> Iterator[list[Chosen]]:
-    """Choose the faults of one round after the other, without end: one to four, each in a place of its own.
+    """Choose the faults of one round after the other, without end: some in each place.
 
     The same topology, kinds and seed give the same choices. Every kind is taken once before any is taken again.
     """
@@ -64,7 +68,7 @@ def rounds(topology: Topology, kinds: Sequence[Fault], seed: int) -> Iterator[li
     waiting: list[Fault] = []
     while True:
         chosen: list[Fault] = []
-        for _ in range(chance.choice((1, 2, 3, 4))):
+        for _ in range(chance.choice(_FAULTS_PER_ROUND)):
             waiting = waiting or chance.sample(usable, len(usable))
             kind = next((kind for kind in waiting if _may_join(kind, chosen)), None)
             if kind is not None:
@@ -76,4 +80,18 @@ def rounds(topology: Topology, kinds: Sequence[Fault], seed: int) -> Iterator[li
 def _may_join(kind: Fault, chosen: Sequence[Fault]) -> bool:
     if not chosen:
         return True
-    return not kind.is_alone and not chosen[0].is_alone and kind.place not in {each.place for each in chosen}
+    there = [each.place for each in chosen].count(kind.place)
+    return there < _MOST_IN_A_PLACE and not kind.is_alone and not chosen[0].is_alone
+
+
+async def run_all(chosen: Sequence[Chosen], topology: Topology) -> None:
+    """Apply and heal the faults of a round: those in different places at once, those in one place in their order."""
+
+    async def run_at(place: Place) -> None:
+        for each in chosen:
+            if each.fault.place is place:
+                await each.run(topology)
+
+    async with asyncio.TaskGroup() as tasks:
+        for place in Place:
+            tasks.create_task(run_at(place))

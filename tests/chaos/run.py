@@ -16,7 +16,7 @@ from nacl.signing import SigningKey
 from tests.chaos import judge
 from tests.chaos.actors import LOST, Resident, RoamingClient
 from tests.chaos.conversation import Conversation
-from tests.chaos.fault import Chosen, Fault, rounds
+from tests.chaos.fault import Chosen, Fault, rounds, run_all
 from tests.chaos.faults import FAULTS
 from tests.chaos.judge import PRESENCE_SECONDS, SERVICE_SECONDS, Duration, RaceOutcome, Summary
 from tests.chaos.topologies import TOPOLOGIES
@@ -159,8 +159,7 @@ class Run:
         async with _Race(f"racer{next(self._races)}", self._topology, self._chance) as race:
             leaver = await self._leaver()
             async with asyncio.TaskGroup() as tasks:
-                for each in chosen:
-                    tasks.create_task(each.run(self._topology))
+                tasks.create_task(run_all(chosen, self._topology))
                 await leaver.cut()
             self._lag.take()
             flaws = await self._service()

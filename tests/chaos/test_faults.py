@@ -3,13 +3,15 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
 
+import msgspec
 import pytest
 from redis.exceptions import RedisError
 
-from tests.chaos.fault import Fault, rounds
+from tests.chaos.fault import Chosen, Fault, Place, rounds, run_all
 from tests.chaos.faults import FAULTS
 from tests.chaos.topology import Store, Topology
 from tests.support.waiting import wait_until
@@ -95,14 +97,35 @@ def test_the_seed_chooses_the_faults() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_round_has_a_fault_in_a_place_and_every_kind_has_its_turn(seed: int) -> None:
-    """Two faults in one place would hide each other."""
+def test_every_kind_has_its_turn_and_some_are_alone(seed: int) -> None:
+    """A failover with loss beside another fault would leave open what was lost by which."""
     topology = Topology([], [])
-    usable = [fault for fault in FAULTS if fault.fits(topology)]
+    kinds = [msgspec.structs.replace(fault, is_alone=fault.name == "nodes: kill -9") for fault in FAULTS]
+    usable = [kind for kind in kinds if kind.fits(topology)]
     seen: list[Fault] = []
-    for chosen in islice(rounds(topology, FAULTS, seed), 60):
-        kinds = [each.fault for each in chosen]
-        assert len({kind.place for kind in kinds}) == len(kinds)
-        assert len(kinds) == 1 or not any(kind.is_alone for kind in kinds)
-        seen += kinds
+    for chosen in islice(rounds(topology, kinds, seed), 60):
+        names = [each.fault for each in chosen]
+        assert len(names) == 1 or not any(kind.is_alone for kind in names)
+        seen += names
     assert {kind.name for kind in seen[: len(usable)]} == {kind.name for kind in usable}
+
+
+async def test_faults_in_one_place_do_not_meet_and_others_do() -> None:
+    """Two faults in one place would undo each other's work."""
+    active: list[Place] = []
+    together: set[frozenset[Place]] = set()
+
+    def fault(place: Place) -> Fault:
+        @asynccontextmanager
+        async def apply(_: Topology, __: random.Random) -> AsyncIterator[None]:
+            assert place not in active
+            active.append(place)
+            together.add(frozenset(active))
+            yield
+            active.remove(place)
+
+        return Fault(place.value, place, (0.0, 0.0), apply)
+
+    chosen = [Chosen(fault(place), 0.0, 0.05, 0.0) for place in [*Place, *Place]]
+    await run_all(chosen, Topology([], []))
+    assert frozenset(Place) in together

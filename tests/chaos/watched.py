@@ -18,7 +18,7 @@ _DOWN_AFTER_MS = 2000
 class Watched(Topology):
     """Nodes on a primary behind Sentinels, which they ask themselves.
 
-    Whatever the primary has when it dies is known, because it refuses writes before: so the judge can tell what was lost.
+    Whatever the primary has when it dies is known, because it refuses writes before; so it is known what was lost.
     """
 
     loses = True
