@@ -97,7 +97,9 @@ class Node:
         if not self.parts.client.is_up or not self.parts.broker.is_connected:
             refusal = self.parts.client.refusal
             return "Redis is not reachable" if refusal is None else f"Redis refuses commands: {refusal}"
-        return "starting" if not self._joined else self.parts.membership.state.value or None
+        if not self._joined:
+            return "starting"
+        return self.parts.registry.unaccepted or self.parts.membership.state.value or None
 
     async def why_unready(self) -> str | None:
         """Return `unready_reason`."""

@@ -16,7 +16,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from itertools import islice, takewhile
+from itertools import takewhile
 
 import structlog
 from redis.asyncio import Redis
@@ -107,9 +107,9 @@ class RedisClient:
     ) -> None:
         """`make(**options)` builds a redis-py client. `cluster` checks the data that a connection leads to, if given.
 
-        `timeout`, in seconds, bounds the time that a command waits to be sent, and the time for which Redis executes
-        it. A command that waits for slower ones before it fails after twice that time at the latest. `replica` allows
-        a replica, and any number of them behind the address.
+        `timeout`, in seconds, bounds an attempt to connect, and the time that a command waits to be sent; twice that
+        bounds the time to its reply. So a command that Redis executes for longer than the time-out delays those behind
+        it, and fails none. `replica` allows a replica, and any number of them behind the address.
 
         For a member of a Cluster, `server` names it in the logs, and `redirect` is offered every error reply: it
         returns True if it takes the request over. `load` are the scripts that a connection for commands loads.
@@ -120,6 +120,7 @@ class RedisClient:
         self._is_replica = replica
         self._connector = Connector(make, timeout=timeout, cluster=cluster, replica=replica)
         self._timeout = timeout
+        self._answer_seconds = 2 * timeout
         self._metrics = metrics
         self.unreadable = Unreadable(metrics)
         self._script_seconds = {name: metrics.script_seconds.labels(script=name).observe for name in scripts.NAMES}
@@ -467,23 +468,17 @@ class RedisClient:
         return self._waiting[0].asked + self._timeout if self._waiting else math.inf
 
     def _fail_unanswered(self, now: float) -> float:
-        """Fail the commands that take too long, and the connection if it is silent. Returns when to look again.
-
-        Redis executes one command after the other, so the time of a command begins with the reply to the one before
-        it: the commands behind a slow one are not slow.
-        """
+        """Fail the commands that take too long, and the connection if it is silent. Returns when to look again."""
         if not self._in_flight or self._connection is None:
             return math.inf
-        began = max(self._in_flight[0].sent, self._connection.heard_at)
-        if began + 2 * self._timeout <= now:
+        silent_at = max(self._in_flight[0].sent, self._connection.heard_at) + self._answer_seconds
+        if silent_at <= now:
             self._connection.abort(TimeoutError())
             return math.inf
-        slow = began + self._timeout <= now
-        late = list(islice(self._in_flight, int(slow)))
-        late += takewhile(lambda request: request.asked + 2 * self._timeout <= now, self._in_flight)
-        _fail(late, StoreUnavailable(f"not answered within {self._timeout:g} s"))
+        late = takewhile(lambda request: request.asked + self._answer_seconds <= now, self._in_flight)
+        _fail(late, StoreUnavailable(f"not answered within {self._answer_seconds:g} s"))
         oldest = next((request.asked for request in self._in_flight if not request.reply.done()), now)
-        return min(began + self._timeout * (2 if slow else 1), oldest + 2 * self._timeout)
+        return min(silent_at, oldest + self._answer_seconds)
 
 
 def _again(error: StoreUnavailable) -> StoreUnavailable:

@@ -91,7 +91,7 @@ class Inbox:
         """
         inbox, data = self._keys.inbox(node), encoded(signal)
         if signals_version(node) >= _ANSWERING_VERSION:
-            entry = await self._client.run(scripts.INBOX_SEND, [inbox], data)
+            entry = await self._client.run(scripts.INBOX_SEND, [inbox], data, int(not isinstance(signal, Whisper)))
             return None if entry is None else _ms(entry)
         entry, _ = await asyncio.gather(
             self._client.call("XADD", inbox, "*", FIELD, data),
@@ -248,7 +248,7 @@ class Inbox:
         """Tell a node what became of its whispers; nothing is sent about those that came from this node."""
         others = self._settle(receipts)
         if others.taken or others.gone:
-            sending = self._client.run(scripts.INBOX_SEND, [self._keys.inbox(node)], encoded(others))
+            sending = self._client.run(scripts.INBOX_SEND, [self._keys.inbox(node)], encoded(others), 1)
             sending.add_done_callback(_note_failure)
 
 

@@ -10,6 +10,7 @@ import time
 
 import msgspec
 
+from relay.model.errors import StoreRefused
 from relay.redis import scripts
 from relay.redis.clock import RedisClock
 from relay.redis.connection import Reply, pairs
@@ -21,6 +22,8 @@ BEAT_SECONDS = 2.0
 DEAD_AFTER_SECONDS = 6.0
 _LONGEST_GAP_SECONDS = 2 * BEAT_SECONDS
 """A longer time without an accepted heartbeat of one's own says nothing about the heartbeats of others."""
+_LATE_SECONDS = 2.5 * BEAT_SECONDS
+"""The time after which a node without an accepted heartbeat takes no new sessions."""
 
 
 class _Seen(msgspec.Struct, frozen=True):
@@ -48,6 +51,11 @@ class NodeRegistry:
         self._nodes: dict[str, _Seen] = {}
         self._seen_at: float | None = None
         """The time of the last accepted heartbeat, by the event loop's clock; None if Redis was away since."""
+        self._accepted_at: float | None = None
+        """The time of the last accepted heartbeat, by the event loop's clock; None before the first one."""
+        self._unjudged_until = 0.0
+        """The time until which the age of a heartbeat says nothing: no node could send one before."""
+        self._refusal: str | None = None
         self.size = 0
         """The number of nodes as of the last heartbeat."""
         self.clock = RedisClock()
@@ -57,6 +65,16 @@ class NodeRegistry:
         """The time of this node's last heartbeat (ms, Redis' clock); None if that is not known."""
         seen = self._nodes.get(self.node)
         return None if seen is None else seen.beat
+
+    @property
+    def unaccepted(self) -> str | None:
+        """The reason why Redis does not take this node's heartbeats now; None if it does, or has not been asked yet."""
+        if self._refusal is not None:
+            return f"Redis refuses commands: {self._refusal}"
+        now = asyncio.get_running_loop().time()
+        if self._accepted_at is not None and now - self._accepted_at > _LATE_SECONDS:
+            return "Redis does not answer in time"
+        return None
 
     def rename(self) -> str:
         """Take a new name, under which this node has yet to join. Returns the former name."""
@@ -80,6 +98,8 @@ class NodeRegistry:
     def _observe(self, beats: dict[str, float], now: float) -> None:
         seen_at, self._seen_at = self._seen_at, now
         if seen_at is None or now - seen_at > _LONGEST_GAP_SECONDS:
+            if seen_at is not None:
+                self._unjudged_until = now + DEAD_AFTER_SECONDS
             self._nodes = {node: _Seen(beat) for node, beat in beats.items()}
         else:
             former, seconds = self._nodes, now - seen_at
@@ -88,7 +108,14 @@ class NodeRegistry:
     async def _beat(self, *, join: bool) -> Reply:
         asked = time.monotonic()
         beat = self._client.run(scripts.BEAT, [self._keys.nodes], self.node, int(join))
-        reply, _ = await asyncio.gather(beat, self._client.confirm_cluster())
+        try:
+            reply, _ = await asyncio.gather(beat, self._client.confirm_cluster())
+        except StoreRefused as error:
+            self._refusal = error.word
+            self.restart_timeouts()
+            raise
+        self._refusal = None
+        self._accepted_at = asyncio.get_running_loop().time()
         if reply is not None:
             latest = max(float(beat) for _, beat in pairs(reply[1]))
             self.clock.record(reply[0], asked, time.monotonic(), latest_ms=latest)
@@ -96,7 +123,8 @@ class NodeRegistry:
         return reply
 
     def restart_timeouts(self) -> None:
-        """Forget for how long heartbeats have stood still: Redis was away, and no node could send one."""
+        """Forget for how long heartbeats have stood still: no node could send one."""
+        self._unjudged_until = asyncio.get_running_loop().time() + DEAD_AFTER_SECONDS
         self._nodes.clear()
         self._seen_at = None
         self.clock.forget()
@@ -118,8 +146,13 @@ class NodeRegistry:
         return beat is None or float(beat) < 0
 
     async def alive(self) -> set[str]:
-        """Return the nodes that sent a heartbeat in the last six seconds, and this one."""
-        reply = await self._client.run(scripts.ALIVE, [self._keys.nodes], int(DEAD_AFTER_SECONDS * 1000))
+        """Return the nodes that sent a heartbeat in the last six seconds, and this one.
+
+        If no node could send one in that time, they are all that were not declared dead.
+        """
+        judges = asyncio.get_running_loop().time() >= self._unjudged_until
+        age = int(DEAD_AFTER_SECONDS * 1000) if judges else ""
+        reply = await self._client.run(scripts.ALIVE, [self._keys.nodes], age)
         return self._names(reply) | {self.node}
 
     async def all_nodes(self) -> set[str]:

@@ -1,7 +1,8 @@
 """The life of a connection: upgrade, login, requests, close."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 from aiohttp import web
@@ -71,7 +72,9 @@ class Connections:
             response = await socket.accept(request, cluster, subprotocol=codec.subprotocol)
         except ConnectionError:
             return web.Response(status=400)  # the client is gone and reads no answer
-        serving = asyncio.create_task(self._serve(socket, codec, codec.handshake(cluster, node), request.remote))
+        serving = asyncio.create_task(
+            self._serve(socket, codec, partial(codec.handshake, cluster, node), request.remote)
+        )
         self._serving.add(serving)
         serving.add_done_callback(self._serving.discard)
         return response
@@ -85,9 +88,11 @@ class Connections:
         if self._serving:
             await asyncio.wait(self._serving, timeout=seconds)
 
-    async def _serve(self, socket: ServerWebSocket, codec: Codec, handshake: Handshake, remote: str | None) -> None:
+    async def _serve(
+        self, socket: ServerWebSocket, codec: Codec, begin: Callable[[], Handshake], remote: str | None
+    ) -> None:
         try:
-            session = await self._logins.log_in(socket, codec, handshake, remote=remote)
+            session = await self._logins.log_in(socket, codec, begin, remote=remote)
             if session is not None:
                 await self._serve_session(socket, codec, session)
             await socket.close()

@@ -7,6 +7,7 @@ why; the client left. A defect of the relay is a refusal with the code `internal
 import asyncio
 import secrets
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -64,9 +65,11 @@ class Logins:
             socket.interrupt()
 
     async def log_in(
-        self, socket: ServerWebSocket, codec: Codec, handshake: Handshake, *, remote: str | None
+        self, socket: ServerWebSocket, codec: Codec, begin: Callable[[], Handshake], *, remote: str | None
     ) -> Session | None:
-        """Conduct one login. Returns a session that is present, whose outbox is still held; None if there is none.
+        """Conduct one login; `begin` makes its handshake.
+
+        Returns a session that is present, whose outbox is still held; None if there is none.
 
         The caller accepts the login (`accept`), and closes the session in any case. A client without a session has
         been told why, and only the close of its socket is left to do.
@@ -74,7 +77,7 @@ class Logins:
         began = time.monotonic()
         try:
             with tracing.login():
-                session = await self._session(socket, codec, handshake)
+                session = await self._session(socket, codec, begin())
         except Refusal as refusal:
             self._refuse(socket, codec, refusal, remote)
         except _ClientLeft as left:

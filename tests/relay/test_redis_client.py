@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,17 +11,21 @@ from typing import Any
 import pytest
 import uvloop
 from redis import Redis
+from redis.asyncio.connection import DefaultParser
 
-from relay.model.errors import StoreUnavailable
+from relay.model.errors import StoreDefect, StoreRefused, StoreUnavailable
 from relay.observability.metrics import Metrics
 from relay.redis import connect, scripts
 from relay.redis.client import RedisClient
 from relay.redis.connection import SocketConnection
+from relay.redis.failures import ErrorReply, code_of, failed_reply
 from tests.support.certificate import Certificate, behind_tls, needs_openssl
 from tests.support.redis_server import RedisProcess
 from tests.support.waiting import pause, wait_until
 
 NUMBERS = list(range(200))
+OLD = "ERR Error running script (call to f_bcb6ace698da1dd41daec393761266459b29fadd): @user_script:1: "
+"""The beginning of what Redis before version 7 replies."""
 
 
 @asynccontextmanager
@@ -205,6 +210,92 @@ async def test_commands_of_many_bytes_wait_for_each_other(client: RedisClient, m
     assert most == 3
 
 
+# --- Slow commands ---
+
+
+@pytest.fixture
+async def sleeper(tmp_path: Path) -> AsyncIterator[RedisProcess]:
+    """A server that can be told to execute nothing for a while."""
+    server = RedisProcess(tmp_path, durable=False, settings=("--enable-debug-command", "yes"))
+    await server.start()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+async def test_a_command_that_is_slower_than_the_timeout_is_no_outage(sleeper: RedisProcess) -> None:
+    """Redis executes one after the other. Those behind a slow one wait, and the node goes on."""
+    async with running(connect.real(sleeper.url), seconds=2.0) as client:
+        await client.call("PING")
+        slow = client.call("DEBUG", "SLEEP", 2.5)
+        await asyncio.sleep(0)
+        behind = [client.call("ECHO", n) for n in range(3)]
+        assert await asyncio.gather(slow, *behind) == [b"OK", b"0", b"1", b"2"]
+        assert client.is_up
+
+
+async def test_a_late_command_fails_alone_while_others_are_answered(
+    sleeper: RedisProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is heard meanwhile shows that the connection is alive; the late reply is nobody else's."""
+    async with running(connect.real(sleeper.url), seconds=0.5) as client:
+        await client.call("PING")
+        monkeypatch.setattr(
+            SocketConnection, "heard_at", property(lambda _: time.monotonic(), lambda *_: None), raising=False
+        )
+        late = client.call("DEBUG", "SLEEP", 1.5)
+        assert await failure(late) == "not answered within 1 s"
+        assert client.is_up
+        monkeypatch.undo()
+        assert await client.call("ECHO", "after") == b"after"
+
+
+async def test_a_silence_of_twice_the_timeout_is_an_outage(sleeper: RedisProcess) -> None:
+    """The connection may be one that a firewall has forgotten."""
+    async with running(connect.real(sleeper.url), seconds=0.4) as client:
+        await client.call("PING")
+        slow, behind = client.call("DEBUG", "SLEEP", 2), client.call("PING")
+        assert {await failure(slow), await failure(behind)} == {"TimeoutError"}
+        assert not client.is_up
+        await wait_until(lambda: client.is_up, what="it has connected again")
+
+
+# --- Error replies ---
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "kind"),
+    [
+        ("OOM command not allowed when used memory > 'maxmemory'.", "OOM", StoreRefused),
+        (f"{OLD}@user_script: 1: -OOM command not allowed when used memory > 'maxmemory'.", "OOM", StoreRefused),
+        (f"{OLD}@user_script: 1: -NOREPLICAS Not enough good replicas to write.", "NOREPLICAS", StoreRefused),
+        (f"{OLD}WRONGTYPE Operation against a key holding the wrong kind of value", "WRONGTYPE", StoreDefect),
+        (f"{OLD}user_script:1: Script attempted to access nonexistent global variable 'x'", "ERR", StoreDefect),
+        (f"{OLD}@user_script: 1: The user executing the script can't run this command", "NOPERM", StoreRefused),
+        ("ERR ACL failure in script: User default has no permissions to run 'zadd'", "NOPERM", StoreRefused),
+        ("NOPERM No permissions to access a key", "NOPERM", StoreRefused),
+        ("READONLY You can't write against a read only replica. script: on @user_script:1.", "READONLY", StoreRefused),
+        ("ERR unknown command 'FOO', with args beginning with: secret", "ERR", StoreDefect),
+        ("Unheard of", "ERR", StoreDefect),
+    ],
+)
+def test_the_code_of_a_reply_says_what_it_means(text: str, code: str, kind: type[StoreUnavailable]) -> None:
+    """As Redis 6.2, Redis 7 and Valkey write them, in scripts and outside."""
+    reply = ErrorReply(text)
+    assert reply.code == code
+    failed = failed_reply(reply)
+    assert type(failed) is kind
+    assert "secret" not in failed.why
+
+
+def test_what_redis_py_has_read_has_the_same_code() -> None:
+    """It takes the code off the text of those that it knows."""
+    for text, code in (("LOADING Redis is loading the dataset in memory", "LOADING"), ("WRONGPASS no", "WRONGPASS")):
+        assert code_of(DefaultParser.parse_error(text)) == code  # type: ignore[no-untyped-call]
+    assert code_of(OSError("OOM")) is None
+
+
 # --- Outages ---
 
 
@@ -245,8 +336,7 @@ async def stall(process: RedisProcess) -> None:
             await pause(delay / 20)  # the timer runs since the first call
             process.pause()
             async with asyncio.timeout(20):
-                assert await failure(client.call("PING")) == "not answered within 0.3 s"
-                await wait_until(lambda: not client.is_up, what="the connection is given up")
+                assert await failure(client.call("PING")) == "TimeoutError"
                 await failure(client.call("PING"))
             process.resume()
 

@@ -108,8 +108,9 @@ end
 -- Take the channel from the sessions of `who` (a user, a path, or '/' for every session of a non-member) that have
 -- joined it so far.
 local function remove(id, who, reason)
-  local version = change(id)
   local key = dir .. ':removed:' .. id
+  redis.call('HDEL', key, who) -- after a deletion, Redis lets a script write on at its memory limit
+  local version = change(id)
   redis.call('HSET', key, who, number(version) .. ' ' .. reason)
   if redis.call('HLEN', key) > 1000 then -- every node has applied what is so many versions old
     local rows = redis.call('HGETALL', key)
