@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -12,9 +13,12 @@ from structlog.testing import capture_logs
 from conclave.model import SessionPath
 from relay.app.config import NodeConfig, RedisUrl
 from relay.app.node import Node
+from relay.observability.metrics import Metrics
 from relay.redis import connect
+from relay.redis.cluster_client import ClusterClient
 from relay.redis.keys import Keys
 from relay.redis.slot_map import slot_of
+from relay.redis.store_url import parse_several
 from relay.services.server_admins import ServerAdmins
 from tests.support.nodes import node_object
 from tests.support.peer import Peer, Peers, Refused, are_served
@@ -108,12 +112,34 @@ async def test_slots_move_under_load(cluster: Cluster, pubsub: str) -> None:
         await wait_until(lambda: relay.bob.whispers, what="the whisper arrives")
 
 
+async def test_commands_in_flight_keep_their_order(cluster: Cluster) -> None:
+    """Many are on their way when their slot is moved. Each is executed once, in the order of the calls."""
+    client = ClusterClient(connect.Members(parse_several(cluster.url)), timeout=20.0, metrics=Metrics(()), needed=tuple)
+    serving = asyncio.create_task(client.serve())
+    replies: list[asyncio.Future[Any]] = []
+    moving = asyncio.create_task(_move_around(cluster, slot_of("list")))
+    while not moving.done():
+        replies += [client.call("RPUSH", "list", len(replies) + number) for number in range(20)]
+        await asyncio.sleep(0)
+    await asyncio.gather(moving, *replies)
+    kept = [int(number) for number in await client.call("LRANGE", "list", 0, -1)]
+    assert kept == list(range(len(replies)))
+    serving.cancel()
+    await asyncio.wait([serving])
+
+
+async def _move_around(cluster: Cluster, slot: int) -> None:
+    for number in range(4):
+        home = cluster.masters.index(cluster.master_of(slot))
+        await cluster.move(slot, cluster.masters[home - 1], rest=0.02 * (number % 2))
+
+
 async def test_a_directory_that_is_moved_shows_no_half_of_itself(relay: Relay) -> None:
     """A script that met only the keys that have arrived would give existing names away."""
     slot = slot_of(KEYS.directory)
     source = relay.cluster.master_of(slot)
     target = next(each for each in relay.cluster.masters if each is not source)
-    async with relay.cluster.half_moved(slot, target), Peers() as peers:
+    async with relay.cluster.half_moved(slot, target, KEYS.cluster), Peers() as peers:
         asked = [asyncio.create_task(peers.register(f"ws://{node.address}/", "ann")) for node in relay.nodes]
         await asyncio.wait(asked)
         for task in asked:

@@ -212,18 +212,14 @@ class Cluster:
         await self._end_move(slot, source, target, rest)
 
     @asynccontextmanager
-    async def half_moved(self, slot: int, target: Member) -> AsyncIterator[None]:
-        """Move half of the keys of a slot, and the rest at the end."""
+    async def half_moved(self, slot: int, target: Member, key: str) -> AsyncIterator[None]:
+        """Move one key of a slot, and the rest at the end."""
         source = self.master_of(slot)
         self._begin_move(slot, source, target)
-        keys = call(source, "CLUSTER", "GETKEYSINSLOT", slot, 1000)
-        half = len(keys) // 2
-        assert half, "there are not enough keys"
-        for key in keys[:half]:
-            call(source, "MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
+        assert call(source, "MIGRATE", "127.0.0.1", target.port, key, 0, 5000) == b"OK"
         yield
-        for key in call(source, "CLUSTER", "GETKEYSINSLOT", slot, 1000):
-            call(source, "MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
+        for other in call(source, "CLUSTER", "GETKEYSINSLOT", slot, 1000):
+            call(source, "MIGRATE", "127.0.0.1", target.port, other, 0, 5000)
         await self._end_move(slot, source, target, 0.0)
 
     @staticmethod
