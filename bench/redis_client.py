@@ -30,14 +30,14 @@ from bench.paired import MEASURE, ROOT, Tree, alternate
 CALLERS = (1, 32)
 ROWS = ("append, 1 caller", "append, 32 callers", "live message", "Redis, append")
 PAYLOAD = b"x" * 200
-CONNECTION: dict[str, str] = {}
-"""The connection that posts, if the tree wants to know it."""
+FENCE: dict[str, str] = {}
+"""The fence of the channel, if the tree has one."""
 PUBLISH = "for _ = 1, tonumber(ARGV[1]) do redis.call('PUBLISH', 'live', ARGV[2]) end"
 
 
 async def append(log: Any, channel: str, times: int) -> None:
     for _ in range(times):
-        await log.append(channel, "ann/laptop/main", PAYLOAD, version=0, **CONNECTION)
+        await log.append(channel, "ann/laptop/main", PAYLOAD, version=0, **FENCE)
 
 
 async def cost(log: Any, callers: int, appends: int) -> float:
@@ -77,10 +77,8 @@ async def measure(url: str, appends: int) -> None:
     log = trees.load("relay.redis.channel_log:ChannelLog")(client, keys, retention)
     broker = trees.load("relay.redis.broker:Broker")(client, confirm_timeout=5.0)
     serving = [asyncio.create_task(client.serve()), asyncio.create_task(broker.serve())]
-    for callers in CALLERS:
-        await client.call("HSET", keys.subscribers(f"c{callers}"), "c", "node ann/laptop/main")
-    if "connection" in inspect.signature(log.append).parameters:  # the other tree may have no fence
-        CONNECTION["connection"] = "c"
+    if "fence" in inspect.signature(log.append).parameters:
+        FENCE["fence"] = "0"
     while await asyncio.to_thread(sys.stdin.readline):
         figures = [await cost(log, callers, appends) for callers in CALLERS]
         figures.append(await cost_of_live(client, broker, appends // 100 * 100))

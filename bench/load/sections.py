@@ -55,8 +55,6 @@ def script_alone(section: Section, full: bool, cores: Cores, folder: Path) -> No
     try:
         with Redis.from_url(store.url) as client:
             client.script_load(recorder.script)
-            for number in range(_CHANNELS):
-                client.hset(Keys("bench").subscribers(f"c{number}"), "c", "node user/machine/session")
             for _ in range(5 if full else 1):
                 section.add(
                     _COLUMN, {"Redis CPU per post, us": _per_post(client, store, recorder, 2.0 if full else 0.1)}
@@ -67,7 +65,7 @@ def script_alone(section: Section, full: bool, cores: Cores, folder: Path) -> No
 
 
 async def _append(log: ChannelLog, channel: str) -> None:
-    await log.append(channel, "user/machine/session", b"x" * BODY_BYTES, connection="c", version=0)
+    await log.append(channel, "user/machine/session", b"x" * BODY_BYTES, version=0, fence="0")
 
 
 def _per_post(client: "Redis", store: Store, recorder: _Recorder, seconds: float) -> float:

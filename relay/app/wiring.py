@@ -129,7 +129,9 @@ class Components:
 
     def _services(self, config: NodeConfig) -> Services:
         directory, fanout, audit = self.directory, self.fanout, AuditLog(self.metrics)
-        fencing = Fencing(channel_log=self.channel_log, leases=self.leases, registry=self.registry, inbox=self.inbox)
+        fencing = Fencing(
+            channel_log=self.channel_log, fanout=fanout, leases=self.leases, registry=self.registry, inbox=self.inbox
+        )
         return Services(
             accounts=Accounts(
                 directory=directory,

@@ -17,7 +17,7 @@ from relay.model.message import Message
 from relay.observability.metrics import Metrics
 from relay.redis.batches import NAMES
 from relay.redis.broker import Topics
-from relay.redis.channel_log import ChannelLog, parse_live
+from relay.redis.channel_log import UNKNOWN_FENCE, ChannelLog, parse_live
 from relay.redis.clock import RedisClock
 from relay.redis.directory import Directory
 from relay.redis.keys import Keys
@@ -72,6 +72,8 @@ class FanOut:
         self._observe_seconds = metrics.fanout_seconds.observe
         self._observe_age = metrics.delivery_seconds.observe
         self._channels: dict[str, LocalChannel] = {}
+        self._connection = 0
+        """The number of the connection to Redis."""
         self._idle: dict[str, LocalChannel] = {}
         self._access = Access(directory, unlist, unnote, on_removed=self._check_idle)
         self._recovery = Recovery(self._channels, self._access, channel_log, metrics)
@@ -143,6 +145,7 @@ class FanOut:
         subscriber = channel.add_subscriber(
             session, joined_at=version, announced=listing.version, tip=listing.tip, since=since
         )
+        subscriber.fence = self._connection, listing.fence
         if subscriber.catch_up is not None:
             self._replays.add(channel, subscriber, subscriber.catch_up)
         self._recovery.schedule(channel)
@@ -212,13 +215,35 @@ class FanOut:
 
     async def reconnected(self) -> None:
         """Take in that commands go over a new connection, perhaps to another server: all logs are compared with it."""
+        self._connection += 1
         self._clock.forget()
         self._recovery.interrupted(self._channels.values())
 
-    def post_terms(self, channel_id: str) -> tuple[int, str | None, int]:
-        """Return the `version`, `seen` and `not_before` with which a message is appended now."""
+    def post_terms(self, channel_id: str, connection: str) -> tuple[int, str, str | None, int]:
+        """Return the `version`, `fence`, `seen` and `not_before` with which a session appends a message now."""
         channel, not_before = self._channels.get(channel_id), self._clock.not_before()
-        return (0, None, not_before) if channel is None else (channel.version, channel.unconfirmed, not_before)
+        if channel is None:
+            return 0, UNKNOWN_FENCE, None, not_before
+        return channel.version, self._fence(channel, connection), channel.unconfirmed, not_before
+
+    def _fence(self, channel: LocalChannel, connection: str) -> str:
+        """Return the fence with which a session was listed. Another server may have lost the listing."""
+        subscriber = channel.subscribers.get(connection)
+        if subscriber is None or subscriber.fence is None or subscriber.fence[0] != self._connection:
+            return UNKNOWN_FENCE
+        return subscriber.fence[1]
+
+    def applied_terms(self, channel_id: str, connection: str) -> tuple[int, str]:
+        """Return the `version` and the `fence` of `post_terms`."""
+        channel = self._channels.get(channel_id)
+        return (0, UNKNOWN_FENCE) if channel is None else (channel.version, self._fence(channel, connection))
+
+    def confirm_listing(self, channel_id: str, connection: str, fence: str) -> None:
+        """Take the fence of a channel in which a session of this node is listed."""
+        channel = self._channels.get(channel_id)
+        subscriber = None if channel is None else channel.subscribers.get(connection)
+        if subscriber is not None:
+            subscriber.fence = self._connection, fence
 
     def acknowledge(self, channel_id: str, message_id: str, ms: int) -> None:
         """Note the id of a message that was posted here, and the id's milliseconds: its loss would be one."""

@@ -21,7 +21,7 @@ class Subscriber:
     and nothing else. All that it receives follows `begin`.
     """
 
-    __slots__ = ("after", "begin", "catch_up", "joined_at", "reviewed_at", "session")
+    __slots__ = ("after", "begin", "catch_up", "fence", "joined_at", "reviewed_at", "session")
 
     def __init__(self, session: Session, *, joined_at: int, after: str, since: str | None = None) -> None:
         self.session = session
@@ -29,6 +29,8 @@ class Subscriber:
         self.after = after
         self.begin = after if since is None else since
         self.catch_up: CatchUp | None = None
+        self.fence: tuple[int, str] | None = None
+        """The fence of the channel when the session was listed, and the number of the connection to Redis by then."""
 
 
 class Recipients:

@@ -207,8 +207,6 @@ class SessionRecords:
             for channel_id in session.listed_in:
                 by_channel.setdefault(channel_id, []).append(session)
         for piece in pieces(by_channel.items(), IN_FLIGHT):
-            for session in {each.connection: each for _, listed in piece for each in listed}.values():
-                session.relistings += 1  # in the turn in which the commands are sent
             await self._log.keep_subscribers(self._registry.node, self._present(piece))
         await self._directory.keep_joins(
             (each.path, each.connection, channel_id)

@@ -21,8 +21,10 @@ _ScriptCall = tuple[tuple[str, str], tuple[str | int, ...]]
 
 DELETED = -1
 """The version of a deleted channel."""
-UNLISTED = -2
-"""The reply to a post of a session that is not listed in the channel."""
+FENCED = -2
+"""The reply to a post whose fence is not that of the channel: the sender may have been removed from the list."""
+UNKNOWN_FENCE = "?"
+"""The fence of a session of which it is not known that it is listed."""
 _DELETED_MS = 24 * 3600 * 1000
 
 KEY_MS = 5 * 60 * 1000
@@ -107,13 +109,15 @@ class SubscriberListing(msgspec.Struct, frozen=True):
 
     `tip` is the id of the last message, `version` the membership version. `recovered` tells whether the log has
     everything after the message that the subscriber received last; False if it named none. `superseded` tells whether a
-    later connection had taken the subscriber's path by then: it has to be removed again.
+    later connection had taken the subscriber's path by then: it has to be removed again. `fence` is the channel's: a
+    number that grows whenever connections are removed from the list that have not left.
     """
 
     tip: str
     version: int
     recovered: bool
     superseded: bool
+    fence: str
 
 
 class ChannelLog:
@@ -124,9 +128,7 @@ class ChannelLog:
         self._keys = keys
         self._retention = retention
         self._post_keys = lru_cache(_REMEMBERED_KEYS)(
-            lambda channel_id: (
-                *(keys.log(channel_id), keys.head(channel_id), keys.live(channel_id), keys.subscribers(channel_id)),
-            )
+            lambda channel_id: (keys.log(channel_id), keys.head(channel_id), keys.live(channel_id))
         )
 
     def append(
@@ -135,8 +137,8 @@ class ChannelLog:
         sender: str,
         payload: bytes,
         *,
-        connection: str,
         version: int,
+        fence: str,
         key: str | None = None,
         trace: str = "",
         seen: str | None = None,
@@ -144,7 +146,7 @@ class ChannelLog:
     ) -> asyncio.Future[Any]:
         """Append a message of a session, whose path is `sender`, to the log and publish it, in one step.
 
-        `connection` is that of the session; if it is not listed in the channel, nothing is posted.
+        `fence` is the channel's when the session was known to be listed; if it is another one, nothing is posted.
 
         `key` is an idempotency key: if the user posted a message here under it in the last five minutes, nothing is
         posted, and the id of that message is returned, whatever the payload is. `trace` is published with the message.
@@ -164,8 +166,8 @@ class ChannelLog:
         bounds = self._retention
         args = (sender, payload, bounds.rows, bounds.ms, GROUP_ROWS, bounds.group_bytes, version, KEY_MS, trace)
         if seen is not None or not_before:
-            return self._client.run(scripts.POST, keys, *args, connection, seen or "", not_before)
-        return self._client.run(scripts.POST, keys, *args, connection)
+            return self._client.run(scripts.POST, keys, *args, fence, seen or "", not_before)
+        return self._client.run(scripts.POST, keys, *args, fence)
 
     async def record_hole(self, channel_id: str, seen: str) -> None:
         """Record that the log has lost messages, if it does not have a message that this node has seen.
@@ -231,7 +233,7 @@ class ChannelLog:
         The lease is read after the list was written. So a later connection has either been seen here, or sees this one
         in the lease and removes it from the list when it is listed itself.
         """
-        log, head, live, listed = self._post_keys(channel_id)
+        (log, head, live), listed = self._post_keys(channel_id), self._keys.subscribers(channel_id)
         args = (holder.connection, f"{holder.node} {path}", since or "", self._retention.ms, seen or "")
         reply, _, lease = await asyncio.gather(
             self._client.run(scripts.ENTER, (head, listed, log, live), *args, *supersedes),
@@ -240,9 +242,15 @@ class ChannelLog:
         )
         if reply is None:
             return None
-        tip, version, recovered = reply
+        tip, version, recovered, fence = reply
         superseded = is_superseded(holders_in(lease, self._client.unreadable), holder.generation)
-        return SubscriberListing(bytes(tip).decode(), int(version), bool(recovered), superseded)
+        return SubscriberListing(bytes(tip).decode(), int(version), bool(recovered), superseded, bytes(fence).decode())
+
+    async def fence(self, channel_id: str, connection: str) -> str | None:
+        """Return the fence of a channel in which a connection is listed; None if it is not."""
+        keys = (self._keys.head(channel_id), self._keys.subscribers(channel_id))
+        fence = await self._client.run(scripts.FENCE, keys, connection)
+        return None if fence is None else bytes(fence).decode()
 
     async def keep_subscribers(self, node: str, subscribers: Mapping[str, Mapping[str, str]]) -> None:
         """List the subscribers of channels (ids) again, in the order of the calls: by channel, each connection's path.
@@ -301,7 +309,7 @@ def appended(reply: Any) -> str | int | None:
     """Read the reply of post.lua.
 
     Returns the id of the message. If nothing was posted: the present version, which is later than the caller's;
-    UNLISTED; None if the channel was deleted.
+    FENCED; None if the channel was deleted.
     """
     return bytes(reply).decode() if isinstance(reply, bytes) else reply
 

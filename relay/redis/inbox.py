@@ -38,6 +38,7 @@ _RECEIPT_SECONDS = 3.0
 _ENTRIES = 128
 _TTL_SECONDS = 3600
 _BEGINNING = "0-0"
+_UNREAD = "the inbox of this node cannot be read"
 _ANSWERING_VERSION = 2
 
 Handler = Callable[[Signal], bool]
@@ -70,6 +71,8 @@ class Inbox:
         self._current_at = -_CURRENT_SECONDS
         """Everything that was put into the inbox before this `time.monotonic` was handled."""
         self._catching_up: list[asyncio.Future[None]] = []
+        self._gave_up = False
+        """True if a wait for the inbox was in vain, and it was not read since."""
 
     async def switch_to(self, node: str) -> None:
         """Open the inbox of this name of the node, and read it from now on. Raises: StoreUnavailable."""
@@ -131,16 +134,22 @@ class Inbox:
         return time.monotonic() - self._current_at <= _CURRENT_SECONDS
 
     async def catch_up(self) -> None:
-        """Wait until `is_current`. Raises StoreUnavailable if the inbox cannot be read."""
+        """Wait until `is_current`, for three seconds. Raises StoreUnavailable if the inbox cannot be read.
+
+        Those that come after a wait in vain do not wait, and nobody waits while Redis is away.
+        """
         if self.is_current:
             return
+        if self._gave_up or not self._client.is_up:
+            raise StoreUnavailable(_UNREAD)
         current: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._catching_up.append(current)
         try:
             async with asyncio.timeout(_CATCH_UP_SECONDS):
                 await current
         except TimeoutError:
-            raise StoreUnavailable("the inbox of this node cannot be read") from None
+            self._gave_up = True
+            raise StoreUnavailable(_UNREAD) from None
         finally:
             self._catching_up.remove(current)
 
@@ -208,6 +217,7 @@ class Inbox:
         """Take note that everything was handled that was in the inbox at this time."""
         self._current_at = asked
         if self.is_current:
+            self._gave_up = False
             for waiting in self._catching_up:
                 if not waiting.done():
                     waiting.set_result(None)

@@ -29,7 +29,8 @@ Braces mark the hash slot, so that the same layout runs on Redis Cluster: all ke
 {c:<id>}       one channel
   :log                 stream   messages; f = from, p = payload
   :head                hash     first, tip (first and last message id), weight (bytes in the tip's millisecond),
-                                version, gone; holes: `after last` of each place at which a failover lost messages;
+                                version, gone; fence: docs/decisions/0014; holes: `after last` of each place
+                                at which a failover lost messages;
                                 base, next: a message that is not in the log, and the one that follows it
   :live                pub/sub  live messages
   :subs                hash     connection -> `node` `path`

@@ -36,7 +36,10 @@ async def scan_subscribers(
     cursors = dict.fromkeys(channel_ids, b"0")
     while cursors:
         replies = await asyncio.gather(
-            *(client.run(script, [keys.subscribers(each)], node, cursor, NAMES) for each, cursor in cursors.items())
+            *(
+                client.run(script, [keys.subscribers(each), keys.head(each)], node, cursor, NAMES)
+                for each, cursor in cursors.items()
+            )
         )
         for channel_id, (cursor, *rows) in zip(list(cursors), replies, strict=True):
             found[channel_id].update((bytes(each).decode(), bytes(text)) for each, text in pairs(rows))

@@ -17,7 +17,7 @@ from relay.model.errors import StoreUnavailable
 from relay.model.message import PAGE_BYTES, START, Message
 from relay.observability import tracing
 from relay.observability.metrics import Metrics
-from relay.redis.channel_log import UNLISTED, ChannelLog, LogPage, appended
+from relay.redis.channel_log import FENCED, ChannelLog, LogPage, appended
 from relay.redis.directory import Directory
 from relay.redis.idempotency import IdempotencyKeys, IdempotencyRecord
 from relay.redis.inbox import Inbox
@@ -38,13 +38,13 @@ _ATTEMPTS = 5
 class PendingPost(msgspec.Struct, frozen=True):
     """A post that waits for Redis. `version` is the membership version of its channel that this node had applied.
 
-    `relistings` are those of the session when the post began. `size` is that of the body, in bytes; `reply` is Redis'
-    answer, which `appended` reads.
+    `fence` is the one that the session knew. `size` is that of the body, in bytes; `reply` is Redis' answer, which
+    `appended` reads.
     """
 
     channel_id: str
     version: int
-    relistings: int
+    fence: str
     size: int
     reply: asyncio.Future[Any]
     began: float
@@ -101,8 +101,8 @@ class Messages:
                 raise not_member(channel)
             if isinstance(reply, str):
                 return self._posted(pending, reply)
-            if reply == UNLISTED:
-                await self._fencing.relist(session, channel_id)
+            if reply == FENCED:
+                await self._fencing.verify(session, channel_id)
                 continue
             # The membership has changed: apply that version, and post only if the session is still in the channel.
             await self._fanout.apply_version(channel_id, reply)
@@ -121,8 +121,8 @@ class Messages:
         """Begin what `post` does, if nothing has to be awaited before; else return None. Raises: Refusal.
 
         `in_flight` are the session's posts that Redis has not answered yet, the last one first. This one may follow one
-        to the same channel only at the same membership version, and if the session was not listed again in between: if
-        one fails, so does the other, and they are repeated in their order.
+        to the same channel only at the same membership version and with the same fence: if one of them has changed,
+        both fail, and are repeated in their order.
         """
         if key is not None:
             valid_key(key)
@@ -130,8 +130,8 @@ class Messages:
         if channel_id is None or size > self._max_bytes or not self._fencing.is_certain:
             return None
         previous = next((each for each in in_flight if each.channel_id == channel_id), None)
-        if previous is not None and (
-            previous.version != self._fanout.applied_version(channel_id) or previous.relistings != session.relistings
+        if previous is not None and (previous.version, previous.fence) != self._fanout.applied_terms(
+            channel_id, session.connection
         ):
             return None
         return self._append(session, channel_id, payload, size, key=key)
@@ -144,20 +144,19 @@ class Messages:
     def _append(
         self, session: Session, channel_id: str, payload: bytes, size: int, *, key: str | None, trace: str = ""
     ) -> PendingPost:
-        version, seen, not_before = self._fanout.post_terms(channel_id)
-        relistings = session.relistings
+        version, fence, seen, not_before = self._fanout.post_terms(channel_id, session.connection)
         reply = self._log.append(
             channel_id,
             session.path_text,
             payload,
-            connection=session.connection,
             version=version,
+            fence=fence,
             key=key,
             trace=trace,
             seen=seen,
             not_before=not_before,
         )
-        return PendingPost(channel_id, version, relistings, size, reply, time.monotonic())
+        return PendingPost(channel_id, version, fence, size, reply, time.monotonic())
 
     def _posted(self, pending: PendingPost, message_id: str) -> tuple[str, int]:
         self._metrics.publish_seconds.observe(time.monotonic() - pending.began)

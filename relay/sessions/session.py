@@ -25,8 +25,8 @@ class Session:
 
     __slots__ = (
         *("_interrupt", "_whispers", "admin", "close_reason", "connection", "drained", "encoder", "generation"),
-        *("joined", "last_activity", "listed_in", "noted_in", "outbox", "path", "path_text", "pubkey", "relistings"),
-        *("replaying", "replays", "supersedes"),
+        *("joined", "last_activity", "listed_in", "noted_in", "outbox", "path", "path_text", "pubkey", "replaying"),
+        *("replays", "supersedes"),
     )
 
     def __init__(
@@ -60,9 +60,6 @@ class Session:
         """Ids of the channels that this session is in, or joins: they list it among their subscribers."""
         self.noted_in: set[str] = set()
         """Ids of the channels in which the directory may note this session."""
-        self.relistings = 0
-        """The times that the node has written the session's listings again: posts on either side of one have to be
-        answered in their order, so they do not wait for Redis together."""
         self.supersedes: tuple[str, ...] = ()
         """The earlier connections of the path: what they are listed in is taken over by this session."""
         self.close_reason: CloseReason | None = None

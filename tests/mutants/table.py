@@ -43,7 +43,7 @@ MUTANTS = (
     Mutant(
         "A send that is retried with its idempotency key is posted a second time",
         path=f"{_LUA}/post.lua",
-        old="local sent = KEYS[5] and redis.call('GET', KEYS[5])",
+        old="local sent = KEYS[4] and redis.call('GET', KEYS[4])",
         new="local sent = false",
         tests=("tests/relay/test_v2_keys.py",),
     ),

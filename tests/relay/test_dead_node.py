@@ -73,7 +73,7 @@ async def test_a_dead_node_leaves_nothing_in_redis(redis_url: str) -> None:
         await two.session(two.dead, ANN, "c-ann")
         assert latest(await two.leases.holders(ANN), {two.dead.node}) is not None
         assert await two.remove()
-        assert await two.names() == {KEYS.nodes}
+        assert await two.names() == {KEYS.nodes, KEYS.head("c1")}, "the channel keeps its fence"
         assert await two.living.all_nodes() == {two.living.node}
 
 

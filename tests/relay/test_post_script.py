@@ -9,8 +9,8 @@ from relay.redis import scripts
 from relay.redis.channel_log import GROUP_ROWS
 from tests.support.waiting import pause
 
-KEYS = ("log", "head", "live", "subs")
-CONNECTION = "c-ann"
+KEYS = ("log", "head", "live")
+FENCE = "0"
 KEEP_MS = 6_400
 PERIOD_MS = 100
 """The time between two trims of a log that keeps messages for so long."""
@@ -19,13 +19,12 @@ PERIOD_MS = 100
 @pytest.fixture
 def redis(redis_url: str) -> Iterator[Redis]:
     with Redis.from_url(redis_url, decode_responses=True) as redis:
-        redis.hset("subs", CONNECTION, "node ann/laptop/main")
         yield redis
 
 
 def post(redis: Redis, payload: bytes = b"x", *, keep: int = KEEP_MS, group_bytes: int = 1 << 20) -> str:
     """Post a message. Returns its id."""
-    args = ("ann/laptop/main", payload, 100_000, keep, GROUP_ROWS, group_bytes, 0, 1000, "", CONNECTION)
+    args = ("ann/laptop/main", payload, 100_000, keep, GROUP_ROWS, group_bytes, 0, 1000, "", FENCE)
     return str(redis.eval(scripts.POST.text, len(KEYS), *KEYS, *args))
 
 
@@ -80,7 +79,7 @@ async def test_a_message_outlives_the_time_for_which_it_is_kept(redis: Redis) ->
     left = []
     for _ in range(60):
         with redis.pipeline() as both:
-            args = ("a/b/c", "x", 1000, KEEP_MS, GROUP_ROWS, 1000, 0, 1000, "", CONNECTION)
+            args = ("a/b/c", "x", 1000, KEEP_MS, GROUP_ROWS, 1000, 0, 1000, "", FENCE)
             both.eval(scripts.POST.text, len(KEYS), *KEYS, *args)
             both.pttl("log")
             left.append(both.execute()[1])

@@ -43,7 +43,6 @@ async def running(make: connect.Make, *, seconds: float = 10.0) -> AsyncIterator
 @pytest.fixture
 async def client(redis_url: str) -> AsyncIterator[RedisClient]:
     async with running(connect.real(redis_url)) as client:
-        await list_sender(client)
         yield client
 
 
@@ -53,15 +52,10 @@ def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.redis.client._IN_FLIGHT_COMMANDS", 2)
 
 
-async def list_sender(client: RedisClient) -> None:
-    """List the connection that posts."""
-    await client.call("HSET", "subs", "c-ann", "node ann/a/b")
-
-
 def post(client: RedisClient, payload: str) -> "asyncio.Future[Any]":
     """Post to the log `log`."""
-    keys = ("log", "head", "live", "subs")
-    return client.run(scripts.POST, keys, "ann/a/b", payload, 1000, 3_600_000, 250, 1 << 20, 0, 0, "", "c-ann")
+    keys = ("log", "head", "live")
+    return client.run(scripts.POST, keys, "ann/a/b", payload, 1000, 3_600_000, 250, 1 << 20, 0, 0, "", "0")
 
 
 def payloads(entries: Sequence[Any]) -> list[str]:
@@ -423,7 +417,6 @@ async def test_a_script_that_cannot_be_loaded_is_not_tried_for_ever(client: Redi
 async def test_the_server_in_the_process_forgets_scripts_too() -> None:
     """Its connection has no socket, and the same rules."""
     async with running(connect.in_process()) as client:
-        await list_sender(client)
         await post(client, "0")
         client.call("SCRIPT", "FLUSH")
         await asyncio.gather(post(client, "1"), post(client, "2"))
@@ -463,7 +456,6 @@ async def seal(url: str) -> None:
     async with running(connect.real(url)) as client:
         value = b"x" * 1_000_000
         assert await asyncio.gather(*(client.call("ECHO", value) for _ in range(5))) == [value] * 5
-        await list_sender(client)
         await post(client, "sealed")
         client.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no")
         await wait_until(lambda: not client.is_up, what="the connection is lost")

@@ -67,7 +67,6 @@ async def replica_log(pair: Pair) -> AsyncIterator[ReplicaLog]:
         # Scripts are loaded by a first call that does not count.
         await log.page("none", "0-0", rows=1, size=1)
         await log.history("none", None, None, rows=1, size=1)
-        await primary.call("HSET", keys.subscribers("c"), "c-ann", f"node {ANN}")
         yield log
     finally:
         for task in serving:
@@ -79,7 +78,7 @@ async def replica_log(pair: Pair) -> AsyncIterator[ReplicaLog]:
 async def test_the_membership_version_of_a_page_is_the_primarys(tmp_path: Path) -> None:
     """A page may come from a replica that does not have a removal yet; its version may not."""
     async with replicated(tmp_path) as pair, replica_log(pair) as log:
-        await log.append("c", str(ANN), b"one", connection="c-ann", version=0)
+        await log.append("c", str(ANN), b"one", version=0, fence="0")
         await pair.in_step()
         pair.link.stall()
         await log.publish_version("c", 7)
@@ -98,10 +97,10 @@ async def test_the_membership_version_of_a_page_is_the_primarys(tmp_path: Path) 
 async def test_a_page_before_the_end_needs_no_comparison_with_the_primary(tmp_path: Path) -> None:
     """All pages of a long log but the last come from the replica."""
     async with replicated(tmp_path) as pair, replica_log(pair) as log:
-        ids = [(await log.append("c", str(ANN), b"%d" % n, connection="c-ann", version=0)).decode() for n in range(10)]
+        ids = [(await log.append("c", str(ANN), b"%d" % n, version=0, fence="0")).decode() for n in range(10)]
         await pair.in_step()
         pair.link.stall()
-        last = (await log.append("c", str(ANN), b"late", connection="c-ann", version=0)).decode()
+        last = (await log.append("c", str(ANN), b"late", version=0, fence="0")).decode()
         far = pair.calls(pair.primary)
         read = await log.page("c", ids[2], rows=3, size=1000)
         assert ([row.id for row in read.rows], read.more) == (ids[3:6], True)

@@ -1,13 +1,13 @@
--- Append a message to a channel's log and publish it with the id of its predecessor. KEYS: log, head, live, subs; and,
--- for a message with an idempotency key, the key that remembers it.
+-- Append a message to a channel's log and publish it with the id of its predecessor. KEYS: log, head, live; and, for a
+-- message with an idempotency key, the key that remembers it.
 -- ARGV: from, payload, most messages kept, longest time kept (ms), most messages and most bytes in one millisecond, the
 -- membership version that the sender's node has applied, the time for which an idempotency key is
--- remembered (ms), the trace of the post, or '', the sender's connection. A trace is published after the version. After an
--- interruption also a message that the sender's node has seen, or '', and a time (ms): if the log has lost the one, that
+-- remembered (ms), the trace of the post, or '', the channel's fence when the sender was listed. A trace is published
+-- after the version. After an interruption also a message that the sender's node has seen, or '', and a time (ms): if the log has lost the one, that
 -- is recorded first, and the id is not earlier than the other.
 -- Returns the id of the message, or of the first one under its idempotency key; false if the channel was deleted; or a
--- later version, a number: the node has to apply it before it repeats the post; or -2 if the connection is not listed in
--- the channel: it may not post (docs/decisions/0014).
+-- later version, a number: the node has to apply it before it repeats the post; or -2 if the fence is another one: the
+-- sender's connection may have been removed from the list, and may not post (docs/decisions/0014).
 --
 -- The id is Redis' clock in milliseconds and a count. It never goes back: Redis chooses one after the last entry of the
 -- log. A millisecond with as many messages as a page of history may have beyond its size is full, and the next message
@@ -16,7 +16,7 @@
 -- The first message of each period (a 64th of the longest time kept, a minute at most) trims the log and has it expire
 -- after that time and a period. So every message stays for as long as it has to, whichever of them is the last.
 local from, payload = ARGV[1], ARGV[2]
-local head = redis.call('HMGET', KEYS[2], 'tip', 'weight', 'gone', 'version')
+local head = redis.call('HMGET', KEYS[2], 'tip', 'weight', 'gone', 'version', 'fence')
 if head[3] then
   return false
 end
@@ -24,10 +24,10 @@ local version = head[4] or '0'
 if tonumber(version) > tonumber(ARGV[7]) then
   return tonumber(version)
 end
-if redis.call('HEXISTS', KEYS[4], ARGV[10]) == 0 then
+if (head[5] or '0') ~= ARGV[10] then
   return -2
 end
-local sent = KEYS[5] and redis.call('GET', KEYS[5])
+local sent = KEYS[4] and redis.call('GET', KEYS[4])
 if sent then
   return sent
 end
@@ -77,8 +77,8 @@ redis.call('HSET', KEYS[2], 'tip', id, 'weight', weight)
 if tip == '0-0' then
   redis.call('HSET', KEYS[2], 'first', id)
 end
-if KEYS[5] then
-  redis.call('SET', KEYS[5], id, 'PX', ARGV[8])
+if KEYS[4] then
+  redis.call('SET', KEYS[4], id, 'PX', ARGV[8])
 end
 if ARGV[9] ~= '' then
   version = version .. ' ' .. ARGV[9]

@@ -1,4 +1,5 @@
--- Find a node's subscribers in a piece of a channel's list. KEYS: subs. ARGV: node, cursor, entries to look at.
+-- Find a node's subscribers in a piece of a channel's list. KEYS: subs, head.
+-- ARGV: node, cursor, entries to look at.
 -- Returns {cursor of the next piece, '0' after the last one; connection and path of each, ...}.
 local cursor, rows = unpack(redis.call('HSCAN', KEYS[1], ARGV[2], 'COUNT', ARGV[3]))
 local prefix, answer = ARGV[1] .. ' ', { cursor }
