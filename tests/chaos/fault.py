@@ -11,7 +11,7 @@ import msgspec
 from tests.chaos.topology import Topology
 from tests.support.waiting import pause
 
-_FAULTS_PER_ROUND = (1, 2, 4, 6, 8)
+_FAULTS_PER_ROUND = (1, 2, 6, 9, 12)
 _MOST_IN_A_PLACE = 3
 
 Applied = Callable[[Topology, random.Random], AbstractAsyncContextManager[None]]

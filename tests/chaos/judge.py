@@ -12,17 +12,17 @@ SERVICE_SECONDS = 5.0
 PRESENCE_SECONDS = 10.0
 """After a fault has healed, presence is right within this time."""
 _PATIENCE = 2.0
-"""A busy machine gets so many times the promised time, and so many times the greatest lag, before a promise counts as
-broken; what is later than promised is reported in any case."""
+"""A promise counts as broken after so many times the promised time, and on a machine with more work than cores after
+as many times more; what is later than promised is reported in any case."""
 
 
 class Duration(msgspec.Struct, frozen=True):
-    """The time that something took after a heal, in seconds; and the greatest lag of this process meanwhile."""
+    """The time that something took after a heal, in seconds, and the processes that wanted each core meanwhile."""
 
     what: str
     seconds: float
     promised: float
-    lag: float = 0.0
+    load: float = 0.0
 
     @property
     def is_late(self) -> bool:
@@ -30,7 +30,7 @@ class Duration(msgspec.Struct, frozen=True):
 
     @property
     def is_broken(self) -> bool:
-        return self.seconds > _PATIENCE * (self.promised + self.lag)
+        return self.seconds > _PATIENCE * self.promised * max(1.0, self.load)
 
 
 class RaceOutcome(msgspec.Struct, frozen=True):

@@ -37,6 +37,10 @@ def _has_clocks(topology: Topology) -> bool:
     return topology.has_clocks
 
 
+def _takes_replicaof(topology: Topology) -> bool:
+    return topology.takes_replicaof
+
+
 def _is_alone(topology: Topology) -> bool:
     """Tell whether nobody else decides which server is the primary."""
     return not topology.is_watched
@@ -55,7 +59,7 @@ def _told(name: str, longest: float, command: str, undo: str) -> Fault:
                 with store.client() as client:
                     client.execute_command(*undo.split())
 
-    fits = _is_alone if command.startswith("REPLICAOF") else _always
+    fits = _takes_replicaof if command.startswith("REPLICAOF") else _always
     return Fault(f"store: {name}", Place.STORE, (0.2 * longest, longest), apply, fits=fits)
 
 

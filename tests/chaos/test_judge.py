@@ -71,10 +71,10 @@ def test_what_is_late_is_reported_and_what_is_very_late_is_a_flaw() -> None:
     summary = Summary("server", 1)
     assert summary.take(Duration("service at node 0", 4.9, 5)) == []
     assert summary.take(Duration("service at node 1", 9.9, 5)) == []
-    assert summary.take(Duration("service at node 1", 10.9, 5, lag=1.0)) == []
+    assert summary.take(Duration("service at node 1", 19.9, 5, load=2.0)) == []
     assert summary.take(Duration("service at node 2", 10.1, 5)) == ["service at node 2 took 10.1 s, 5 s are promised"]
     assert summary.figures["service, late"] == 3
-    assert summary.longest["service"].seconds == 10.9
+    assert summary.longest["service"].seconds == 19.9
 
 
 def test_a_summary_shows_the_seed_the_faults_and_every_flaw() -> None:

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from tests.chaos.pair import pair
+from tests.chaos.shards import shards
 from tests.chaos.topology import Store, Topology, nodes_behind_proxies, started
 from tests.chaos.watched import watched
 
@@ -17,4 +18,4 @@ async def one_server(directory: Path, *, installed: bool = False) -> AsyncIterat
         yield Topology(await nodes_behind_proxies(stack, store, installed=installed), [store])
 
 
-TOPOLOGIES = {"server": one_server, "pair": pair, "sentinel": watched}
+TOPOLOGIES = {"server": one_server, "pair": pair, "sentinel": watched, "cluster": shards}

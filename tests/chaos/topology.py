@@ -108,6 +108,8 @@ class Topology:
     loses = False
     """A failover may take acknowledged messages."""
     fails_over = False
+    takes_replicaof = True
+    """It may be told to be a replica."""
     is_watched = False
     """Somebody replaces a primary that does not answer."""
 

@@ -24,6 +24,7 @@ class Watched(Topology):
     loses = True
     fails_over = True
     is_watched = True
+    takes_replicaof = False
 
     def __init__(self, nodes: list[RelayNode], servers: Sentinels) -> None:
         super().__init__(nodes, [Store(process) for process in servers.servers])
