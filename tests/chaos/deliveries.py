@@ -149,7 +149,8 @@ def _answer(stay: Stay, log: _Log) -> Iterator[str]:
     lost = [each for each in log.to_tell.after(since) if each in stay.request.lost]
     if recovered is not False and lost:
         yield f"of what followed {since}, {_some(lost)} was lost, and yet it was recovered"
-    if recovered is False and stay.steps and (not isinstance(stay.steps[0], Gap) or stay.steps[0].after != since):
+    begins_with_gap = not stay.steps or (isinstance(stay.steps[0], Gap) and stay.steps[0].after == since)
+    if recovered is False and order(since) < order(stay.request.trimmed) and not begins_with_gap:
         yield f"what followed {since} was lost, and no gap tells so"
 
 

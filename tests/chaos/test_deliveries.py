@@ -124,6 +124,13 @@ def joined_after_the_loss(*steps: str | Gap, recovered: bool) -> Stay:
         stay("3-0", Gap("3-0", START), *REST[3:]),
         stay("5-0", Gap("5-0", START), *REST[3:], recovered=False),
         joined_after_the_loss(Gap("3-0", START), *REST[3:], recovered=False),
+        Stay(
+            JoinRequest("1-0", START, START, LOSSES.known),
+            "9-0",
+            False,
+            START,
+            ["2-0", "3-0", Gap("3-0", START), *REST[3:]],
+        ),
         stay("7-0", *REST[4:]),
     ],
 )
