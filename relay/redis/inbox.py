@@ -26,7 +26,7 @@ from relay.redis.store import Store
 
 log = structlog.get_logger()
 
-_BLOCK_MS = 300
+_BLOCK_MS = 200
 _PROMPT_SECONDS = 0.5
 """A read that took longer was held up: the next one does not wait for signals."""
 _CURRENT_SECONDS = 1.0
