@@ -21,15 +21,14 @@ class Channel:
 
     def __init__(self, redis: Redis) -> None:
         self.redis = redis
-        self.redis.hset(SUBS, "c", "n ann/laptop/main")
         self.posted: list[str] = []
         """The id of every message that was posted, lost or not."""
         self._kept: dict[str, bytes | None] = {}
 
     def post(self, seen: str | None = None, not_before: int = 0) -> str:
-        args = ("ann/laptop/main", b"x", 1000, KEEP_MS, GROUP_ROWS, 1 << 20, 0, 1000, "", "c")
+        args = ("ann/laptop/main", b"x", 1000, KEEP_MS, GROUP_ROWS, 1 << 20, 0, 1000, "", "0")
         more = () if seen is None else (seen, not_before)
-        self.posted.append(self.run(scripts.POST, (LOG, HEAD, LIVE, SUBS), *args, *more).decode())
+        self.posted.append(self.run(scripts.POST, (LOG, HEAD, LIVE), *args, *more).decode())
         return self.posted[-1]
 
     def save(self) -> None:
