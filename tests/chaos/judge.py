@@ -90,6 +90,8 @@ class Summary(msgspec.Struct):
 
     topology: str
     seed: int
+    left_out: list[str] = []
+    """The kinds of faults that this topology, or this machine, does not have."""
     faults: Counter[str] = Counter()
     figures: Counter[str] = Counter()
     longest: dict[str, Duration] = {}
@@ -106,6 +108,7 @@ class Summary(msgspec.Struct):
         """Return the report, line by line."""
         yield f"topology {self.topology}, seed {self.seed}: {self.faults.total()} faults, {len(self.flaws)} flaws"
         yield from (f"  {count:7,} {name}" for name, count in sorted(self.faults.items()))
+        yield from (f"        - {name}: not here" for name in self.left_out)
         yield "figures:"
         yield from (f"  {count:7,} {name}" for name, count in self.figures.items())
         yield "longest after a heal:"

@@ -56,7 +56,8 @@ class Run:
     """One run over one topology."""
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
-        self.summary = Summary(settings.topology, settings.seed)
+        left_out = [kind.name for kind in settings.kinds if not kind.fits(topology)]
+        self.summary = Summary(settings.topology, settings.seed, left_out)
         self._settings = settings
         self._topology = topology
         self._chance = random.Random(f"{settings.seed}/run")  # noqa: S311 - chance, not secrets

@@ -79,12 +79,13 @@ def test_what_is_late_is_reported_and_what_is_very_late_is_a_flaw() -> None:
 
 def test_a_summary_shows_the_seed_the_faults_and_every_flaw() -> None:
     """With the seed, the faults can be chosen again."""
-    summary = Summary("pair", 77)
+    summary = Summary("pair", 77, left_out=["store: the clock jumps"])
     summary.faults["nodes: kill -9"] += 3
     summary.figures["deliveries"] += 1_234
     summary.flaws.append("something is wrong")
     text = "\n".join(summary.lines())
     assert "topology pair, seed 77: 3 faults, 1 flaws" in text
     assert "3 nodes: kill -9" in text
+    assert "- store: the clock jumps: not here" in text
     assert "1,234 deliveries" in text
     assert "FLAW: something is wrong" in text
