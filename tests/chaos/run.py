@@ -31,7 +31,7 @@ _RACERS = 6
 _RESIDENTS = 4
 _LONGEST_SECONDS = 60.0
 """Nothing is waited for longer than this."""
-_ATTEMPT_SECONDS = 2.0
+_ATTEMPT_SECONDS = 10.0
 _MOST_FLAWS = 30
 """A run ends early with more than these: they have one cause."""
 
