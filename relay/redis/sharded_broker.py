@@ -259,8 +259,9 @@ class _Subscriber:
     def _subscribe_all(self) -> None:
         self._broker.interrupt(self._names)
         self._unconfirmed = set(self._names)
-        for name in self._names:
-            self._write("SSUBSCRIBE", name, about=name)
+        if self._connection is not None:
+            commands = [(("SSUBSCRIBE", name), ("PING", name)) for name in self._names]
+            self._connection.write([pack(command) for pair in commands for command in pair])
         self._come_up_if_confirmed()
 
     def _receive(self, reply: Reply) -> None:

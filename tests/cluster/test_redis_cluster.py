@@ -23,7 +23,7 @@ from relay.services.server_admins import ServerAdmins
 from tests.support.nodes import node_object
 from tests.support.peer import Peer, Peers, Refused, are_served
 from tests.support.redis_server import RedisProcess
-from tests.support.redis_topologies import Cluster, Member, redis_cluster
+from tests.support.redis_topologies import Cluster, Member, call, redis_cluster
 from tests.support.traffic import Poster, assert_all_delivered, more_is_acknowledged, posting
 from tests.support.waiting import wait_until
 
@@ -175,7 +175,17 @@ async def _is_refused(poster: Poster) -> bool:
     return not await poster.post_next()
 
 
-async def test_a_replica_takes_over(tmp_path: Path) -> None:
+def kill(cluster: Cluster) -> None:
+    cluster.masters[-1].kill()
+
+
+def fail_over(cluster: Cluster) -> None:
+    assert cluster.replica is not None
+    call(cluster.replica, "CLUSTER", "FAILOVER")
+
+
+@pytest.mark.parametrize("change", [kill, fail_over])
+async def test_a_replica_takes_over(tmp_path: Path, change: Callable[[Cluster], None]) -> None:
     """Nodes find the new master by themselves, and sessions stay."""
     async with redis_cluster(tmp_path, replica=True) as cluster, relay_on(cluster, cluster.url) as relay:
         dying = cluster.masters[-1]
@@ -184,7 +194,7 @@ async def test_a_replica_takes_over(tmp_path: Path) -> None:
         for _ in range(3):
             assert await poster.post_next()
         await cluster.in_step()
-        dying.kill()
+        change(cluster)
         await wait_until(lambda: cluster.is_replaced(dying), timeout=30, what="the replica has the slots")
         await wait_until(poster.post_next, what="posts are accepted again")
         await wait_until(lambda: are_served(relay.ann, relay.bob), what="both nodes serve")

@@ -244,9 +244,9 @@ class Cluster:
 
         await wait_until(is_in_step, what="the replica has caught up")
 
-    def is_replaced(self, dead: Member) -> bool:
-        """Tell whether no slot belongs to a dead master any more."""
-        return all(port != dead.port for _, _, (_, port, *_), *_ in call(self._any(), "CLUSTER", "SLOTS"))
+    def is_replaced(self, former: Member) -> bool:
+        """Tell whether no slot belongs to a former master any more."""
+        return all(port != former.port for _, _, (_, port, *_), *_ in call(self._any(), "CLUSTER", "SLOTS"))
 
 
 def call(server: RedisProcess, *command: str | int | bytes) -> Any:
