@@ -29,6 +29,9 @@ _SETTINGS = {
     "DRAIN_SECONDS": "1",
     # The nodes cannot share one port for metrics; an empty value means none.
     "METRICS_BIND": "",
+    # They are those of another Redis than the cluster's own.
+    "REDIS_PASSWORD": "",
+    "REDIS_READ_URL": "",
 }
 
 

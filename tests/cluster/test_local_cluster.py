@@ -83,9 +83,13 @@ async def test_three_nodes_are_one_relay_that_bears_the_death_of_one(
 
 @pytest.mark.long
 async def test_history_is_there_after_a_restart(tmp_path: Path) -> None:
-    """Stopped by the signals of a service manager or a closed window, and started again in the same directory."""
+    """Stopped by the signals of a service manager or a closed window, and started again in the same directory.
+
+    Another Redis in the environment is none of its own.
+    """
     key = SigningKey.generate()
-    async with LocalCluster(tmp_path / "data", nodes=1) as cluster:
+    other = {"CONCLAVE_REDIS_PASSWORD": "secret", "CONCLAVE_REDIS_READ_URL": "redis://127.0.0.1:1"}
+    async with LocalCluster(tmp_path / "data", nodes=1, **other) as cluster:
         await cluster.serving()
         ann = await Peer.login(cluster.url, key, register=("ann", "laptop"))
         await ann.create("ops")
