@@ -129,7 +129,7 @@ class FanOut:
                     Holder(session.connection, node, session.generation),
                     supersedes=session.supersedes,
                     since=since,
-                    seen=channel.unconfirmed,
+                    seen=channel.unconfirmed(self._log.link_to(channel_id)),
                 ),
             )
         finally:
@@ -224,7 +224,8 @@ class FanOut:
         channel, not_before = self._channels.get(channel_id), self._clock.not_before()
         if channel is None:
             return 0, UNKNOWN_FENCE, None, not_before
-        return channel.version, self._fence(channel, connection), channel.unconfirmed, not_before
+        seen = channel.unconfirmed(self._log.link_to(channel_id))
+        return channel.version, self._fence(channel, connection), seen, not_before
 
     def _fence(self, channel: LocalChannel, connection: str) -> str:
         """Return the fence with which a session was listed. Another server may have lost the listing."""

@@ -42,10 +42,8 @@ class LocalChannel:
         """True if the subscriber connection was lost since the log was last read."""
         self.recovering = False
         """True while the log is being read, or is going to be."""
-        self.interruptions = 0
-        """The number of times that a connection to Redis was lost since the first session joined."""
-        self.confirmed = True
-        """False from an interruption until the log has, or has recorded as lost, what this node has seen."""
+        self.confirmed_by: object | None = None
+        """The connection over which the log had, or had recorded as lost, all that this node had seen."""
         self._acknowledged, self._acknowledged_ms = START, 0
         self._last_hole: str | None = None
         """The last message of the last hole that the subscribers were told of, or have received."""
@@ -69,10 +67,9 @@ class LocalChannel:
         """The id of the last message of the log that this node has delivered, holds, or got as the reply to a post."""
         return max(self.ordering.last_seen, self._acknowledged, key=order)
 
-    @property
-    def unconfirmed(self) -> str | None:
-        """The last seen message if it is not known that the log still has it, else None."""
-        return None if self.confirmed or not self.started else self.last_seen
+    def unconfirmed(self, link: object | None) -> str | None:
+        """Return the last seen message, unless the log behind this connection is known to account for it."""
+        return None if link is self.confirmed_by or not self.started else self.last_seen
 
     def acknowledge(self, message_id: str, ms: int) -> None:
         """Note the id of a message that this node has posted, and the id's milliseconds."""
@@ -82,8 +79,6 @@ class LocalChannel:
     def interrupt(self) -> None:
         """Have the log read, and compared with what this node has seen: another server may be there."""
         self.interrupted = self.interrupted or (self.started and self.ordering.is_live)
-        self.interruptions += 1
-        self.confirmed = False
         self.ordering.require_log()
 
     def add_subscriber(

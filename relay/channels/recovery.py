@@ -55,11 +55,17 @@ class Recovery:
         """Find channels whose last messages were lost, without a later message that would show it.
 
         A replica that had to be copied again does not repeat what was published meanwhile, and keeps its connections.
+        Another server may have taken over without an interruption of the subscriptions.
         """
         while True:
             channels = [channel for channel in self._channels.values() if channel.started]
             tips = await self._log.delivered_tips([channel.id for channel in channels])
             await asyncio.sleep(_COMPARE_SECONDS)
+            for channel in channels:
+                link = self._log.link_to(channel.id)
+                if link is not None and channel.unconfirmed(link) is not None:
+                    channel.ordering.require_log()
+                    self.schedule(channel)
             for channel, tip in zip(channels, tips, strict=False):
                 new_version = tip.version > channel.version or (tip.version == DELETED and not channel.deleted)
                 behind = order(channel.ordering.position) < order(tip.tip)
@@ -80,7 +86,7 @@ class Recovery:
         """Read the log from the position on until the order is live, or the node unsubscribes from the channel."""
         recorded: str | None = None
         while not channel.ordering.is_live and self._channels.get(channel.id) is channel:
-            seen, interruptions = channel.last_seen, channel.interruptions
+            seen, link = channel.last_seen, self._log.link_to(channel.id)
             page = await self._reader.read(channel, channel.ordering.position)
             if page is None:
                 continue
@@ -88,7 +94,7 @@ class Recovery:
                 recorded = seen if await self._record_hole(channel, seen) else None
                 continue
             self._deliver(channel, page)
-            channel.confirmed = channel.confirmed or channel.interruptions == interruptions
+            channel.confirmed_by = link
 
     async def _record_hole(self, channel: LocalChannel, seen: str) -> bool:
         """Record that the log has lost what this node has seen, if that is so. False if Redis is away."""

@@ -169,6 +169,10 @@ class ChannelLog:
             return self._client.run(scripts.POST, keys, *args, fence, seen or "", not_before)
         return self._client.run(scripts.POST, keys, *args, fence)
 
+    def link_to(self, channel_id: str) -> object | None:
+        """Return the connection over which a channel's commands go now, to be compared with an earlier one."""
+        return self._client.link_to(self._post_keys(channel_id)[0])
+
     async def record_hole(self, channel_id: str, seen: str) -> None:
         """Record that the log has lost messages, if it does not have a message that this node has seen.
 

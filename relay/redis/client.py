@@ -162,6 +162,10 @@ class RedisClient:
         """Have `callback` awaited, in the order of registration, after each outage of Redis."""
         self._on_up.append(callback)
 
+    def link_to(self, key: str) -> object | None:  # noqa: ARG002 - one server has all keys
+        """Return the connection that carries commands now; None while there is none."""
+        return self._connection
+
     def call(self, *command: bytes | str | float) -> asyncio.Future[Reply]:
         """Send one command; the future holds Redis' reply. Raises, in the future: StoreUnavailable."""
         return self._submit(command, None)

@@ -122,6 +122,11 @@ class ClusterClient:
         """
         self._on_up.append(callback)
 
+    def link_to(self, key: str) -> object | None:
+        """Return the connection to the master of a key; None while there is none."""
+        shard = self.shard_of(key)
+        return None if shard is None else shard.link_to(key)
+
     def call(self, *command: bytes | str | float) -> "asyncio.Future[Reply]":
         """Send one command whose first argument is its key. Raises, in the future: StoreUnavailable."""
         if self._members.sharded and command[0] == "PUBLISH":

@@ -42,6 +42,12 @@ class Store(Protocol):
     def on_up(self, callback: Callable[[], Awaitable[None]]) -> None:
         """Have `callback` awaited, in the order of registration, after each outage."""
 
+    def link_to(self, key: str) -> object | None:
+        """Return the connection over which the commands of a key go now, to be compared with an earlier one.
+
+        None while there is none. Another connection may lead to another server.
+        """
+
     def call(self, *command: bytes | str | float) -> "asyncio.Future[Reply]":
         """Send one command, whose first argument is a key or a topic. Raises, in the future: StoreUnavailable."""
 
