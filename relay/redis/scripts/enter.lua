@@ -1,7 +1,7 @@
 -- List a subscriber, which gives it the right to post, and take that from the earlier connections of its path: the
--- channel gets another fence if one of them was listed. KEYS: head, subs, log, live. ARGV: connection, 'node path', the message that it received last or '', longest time kept (ms),
--- a message that the node has seen, or '', earlier connections. The node names a message after an interruption: if the
--- log has lost it, that is recorded first.
+-- channel gets another fence if one of them was listed. KEYS: head, subs, log, live. ARGV: connection, 'node path', the
+-- message that it received last or '', longest time kept (ms), a message that the node has seen, or '', earlier
+-- connections. The node names a message after an interruption: if the log has lost it, that is recorded first.
 -- Returns {id of the last message, membership version, 1 if the log has everything after the message that it received
 -- last, fence}, or false if the channel was deleted.
 if ARGV[5] ~= '' then

@@ -3,8 +3,8 @@
 -- ARGV: from, payload, most messages kept, longest time kept (ms), most messages and most bytes in one millisecond, the
 -- membership version that the sender's node has applied, the time for which an idempotency key is
 -- remembered (ms), the trace of the post, or '', the channel's fence when the sender was listed. A trace is published
--- after the version. After an interruption also a message that the sender's node has seen, or '', and a time (ms): if the log has lost the one, that
--- is recorded first, and the id is not earlier than the other.
+-- after the version. After an interruption also a message that the sender's node has seen, or '', and a time (ms): if the
+-- log has lost the one, that is recorded first, and the id is not earlier than the other.
 -- Returns the id of the message, or of the first one under its idempotency key; false if the channel was deleted; or a
 -- later version, a number: the node has to apply it before it repeats the post; or -2 if the fence is another one: the
 -- sender's connection may have been removed from the list, and may not post (docs/decisions/0014).
