@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as LostConnection
 from relay.model.errors import StoreUnavailable
 from relay.redis.batches import NAMES, pieces
 from relay.redis.connection import Connection, Reply, attach, pack
-from relay.redis.failures import CONNECTION_ERRORS, RECONNECT_SECONDS
+from relay.redis.failures import CONNECTION_ERRORS, RECONNECT_SECONDS, failed_connection
 
 log = structlog.get_logger()
 
@@ -137,7 +137,7 @@ class Broker:
             try:
                 await self._serve_connection()
             except (*CONNECTION_ERRORS, StoreUnavailable) as error:
-                log.debug("broker.lost", error=str(error))
+                log.debug("broker.lost", error=failed_connection(error).why)
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _serve_connection(self) -> None:

@@ -1,11 +1,13 @@
 """New connections: each is asked for the identity of its server before it is used."""
 
 import asyncio
+import secrets
 from collections.abc import Callable, Sequence
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as LostConnection
+from redis.exceptions import InvalidResponse
 
 from relay.model.errors import StoreRefused, StoreUnavailable
 from relay.redis.failures import CONNECTION_ERRORS, failed_connection
@@ -52,8 +54,12 @@ class Connector:
             raise StoreRefused("READONLY", f"Redis at {_address(connection)} is a replica")
         for script in load:
             await connection.send_command("SCRIPT", "LOAD", script.text)
+        last = secrets.token_bytes(8)
+        await connection.send_command("ECHO", last)
         for _ in load:
             await connection.read_response()
+        if await connection.read_response() != last:
+            raise InvalidResponse("replies that nobody asked for")
         if await connection.can_read():
             raise LostConnection("Connection closed by server.")
         return identity

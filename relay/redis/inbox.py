@@ -17,7 +17,7 @@ from redis.asyncio.connection import AbstractConnection
 from relay.model.errors import StoreUnavailable
 from relay.redis import scripts
 from relay.redis.connection import Reply
-from relay.redis.failures import CONNECTION_ERRORS, RECONNECT_SECONDS
+from relay.redis.failures import CONNECTION_ERRORS, RECONNECT_SECONDS, failed_connection
 from relay.redis.keys import Keys
 from relay.redis.node_names import signals_version
 from relay.redis.receipts import Answers, PendingReceipts
@@ -175,7 +175,7 @@ class Inbox:
                 finally:
                     await connection.disconnect(nowait=True)
             except (*CONNECTION_ERRORS, StoreUnavailable) as error:
-                log.debug("inbox.lost", error=str(error))
+                log.debug("inbox.lost", error=failed_connection(error).why)
                 await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _read(self, connection: AbstractConnection) -> None:

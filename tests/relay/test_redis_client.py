@@ -441,7 +441,14 @@ async def scripted(*replies: bytes) -> tuple[asyncio.Server, str]:
 
 
 @pytest.mark.parametrize(
-    "replies", [(b"+OK\r\n+OK\r\n", b"+PONG\r\n+MORE\r\n+MORE\r\n"), (b"+OK\r\n+OK\r\n",), (b"HTTP/1.1 400\r\n",)]
+    "replies",
+    [
+        (b"+OK\r\n+OK\r\n", b"+MORE\r\n" * 3),
+        (b"+OK\r\n+OK\r\n", b"+MORE\r\n" * 4),
+        (b"+OK\r\n+OK\r\n", b"+MORE\r\n" * 5),
+        (b"+OK\r\n+OK\r\n",),
+        (b"HTTP/1.1 400\r\n",),
+    ],
 )
 async def test_a_connection_is_checked_before_it_is_used(replies: tuple[bytes, ...]) -> None:
     """Replies that nobody asked for would be taken for those to the first commands."""

@@ -75,11 +75,11 @@ def _cannot_save(store: Redis) -> None:
 
 
 def _lacks_permission(store: Redis) -> None:
-    store.acl_setuser("default", commands=["-zadd"])
+    store.acl_setuser("default", enabled=True, nopass=True, commands=["-zadd"])
 
 
 def _well(store: Redis) -> None:
-    store.acl_setuser("default", commands=["+zadd"])
+    store.acl_setuser("default", enabled=True, nopass=True, commands=["+zadd"])
     store.config_set("maxmemory", 0)
     store.config_set("min-replicas-to-write", 0)
     store.config_set("save", "")
