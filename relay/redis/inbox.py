@@ -68,8 +68,8 @@ class Inbox:
         self._handled = HandledSignals()
         self._pending = PendingReceipts()
         self._answers = Answers()
-        self._current_at = -_CURRENT_SECONDS
-        """Everything that was put into the inbox before this `time.monotonic` was handled."""
+        self.current_until = 0.0
+        """The `time.monotonic` until which `is_current`."""
         self._catching_up: list[asyncio.Future[None]] = []
         self._gave_up = False
         """True if a wait for the inbox was in vain, and it was not read since."""
@@ -131,7 +131,7 @@ class Inbox:
 
         They are not if the process was stopped, or starved, or does not reach its inbox.
         """
-        return time.monotonic() - self._current_at <= _CURRENT_SECONDS
+        return time.monotonic() <= self.current_until
 
     async def catch_up(self) -> None:
         """Wait until `is_current`, for three seconds. Raises StoreUnavailable if the inbox cannot be read.
@@ -215,7 +215,7 @@ class Inbox:
 
     def _set_current(self, asked: float) -> None:
         """Take note that everything was handled that was in the inbox at this time."""
-        self._current_at = asked
+        self.current_until = asked + _CURRENT_SECONDS
         if self.is_current:
             self._gave_up = False
             for waiting in self._catching_up:

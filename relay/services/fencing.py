@@ -31,11 +31,6 @@ class Fencing:
         self._registry = registry
         self._inbox = inbox
 
-    @property
-    def is_certain(self) -> bool:
-        """Whether `check` would wait for nothing."""
-        return self._inbox.is_current
-
     async def check(self, session: Session) -> None:
         """Wait until the signals of the last second are handled.
 
@@ -43,7 +38,7 @@ class Fencing:
             Ended: if the session has ended, by one of them or before.
             StoreUnavailable: if the inbox of this node cannot be read, or the node was evicted meanwhile.
         """
-        if not self.is_certain:
+        if not self._inbox.is_current:
             await self._inbox.catch_up()
             await self._refuse_if_evicted()
         if session.close_reason is not None:

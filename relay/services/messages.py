@@ -127,7 +127,7 @@ class Messages:
         if key is not None:
             valid_key(key)
         channel_id = session.joined.get(channel)
-        if channel_id is None or size > self._max_bytes or not self._fencing.is_certain:
+        if channel_id is None or size > self._max_bytes or time.monotonic() > self._inbox.current_until:
             return None
         previous = next((each for each in in_flight if each.channel_id == channel_id), None)
         if previous is not None and (previous.version, previous.fence) != self._fanout.applied_terms(

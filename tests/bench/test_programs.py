@@ -10,12 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-LARGEST = {  # files, round trips; background work may add some files, but not to a send
+LARGEST = {  # files, round trips; background work may add some files, but seldom in every run
     "send": (20, 1),
-    "login": (35, 2),
-    "join with since": (35, 2),
-    "kick": (33, 4),
-    "supersede": (45, 3),
+    "login": (38, 2),
+    "join with since": (40, 2),
+    "kick": (36, 3),
+    "supersede": (52, 3),
 }
 
 
@@ -33,7 +33,7 @@ async def output(program: str, *arguments: str) -> str:
 
 async def test_an_operation_passes_few_files_and_waits_for_few_round_trips() -> None:
     """A file more on the way of a message is one more that every reader has to open."""
-    found = json.loads(await output("traced_calls.py", "--runs", "2", "--json"))
+    found = json.loads(await output("traced_calls.py", "--runs", "5", "--json"))
     assert found.keys() == LARGEST.keys()
     for name, row in found.items():
         files, round_trips = LARGEST[name]
@@ -41,7 +41,6 @@ async def test_an_operation_passes_few_files_and_waits_for_few_round_trips() -> 
         assert row["round_trips"] <= round_trips, name
 
 
-@pytest.mark.long
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("program", "arguments", "expected"),
