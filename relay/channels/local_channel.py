@@ -139,7 +139,7 @@ class LocalChannel:
             messages = tracing.delivered(messages, self.id, len(self.subscribers))
         for message in messages:
             began = time.monotonic()
-            if sessions := self._recipients.deliver(self.name, message):
+            if message.sender and (sessions := self._recipients.deliver(self.name, message)):
                 self._on_delivered(message, sessions, began)
 
     def deliver_gap(self, after: str, until: str) -> None:
@@ -186,7 +186,7 @@ class LocalChannel:
         for step in steps:
             if isinstance(step, Gap):
                 session.send_event(session.encoder.gap(self.name, step.after))
-            elif session.path_text != step.sender:
+            elif step.sender not in ("", session.path_text):
                 session.send_event(frames.frame(session.encoder, self.name, step))
         if catch_up is not None and catch_up.done:
             subscriber.catch_up = None

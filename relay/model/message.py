@@ -17,7 +17,8 @@ class Message(msgspec.Struct, frozen=True):
 
     `id` is its position in the channel's log: milliseconds of Redis' clock, a hyphen, and a count; `ts_ms` are these
     milliseconds. `previous` is the id of its predecessor at the time of the post ('' for a row that was read from the
-    log). `sender` is the authenticated session path, `payload` the encoded body, both exactly as stored.
+    log). `sender` is the authenticated session path, `payload` the encoded body, both exactly as stored. Both are empty
+    in a row of a later format: it has its place in the order, and reaches nobody.
     """
 
     id: str
@@ -29,6 +30,10 @@ class Message(msgspec.Struct, frozen=True):
     """The membership version. A node applies it before it delivers the message."""
     trace: str = ""
     """The carrier of the trace of the post; '' if there is none, and for a row that was read from the log."""
+
+    @property
+    def is_readable(self) -> bool:
+        return bool(self.sender)
 
     @property
     def memory_bytes(self) -> int:

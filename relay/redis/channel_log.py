@@ -15,6 +15,7 @@ from relay.redis.keys import Keys
 from relay.redis.leases import Holder, holders_in, is_superseded
 from relay.redis.scanning import scan, scan_subscribers
 from relay.redis.store import Store
+from relay.redis.unreadable import Unreadable
 
 _ScriptCall = tuple[tuple[str, str], tuple[str | int, ...]]
 """The keys and the arguments of a script."""
@@ -75,17 +76,18 @@ class LogPage(msgspec.Struct, frozen=True):
     """The positions after which messages are lost, in a page of the newest messages."""
 
     @classmethod
-    def parse(cls, reply: list[Any]) -> Self:
-        """Read the reply of page.lua."""
+    def parse(cls, reply: list[Any], unreadable: Unreadable) -> Self:
+        """Read the reply of page.lua. Rows that cannot be read are counted, and kept for the sake of the order."""
         known, more, tip, version, flat, hole = reply
         last_hole = Hole(*bytes(hole).decode().split(" ")) if hole else NO_HOLE
-        return cls(_messages(flat), bool(more), bool(known), bytes(tip).decode(), int(version), last_hole)
+        rows = _messages(flat, unreadable)
+        return cls(rows, bool(more), bool(known), bytes(tip).decode(), int(version), last_hole)
 
     @classmethod
-    def parse_history(cls, reply: list[Any], *, forwards: bool) -> Self:
-        """Read the reply of history.lua, which is newest first unless `forwards`."""
+    def parse_history(cls, reply: list[Any], unreadable: Unreadable, *, forwards: bool) -> Self:
+        """Read the reply of history.lua, which is newest first unless `forwards`. Rows are as those of `parse`."""
         more, known, tip, version, flat, holes = reply
-        rows, gaps = _messages(flat), tuple(bytes(each).decode() for each in holes)
+        rows, gaps = _messages(flat, unreadable), tuple(bytes(each).decode() for each in holes)
         tip = bytes(tip).decode()
         return cls(rows if forwards else rows[::-1], bool(more), bool(known), tip, int(version), gaps=gaps)
 
@@ -187,7 +189,7 @@ class ChannelLog:
         With `whole_ms` the page includes all of the last row's millisecond.
         """
         keys, args = self._page_call(channel_id, after, rows, size, "sealed" if whole_ms else "")
-        return LogPage.parse(await self._client.run(scripts.PAGE, keys, *args))
+        return LogPage.parse(await self._client.run(scripts.PAGE, keys, *args), self._client.unreadable)
 
     def _page_call(self, channel_id: str, after: str, rows: int, size: int, whole: str) -> _ScriptCall:
         return self._read_keys(channel_id), (after, rows, size, whole, self._retention.ms)
@@ -201,7 +203,8 @@ class ChannelLog:
         and one row at least if there is any.
         """
         keys, args = self._history_call(channel_id, after, before, rows, size)
-        return LogPage.parse_history(await self._client.run(scripts.HISTORY, keys, *args), forwards=after is not None)
+        reply = await self._client.run(scripts.HISTORY, keys, *args)
+        return LogPage.parse_history(reply, self._client.unreadable, forwards=after is not None)
 
     def _history_call(
         self, channel_id: str, after: str | int | None, before: str | None, rows: int, size: int
@@ -323,11 +326,23 @@ def _subscriber(value: bytes) -> tuple[str, str]:
     return node, path
 
 
-def _messages(flat: list[bytes]) -> list[Message]:
-    return [
-        Message(flat[i].decode(), _ms(flat[i]), "", flat[i + 1].decode(), bytes(flat[i + 2]))
+def _messages(flat: list[bytes], unreadable: Unreadable) -> list[Message]:
+    messages = [
+        Message(flat[i].decode(), _ms(flat[i]), "", _sender(flat[i + 1]), bytes(flat[i + 2]))
         for i in range(0, len(flat), 3)
     ]
+    for message in messages:
+        if not message.is_readable:
+            unreadable.count("log")
+    return messages
+
+
+def _sender(value: bytes) -> str:
+    """Return a path, or '' if it cannot be read."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return ""
 
 
 def parse_live(data: bytes) -> Message | None:

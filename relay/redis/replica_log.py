@@ -36,7 +36,7 @@ class ReplicaLog(ChannelLog):
             primary, reply = await asyncio.gather(
                 self._primary_tip(channel_id), self._replica.run(scripts.PAGE, keys, *args)
             )
-            page = None if reply is None else LogPage.parse(reply)
+            page = None if reply is None else LogPage.parse(reply, self._client.unreadable)
             if page is not None and page.known and (page.more or _is_complete(page, primary, whole_ms=whole_ms)):
                 tip = max(page.tip, primary.tip, key=order)
                 return msgspec.structs.replace(page, tip=tip, version=_later(page.version, primary.version))
@@ -51,9 +51,10 @@ class ReplicaLog(ChannelLog):
             primary, reply = await asyncio.gather(
                 self._primary_tip(channel_id), self._replica.run(scripts.HISTORY, keys, *args)
             )
-            page = None if reply is None else LogPage.parse_history(reply, forwards=after is not None)
+            unreadable, forwards = self._client.unreadable, after is not None
+            page = None if reply is None else LogPage.parse_history(reply, unreadable, forwards=forwards)
             if page is not None and page.known:
-                goes_on = after is not None and page.more
+                goes_on = forwards and page.more
                 end = primary.tip if before is None else min(primary.tip, before, key=order)
                 if goes_on or order(page.tip) >= order(end):
                     return msgspec.structs.replace(page, version=_later(page.version, primary.version))

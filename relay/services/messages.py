@@ -247,9 +247,16 @@ class Messages:
             elif position is not None and not 0 <= position < _LATEST_MS:
                 raise Refusal(Code.MALFORMED, "a time is a number of Unix milliseconds")
         channel_id = await self._joined(session, channel)
-        piece = await self._log.history(channel_id, after, before, rows=limit, size=PAGE_BYTES)
-        await self._still_joined(session, channel, channel_id, piece.version)
-        return piece
+        while True:
+            piece = await self._log.history(channel_id, after, before, rows=limit, size=PAGE_BYTES)
+            await self._still_joined(session, channel, channel_id, piece.version)
+            rows = [row for row in piece.rows if row.is_readable]
+            if rows or not piece.more:
+                return piece if len(rows) == len(piece.rows) else replace(piece, rows=rows)
+            if after is None:
+                before = piece.rows[0].id
+            else:
+                after = piece.rows[-1].id
 
     async def read_since(self, session: Session, channel: str, since_ms: int) -> list[Message]:
         """Return a page of the messages after a millisecond, oldest first. It ends with a complete millisecond.
@@ -259,9 +266,13 @@ class Messages:
         """
         channel_id = await self._joined(session, channel)
         after = START if since_ms < 0 else f"{since_ms}-{_LAST_OF_MS}"
-        page = await self._log.page(channel_id, after, rows=PAGE_ROWS, size=PAGE_BYTES, whole_ms=True)
-        await self._still_joined(session, channel, channel_id, page.version)
-        return page.rows
+        while True:
+            page = await self._log.page(channel_id, after, rows=PAGE_ROWS, size=PAGE_BYTES, whole_ms=True)
+            await self._still_joined(session, channel, channel_id, page.version)
+            rows = [row for row in page.rows if row.is_readable]
+            if rows or not page.more:
+                return rows
+            after = page.rows[-1].id
 
     async def _still_joined(self, session: Session, channel: str, channel_id: str, version: int) -> None:
         """Refuse a page that was read at a membership version at which the session has lost the channel."""

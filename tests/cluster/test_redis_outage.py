@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from nacl.signing import SigningKey
 
 from tests.support.nodes import NodeProcess, cluster
-from tests.support.peer import Peer, Peers
+from tests.support.peer import Peer, Peers, Refused
 from tests.support.proxy import Proxy
 from tests.support.redis_server import RedisProcess
 from tests.support.traffic import Poster, Traffic, assert_all_delivered, more_is_acknowledged, posting
@@ -200,7 +201,8 @@ async def test_signal_to_a_node_that_is_cut_off_is_not_lost(redis_process_tcp: R
         proxy.cut()
         await wait_until(lambda: ready([behind], 503), what="the node knows that it is cut off")
         new = peers.keep(await Peer.login(direct.url, key, "main"))
-        await new.whisper(bystander.path, "hi")
+        with pytest.raises(Refused, match="has not confirmed the whisper"):
+            await new.whisper(bystander.path, "hi")
         assert not old.is_closed
         proxy.mend()
         assert await old.wait_closed() == SUPERSEDED
@@ -211,7 +213,7 @@ async def test_signal_to_a_node_that_is_cut_off_is_not_lost(redis_process_tcp: R
 
 
 async def test_a_node_that_was_cut_off_for_long_joins_the_cluster_again(redis_process_tcp: RedisProcess) -> None:
-    """It was evicted meanwhile, its inbox included: the signals of that time are lost, and it recovers without."""
+    """It was evicted meanwhile, under its old name: a later login met nobody, and sent no signal."""
     async with one_behind_a_proxy(redis_process_tcp) as (behind, direct, proxy, peers):
         key = SigningKey.generate()
         old = peers.keep(await Peer.login(behind.url, key, "main", register=("ann", "laptop")))

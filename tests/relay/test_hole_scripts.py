@@ -8,12 +8,15 @@ import pytest
 from redis import Redis
 
 from relay.model.message import START, order
+from relay.observability.metrics import Metrics
 from relay.redis import scripts
 from relay.redis.channel_log import GROUP_ROWS, LogPage
+from relay.redis.unreadable import Unreadable
 from tests.support.waiting import pause
 
 LOG, HEAD, LIVE, SUBS = "log", "head", "live", "subs"
 KEEP_MS = 60_000
+UNREADABLE = Unreadable(Metrics(()))
 
 
 class Channel:
@@ -46,11 +49,11 @@ class Channel:
         self.run(scripts.HOLE, (LOG, HEAD, LIVE), position, KEEP_MS)
 
     def page(self, after: str, rows: int = 500, *, whole: str = "") -> LogPage:
-        return LogPage.parse(self.run(scripts.PAGE, (LOG, HEAD), after, rows, 1 << 20, whole, KEEP_MS))
+        return LogPage.parse(self.run(scripts.PAGE, (LOG, HEAD), after, rows, 1 << 20, whole, KEEP_MS), UNREADABLE)
 
     def history(self, after: str = "", before: str = "", rows: int = 500) -> LogPage:
         reply = self.run(scripts.HISTORY, (LOG, HEAD), after, before, rows, 1 << 20, KEEP_MS)
-        return LogPage.parse_history(reply, forwards=after != "")
+        return LogPage.parse_history(reply, UNREADABLE, forwards=after != "")
 
     def recovers(self, since: str) -> bool:
         reply = self.run(scripts.ENTER, (HEAD, SUBS, LOG, LIVE), "d", "n bob/laptop/main", since, KEEP_MS, "")

@@ -10,6 +10,7 @@ from conclave.model import SessionPath
 from relay.app.node import Node
 from relay.redis.keys import Keys
 from tests.support.nodes import node_object
+from tests.support.peer import Peers
 from tests.support.v2_peer import V2Peers
 from tests.support.waiting import wait_until
 
@@ -80,3 +81,37 @@ async def test_a_dead_node_with_records_of_a_later_format_is_removed(redis_url: 
         assert store.hgetall(KEYS.lease(BOB)) == {b"c4": b"v2"}
         assert store.hgetall(KEYS.subscribers("ch")) == {b"c4": JUNK}
         assert not store.exists(KEYS.sessions("dead"))
+
+
+async def test_rows_of_a_later_format_have_their_place_in_the_log_and_reach_nobody(
+    node: Node, redis_url: str, v2_peers: V2Peers, peers: Peers
+) -> None:
+    """Live sessions, sessions that come back, and readers of history of both protocol versions get all the others."""
+    url = f"ws://{node.address}/"
+    ann, bob, cid = (
+        await v2_peers.register(url, "ann"),
+        await v2_peers.register(url, "bob"),
+        await peers.register(url, "cid"),
+    )
+    await ann.create("ops")
+    for peer in (ann, bob, cid):
+        await peer.join("ops")
+    first = await ann.post("ops", "first")
+    await wait_until(lambda: bob.texts("ops") == ["first"], what="bob gets the first message")
+    with Redis.from_url(redis_url) as store:
+        (log,), (head,) = store.keys("*:log"), store.keys("*:head")
+        for fields in ({"v2": "x"}, {"g": "x", "f": "ann/laptop/main", "p": "x"}, {"f": JUNK, "p": "x"}):
+            store.hset(head, "tip", store.xadd(log, fields))
+        store.publish(log.replace(b":log", b":live"), "v2 x")
+    await ann.post("ops", "second")
+    await wait_until(lambda: bob.texts("ops") == ["first", "second"], what="bob gets the second message")
+    assert [row["body"]["text"] for row in await ann.history("ops")] == ["first", "second"]
+    one_by_one = await ann.ask("history", channel="ops", after=first, limit=1)
+    assert [row["body"]["text"] for row in one_by_one["messages"]] == ["second"]
+    assert await cid.history("ops") == ["first", "second"]
+    await bob.ask("leave", channel="ops")
+    bob.events.clear()
+    assert (await bob.join("ops", since="0-0"))["recovered"] is True
+    await wait_until(lambda: bob.texts("ops") == ["first", "second"], what="bob gets both again")
+    assert bob.of("gap") == []
+    assert unreadable(node) == {"live", "log"}

@@ -15,6 +15,14 @@ local function read_head(key, log)
   return head
 end
 
+-- The sender and the payload in the fields of a log's entry; '' and '' if they are of a later format.
+local function message(fields)
+  if fields[1] == 'f' and fields[3] == 'p' then
+    return fields[2], fields[4]
+  end
+  return '', ''
+end
+
 local function earlier(one, other)
   local ms, count = string.match(one, '^(%d+)-(%d+)$')
   local other_ms, other_count = string.match(other, '^(%d+)-(%d+)$')

@@ -72,7 +72,7 @@ while before ~= '0-0' do
     chunk = redis.call('XRANGE', KEYS[1], low, limit, 'COUNT', 32)
   end
   for _, entry in ipairs(chunk) do
-    local id, from, payload = entry[1], entry[2][2], entry[2][4]
+    local id, from, payload = entry[1], message(entry[2])
     local n = #page
     if n > 0 and (rows <= 0 or bytes < #payload) then
       return reply(1)

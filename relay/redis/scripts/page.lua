@@ -24,7 +24,7 @@ local last_hole = holes and string.match(holes, '%S+ %S+$') or ''
 while true do
   local chunk = redis.call('XRANGE', KEYS[1], start, limit, 'COUNT', 32)
   for _, entry in ipairs(chunk) do
-    local id, from, payload = entry[1], entry[2][2], entry[2][4]
+    local id, from, payload = entry[1], message(entry[2])
     local ms = string.match(id, '^%d+')
     if last and (rows <= 0 or bytes < #payload) and not (whole and ms == last) then
       return { known, 1, tip, version, page, last_hole }
