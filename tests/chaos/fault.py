@@ -11,7 +11,7 @@ import msgspec
 from tests.chaos.topology import Topology
 from tests.support.waiting import pause
 
-_FAULTS_PER_ROUND = (1, 2, 6, 9, 12)
+_FAULTS_PER_ROUND = (1, 4, 8, 12)
 _MOST_IN_A_PLACE = 3
 
 Applied = Callable[[Topology, random.Random], AbstractAsyncContextManager[None]]
@@ -61,7 +61,7 @@ class Chosen(msgspec.Struct, frozen=True):
 def rounds(topology: Topology, kinds: Sequence[Fault], seed: int) -> Iterator[list[Chosen]]:
     """Choose the faults of one round after the other, without end: some in each place.
 
-    The same topology, kinds and seed give the same choices. Every kind is taken once before any is taken again.
+    The same topology, kinds and seed give the same choices. Every kind is taken about as often as any other.
     """
     chance = random.Random(seed)  # noqa: S311 - as above
     usable = [kind for kind in kinds if kind.fits(topology)]
@@ -69,7 +69,8 @@ def rounds(topology: Topology, kinds: Sequence[Fault], seed: int) -> Iterator[li
     while True:
         chosen: list[Fault] = []
         for _ in range(chance.choice(_FAULTS_PER_ROUND)):
-            waiting = waiting or chance.sample(usable, len(usable))
+            if not any(_may_join(kind, chosen) for kind in waiting):
+                waiting += chance.sample(usable, len(usable))
             kind = next((kind for kind in waiting if _may_join(kind, chosen)), None)
             if kind is not None:
                 waiting.remove(kind)

@@ -153,9 +153,13 @@ class V2Peer:
         """Send a text and return the reply with this number, errors included."""
         reply: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
         self._waiting[number] = reply
-        await self.ws.send_str(text)
-        async with asyncio.timeout(20):
-            return await reply
+        try:
+            await self.ws.send_str(text)
+            async with asyncio.timeout(20):
+                return await reply
+        finally:
+            if self._waiting.get(number) is reply:
+                del self._waiting[number]
 
     async def ask(self, op: str, **fields: Any) -> Json:
         """Send a request and return its result. Raises: V2Refused, ConnectionError."""
