@@ -61,7 +61,7 @@ class Chosen(msgspec.Struct, frozen=True):
 def rounds(topology: Topology, kinds: Sequence[Fault], seed: int) -> Iterator[list[Chosen]]:
     """Choose the faults of one round after the other, without end: some in each place.
 
-    The same topology, kinds and seed give the same choices. Every kind is taken about as often as any other.
+    The same topology, kinds and seed give the same choices. Every kind has its turn.
     """
     chance = random.Random(seed)  # noqa: S311 - as above
     usable = [kind for kind in kinds if kind.fits(topology)]
