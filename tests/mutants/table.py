@@ -302,4 +302,32 @@ MUTANTS = (
         new="return outcome if isinstance(outcome, int) else 0\n    return 0",
         tests=("tests/cli/test_command_line.py",),
     ),
+    Mutant(
+        "A node whose own heartbeats were not accepted declares the others dead",
+        path="relay/redis/node_registry.py",
+        old="now - seen_at > _LONGEST_GAP_SECONDS",
+        new="False",
+        tests=("tests/relay/test_membership.py::test_a_node_that_could_not_beat_itself_declares_no_other_dead",),
+    ),
+    Mutant(
+        "Sessions are idle while their node is stopped",
+        path="relay/sessions/registry.py",
+        old="session.last_activity + held_up",
+        new="session.last_activity",
+        tests=("tests/relay/test_membership.py::test_the_time_for_which_a_node_was_held_up_is_no_idle_time",),
+    ),
+    Mutant(
+        "Work that was added again while it was done is forgotten",
+        path="relay/cluster/pending.py",
+        old="if pending.get(key) is entry:",
+        new="if key in pending:",
+        tests=("tests/relay/test_pending.py",),
+    ),
+    Mutant(
+        "The directory never forgets which channels a user was in",
+        path=f"{_LUA}/directory.lua",
+        old="redis.call('SREM', dir .. ':joined:' .. user, id)\n    end\n    return true",
+        new="redis.call('EXISTS', dir)\n    end\n    return true",
+        tests=("tests/relay/test_membership.py::test_the_directory_knows_which_channels_a_user_is_in_and_no_others",),
+    ),
 )
