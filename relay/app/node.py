@@ -169,6 +169,7 @@ class Node:
         metrics.ready.set_function(lambda: self.is_ready)
         metrics.draining.set_function(self._shutdown.requested.is_set)
         metrics.redis_up.set_function(lambda: self.parts.client.is_up)
+        metrics.redis_masters_away.set_function(lambda: self.parts.client.masters_away)
         metrics.nodes.set_function(lambda: self.parts.registry.size)
         metrics.sessions.set_function(lambda: len(self.parts.sessions))
         metrics.channels.set_function(lambda: len(self.parts.fanout))

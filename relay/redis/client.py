@@ -149,6 +149,10 @@ class RedisClient:
         return self._down_since is None
 
     @property
+    def masters_away(self) -> int:
+        return int(not self.is_up)
+
+    @property
     def cluster_id(self) -> str:
         """The id of the cluster that Redis has to hold; empty as long as any will do."""
         return self._connector.cluster.expected

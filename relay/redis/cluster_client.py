@@ -95,6 +95,11 @@ class ClusterClient:
         return all(shard is not None and shard.is_up for shard in self._needed_slots())
 
     @property
+    def masters_away(self) -> int:
+        """The number of masters that do not answer."""
+        return sum(not shard.is_up for shard in self._shards.values())
+
+    @property
     def refusal(self) -> str | None:
         """The code of the error with which a needed master refuses every connection now; else None."""
         return next((shard.refusal for shard in self.needed_shards if shard.refusal is not None), None)

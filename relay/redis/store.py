@@ -26,6 +26,10 @@ class Store(Protocol):
         """True while the store answers; of a Cluster, the masters that a node needs to serve."""
 
     @property
+    def masters_away(self) -> int:
+        """The number of masters that do not answer: one at most, unless the store is a Cluster."""
+
+    @property
     def refusal(self) -> str | None:
         """The code of the error, such as `LOADING`, with which Redis refuses every connection now; else None."""
 

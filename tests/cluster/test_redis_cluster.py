@@ -163,6 +163,7 @@ async def test_the_channels_of_other_masters_go_on(relay: Relay) -> None:
     for _ in range(3):
         assert await posters[0].post_next()
     assert all(node.is_ready for node in relay.nodes)
+    assert [node.parts.client.masters_away for node in relay.nodes] == [1, 1]
     await wait_until(lambda: posters[0].acknowledged[-1] in relay.bob.bodies, what="bob has what is posted elsewhere")
     await dying.start()
     await wait_until(posters[1].post_next, what="its channel goes on")

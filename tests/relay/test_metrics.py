@@ -269,6 +269,7 @@ async def test_an_outage_of_redis_shows(redis_process: RedisProcess, peers: Peer
         await ann.refusal(frames.Who())
         seen = await scrape(url)
         assert (seen("redis_up"), seen("ready"), seen("sessions")) == (0, 0, 1)
+        assert seen("redis_masters_away") == 1
         assert seen("refusals_total", code="unavailable") == 1
         await redis_process.start()
         assert await wait_for(url, "redis_reconnects_total", more_than=2) == 3

@@ -120,7 +120,10 @@ class Metrics(Table):
         self.lost = self._counter("history_lost", "Gaps that the log could not fill: trimmed, or lost in a failover.")
 
     def _define_redis(self, scripts: Sequence[str]) -> None:
-        self.redis_up = self._gauge("redis_up", "1 while Redis answers.")
+        self.redis_up = self._gauge("redis_up", "1 while Redis answers: of a Cluster, the masters that a node needs.")
+        self.redis_masters_away = self._gauge(
+            "redis_masters_away", "Masters of a Redis Cluster that do not answer; 1 while a server of its own does not."
+        )
         self.redis_errors = self._counter(
             "redis_errors", "Commands that Redis refused, and connections that broke or did not answer."
         )
