@@ -158,6 +158,7 @@ class Node:
             tasks.create_task(self.parts.client.serve()),
             tasks.create_task(self.parts.broker.serve()),
             tasks.create_task(self.parts.fanout.serve()),
+            tasks.create_task(self.parts.store_checks.serve()),
             tasks.create_task(watch_lag(self.parts.metrics.event_loop_lag)),
         ]
         if self.parts.replica is not None:

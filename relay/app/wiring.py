@@ -28,6 +28,7 @@ from relay.redis.read_replica import ReadReplica
 from relay.redis.replica_log import ReplicaLog
 from relay.redis.sharded_broker import ShardedBroker
 from relay.redis.store import Store
+from relay.redis.store_checks import StoreChecks
 from relay.services.accounts import Accounts
 from relay.services.authorization import AuditLog
 from relay.services.channels import Channels
@@ -59,6 +60,7 @@ class Components:
             self.replica = ReadReplica(self.client, replica, keys, self.registry)
             self.channel_log = ReplicaLog(self.client, keys, config.retention, self.replica)
         self.broker = self._broker(config)
+        self.store_checks = StoreChecks(self.client, keys, self.metrics)
         self.inbox = Inbox(self.client, keys)
         self.directory = Directory(self.client, keys)
         self.leases = Leases(self.client, keys)

@@ -451,7 +451,10 @@ def test_the_table_of_the_documentation_is_that_of_the_code() -> None:
 def test_every_metric_has_a_scenario() -> None:
     """Here, or in the tests of several processes."""
     tests = Path(__file__).parents[1]
-    text = "".join((tests / name).read_text() for name in ("relay/test_metrics.py", "cluster/test_workers.py"))
+    text = "".join(
+        (tests / name).read_text()
+        for name in ("relay/test_metrics.py", "relay/test_store_checks.py", "cluster/test_workers.py")
+    )
     short = [row.name.removeprefix("conclave_") for row in rows()]
     assert [name for name in short if f'"{name}' not in text and f'"{name.removesuffix("_total")}' not in text] == []
 

@@ -127,6 +127,11 @@ class Metrics(Table):
         self.redis_errors = self._counter(
             "redis_errors", "Commands that Redis refused, and connections that broke or did not answer."
         )
+        self.redis_findings = self._gauges(
+            "redis_findings",
+            "1 while the configuration of Redis has this fault, which the log explains (`redis.finding`).",
+            finding=("eviction", "persistence", "memory", "version", "replica"),
+        )
         self.redis_overloads = self._counter(
             "redis_overloads", "Commands that were refused because too many waited for Redis already."
         )
