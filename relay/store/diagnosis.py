@@ -39,5 +39,5 @@ def explain(lines: str, directory: Path, program: Path) -> str:
 def _repair(file: Path, program: Path) -> str:
     """Return what cuts a file off at its damage: the server is its own checker, if it is called by that name."""
     checker = program.name.replace("-server", "-check-aof")
-    link = f"ln -s {shlex.quote(str(program))} {checker}"
-    return f"copy it, then lose what follows the damage: `{link} && ./{checker} --fix {shlex.quote(str(file))}`"
+    repair = f"ln -s {shlex.quote(str(program))} {checker} && ./{checker} --fix {shlex.quote(str(file))}"
+    return f"to keep what precedes the damage, copy the file and run `{repair}`"

@@ -103,8 +103,7 @@ class PrivateServer:
             log.error("store.died", code=death.code, lived=round(death.lived, 3), deaths=restarts.deaths, reason=reason)
             if wait is None:
                 raise NodeFailure(
-                    f"the private server died {restarts.deaths} times in a row{_because(reason)}; "
-                    f"its last lines:\n{death.last_lines}"
+                    f"the private server died {restarts.deaths} times in a row{_because(reason, death.last_lines)}"
                 )
             if await self._stopped_within(wait):
                 return
@@ -169,10 +168,8 @@ class PrivateServer:
                 waited = loop.time() - process.started_at
                 if process.ended:
                     code = await process.wait()
-                    why = _because(self._explain(process.last_lines))
-                    raise NodeFailure(
-                        f"the private server ended with status {code}{why}; its last lines:\n{process.last_lines}"
-                    )
+                    why = _because(self._explain(process.last_lines), process.last_lines)
+                    raise NodeFailure(f"the private server ended with status {code}{why}")
                 if waited > (self._timing.load if loading else self._timing.answer):
                     raise NodeFailure(f"the private server gave no answer in {waited:.0f} s:\n{process.last_lines}")
                 if loop.time() >= next_notice:
@@ -216,8 +213,9 @@ class PrivateServer:
         )
 
 
-def _because(reason: str) -> str:
-    return f": {reason}" if reason else ""
+def _because(reason: str, lines: str) -> str:
+    """Return the reason and the line that gives it, or all last lines if nothing is known of them."""
+    return f": {reason}; its last line:\n{lines.rpartition(chr(10))[2]}" if reason else f"; its last lines:\n{lines}"
 
 
 @dataclass(frozen=True, slots=True)
