@@ -41,6 +41,20 @@ MUTANTS = (
         tests=("tests/relay/test_ordering.py",),
     ),
     Mutant(
+        "A page does not end where a failover has lost messages",
+        path=f"{_LUA}/page.lua",
+        old="if holes and not whole then",
+        new="if false then",
+        tests=("tests/relay/test_hole_scripts.py",),
+    ),
+    Mutant(
+        "The next message after a hole names the last one that is kept as its predecessor",
+        path=f"{_LUA}/holes.lua",
+        old="local at_end, after = earlier(tip, position), tip",
+        new="local at_end, after = false, tip",
+        tests=("tests/relay/test_hole_scripts.py",),
+    ),
+    Mutant(
         "A send that is retried with its idempotency key is posted a second time",
         path=f"{_LUA}/post.lua",
         old="local sent = KEYS[4] and redis.call('GET', KEYS[4])",
