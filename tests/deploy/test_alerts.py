@@ -97,6 +97,10 @@ def _deployment(wanted: int, available: int, name: str = "acme-conclave") -> Ser
     )
 
 
+def _finding(name: str, value: float, node: str = _A) -> Series:
+    return _flat("conclave_redis_findings", value, node, f'finding="{name}"')
+
+
 def _redis(**values: float) -> Series:
     """Series of redis_exporter, in the namespace of a node."""
     return _join(_flat("conclave_redis_up"), *(_flat(f"redis_{name}", value, _STORE) for name, value in values.items()))
@@ -256,6 +260,9 @@ SCENARIOS: dict[str, Scenario] = {
         ("ConclaveRedisReconnects: one", _sample("conclave_redis_reconnects_total", f"0x20 1x{_EVER}"), "20m", 0),
         ("ConclaveRedisReconnects: one outage of four connections",
          _sample("conclave_redis_reconnects_total", f"0x20 4x{_EVER}"), "20m", 0),
+        ("ConclaveRedisFinding: by two nodes", _join(_finding("eviction", 1), _finding("eviction", 1, _B)), "10m", 1),
+        ("ConclaveRedisFinding: two of them", _join(_finding("version", 1), _finding("persistence", 1)), "10m", 2),
+        ("ConclaveRedisFinding: none", _join(_finding("eviction", 0), _finding("memory", 0)), "10m", 0),
         ("ConclaveRedisMemoryNearLimit: 90 %", _redis(memory_used_bytes=90, memory_max_bytes=100), "20m", 1),
         ("ConclaveRedisMemoryNearLimit: 50 %", _redis(memory_used_bytes=50, memory_max_bytes=100), "20m", 0),
         ("ConclaveRedisMemoryNearLimit: no limit", _redis(memory_used_bytes=50, memory_max_bytes=0), "20m", 0),
