@@ -254,6 +254,10 @@ SCENARIOS: dict[str, Scenario] = {
          _join(_flat("conclave_redis_up", 0), _flat("conclave_redis_up", 1, _B), _flat("conclave_redis_up", 1, _W0)),
          "2m", 0),
         ("ConclaveRedisDown: up", _node(), "2m", 0),
+        ("ConclaveRedisMasterAway: for both nodes", _join(
+            _flat("conclave_redis_masters_away", 1), _flat("conclave_redis_masters_away", 2, _B)), "2m", 1),
+        ("ConclaveRedisMasterAway: for one of them", _join(
+            _flat("conclave_redis_masters_away", 1), _flat("conclave_redis_masters_away", 0, _B)), "2m", 0),
         ("ConclaveRedisErrors: one in six seconds", _growing("conclave_redis_errors_total", 5), "20m", 1),
         ("ConclaveRedisErrors: one in an hour", _sample("conclave_redis_errors_total", f"0x20 1x{_EVER}"), "20m", 0),
         ("ConclaveRedisReconnects: one a minute", _growing("conclave_redis_reconnects_total", 0.5), "20m", 1),

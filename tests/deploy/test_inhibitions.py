@@ -16,6 +16,7 @@ _BEFORE, _OUT, _AFTER = 120, 20, 200
 
 DURING = {
     "ConclaveRedisDown",
+    "ConclaveRedisMasterAway",
     "ConclaveNoNodeReady",
     "ConclaveNodeNotReady",
     "ConclaveRequestsFailingFast",
@@ -28,6 +29,7 @@ FOLLOWS = {
     "ConclaveAllNodesDown": {"ConclaveNodeDown", "ConclaveNodesMissing"},
     "ConclaveNoNodeReady": {"ConclaveNodeNotReady", "ConclaveNodesMissing", "ConclaveRedisErrors"},
     "ConclaveNodeDown": {"ConclaveNodesMissing"},
+    "ConclaveRedisMasterAway": {"ConclaveRedisErrors", "ConclaveRequestsFailingFast"},
     "ConclaveWrongPublicUrl": {"ConclaveLoginsRefused"},
     "ConclaveRequestsFailingFast": {"ConclaveRequestsFailingSlow"},
     "ConclaveDeliveriesLateFast": {"ConclaveDeliveriesLateSlow"},
@@ -58,6 +60,7 @@ def outage() -> dict[str, str]:
             "conclave_ready{": _state(1, 0),
             "conclave_redis_up{": _state(1, 0),
             "conclave_draining{": _state(0, 0),
+            "conclave_redis_masters_away{": _state(0, 1),
             "conclave_posts_total{": _count(50, 0),
             'conclave_refusals_total{code="unavailable", ': _count(0, 50),
             'conclave_logins_total{outcome="ok", ': _count(1, 0),
