@@ -398,7 +398,7 @@ async def test_labels_are_few_and_name_no_user(pair: tuple[str, str], peers: Pee
     ann, _ = await conversation(pair, peers)
     await ann.whisper(ann.path.__class__("bob", "laptop", "main"), "psst")
     seen = await scrape(pair[0])
-    assert seen.labels <= {"le", "version", "outcome", "reason", "code", "operation", "script", "where"}
+    assert seen.labels <= {"le", "version", "outcome", "reason", "code", "operation", "script", "where", "finding"}
     allowed = {value for row in rows() for values in row.labels.values() for value in values}
     allowed |= {*scripts.NAMES, *scripts.CHANNEL_OPERATIONS}
     for label in seen.labels - {"le"}:
