@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -35,7 +35,8 @@ def new_node(redis_url: str) -> NodeProcess:
 
 
 @asynccontextmanager
-async def running(*nodes: NodeProcess) -> AsyncIterator[None]:
+async def running(nodes: Sequence[NodeProcess]) -> AsyncIterator[None]:
+    """Run nodes, and end those that are in the list by then."""
     try:
         await asyncio.gather(*(node.start() for node in nodes))
         yield
@@ -48,7 +49,7 @@ async def test_sessions_on_nodes_of_both_releases_are_in_one_cluster(
 ) -> None:
     """Whatever one of them writes, the other one reads: messages, listings, leases, signals, announcements."""
     old, new = old_node(release, redis_process.url), new_node(redis_process.url)
-    async with running(old, new), V2Peers() as peers:
+    async with running((old, new)), V2Peers() as peers:
         keys = {user: SigningKey.generate() for user in ("ann", "bob")}
         ann = await peers.login(old.url, keys["ann"], register=("ann", "laptop"))
         bob = await peers.login(new.url, keys["bob"], register=("bob", "laptop"))
@@ -122,7 +123,7 @@ async def test_an_update_and_its_return_lose_no_message(release: PreviousRelease
     """A node is replaced by one of this release, and another one goes back, while sessions talk and come back."""
     url = redis_process.url
     nodes = [old_node(release, url), new_node(url)]
-    async with running(*nodes), V2Peers() as peers:
+    async with running(nodes), V2Peers() as peers:
         creator = await peers.register(nodes[0].url, "creator")
         await creator.create("ops")
         urls = [node.url for node in nodes]
