@@ -277,10 +277,6 @@ SCENARIOS: dict[str, Scenario] = {
         ("ConclaveRedisNotPersisting: a snapshot failed", _redis(rdb_last_bgsave_status=0), "10m", 1),
         ("ConclaveRedisNotPersisting: all is written", _redis(
             aof_last_write_status=1, aof_last_bgrewrite_status=1, rdb_last_bgsave_status=1), "10m", 0),
-        ("ConclaveRedisFinding: for minutes", _sample(
-            "conclave_redis_findings", f"1x{_EVER}", more='finding="eviction"'), "15m", 1),
-        ("ConclaveRedisFinding: none", _sample(
-            "conclave_redis_findings", f"0x{_EVER}", more='finding="eviction"'), "15m", 0),
         ("ConclaveRedisEvicts: once", _join(
             _flat("conclave_redis_up"), _sample("redis_evicted_keys_total", f"0x20 1x{_EVER}", _STORE)), "15m", 1),
         ("ConclaveRedisEvicts: never", _redis(evicted_keys_total=0), "15m", 0),
