@@ -6,7 +6,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from redis.cluster import RedisCluster
+from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import RedisClusterException
 from typing_extensions import override
 
 from tests.chaos.fault import Fault, Place
@@ -35,8 +36,12 @@ class Shards(Topology):
     @contextmanager
     @override
     def store(self) -> Iterator[Any]:
-        with RedisCluster(*self._cluster.masters[0].address, socket_timeout=5) as client:
-            yield client
+        members = [ClusterNode(*master.address) for master in self._cluster.masters]  # type: ignore[no-untyped-call]
+        try:
+            with RedisCluster(startup_nodes=members, socket_timeout=5, socket_connect_timeout=5) as client:
+                yield client
+        except RedisClusterException as error:  # which is no RedisError
+            raise ConnectionError(str(error)) from error
 
     async def move_a_slot(self, chance: random.Random) -> None:
         """Move a slot that has keys to another server, one key after the other."""
