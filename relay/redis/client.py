@@ -191,10 +191,12 @@ class RedisClient:
 
         It is closed when the commands go to another server. Raises: StoreUnavailable.
         """
+        asked_for = self.cluster_id  # of a node that learns its cluster meanwhile, nothing older is judged
         opened, identity = await self._connector.open()
         try:
             self._compare(identity)
-            self._check(identity.cluster)
+            if asked_for:
+                self._check(identity.cluster)
         except StoreUnavailable:
             await opened.disconnect(nowait=True)
             raise
@@ -254,9 +256,11 @@ class RedisClient:
         Raises:
             StoreUnavailable: if there is none, or one of the callbacks has failed.
         """
+        asked_for = self.cluster_id
         opened, identity = await self._connector.open(self._load)
         try:
-            self._check(identity.cluster)
+            if asked_for:
+                self._check(identity.cluster)
         except StoreUnavailable:
             await opened.disconnect(nowait=True)
             raise

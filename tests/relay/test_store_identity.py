@@ -1,13 +1,14 @@
 """The server behind the address changes, or loses its data: a node goes on in the same cluster only."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 from nacl.signing import SigningKey
 from redis import Redis
+from redis.asyncio.connection import AbstractConnection
 
 from conclave.protocol import close_texts
 from relay.app.config import NodeConfig, RedisUrl
@@ -16,9 +17,11 @@ from relay.model.errors import NodeFailure, StoreUnavailable
 from relay.observability.metrics import Metrics
 from relay.redis import connect, scripts
 from relay.redis.client import RedisClient
+from relay.redis.connector import Connector
 from relay.redis.directory import Directory
-from relay.redis.identity import ClusterCheck
+from relay.redis.identity import ClusterCheck, StoreIdentity
 from relay.redis.keys import Keys
+from relay.redis.scripts import Script
 from relay.services.server_admins import ServerAdmins
 from tests.support.nodes import client_of, node_object
 from tests.support.peer import Peer, Peers, Refused
@@ -313,3 +316,34 @@ async def test_a_name_is_not_claimed_elsewhere(redis_url: str) -> None:
     finally:
         serving.cancel()
         await asyncio.wait([serving])
+
+
+async def test_a_cluster_that_is_founded_meanwhile_is_not_missed(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first node founds its cluster while it opens connections; what they saw before that says nothing."""
+    cluster = ClusterCheck(KEYS.cluster)
+    others: list[str | None] = []
+    cluster.on_other(others.append)
+    open_connection = Connector.open
+
+    async def open_before_it_is_founded(
+        self: Connector, load: Sequence[Script] = ()
+    ) -> tuple[AbstractConnection, StoreIdentity]:
+        opened = await open_connection(self, load)
+        with Redis.from_url(redis_url) as redis:
+            redis.set(KEYS.cluster, "c1")
+        cluster.expected = "c1"
+        return opened
+
+    monkeypatch.setattr(Connector, "open", open_before_it_is_founded)
+    client = RedisClient(connect.real(redis_url), timeout=2.0, metrics=Metrics(scripts.NAMES), cluster=cluster)
+    serving = asyncio.create_task(client.serve())
+    try:
+        await client.call("DEL", KEYS.cluster)
+        cluster.expected = ""
+        await (await client.connection()).disconnect()
+    finally:
+        serving.cancel()
+        await asyncio.wait([serving])
+    assert not others
