@@ -14,7 +14,6 @@ from relay.redis import scripts
 from relay.redis.broker import Broker, Topics
 from relay.redis.channel_log import ChannelLog
 from relay.redis.client import RedisClient
-from relay.redis.cluster_client import ClusterClient
 from relay.redis.connect import Make, Members
 from relay.redis.dead_nodes import DeadNodes
 from relay.redis.directory import Directory
@@ -26,7 +25,8 @@ from relay.redis.leases import Leases
 from relay.redis.node_registry import NodeRegistry
 from relay.redis.read_replica import ReadReplica
 from relay.redis.replica_log import ReplicaLog
-from relay.redis.sharded_broker import ShardedBroker
+from relay.redis.sharding.broker import ShardedBroker
+from relay.redis.sharding.client import ClusterClient
 from relay.redis.store import Store
 from relay.redis.store_checks import StoreChecks
 from relay.services.accounts import Accounts

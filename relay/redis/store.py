@@ -1,4 +1,4 @@
-"""The store as the rest of the relay uses it: one server (`client.py`), or a Cluster (`cluster_client.py`)."""
+"""The store as the rest of the relay uses it: one server (`client.py`), or a Cluster (`sharding/`)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

@@ -15,9 +15,9 @@ from relay.app.config import NodeConfig, RedisUrl
 from relay.app.node import Node
 from relay.observability.metrics import Metrics
 from relay.redis import connect
-from relay.redis.cluster_client import ClusterClient
 from relay.redis.keys import Keys
-from relay.redis.slot_map import slot_of
+from relay.redis.sharding.client import ClusterClient
+from relay.redis.sharding.slot_map import slot_of
 from relay.redis.store_url import parse_several
 from relay.services.server_admins import ServerAdmins
 from tests.support.nodes import node_object

@@ -9,7 +9,7 @@ import pytest
 from relay.model.errors import StoreUnavailable
 from relay.observability.metrics import Metrics
 from relay.redis import connect, scripts
-from relay.redis.cluster_client import ClusterClient
+from relay.redis.sharding.client import ClusterClient
 from relay.redis.store_url import parse_several
 
 OLD = b"redis_version:6.2.14"

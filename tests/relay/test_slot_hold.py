@@ -7,8 +7,8 @@ import pytest
 
 from relay.model.errors import StoreUnavailable
 from relay.redis.client import Request
-from relay.redis.slot_hold import SlotHold
-from relay.redis.slot_map import Redirection, parse_redirection, parse_slots
+from relay.redis.sharding.slot_hold import SlotHold
+from relay.redis.sharding.slot_map import Redirection, parse_redirection, parse_slots
 from tests.support.waiting import wait_until
 
 ELSEWHERE = Redirection(7, ("b", 2), is_moved=True)

@@ -11,7 +11,7 @@ from functools import partial
 
 from relay.model.errors import StoreUnavailable
 from relay.redis.client import Request
-from relay.redis.slot_map import Redirection
+from relay.redis.sharding.slot_map import Redirection
 
 _REST_SECONDS = 0.02
 """The time after which a slot that is still being moved is tried again."""

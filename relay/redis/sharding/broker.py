@@ -14,9 +14,9 @@ from redis.exceptions import ConnectionError as LostConnection
 from relay.model.errors import StoreUnavailable
 from relay.redis.broker import Handler
 from relay.redis.client import RedisClient
-from relay.redis.cluster_client import ClusterClient
 from relay.redis.connection import Connection, Reply, attach, pack
 from relay.redis.failures import CONNECTION_ERRORS, RECONNECT_SECONDS, ErrorReply
+from relay.redis.sharding.client import ClusterClient
 
 log = structlog.get_logger()
 

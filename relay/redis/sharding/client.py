@@ -27,8 +27,8 @@ from relay.redis.connection import Command, Reply, pack
 from relay.redis.failures import CONNECTION_ERRORS, ErrorReply, describe
 from relay.redis.identity import ClusterCheck
 from relay.redis.scripts import Script
-from relay.redis.slot_hold import SlotHold
-from relay.redis.slot_map import SLOTS, parse_redirection, parse_slots, slot_of
+from relay.redis.sharding.slot_hold import SlotHold
+from relay.redis.sharding.slot_map import SLOTS, parse_redirection, parse_slots, slot_of
 from relay.redis.store_url import Address
 from relay.redis.unreadable import Unreadable
 
