@@ -11,8 +11,8 @@ from tests.support.redis_topologies import PASSWORD, Sentinels, sentinels
 from tests.support.waiting import pause, wait_until
 
 _REPLACED_SECONDS = 30.0
-_DOWN_AFTER_MS = 2000
-"""On a busy machine a server may be silent for a second."""
+_DOWN_AFTER_MS = 4000
+"""On a busy machine a server may be silent for some seconds."""
 
 
 class Watched(Topology):
