@@ -22,7 +22,7 @@ from tests.chaos.faults import FAULTS
 from tests.chaos.judge import PRESENCE_SECONDS, SERVICE_SECONDS, Duration, RaceOutcome, Summary
 from tests.chaos.topologies import TOPOLOGIES
 from tests.chaos.topology import Note, RelayNode, Topology
-from tests.support.v2_peer import V2Peer
+from tests.support.v2_peer import V2Closed, V2Peer
 from tests.support.waiting import pause, wait_until
 
 _HALL, _DOOR = "hall", "door"
@@ -285,9 +285,15 @@ class _Race:
     async def _login(self, node: RelayNode) -> None:
         await pause(random.uniform(0, 1))  # noqa: S311 - as above
         while True:
-            with suppress(*LOST):
+            try:
                 async with asyncio.timeout(_ATTEMPT_SECONDS):
                     peer = await V2Peer.login(node.url, self._key)
+            except V2Closed as closed:
+                if closed.event.get("error") == "unauthorized":  # a failover has taken the registration
+                    return
+            except LOST:
+                pass
+            else:
                 self._peers.append(peer)
                 return
             await pause(0.05)
