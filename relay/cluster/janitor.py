@@ -16,6 +16,9 @@ from relay.sessions.registry import SessionRegistry
 
 log = structlog.get_logger()
 
+_LOOK_SECONDS = 0.25
+"""The interval of the looks for dead nodes, which cost nothing while there are none."""
+
 
 class Janitor:
     """Cleans up after this node and after dead ones. Each chore may be repeated, and resumes where it failed.
@@ -46,23 +49,23 @@ class Janitor:
         self._metrics = metrics
         self._looked_at: float | None = None
         """The time of the last look for idle sessions."""
-        self._chores: tuple[Callable[[], Awaitable[None]], ...] = (
-            self.remove_dead_nodes,
-            self.announce,
-            self.unsubscribe,
-            self.settle_records,
-            self.close_idle_sessions,
-        )
+        self._chores: dict[Callable[[], Awaitable[None]], float] = {
+            self.remove_dead_nodes: _LOOK_SECONDS,
+            self.announce: BEAT_SECONDS,
+            self.unsubscribe: BEAT_SECONDS,
+            self.settle_records: BEAT_SECONDS,
+            self.close_idle_sessions: BEAT_SECONDS,
+        }
 
     async def serve(self) -> None:
-        """Do every chore every two seconds, until cancelled. One that Redis refuses is tried again."""
+        """Do every chore at least every two seconds, until cancelled. One that Redis refuses is tried again."""
         async with asyncio.TaskGroup() as tasks:
-            for chore in self._chores:
-                tasks.create_task(self._repeat(chore))
+            for chore, pause in self._chores.items():
+                tasks.create_task(self._repeat(chore, pause))
 
-    async def _repeat(self, chore: Callable[[], Awaitable[None]]) -> None:
+    async def _repeat(self, chore: Callable[[], Awaitable[None]], pause: float) -> None:
         while True:
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(pause)
             try:
                 await chore()
             except StoreUnavailable as error:

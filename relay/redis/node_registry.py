@@ -22,6 +22,8 @@ BEAT_SECONDS = 2.0
 DEAD_AFTER_SECONDS = 6.0
 _LONGEST_GAP_SECONDS = 2 * BEAT_SECONDS
 """A longer time without an accepted heartbeat of one's own says nothing about the heartbeats of others."""
+_TOLERANCE_SECONDS = 0.1
+"""Three intervals between heartbeats are six seconds, more or less."""
 _LATE_SECONDS = 2.5 * BEAT_SECONDS
 """The time after which a node without an accepted heartbeat takes no new sessions."""
 
@@ -137,7 +139,7 @@ class NodeRegistry:
         return {
             node: seen.beat
             for node, seen in self._nodes.items()
-            if node != self.node and (seen.beat < 0 or seen.still_for > DEAD_AFTER_SECONDS)
+            if node != self.node and (seen.beat < 0 or seen.still_for > DEAD_AFTER_SECONDS - _TOLERANCE_SECONDS)
         }
 
     async def is_evicted(self) -> bool:

@@ -14,7 +14,7 @@ LARGEST = {  # files, round trips; background work may add some files, but seldo
     "send": (20, 1),
     "login": (38, 2),
     "join with since": (40, 2),
-    "kick": (36, 3),
+    "kick": (36, 4),
     "supersede": (52, 3),
 }
 

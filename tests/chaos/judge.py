@@ -92,8 +92,8 @@ class Summary(msgspec.Struct):
     seed: int
     left_out: list[str] = []
     """The kinds of faults that this topology, or this machine, does not have."""
-    faults: Counter[str] = Counter()
-    figures: Counter[str] = Counter()
+    faults: Counter[str] = msgspec.field(default_factory=Counter)
+    figures: Counter[str] = msgspec.field(default_factory=Counter)
     longest: dict[str, Duration] = {}
     flaws: list[str] = []
 

@@ -173,7 +173,7 @@ async def _defects(redis_process: RedisProcess, canaries: Canaries, ann: Peer, d
         (names,) = store.keys("*:names")
         store.rename(names, "aside")
         store.set(names, canaries.text("value"))
-        assert "cannot reach its store" in await ann.refusal(frames.Join(canaries.text("channel"), "x"))
+        assert "failed to carry this out" in await ann.refusal(frames.Join(canaries.text("channel"), "x"))
         store.rename("aside", names)
 
 

@@ -15,6 +15,7 @@ from tests.support.nodes import NodeProcess
 from tests.support.peer import Peer, Peers
 from tests.support.ports import free_port
 from tests.support.proxy import Proxy
+from tests.support.redis_server import RedisProcess
 from tests.support.v2_peer import V2Peers
 from tests.support.waiting import wait_until
 
@@ -152,12 +153,12 @@ async def test_logs_are_exported_as_they_are_written_and_flushed_at_the_end(redi
         assert established.attributes["node"] == established.resource["service.instance.id"]
 
 
-async def test_lines_below_the_level_are_not_exported(redis_url: str) -> None:
+async def test_lines_below_the_level_are_not_exported(redis_process: RedisProcess) -> None:
     """One level for both: lines that are not logged cost nothing at the collector either."""
     environment = {**SOON, "RUST_LOG": "warn"}
     async with Collector() as collector:
         node = NodeProcess(
-            "--redis-url", redis_url, environment={**environment, "CONCLAVE_OTLP_ENDPOINT": collector.url}
+            "--redis-url", redis_process.url, environment={**environment, "CONCLAVE_OTLP_ENDPOINT": collector.url}
         )
         node.address = f"127.0.0.1:{free_port()}"
         starting = asyncio.create_task(node.start())  # it never says that it listens
