@@ -142,12 +142,18 @@ def count_round_trips() -> None:
     outbox.send, outbox.open = noting(outbox.send), noting(outbox.open)
 
 
-def read_inboxes_seldom() -> None:
-    """Have a node wait longer for signals, so that an empty read is not taken for a part of every operation."""
-    with contextlib.suppress(ImportError):
-        inbox = load_module("relay.redis.inbox")
-        inbox._BLOCK_MS = 5_000  # noqa: SLF001
-        inbox._CURRENT_SECONDS = 3_600.0  # noqa: SLF001
+_SELDOM = {
+    "relay.redis.inbox": {"_BLOCK_MS": 5_000, "_CURRENT_SECONDS": 3_600.0},
+    "relay.cluster.janitor": {"_LOOK_SECONDS": 5.0},
+}
+"""Intervals of what a node does by itself several times a second: it is not to be taken for a part of an operation."""
+
+
+def look_seldom() -> None:
+    """Have a node do seldom what it does by itself, in a tree that has these intervals."""
+    for name, intervals in _SELDOM.items():
+        with contextlib.suppress(ImportError):
+            vars(load_module(name)).update(intervals)
 
 
 class NodeThread:
@@ -339,7 +345,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.setdefault("CONCLAVE_LOG", "warn")
     count_round_trips()
-    read_inboxes_seldom()
+    look_seldom()
     tracer = Tracer(Path(load("relay:__file__")).parents[1])
     with tempfile.TemporaryDirectory() as folder:
         store = Store(os.sched_getaffinity(0), Path(folder))
