@@ -24,13 +24,13 @@ class Costs(msgspec.Struct, frozen=True):
     """A delivery to one session."""
     ping: float = 60.0
     """A ping of a session that says nothing else, three a minute."""
-    idle: float = 1_350.0
+    idle: float = 4_000.0
     """A node without sessions, per second."""
     store_post: float = 65.0
     """A post, in Redis, without its publication."""
     store_publish: float = 35.0
     """The publication of a post to one node, in Redis."""
-    store_idle: float = 500.0
+    store_idle: float = 800.0
     """A node, in Redis, per second."""
     node_bytes: int = 60_000_000
     session_bytes: int = 12_000

@@ -308,7 +308,21 @@ class _Race:
             present = (await observer.who(None)).count(path)
         except LOST:
             return None
+        if not answering and not may_end:
+            may_end = await self._is_unknown()
         return RaceOutcome(path, len(self._peers), answering, present, may_end)
+
+    async def _is_unknown(self) -> bool:
+        """Tell whether a failover has taken the registration: then the sessions of its key end as revoked."""
+        try:
+            async with asyncio.timeout(_ATTEMPT_SECONDS):
+                peer = await V2Peer.login(self._topology.nodes[0].url, self._key)
+        except V2Closed as closed:
+            return bool(closed.event.get("error") == "unauthorized")
+        except LOST:
+            return False
+        await peer.cut()
+        return False
 
 
 async def _answers(peer: V2Peer) -> bool:
