@@ -37,7 +37,7 @@ HOUR = 3600.0
 
 
 class Meter:
-    """What an operation costs. `beats` are the times at which a heartbeat was accepted."""
+    """The cost of an operation. `beats` are the times at which a heartbeat was accepted."""
 
     def __init__(self, server: RedisProcess, node: Node) -> None:
         self._store: Any = Redis.from_url(server.url)

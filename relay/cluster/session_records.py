@@ -37,7 +37,7 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class SessionRecords:
-    """What is recorded of the sessions of this node, and what is still to be."""
+    """The records of the sessions of this node, written and pending."""
 
     def __init__(
         self,

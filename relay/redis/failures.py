@@ -24,7 +24,7 @@ MUST_RECONNECT = frozenset({"READONLY", "MASTERDOWN", "LOADING", "CLUSTERDOWN", 
 DEFECTS = frozenset({"ERR", "WRONGTYPE", "CROSSSLOT", "EXECABORT"})
 
 _IN_SCRIPT = re.compile(r"ERR Error running script \(call to \w+\): (?:@user_script: ?\d+: )+-?")
-"""What Redis before version 7 writes before the error of a command in a script."""
+"""The text that Redis before version 7 writes before the error of a command in a script."""
 _NO_PERMISSION_IN_SCRIPT = re.compile(r"(?:ERR )?(?:ACL failure in script|The user executing the script can't)")
 """Redis gives no code of its own to a permission that is missing inside a script."""
 _CODE = re.compile(r"[A-Z][A-Z0-9_]+(?= |$)")

@@ -15,7 +15,7 @@ from relay.model.errors import StoreUnavailable
 
 
 class StoreIdentity(msgspec.Struct, frozen=True):
-    """What a server says about itself. A field that it does not tell is empty."""
+    """The identity that a server reports. A field that it does not report is empty."""
 
     cluster: str | None
     """The id of the cluster; None if the server holds none."""

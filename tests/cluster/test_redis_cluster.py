@@ -94,7 +94,7 @@ async def relay(cluster: Cluster) -> AsyncIterator[Relay]:
 async def test_slots_move_under_load(cluster: Cluster, pubsub: str) -> None:
     """Each key of a slot is moved by itself. Commands wait meanwhile; none is lost or executed twice.
 
-    A command is refused rather than executed after a later one.
+    A post is refused rather than executed after a later command, which happens once at most in so many posts.
     """
     async with relay_on(cluster, f"{cluster.url}?pubsub={pubsub}") as relay:
         channel_id = await relay.join("ops")
@@ -108,7 +108,7 @@ async def test_slots_move_under_load(cluster: Cluster, pubsub: str) -> None:
             for key in (KEYS.directory, KEYS.nodes):
                 await relay.move(key, rest=0.02)
             await more_is_acknowledged([poster], 5)
-        assert all("cannot reach its store" in refusal for refusal in poster.refusals)
+        assert len(poster.refusals) <= 1
         await assert_all_delivered([poster], [relay.bob], relay.ann, "ops")
         assert await relay.ann.who() == await relay.bob.who() == ["ann/laptop/main", "bob/laptop/main"]
         await relay.ann.whisper(SessionPath("bob", "laptop", "main"), "psst")

@@ -20,7 +20,7 @@ _OPERATIONS = (
 _VERDICTS = ("ok", "denied", "missing", "revoked", "taken", "named", "enrolled")
 
 _FORMATS = ("inbox", "live", "log", "lease", "sessions", "nodes", "subscribers", "announcement")
-"""What other nodes write and this one reads."""
+"""Values in Redis that other nodes have written, and that this node reads."""
 
 _QUICK = (0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 _SECONDS = (0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
